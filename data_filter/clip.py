@@ -1,0 +1,167 @@
+"""One class for every CLIP: the built-in `lite0` and whatever open_clip can load."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..config import ClipConfig
+from ..errors import CheckpointError, RecipeError
+from . import lite0
+from .crops import three_crops
+from .decode import Pixels
+
+Embeddings = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A CLIP that embeds images and, where it has a text tower, captions.
+
+    Attributes:
+        name: what the recipe calls it.
+        model: an open_clip model, in evaluation mode.
+        image_size: side of the square that the image tower takes, in pixels.
+        pixel_mean, pixel_std: of pixels in [0, 1], per channel.
+        tokenize: captions -> int64 (N, context); None when there is no text tower yet.
+        image_mean: float32 (D,), taken off image embeddings before they are compared with text; None: nothing.
+        batch_size: crops per forward pass.
+    """
+
+    name: str
+    model: nn.Module
+    image_size: int
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    tokenize: Callable[[list[str]], Tensor] | None
+    image_mean: Tensor | None = None
+    batch_size: int = 16
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return next(self.model.parameters()).device
+
+    def embed_images(self, images: Sequence[Pixels]) -> Embeddings:
+        """Embed by GLIDE's three crops: the normalised mean of the crops' normalised embeddings.
+
+        Identical crops are computed once, so a square image costs one forward pass.
+
+        Args:
+            images: uint8 (height, width, 3) each.
+
+        Returns:
+            float32 (N, D), each row of length 1.
+        """
+        crops: list[Pixels] = []
+        weights: list[tuple[int, list[float]]] = []
+        for pixels in images:
+            found, shares = three_crops(pixels, self.image_size)
+            weights.append((len(crops), shares))
+            crops += found
+        embedded = self._embed_crops(crops)
+        pooled = [np.average(embedded[start:start + len(share)], axis=0, weights=share) for start, share in weights]
+        return normalise(np.stack(pooled).astype(np.float32)) if pooled else np.zeros((0, 0), np.float32)
+
+    @torch.inference_mode()
+    def _embed_crops(self, crops: Sequence[Pixels]) -> Embeddings:
+        mean, std = torch.tensor(self.pixel_mean) * 255, torch.tensor(self.pixel_std) * 255
+        model: Any = self.model
+        found = []
+        for start in range(0, len(crops), self.batch_size):
+            pixels = torch.from_numpy(np.stack(crops[start:start + self.batch_size])).float()
+            x = ((pixels - mean) / std).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+            found.append(functional.normalize(model.encode_image(x.to(self.device)).float(), dim=-1).cpu().numpy())
+        return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+    @torch.inference_mode()
+    def encode_text(self, captions: Sequence[str]) -> Embeddings:
+        """Embed captions: float32 (N, D), each row of length 1.
+
+        Raises:
+            CheckpointError: lite0 whose text tower was not trained yet.
+        """
+        if self.tokenize is None:
+            raise CheckpointError(f"{self.name}: no text tower; train it first (stage clip), then load it from its directory")
+        model: Any = self.model
+        found = [functional.normalize(model.encode_text(self.tokenize(list(captions[start:start + 256])).to(self.device)).float(), dim=-1)
+                 for start in range(0, len(captions), 256)]
+        return torch.cat(found).cpu().numpy()
+
+    def score(self, images: Sequence[Pixels], captions: Sequence[str]) -> NDArray[np.float32]:
+        """Cosine of each image with its caption: float32 (N,), higher fits better."""
+        if len(images) != len(captions):
+            raise ValueError(f"{len(images)} images with {len(captions)} captions")
+        similar = self.center(self.embed_images(images)) * self.encode_text(captions)
+        return np.asarray(similar.sum(axis=1, dtype=np.float64), dtype=np.float32)
+
+    def center(self, embeddings: Embeddings) -> Embeddings:
+        """Image embeddings as they are compared with text: float32 (N, D), each row of length 1."""
+        return embeddings if self.image_mean is None else normalise(embeddings - self.image_mean.numpy())
+
+
+def normalise(rows: Embeddings) -> Embeddings:
+    """Scale rows to length 1: float32 (N, D)."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+
+
+def load_clip(config: ClipConfig, *, text_dir: Path | None = None, device: str = "cpu") -> Clip:
+    """Load the CLIP of a recipe.
+
+    Args:
+        config: the model's name.
+        text_dir: lite0 only: the finished stage `clip` with the trained text tower; None: images only.
+        device: where the model shall lie.
+
+    Raises:
+        RecipeError: a name that open_clip does not know, or weights that cannot be had.
+    """
+    if config.model == "lite0":
+        clip = load_lite0(config, text_dir)
+        clip.model.to(device)
+        return clip
+    return load_open_clip(config, device)
+
+
+def load_lite0(config: ClipConfig, text_dir: Path | None) -> Clip:
+    """The built-in CLIP; see `lite0`."""
+    if config.pretrained is not None:
+        raise RecipeError(f"clip.pretrained: lite0 brings its own weights (got {config.pretrained!r}); remove the key")
+    text_config = lite0.TEXT_CONFIG if text_dir is None else lite0.read_text_config(text_dir)
+    model = lite0.build_model(text_config)
+    if text_dir is None:
+        return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, None, None, config.batch_size)
+    tokenizer, mean = lite0.load_text_tower(model, text_dir)
+
+    def tokenize(captions: list[str]) -> Tensor:
+        return lite0.encode_captions(tokenizer, captions, text_config["context_length"])
+
+    return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, tokenize, mean, config.batch_size)
+
+
+def load_open_clip(config: ClipConfig, device: str) -> Clip:
+    """Any model of open_clip: by name and pretrained tag, `hf-hub:<repository>` or `local-dir:<path>`."""
+    import open_clip
+
+    if ":" not in config.model and config.pretrained is None:
+        raise RecipeError(f"clip.pretrained: {config.model} needs a pretrained tag or a weight file; without one its weights would be random")
+    try:
+        model, _, _ = open_clip.create_model_and_transforms(config.model, pretrained=config.pretrained, device=device)
+        tokenizer = open_clip.get_tokenizer(config.model)
+    except Exception as error:  # open_clip, the Hub client and torch each raise their own types
+        raise RecipeError(f"clip.model: {config.model} (pretrained: {config.pretrained}) cannot be loaded by open_clip: "
+                          f"{' '.join(str(error).split())[:300]}") from error
+    settings: Any = model.visual.preprocess_cfg
+    size = settings["size"]
+    side = size if isinstance(size, int) else size[0]
+
+    def tokenize(captions: list[str]) -> Tensor:
+        return torch.as_tensor(tokenizer(captions))
+
+    return Clip(config.model, model.eval(), side, tuple(settings["mean"]), tuple(settings["std"]), tokenize, None, config.batch_size)

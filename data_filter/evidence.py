@@ -1,0 +1,133 @@
+"""What a filter's scores prove: every figure of filter.json from the scores and the threshold, by one pure function."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from .statistics import lower_bound, upper_bound
+
+GROUPS = ("skin_tone", "gender")
+MAX_CURVE_POINTS = 200
+
+SCORES_SCHEMA = pa.schema([
+    pa.field("key", pa.string(), nullable=False),
+    pa.field("concept", pa.string(), nullable=False),
+    pa.field("caption", pa.string(), nullable=False),
+    pa.field("label", pa.int8(), nullable=False),
+    pa.field("role", pa.string(), nullable=False),
+    pa.field("in_training", pa.bool_(), nullable=False),
+    *(pa.field(group, pa.string(), nullable=False) for group in GROUPS),
+    pa.field("score", pa.float32(), nullable=False),
+])
+
+Scores = NDArray[np.float32]
+
+
+def is_dropped(scores: Scores, threshold: float) -> NDArray[np.bool_]:
+    """Whether an image is dropped: it is kept only when `score < threshold` is true, so NaN is dropped. bool (N,)."""
+    return ~(scores.astype(np.float64) < threshold)
+
+
+def measure_filter(scores: pa.Table, threshold: float) -> dict[str, Any]:
+    """The evidence of a filter at a threshold.
+
+    Args:
+        scores: a table of `SCORES_SCHEMA`, one row per labelled input.
+        threshold: images with a lower score are kept.
+
+    Returns:
+        Plain data with the keys train, calibrate, audit, groups, missed and curve of filter.json. Bounds are one-sided
+        95 % Clopper-Pearson bounds; a share of nothing is null. `calibrate` was used to choose the threshold, so its
+        recall is no evidence; `audit` was used for nothing else.
+    """
+    score = scores["score"].to_numpy()
+    label = scores["label"].to_numpy()
+    role = np.array(scores["role"].to_pylist(), dtype=object)
+    trained = scores["in_training"].to_numpy(zero_copy_only=False)
+    dropped = is_dropped(score, threshold)
+    audit = role == "audit"
+    return {
+        "train": {"num_positive": int((trained & (label == 1)).sum()), "num_negative": int((trained & (label == 0)).sum())},
+        "calibrate": measure_recall(label, dropped, role == "calibrate"),
+        "audit": measure_recall(label, dropped, audit) | measure_kept(label, dropped, audit),
+        "groups": measure_groups(scores, label, dropped, audit),
+        "missed": list_missed(scores, audit & (label == 1) & ~dropped),
+        "curve": trace_curve(score[audit], label[audit]),
+    }
+
+
+def share(part: int, whole: int) -> float | None:
+    """part / whole, or None for a share of nothing."""
+    return part / whole if whole else None
+
+
+def measure_recall(label: NDArray[Any], dropped: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    """How many of the chosen positives the filter catches."""
+    num_positive = int((chosen & (label == 1)).sum())
+    num_caught = int((chosen & (label == 1) & dropped).sum())
+    return {"num_positive": num_positive, "num_negative": int((chosen & (label == 0)).sum()), "num_caught": num_caught,
+            "recall": share(num_caught, num_positive), "recall_lower_bound": lower_bound(num_caught, num_positive)}
+
+
+def measure_kept(label: NDArray[Any], dropped: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    """How many of the chosen negatives stay, and how many positives are among all that stays."""
+    num_negative = int((chosen & (label == 0)).sum())
+    num_kept_negative = int((chosen & (label == 0) & ~dropped).sum())
+    num_kept = int((chosen & ~dropped).sum())
+    num_leaked = num_kept - num_kept_negative
+    return {"num_kept_negative": num_kept_negative, "kept_share": share(num_kept_negative, num_negative),
+            "kept_share_lower_bound": lower_bound(num_kept_negative, num_negative),
+            "leak": {"num_kept": num_kept, "num_positive_kept": num_leaked, "rate": share(num_leaked, num_kept),
+                     "rate_upper_bound": upper_bound(num_leaked, num_kept)}}
+
+
+def measure_groups(scores: pa.Table, label: NDArray[Any], dropped: NDArray[np.bool_], audit: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Recall on the audit positives of each group value that occurs among them; "" (unspecified) comes first."""
+    found = []
+    for group in GROUPS:
+        values = np.array(scores[group].to_pylist(), dtype=object)
+        for value in sorted(set(values[audit & (label == 1)])):
+            figures = measure_recall(label, dropped, audit & (values == value))
+            del figures["num_negative"]
+            found.append({"group": group, "value": value, **figures})
+    return found
+
+
+def list_missed(scores: pa.Table, chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """The chosen rows by key, caption and score, the lowest score first."""
+    rows = scores.filter(pa.array(chosen)).select(["key", "caption", "score"]).to_pylist()
+    return sorted(rows, key=lambda row: (row["score"], row["key"]))
+
+
+def trace_curve(score: Scores, label: NDArray[Any]) -> list[list[float]]:
+    """Recall, kept share and threshold along the positives' scores, at most 200 points, recall falling."""
+    positives, negatives = np.sort(score[label == 1]), np.sort(score[label == 0])
+    if not len(positives) or not len(negatives):
+        return []
+    thresholds = np.unique(positives)
+    if len(thresholds) > MAX_CURVE_POINTS:
+        thresholds = thresholds[np.unique(np.linspace(0, len(thresholds) - 1, MAX_CURVE_POINTS).round().astype(int))]
+    recall = 1 - np.searchsorted(positives, thresholds, side="left") / len(positives)
+    kept = np.searchsorted(negatives, thresholds, side="left") / len(negatives)
+    return [[float(r), float(k), float(t)] for r, k, t in zip(recall, kept, thresholds, strict=True)]
+
+
+def choose_threshold(positive_scores: Sequence[float] | Scores, target_recall: float) -> float:
+    """The threshold that catches a new positive with probability at least `target_recall`.
+
+    Split conformal quantile: of n held-out positives, the k-th smallest score with k = floor((1 - target) (n + 1));
+    for exchangeable positives the expected recall is then at least the target. Where n is too small for that (k = 0), no
+    threshold can be vouched for and the smallest score is taken: every calibrate positive is caught, and the bound in
+    the evidence says how little that proves.
+
+    Raises:
+        ValueError: no positives, or a score that is not finite.
+    """
+    scores = np.sort(np.asarray(positive_scores, dtype=np.float64))
+    if not len(scores) or not np.isfinite(scores).all():
+        raise ValueError(f"a threshold needs finite scores of positives, got {len(scores)}")
+    rank = int(np.floor((1 - target_recall) * (len(scores) + 1) + 1e-9))
+    return float(scores[max(rank, 1) - 1])
