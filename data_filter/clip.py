@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import ClipConfig
+from ..decode import Pixels
 from ..errors import CheckpointError, RecipeError
 from . import lite0
 from .crops import three_crops
-from .decode import Pixels
 
 Embeddings = NDArray[np.float32]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from .decode import Pixels
+from ..decode import Pixels
 
 
 def three_crops(pixels: Pixels, size: int) -> tuple[list[Pixels], list[float]]:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import Category
+from ..decode import Refusal, decode_image
 from ..errors import FilterError
 from ..manifest import sha256_file, write_bytes, write_json
 from ..records import Record, read_record, run_stage
 from .classifier import RbfSvm, fit_rbf_svm, load_classifier, save_classifier
-from .decode import Refusal, decode_image
 from .evidence import GROUPS, SCORES_SCHEMA, choose_threshold, measure_filter
 from .labels import ROLES, Label, read_labels
 from .parquet import read_tables, write_table

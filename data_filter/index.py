@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config import ClipConfig, IndexConfig
+from ..decode import Pixels, Refusal, decode_image
 from ..errors import StageError
 from ..manifest import sha256_bytes
 from ..records import Record, run_stage
 from .clip import Clip, load_clip
-from .decode import Pixels, Refusal, decode_image
 from .parquet import read_tables, write_table
 from .sources import Shard, Source, SourceItem, cut_shards
 

@@ -16,8 +16,7 @@ from typing import Any
 
 from ..config import LabelsConfig
 from ..errors import LabelError, StageError
-from ..manifest import canonical_json, read_json, sha256_bytes, write_bytes, write_json
-from ..manifest import Manifest
+from ..manifest import Manifest, canonical_json, read_json, sha256_bytes, write_bytes, write_json
 from ..records import RECORD_NAME, Record, describe_environment, read_record
 from .parquet import read_tables
 from .sources import SourceLabel, hash_share

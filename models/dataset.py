@@ -1,0 +1,91 @@
+"""The curated set as training reads it: parquet shards, decoded once to the model's size."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..decode import decode_image
+from ..errors import TrainingError
+from ..manifest import sha256_json
+from .pixels import fit_square, to_model_range
+
+MAX_PIXELS = 1_000_000_000  # curated images passed the index's own limit
+
+
+@dataclass(frozen=True)
+class CuratedSplit:
+    """One split in memory.
+
+    Attributes:
+        pixels: uint8 (N, 3, S, S).
+        captions: N captions.
+        keys, sha256s: N keys and digests of the original bytes.
+        weights: float32 (N,), factor of each image's loss.
+    """
+
+    pixels: Tensor
+    captions: tuple[str, ...]
+    keys: tuple[str, ...]
+    sha256s: tuple[str, ...]
+    weights: Tensor
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.captions)
+
+    @property
+    def consumed_sha256(self) -> str:
+        """Digest of the sorted digests of all images: says exactly what was trained on."""
+        return sha256_json(sorted(self.sha256s))
+
+
+def load_split(curated: Path, split: str, image_size: int) -> CuratedSplit:
+    """Read and decode a split.
+
+    Args:
+        curated: directory of the curated set.
+        split: `train` or `validation`.
+        image_size: side S of the squares in pixels.
+
+    Raises:
+        TrainingError: the split holds no image.
+    """
+    rows = list(read_rows(curated, split))
+    if not rows:
+        raise TrainingError(f"{curated / 'data'}: the split {split!r} holds no image; nothing passed the filters, or "
+                            "curate.validation_share leaves none")
+    squares = np.stack([fit_square(decode_image(row["image"]["bytes"], max_pixels=MAX_PIXELS), image_size) for row in rows])
+    return CuratedSplit(pixels=torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous(),
+                        captions=tuple(row["caption"] for row in rows), keys=tuple(row["key"] for row in rows),
+                        sha256s=tuple(row["sha256"] for row in rows), weights=torch.tensor([row["weight"] for row in rows]))
+
+
+def read_rows(curated: Path, split: str) -> Iterator[dict[str, object]]:
+    """Rows of a split's parquet files in order, as plain dictionaries."""
+    for path in sorted((curated / "data").glob(f"{split}-*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
+            yield from batch.to_pylist()
+
+
+def epoch_order(num_examples: int, epoch: int, seed: int) -> NDArray[np.int64]:
+    """The order of one epoch: a permutation that depends on nothing but seed and epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(num_examples)
+
+
+def batch_indices(num_examples: int, step: int, batch_size: int, seed: int) -> NDArray[np.int64]:
+    """Which examples the step takes: epochs laid end to end, so every example is seen equally often."""
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = np.unique(positions // num_examples)
+    orders = {int(epoch): epoch_order(num_examples, int(epoch), seed) for epoch in epochs}
+    return np.array([orders[int(p // num_examples)][p % num_examples] for p in positions])
+
+
+def take(split: CuratedSplit, indices: NDArray[np.int64]) -> Tensor:
+    """Images of a batch, float32 (B, 3, S, S) in [-1, 1]."""
+    return to_model_range(split.pixels[torch.from_numpy(indices)])

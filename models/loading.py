@@ -1,0 +1,113 @@
+"""Strict loading: configuration checked, shapes compared before anything is allocated, no code and no pickle.
+
+A component is a directory with config.json and diffusion_pytorch_model.safetensors. Its class is looked up in a fixed
+table; nothing named in a file is ever imported.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ..config import Part, describe_problem
+from ..errors import CheckpointError
+from .noised_clip import NoisedClip, NoisedClipConfig
+from .unet import TextConditionedUNet, UNetConfig
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+FORMAT_VERSION = 1
+MAX_CONFIG_BYTES = 1_000_000
+
+COMPONENTS: dict[str, tuple[type[Part], type[nn.Module]]] = {
+    "TextConditionedUNet": (UNetConfig, TextConditionedUNet),
+    "NoisedClip": (NoisedClipConfig, NoisedClip),
+}
+
+
+def component_config(model: TextConditionedUNet | NoisedClip) -> dict[str, Any]:
+    """What config.json of a model holds."""
+    return {"_class_name": type(model).__name__, "_format_version": FORMAT_VERSION, **model.config.model_dump(mode="json")}
+
+
+def read_component_config(path: Path) -> tuple[str, Part]:
+    """Read and check a config.json.
+
+    Returns:
+        The class name and the architecture.
+
+    Raises:
+        CheckpointError: missing, too large, not JSON, an unknown class, an unknown key or an impossible value.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+    return parse_component_config(value, where=str(path))
+
+
+def parse_component_config(value: Any, *, where: str) -> tuple[str, Part]:
+    """Check plain data as `read_component_config` does."""
+    if not isinstance(value, dict) or value.get("_class_name") not in COMPONENTS:
+        found = value.get("_class_name") if isinstance(value, dict) else type(value).__name__
+        raise CheckpointError(f"{where}: _class_name is {found!r}, expected one of {', '.join(COMPONENTS)}")
+    if value.get("_format_version") != FORMAT_VERSION:
+        raise CheckpointError(f"{where}: _format_version is {value.get('_format_version')!r}, this glideslope reads {FORMAT_VERSION}")
+    fields = {key: field for key, field in value.items() if key not in ("_class_name", "_format_version")}
+    try:
+        return value["_class_name"], COMPONENTS[value["_class_name"]][0].model_validate(fields)
+    except ValidationError as error:
+        raise CheckpointError(f"{where}: " + "; ".join(describe_problem(p) for p in error.errors())) from error
+
+
+def build_on_meta(class_name: str, config: Part) -> nn.Module:
+    """The network without storage, to know names and shapes."""
+    with torch.device("meta"):
+        return COMPONENTS[class_name][1](config)
+
+
+def expected_tensors(class_name: str, config: Part) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights an architecture has."""
+    return {name: tuple(tensor.shape) for name, tensor in build_on_meta(class_name, config).state_dict().items()}
+
+
+def tensor_problems(expected: Mapping[str, tuple[int, ...]], weights: Path) -> list[str]:
+    """Compare a safetensors header with an architecture: one sentence per missing, unknown or misshapen tensor."""
+    try:
+        with safe_open(weights, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        return [f"{weights.name}: not a readable safetensors file ({error})"]
+    problems = [f"tensor {name} is missing" for name in expected if name not in found]
+    problems += [f"tensor {name} is not in the architecture" for name in found if name not in expected]
+    problems += [f"tensor {name} has shape {list(found[name])}, expected {list(shape)}"
+                 for name, shape in expected.items() if name in found and found[name] != shape]
+    return problems
+
+
+def load_component(directory: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> nn.Module:
+    """Build a component and load its weights straight into place.
+
+    Raises:
+        CheckpointError: the configuration is refused, or a tensor is missing, unknown or of another shape.
+    """
+    class_name, config = read_component_config(directory / CONFIG_NAME)
+    model = build_on_meta(class_name, config)
+    weights = directory / WEIGHTS_NAME
+    problems = tensor_problems({name: tuple(t.shape) for name, t in model.state_dict().items()}, weights)
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CheckpointError(f"{weights}: does not fit {class_name}: {shown}")
+    with safe_open(weights, framework="pt", device=str(device)) as file:
+        state = {name: file.get_tensor(name).to(dtype or file.get_tensor(name).dtype) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    model.load_state_dict(state, assign=True)
+    return model.eval().requires_grad_(False)

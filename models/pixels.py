@@ -1,0 +1,53 @@
+"""The one place where 8-bit images meet the models' float range, and where pictures are laid out on a sheet."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+Pixels = NDArray[np.uint8]
+
+
+def to_model_range(pixels: Tensor) -> Tensor:
+    """uint8 (..., H, W) in 0..255 -> float32 of the same shape in [-1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Floats in [-1, 1], clamped -> uint8 of the same shape."""
+    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def to_pil(x: Tensor) -> list[Image.Image]:
+    """(N, 3, H, W) in [-1, 1] -> N RGB images."""
+    return [Image.fromarray(picture) for picture in to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def from_pil(images: Sequence[Image.Image], image_size: int) -> Tensor:
+    """RGB images of any size -> float32 (N, 3, S, S) in [-1, 1], cropped as `fit_square`."""
+    squares = np.stack([fit_square(np.asarray(image.convert("RGB")), image_size) for image in images])
+    return to_model_range(torch.from_numpy(squares).permute(0, 3, 1, 2))
+
+
+def fit_square(pixels: Pixels, image_size: int) -> Pixels:
+    """Scale the short side to `image_size` (antialiased) and crop the middle: uint8 (H, W, 3) -> (S, S, 3)."""
+    height, width = pixels.shape[:2]
+    scale = image_size / min(height, width)
+    size = (max(image_size, round(width * scale)), max(image_size, round(height * scale)))
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    left, top = (size[0] - image_size) // 2, (size[1] - image_size) // 2
+    return np.asarray(image.crop((left, top, left + image_size, top + image_size)))
+
+
+def contact_sheet(images: Sequence[Image.Image], *, num_columns: int, scale: int = 1, gap: int = 4) -> Image.Image:
+    """Lay equally large images out in rows on white, each enlarged `scale` times without smoothing."""
+    width, height = images[0].width * scale, images[0].height * scale
+    num_rows = -(-len(images) // num_columns)
+    sheet = Image.new("RGB", (num_columns * (width + gap) + gap, num_rows * (height + gap) + gap), "white")
+    for i, image in enumerate(images):
+        position = (gap + i % num_columns * (width + gap), gap + i // num_columns * (height + gap))
+        sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), position)
+    return sheet

@@ -1,0 +1,278 @@
+"""GLIDE's U-Net with its text transformer (arXiv 2112.10741, section 4; the U-Net is ADM's, arXiv 2105.05233).
+
+Parameter names, shapes and order are those of the published checkpoints, so that they load as they are.
+"""
+
+import math
+from typing import Annotated, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..config import Part
+from .text_transformer import TextTransformer
+
+NUM_GROUPS = 32
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+class UNetConfig(Part):
+    """Architecture of a GLIDE U-Net; the bounds keep a hostile configuration from allocating a machine's memory."""
+
+    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(description="side of the images in pixels")
+    model_channels: Annotated[int, Field(ge=32, le=1024, multiple_of=32)] = Field(description="channels at the highest resolution, before `channel_mult`")
+    channel_mult: Annotated[tuple[Annotated[int, Field(ge=1, le=16)], ...], Field(min_length=1, max_length=8, strict=False)] = Field(
+        description="channels of each resolution level, as multiples of `model_channels`")
+    num_res_blocks: Annotated[int, Field(ge=1, le=16)] = Field(description="residual blocks per level on the way down; one more on the way up")
+    attention_downsample: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=8, strict=False)] = Field(
+        description="downsampling factors at which attention follows each residual block")
+    num_head_channels: Annotated[int, Field(ge=8, le=1024)] = Field(description="channels per attention head")
+    text_ctx: Annotated[int, Field(ge=1, le=1024)] = Field(description="tokens per caption")
+    xf_width: Annotated[int, Field(ge=8, le=4096)] = Field(description="width of the text transformer")
+    xf_layers: Annotated[int, Field(ge=0, le=64)] = Field(description="blocks of the text transformer")
+    xf_heads: Annotated[int, Field(ge=1, le=64)] = Field(description="heads of the text transformer")
+    n_vocab: Annotated[int, Field(ge=1, le=1_000_000)] = Field(description="tokens of the vocabulary")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="dropout inside residual blocks, while training")
+    super_res: bool = Field(False, description="the input also holds the low-resolution image, upsampled")
+    inpaint: bool = Field(False, description="the input also holds the known pixels and their mask")
+
+    @property
+    def in_channels(self) -> int:
+        """Channels that enter the first convolution."""
+        return 3 + 3 * self.super_res + 4 * self.inpaint
+
+
+def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoidal embedding of diffusion times, cosines first.
+
+    Args:
+        timesteps: (N,), integer or float; may lie between steps.
+        dim: size of the embedding, even.
+        max_period: the longest period, in steps.
+
+    Returns:
+        float32 (N, dim).
+    """
+    half = dim // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=timesteps.device) / half)
+    angles = timesteps[:, None].float() * frequencies[None]
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class GroupNorm32(nn.GroupNorm):
+    """Group normalisation with 32 groups, computed in float32 whatever the input's dtype, optionally followed by SiLU."""
+
+    def __init__(self, channels: int, *, swish: bool) -> None:
+        """Normalise `channels` channels; `swish` applies SiLU afterwards."""
+        super().__init__(NUM_GROUPS, channels, eps=1e-5)
+        self.swish = swish
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply to x: (N, C, ...) -> the same shape and dtype."""
+        out = functional.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
+        return functional.silu(out) if self.swish else out
+
+
+class ResBlock(nn.Module):
+    """Residual block whose second norm is scaled and shifted by the embedding; may halve or double the resolution."""
+
+    def __init__(self, channels: int, emb_channels: int, dropout: float, *, out_channels: int, resample: str = "none") -> None:
+        """`resample` is "none", "up" (nearest) or "down" (average), applied between the first norm and convolution."""
+        super().__init__()
+        self.resample = resample
+        self.in_layers = nn.Sequential(GroupNorm32(channels, swish=True), nn.Identity(), nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, 2 * out_channels))
+        self.out_layers = nn.Sequential(GroupNorm32(out_channels, swish=False), nn.SiLU(), nn.Dropout(dropout),
+                                        zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)))
+        self.skip_connection = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+
+    def resampled(self, x: Tensor) -> Tensor:
+        """Change the resolution as the block does. x: (N, C, H, W)."""
+        if self.resample == "up":
+            return functional.interpolate(x, scale_factor=2, mode="nearest")
+        return functional.avg_pool2d(x, 2) if self.resample == "down" else x
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Apply to x: (N, C, H, W) with emb: (N, E)."""
+        h = self.in_layers[2](self.resampled(self.in_layers[0](x)))
+        scale, shift = self.emb_layers(emb).to(h.dtype)[:, :, None, None].chunk(2, dim=1)
+        norm, silu, dropout, conv = self.out_layers
+        h = conv(dropout(silu(norm(h) * (1 + scale) + shift)))
+        return torch.as_tensor(self.skip_connection(self.resampled(x)) + h)
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over pixels whose keys and values are extended by the text's (arXiv 2112.10741, section 4)."""
+
+    def __init__(self, channels: int, num_head_channels: int, encoder_channels: int) -> None:
+        """Attend with `channels / num_head_channels` heads to pixels and to `encoder_channels`-wide tokens."""
+        super().__init__()
+        self.num_heads = channels // num_head_channels
+        self.norm = GroupNorm32(channels, swish=False)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.encoder_kv = nn.Conv1d(encoder_channels, 2 * channels, 1)
+        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        """Apply to x: (N, C, H, W) with text: (N, xf_width, L)."""
+        n, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x).reshape(n, channels, -1)).view(n, self.num_heads, -1, height * width)
+        kv = self.encoder_kv(text).view(n, self.num_heads, -1, text.shape[-1])
+        q, k, v = (part.transpose(2, 3).contiguous() for part in qkv.chunk(3, dim=2))  # fused attention wants channels last
+        text_k, text_v = (part.transpose(2, 3) for part in kv.chunk(2, dim=2))
+        out = functional.scaled_dot_product_attention(q, torch.cat([text_k, k], dim=2), torch.cat([text_v, v], dim=2))
+        out = self.proj_out(out.transpose(2, 3).reshape(n, channels, -1))
+        return torch.as_tensor(x + out.view(n, channels, height, width))
+
+
+class Level(nn.Sequential):
+    """Layers in a row, each given what it asks for."""
+
+    def forward(self, x: Tensor, emb: Tensor, text: Tensor) -> Tensor:
+        """Apply every layer to x: (N, C, H, W)."""
+        for layer in self:
+            if isinstance(layer, ResBlock):
+                x = layer(x, emb)
+            elif isinstance(layer, AttentionBlock):
+                x = layer(x, text)
+            else:
+                x = layer(x)
+        return x
+
+
+class TextConditionedUNet(nn.Module):
+    """The denoiser of every GLIDE model: predicts noise and the interpolation of the log-variance (6 channels)."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        """Build the network of a configuration with fresh weights."""
+        super().__init__()
+        self.config = config
+        emb_channels = 4 * config.model_channels
+        self.positional_embedding = nn.Parameter(torch.zeros(config.text_ctx, config.xf_width))
+        self.padding_embedding = nn.Parameter(torch.zeros(config.text_ctx, config.xf_width))
+        self.time_embed = nn.Sequential(nn.Linear(config.model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels))
+        self.input_blocks, skip_channels, channels, down = self._make_input_blocks(emb_channels)
+        self.middle_block = Level(self._res(channels, channels), self._attention(channels), self._res(channels, channels))
+        self.output_blocks = self._make_output_blocks(skip_channels, channels, down)
+        first = config.channel_mult[0] * config.model_channels
+        self.out = nn.Sequential(GroupNorm32(first, swish=True), nn.Identity(), zeroed(nn.Conv2d(first, 6, 3, padding=1)))
+        self.transformer = TextTransformer(config.xf_width, config.xf_layers, config.xf_heads)
+        self.final_ln = nn.LayerNorm(config.xf_width)
+        self.token_embedding = nn.Embedding(config.n_vocab, config.xf_width)
+        self.transformer_proj = nn.Linear(config.xf_width, emb_channels)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.padding_embedding, std=0.01)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+
+    def _res(self, channels: int, out_channels: int, resample: str = "none") -> ResBlock:
+        return ResBlock(channels, 4 * self.config.model_channels, self.config.dropout, out_channels=out_channels, resample=resample)
+
+    def _attention(self, channels: int) -> AttentionBlock:
+        return AttentionBlock(channels, self.config.num_head_channels, self.config.xf_width)
+
+    def _make_input_blocks(self, emb_channels: int) -> tuple[nn.ModuleList, list[int], int, int]:
+        config = self.config
+        channels = config.channel_mult[0] * config.model_channels
+        blocks = [Level(nn.Conv2d(config.in_channels, channels, 3, padding=1))]
+        skip_channels, down = [channels], 1
+        for level, mult in enumerate(config.channel_mult):
+            for _ in range(config.num_res_blocks):
+                layers: list[nn.Module] = [self._res(channels, mult * config.model_channels)]
+                channels = mult * config.model_channels
+                if down in config.attention_downsample:
+                    layers.append(self._attention(channels))
+                blocks.append(Level(*layers))
+                skip_channels.append(channels)
+            if level + 1 < len(config.channel_mult):
+                blocks.append(Level(self._res(channels, channels, "down")))
+                skip_channels.append(channels)
+                down *= 2
+        return nn.ModuleList(blocks), skip_channels, channels, down
+
+    def _make_output_blocks(self, skip_channels: list[int], channels: int, down: int) -> nn.ModuleList:
+        config = self.config
+        blocks = []
+        for level in reversed(range(len(config.channel_mult))):
+            out_channels = config.channel_mult[level] * config.model_channels
+            for i in range(config.num_res_blocks + 1):
+                layers: list[nn.Module] = [self._res(channels + skip_channels.pop(), out_channels)]
+                channels = out_channels
+                if down in config.attention_downsample:
+                    layers.append(self._attention(channels))
+                if level and i == config.num_res_blocks:
+                    layers.append(self._res(channels, channels, "up"))
+                    down //= 2
+                blocks.append(Level(*layers))
+        return nn.ModuleList(blocks)
+
+    def encode_text(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the text transformer.
+
+        Args:
+            tokens: int64 (N, text_ctx).
+            mask: bool (N, text_ctx), false where the caption has ended; the padding embedding stands there.
+
+        Returns:
+            The last position projected for the time embedding, (N, 4 model_channels), and all positions as keys and
+            values for attention, (N, xf_width, text_ctx).
+        """
+        x = self.token_embedding(tokens) + self.positional_embedding[None]
+        x = torch.where(mask[..., None], x, self.padding_embedding[None].to(x.dtype))
+        x = self.final_ln(self.transformer(x))
+        return self.transformer_proj(x[:, -1]), x.transpose(1, 2)
+
+    def forward(self, x: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Predict noise and variance.
+
+        Args:
+            x: (N, 3, H, W) in [-1, 1] plus noise; for upsamplers and inpainting the condition's channels follow
+                (see `condition_input`).
+            timesteps: (N,) original diffusion times in [0, 1000).
+            tokens: int64 (N, text_ctx).
+            mask: bool (N, text_ctx).
+
+        Returns:
+            (N, 6, H, W): noise, then the variance's interpolation v in about [-1, 1] (arXiv 2102.09672, equation 15).
+        """
+        emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(self.transformer_proj.weight.dtype))
+        projected, text = self.encode_text(tokens, mask)
+        emb = emb + projected.to(emb.dtype)
+        skips = []
+        h = x
+        for block in self.input_blocks:
+            h = block(h, emb, text)
+            skips.append(h)
+        h = self.middle_block(h, emb, text)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), emb, text)
+        return torch.as_tensor(self.out(h))
+
+
+def condition_input(x: Tensor, *, inpaint_image: Tensor | None = None, inpaint_mask: Tensor | None = None,
+                    low_res: Tensor | None = None) -> Tensor:
+    """Append what an inpainting or upsampling U-Net sees beside the noised image.
+
+    Args:
+        x: (N, 3, H, W), noised.
+        inpaint_image: (N, 3, H, W) in [-1, 1], of which only the masked-in pixels are shown.
+        inpaint_mask: (N, 1, H, W), 1 where pixels are known, 0 where they are to be drawn.
+        low_res: (N, 3, h, w) in [-1, 1], enlarged bilinearly to (H, W).
+
+    Returns:
+        (N, 3 + 4 inpaint + 3 low_res, H, W).
+    """
+    parts = [x]
+    if inpaint_image is not None and inpaint_mask is not None:
+        parts += [inpaint_image * inpaint_mask, inpaint_mask]
+    if low_res is not None:
+        parts.append(functional.interpolate(low_res, x.shape[-2:], mode="bilinear", align_corners=False))
+    return torch.cat(parts, dim=1)
+
+
+def zeroed(module: ModuleT) -> ModuleT:
+    """Set a layer's parameters to zero, so that its residual branch starts as nothing."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
