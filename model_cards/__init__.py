@@ -1,0 +1,1 @@
+"""Render measured facts as cards and plots."""

@@ -1,0 +1,109 @@
+"""Figures of a card as PNG: equal figures for equal numbers, small enough for a web page."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIZE_INCHES = (7.0, 3.2)
+DOTS_PER_INCH = 110
+MAX_POINTS = 400
+INK, ACCENTS, MUTED = "#24292f", ("#0969da", "#bf8700"), "#d0d7de"
+KEPT_COLOUR, DROPPED_COLOUR = "#1a7f37", "#cf222e"
+
+
+def plot_training_loss(losses: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> bytes:
+    """Draw the training loss of each model over the images it has seen, one panel a model.
+
+    Args:
+        losses: title of the model -> images seen after each step, loss of each step.
+
+    Returns:
+        PNG bytes.
+    """
+    figure = _new_figure()
+    panels = figure.subplots(1, len(losses), squeeze=False)[0]
+    for panel, (title, (images, values)), colour in zip(panels, losses.items(), ACCENTS, strict=False):
+        x, y, spread = smooth(images, values)
+        panel.fill_between(x, [low for low, _ in spread], [high for _, high in spread], color=colour, alpha=0.2, linewidth=0)
+        panel.plot(x, y, color=colour, linewidth=1.4)
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("images seen", fontsize=9)
+        panel.set_ylabel("loss", fontsize=9)
+        if min(values) > 0 and max(values) > 10 * min(values):
+            panel.set_yscale("log")
+        _tidy(panel)
+    return _png(figure)
+
+
+def plot_ledger(num_kept: int, num_dropped: Mapping[str, int]) -> bytes:
+    """Draw how many inputs were kept, and how many were dropped for each reason, as bars with their counts.
+
+    Args:
+        num_kept: kept inputs.
+        num_dropped: reason -> dropped inputs.
+
+    Returns:
+        PNG bytes.
+    """
+    bars = [("kept", num_kept, KEPT_COLOUR)]
+    bars += [(f"dropped: {reason}", number, DROPPED_COLOUR) for reason, number in sorted(num_dropped.items(), key=lambda i: (-i[1], i[0]))]
+    figure = _new_figure(height=0.8 + 0.36 * len(bars))
+    panel = figure.subplots()
+    places = range(len(bars))
+    panel.barh(places, [number for _, number, _ in bars], color=[colour for _, _, colour in bars], height=0.65)
+    largest = max(number for _, number, _ in bars) or 1
+    for place, (_, number, _) in zip(places, bars, strict=True):
+        panel.text(number + 0.01 * largest, place, f"{number:,}", va="center", fontsize=9, color=INK)
+    panel.set_yticks(list(places), [title.replace("$", r"\$") for title, _, _ in bars], fontsize=9)
+    panel.set_xlim(0, 1.12 * largest)
+    panel.invert_yaxis()
+    panel.set_xlabel("inputs", fontsize=9)
+    _tidy(panel)
+    return _png(figure)
+
+
+def smooth(images: Sequence[int], values: Sequence[float]) -> tuple[list[float], list[float], list[tuple[float, float]]]:
+    """At most 400 points: mean of the values in bins of equal numbers of steps, and their 10th and 90th percentile.
+
+    Returns:
+        Images seen at the end of each bin, mean of each bin, (low, high) of each bin.
+    """
+    import numpy as np
+
+    num_bins = min(MAX_POINTS, max(1, len(values) // 10)) if len(values) >= 20 else len(values)
+    bins = np.array_split(np.asarray(values, dtype=np.float64), num_bins)
+    ends = np.cumsum([len(part) for part in bins]) - 1
+    spread = [(float(np.quantile(part, 0.1)), float(np.quantile(part, 0.9))) for part in bins]
+    return [float(images[end]) for end in ends], [float(part.mean()) for part in bins], spread
+
+
+def _new_figure(height: float = SIZE_INCHES[1]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(SIZE_INCHES[0], height), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
+
+
+def _tidy(panel: object) -> None:
+    from matplotlib.axes import Axes
+
+    if not isinstance(panel, Axes):
+        raise TypeError(f"expected axes, got {type(panel).__name__}")
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["left", "bottom"]].set_color(MUTED)
+    panel.tick_params(labelsize=8, colors=INK)
+    panel.grid(axis="x", color=MUTED, linewidth=0.5)
+    panel.set_axisbelow(True)
+
+
+def _png(figure: "Figure") -> bytes:
+    """Encode with a palette and without dates or versions, so that equal figures are equal bytes."""
+    from PIL import Image
+
+    raw, encoded = io.BytesIO(), io.BytesIO()
+    figure.savefig(raw, format="png", metadata={"Software": None})
+    with Image.open(raw) as image:
+        image.convert("RGB").quantize(64).save(encoded, format="png", optimize=True)
+    return encoded.getvalue()

@@ -1,0 +1,80 @@
+"""Numbers as a card writes them: bounds are rounded to the cautious side, small differences are not rounded away."""
+
+import math
+
+DIGITS = 1
+
+
+def count(value: int) -> str:
+    """A count with thousands separated: `4,460`."""
+    return f"{value:,}"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage with one decimal; what is below one never reads as 100 %, nor above zero as 0 %."""
+    if share is None:
+        return "not measured"
+    text = f"{100 * share:.{DIGITS}f}"
+    if text == f"{100:.{DIGITS}f}" and share < 1:
+        return _percent_down(share)
+    if text == f"{0:.{DIGITS}f}" and share > 0:
+        return _percent_up(share)
+    return f"{text} %"
+
+
+def at_least(share: float | None) -> str:
+    """A lower bound: `at least 97.9 %`, rounded down."""
+    return "not measured" if share is None else f"at least {_percent_down(share)}"
+
+
+def at_most(share: float | None) -> str:
+    """An upper bound: `at most 0.3 %`, rounded up."""
+    return "not measured" if share is None else f"at most {_percent_up(share)}"
+
+
+def decimal(value: float, digits: int = 3) -> str:
+    """A number with so many decimals."""
+    return f"{value:.{digits}f}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits: `0.0003`, `1e-05`."""
+    return f"{value:.{digits}g}"
+
+
+def millions(value: int) -> str:
+    """A count of parameters: `7.1 million`, or the plain count below a hundred thousand."""
+    return f"{value / 1e6:.1f} million" if value >= 100_000 else count(value)
+
+
+def megabytes(size_bytes: int) -> str:
+    """A file size: `28.4 MB`, or `12 kB` when small."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1_000_000 else f"{max(1, round(size_bytes / 1e3))} kB"
+
+
+def duration(seconds: float) -> str:
+    """A time: `48 s`, `7 min 5 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def cell(text: str) -> str:
+    """Text from the data inside a table or a sentence: on one line, with Markdown's and HTML's signs disarmed."""
+    flat = " ".join(text.split())
+    for sign, replacement in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        flat = flat.replace(sign, replacement)
+    return "".join(f"\\{char}" if char in "\\`*_[]|#" else char for char in flat)
+
+
+def _percent_down(share: float) -> str:
+    scale = 10**DIGITS
+    return f"{math.floor(round(100 * share * scale, 6)) / scale:.{DIGITS}f} %"
+
+
+def _percent_up(share: float) -> str:
+    scale = 10**DIGITS
+    return f"{math.ceil(round(100 * share * scale, 6)) / scale:.{DIGITS}f} %"

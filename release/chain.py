@@ -1,0 +1,191 @@
+"""The chain from the released weights back to the inputs: records, files and the ledger's decisions, checked again."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from ..data_filter.evidence import measure_filter
+from ..errors import ReleaseError
+from ..manifest import sha256_file, sha256_json
+from .claims import equal, flatten, show
+from .contents import Release, need
+from .plan import filter_stage, plan_copies, required_inputs, required_stages, training_stage
+
+SCORE_TOLERANCE = 1e-5
+MAX_ROWS_NAMED = 5
+
+
+def check_records(release: Release) -> list[str]:
+    """Every stage's record is there and names, as its inputs, the records that lie beside it."""
+    categories = [category.name for category in release.categories]
+    problems = []
+    for stage in required_stages(categories):
+        if stage not in release.records:
+            problems.append(f"records: the record of stage {stage} is missing; pack the release again")
+    for stage, record in release.records.items():
+        for name in required_inputs(stage, categories):
+            if name not in record.inputs:
+                problems.append(f"records: stage {stage} does not say which {name} it used; run it again")
+        for name, digest in record.inputs.items():
+            source = release.records.get(name)
+            if source is not None and source.digest != digest:
+                problems.append(f"records: stage {stage} used {name} {digest[:12]}…, the release holds {source.digest[:12]}…: "
+                                f"{name} changed since; run {stage} and what follows again")
+    return problems
+
+
+def check_copies(release: Release) -> list[str]:
+    """Every file that a stage wrote has the digest that the stage's record states."""
+    problems = []
+    for path, (stage, inner) in plan_copies([c.name for c in release.categories], release.records).items():
+        stated = {entry.path: entry.sha256 for entry in release.records[stage].outputs.files}[inner]
+        file = release.directory / path
+        if not file.is_file():
+            problems.append(f"{path}: file is missing; pack the release again")
+        elif sha256_file(file) != stated:
+            problems.append(f"{path}: is not the {inner} that stage {stage} recorded; pack the release again")
+    return problems
+
+
+def check_settings(release: Release) -> list[str]:
+    """The filters were fitted for the categories that the recipe describes."""
+    problems = []
+    for category in release.categories:
+        stated = category.model_dump(mode="json", exclude={"limits"})
+        config = release.record(filter_stage(category.name)).config
+        for key, value in stated.items():
+            if key in config and config[key] != value:
+                problems.append(f"filter {category.name}: was fitted with {key} {show(config[key])}, the recipe says {show(value)}; fit again")
+    return problems
+
+
+def check_consumed(release: Release) -> list[str]:
+    """Each model was trained on exactly the images that the ledger keeps for training."""
+    ledger = release.ledger
+    rows = zip(ledger["sha256"], ledger["decision"], ledger["split"], strict=True)
+    expected = sha256_json(sorted(sha256 for sha256, decision, split in rows if decision == "keep" and split == "train"))
+    problems = []
+    for model in release.models:
+        stage = training_stage(model)
+        consumed = need(release.record(stage).summary, "consumed_sha256", where=f"record of {stage}")
+        if consumed != expected:
+            problems.append(f"{stage}: trained on other images than the ledger keeps for training "
+                            f"(consumed {str(consumed)[:12]}…, ledger {expected[:12]}…); train again")
+    return problems
+
+
+def check_filter_reports(release: Release) -> list[str]:
+    """Each figure that a filter reported is what its scores give."""
+    problems = []
+    for category in release.categories:
+        where = f"evidence/filters/{category.name}/filter.json"
+        report = release.filter(category.name)
+        measured = measure_filter(release.scores(category.name), need(report, "threshold", where=where))
+        found = flatten("", {key: report.get(key) for key in measured})
+        for name, value in flatten("", measured).items():
+            if not equal(found.get(name), value):
+                problems.append(f"filter {category.name}: {name[1:]} is reported as {show(found.get(name))}, the scores give {show(value)}")
+    return problems
+
+
+def check_summaries(release: Release) -> list[str]:
+    """Counts that stages reported are those of the evidence."""
+    problems = []
+    for model in release.models:
+        stage = training_stage(model)
+        summary, rows = release.record(stage).summary, release.metrics(model)
+        for key, found in (("num_steps", len(rows)), ("num_images_seen", rows[-1]["num_images"] if rows else 0)):
+            if key in summary and summary[key] != found:
+                problems.append(f"{stage}: {key} is recorded as {summary[key]}, the metrics give {found}")
+        train = release.ledger["split"].count("train")
+        if summary.get("num_train_examples") != train:
+            problems.append(f"{stage}: num_train_examples is recorded as {summary.get('num_train_examples')}, the ledger keeps {train}")
+    return problems
+
+
+def check_ledger(release: Release) -> list[str]:
+    """The ledger's counts add up, and each of its decisions follows from scores and thresholds."""
+    return [*_check_counts(release), *_check_decisions(release), *_check_scores(release)]
+
+
+def _check_counts(release: Release) -> list[str]:
+    ledger, curated = release.ledger, release.curated
+    rows = list(zip(ledger["decision"], ledger["reason"], ledger["split"], strict=True))
+    counted = {"seen": len(rows), "kept": sum(decision == "keep" for decision, _, _ in rows),
+               "dropped": dict(Counter(reason for decision, reason, _ in rows if decision == "drop")),
+               "splits": {"train": 0, "validation": 0} | Counter(split for decision, _, split in rows if decision == "keep")}
+    problems = []
+    for key, found in counted.items():
+        stated = curated.get(key)
+        if isinstance(stated, dict) and isinstance(found, dict):
+            stated = {name: number for name, number in stated.items() if number or name in found}
+        if stated != found:
+            problems.append(f"ledger: {key} counts {show(found)}, curated.json states {show(stated)}")
+    return problems
+
+
+def _check_decisions(release: Release) -> list[str]:
+    ledger, names = release.ledger, [category.name for category in release.categories]
+    thresholds = {name: need(release.filter(name), "threshold", where=f"evidence/filters/{name}/filter.json") for name in names}
+    columns = zip(ledger["key"], ledger["decision"], ledger["reason"], ledger["split"], ledger["sha256"],
+                  *(ledger[f"score_{name}"] for name in names), strict=True)
+    wrong = []
+    for key, decision, reason, split, sha256, *scores in columns:
+        flagged = [name for name, score in zip(names, scores, strict=True) if score is None or not score < thresholds[name]]
+        if decision == "keep" and (flagged or reason or not sha256 or split not in ("train", "validation")):
+            wrong.append(f"ledger: {key} is kept, against {', '.join(flagged) or 'its reason, digest or split'}")
+        elif decision == "drop" and (not reason or split):
+            wrong.append(f"ledger: {key} is dropped without a reason, or into a split")
+        elif reason.startswith("filter:") and (not flagged or flagged[0] != reason.removeprefix("filter:")):
+            wrong.append(f"ledger: {key} is dropped as {reason}, its scores say {', '.join(flagged) or 'keep'}")
+    kept = Counter(key for key, decision in zip(ledger["key"], ledger["decision"], strict=True) if decision == "keep")
+    wrong += [f"ledger: {key} is kept {number} times" for key, number in kept.items() if number > 1]
+    return shorten(wrong)
+
+
+def _check_scores(release: Release) -> list[str]:
+    ledger, wrong = release.ledger, []
+    for category in release.categories:
+        name = category.name
+        sha256 = sha256_file(release.path(f"evidence/filters/{name}/classifier.safetensors"))
+        judges = {judge for judge, score in zip(ledger[f"classifier_{name}"], ledger[f"score_{name}"], strict=True) if score is not None}
+        if judges - {sha256}:
+            wrong.append(f"ledger: scores of {name} come from another classifier than the released one; curate again")
+        if release.filter(name).get("classifier", {}).get("sha256") != sha256:
+            wrong.append(f"filter {name}: filter.json names another classifier than the released one; fit again")
+        scored = {key: score for key, score in zip(ledger["key"], ledger[f"score_{name}"], strict=True) if score is not None}
+        table = release.scores(name)
+        for key, score in zip(table["key"].to_pylist(), table["score"].to_pylist(), strict=True):
+            if key not in scored or abs(scored[key] - score) > SCORE_TOLERANCE:
+                wrong.append(f"ledger: {name} score of {key} is {scored.get(key)}, the filter's own table says {score}")
+    return shorten(wrong)
+
+
+def shorten(problems: Sequence[str]) -> list[str]:
+    """The first few problems, and how many more there are."""
+    more = len(problems) - MAX_ROWS_NAMED
+    return [*islice(problems, MAX_ROWS_NAMED), *([f"ledger: and {more} more rows"] if more > 0 else [])]
+
+
+CHAIN_CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
+    "records": check_records, "copied files": check_copies, "settings": check_settings, "consumed images": check_consumed,
+    "filter reports": check_filter_reports, "training summaries": check_summaries, "ledger": check_ledger}
+
+
+def check_chain(release: Release) -> list[str]:
+    """All of the above; what cannot be read is a problem too."""
+    problems: list[str] = []
+    for name, check in CHAIN_CHECKS.items():
+        problems += run_check(name, check, release)
+    return problems
+
+
+def run_check(name: str, check: Callable[[Any], list[str]], subject: Any) -> list[str]:
+    """Run a check on files that somebody else wrote: whatever cannot be read or has an odd type is a problem, not a crash."""
+    try:
+        return check(subject)
+    except ReleaseError as error:
+        return [str(error)]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        return [f"{name}: cannot be checked, the evidence is malformed ({type(error).__name__}: {error}); pack the release again"]

@@ -1,0 +1,180 @@
+"""A release directory read as data: each piece of evidence by name, read once, with clear refusals."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from ..config import Category, Recipe, parse_recipe
+from ..errors import GlideslopeError, ReleaseError
+from ..records import Record
+from .layout import MODELS, WEIGHTS_NAME, parse_json_lines, parse_json_object
+from .plan import record_path
+from .weights import TensorHeader, read_header
+
+RECORDS_FOLDER = "evidence/records"
+CLAIMS_PATH = "evidence/claims.json"
+CARD_PATH = "README.md"
+
+T = TypeVar("T")
+
+
+class Release:
+    """The pieces of a release directory.
+
+    Everything is read when it is first asked for, and raises `ReleaseError` when it is missing or malformed.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Remember where the release lies."""
+        self.directory = directory
+        if not directory.is_dir():
+            raise ReleaseError(f"{directory}: no such directory; give the directory that `glideslope pack` wrote")
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The resolved recipe of the run."""
+        text = self.read("evidence/recipe.yaml", bytes.decode)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ReleaseError(f"evidence/recipe.yaml: not readable as YAML ({' '.join(str(error).split())}); pack again") from error
+        return parse_recipe(value, where="evidence/recipe.yaml")
+
+    @cached_property
+    def categories(self) -> tuple[Category, ...]:
+        """The categories of the recipe, in its order."""
+        return self.recipe.categories
+
+    @cached_property
+    def records(self) -> dict[str, Record]:
+        """Stage name -> record, every digest checked against the record's content."""
+        folder = self.directory / RECORDS_FOLDER
+        records = {}
+        for path in sorted(folder.glob("*.json")):
+            where = f"{RECORDS_FOLDER}/{path.name}"
+            try:
+                record = Record.from_json(self.read(where, parse_json_object), where=where)
+            except ReleaseError:
+                raise
+            except GlideslopeError as error:
+                raise ReleaseError(str(error)) from error
+            if record_path(record.stage) != where:
+                raise ReleaseError(f"{where}: holds the record of stage {record.stage!r}; pack the release again")
+            records[record.stage] = record
+        return records
+
+    def record(self, stage: str) -> Record:
+        """The record of one stage."""
+        if stage not in self.records:
+            raise ReleaseError(f"{record_path(stage)}: the record of stage {stage!r} is missing; pack the release again")
+        return self.records[stage]
+
+    @cached_property
+    def curated(self) -> dict[str, Any]:
+        """Counts and thresholds that curation reported."""
+        return self.read("evidence/curated.json", parse_json_object)
+
+    @cached_property
+    def ledger(self) -> dict[str, list[Any]]:
+        """The ledger's columns, one entry for every input that the run has seen."""
+        folder = self.directory / "evidence/ledger"
+        paths = sorted(folder.glob("shard-*.parquet"))
+        if not paths:
+            raise ReleaseError("evidence/ledger: no shard is there; pack the release again")
+        columns: dict[str, list[Any]] = {}
+        for path in paths:
+            table = self._read_parquet(f"evidence/ledger/{path.name}")
+            for name in table.column_names:
+                columns.setdefault(name, []).extend(table[name].to_pylist())
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) != 1:
+            raise ReleaseError(f"evidence/ledger: the shards' columns differ ({lengths}); pack the release again")
+        needed = {"key", "sha256", "decision", "reason", "split", "caption"} | {f"score_{c.name}" for c in self.categories}
+        if needed - set(columns):
+            raise ReleaseError(f"evidence/ledger: columns are missing: {sorted(needed - set(columns))}; curate again")
+        return columns
+
+    def filter(self, category: str) -> dict[str, Any]:
+        """What a category's filter reported: threshold, counts, bounds."""
+        return self.read(f"evidence/filters/{category}/filter.json", parse_json_object)
+
+    def scores(self, category: str) -> Any:
+        """A category's table of labelled keys with label, role, groups and score (a `pyarrow.Table`)."""
+        return self._read_parquet(f"evidence/filters/{category}/scores.parquet")
+
+    def metrics(self, model: str) -> list[dict[str, Any]]:
+        """A model's training metrics, one row a step."""
+        return self.read(f"evidence/training/{model}/metrics.jsonl", parse_json_lines)
+
+    @cached_property
+    def pairs(self) -> list[dict[str, Any]]:
+        """The prompt-seed pairs of the evaluation with their CLIP scores."""
+        return self.read("evidence/evaluation/pairs.jsonl", parse_json_lines)
+
+    @cached_property
+    def claims(self) -> dict[str, Any]:
+        """The claims as the release states them."""
+        return self.read(CLAIMS_PATH, parse_json_object)
+
+    def component_config(self, model: str) -> dict[str, Any]:
+        """A model's configuration."""
+        return self.read(f"{model}/config.json", parse_json_object)
+
+    def weights_header(self, model: str) -> dict[str, TensorHeader]:
+        """The header of a model's weight file."""
+        return read_header(self.path(f"{model}/{WEIGHTS_NAME}"))
+
+    @cached_property
+    def figures(self) -> list[str]:
+        """Names of the figures, without folder and extension, sorted."""
+        return sorted(path.stem for path in (self.directory / "figures").glob("*.png"))
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The names of the trained models."""
+        return MODELS
+
+    def path(self, relative: str) -> Path:
+        """Where a file lies.
+
+        Raises:
+            ReleaseError: it is missing.
+        """
+        path = self.directory / relative
+        if not path.is_file():
+            raise ReleaseError(f"{relative}: file is missing; pack the release again")
+        return path
+
+    def read(self, relative: str, parse: Callable[[bytes], T]) -> T:
+        """Read a file and parse its bytes.
+
+        Raises:
+            ReleaseError: it is missing, or the parser raised a ValueError.
+        """
+        try:
+            return parse(self.path(relative).read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise ReleaseError(f"{relative}: not readable ({error}); pack the release again") from error
+
+    def _read_parquet(self, relative: str) -> Any:
+        import pyarrow
+        from pyarrow import parquet
+
+        try:
+            return parquet.ParquetFile(self.path(relative)).read()
+        except (OSError, pyarrow.ArrowException) as error:
+            raise ReleaseError(f"{relative}: not readable as parquet ({error}); pack the release again") from error
+
+
+def need(value: Mapping[str, Any], key: str, *, where: str) -> Any:
+    """A value of a mapping that evidence must hold.
+
+    Raises:
+        ReleaseError: the key is missing.
+    """
+    if key not in value:
+        raise ReleaseError(f"{where}: {key!r} is missing; run the stage that writes it again, then pack")
+    return value[key]

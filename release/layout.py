@@ -1,0 +1,238 @@
+"""What may lie in a release: paths by pattern, and for each the kind of content and its largest size.
+
+A file is judged by what it holds, not by its name: a pickle named `.json` is still a pickle.
+"""
+
+import json
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ..errors import ReleaseError
+from .weights import read_header
+
+MEGABYTE = 1_000_000
+MAX_PATH_LENGTH = 200
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+RESERVED_NAMES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
+MODELS = ("base", "noised_clip")
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+
+# What a file may never be, by its first bytes.
+DANGEROUS = (
+    (b"\x7fELF", "an executable"), (b"MZ", "an executable"), (b"\xcf\xfa\xed\xfe", "an executable"), (b"#!", "a script"),
+    (b"PK\x03\x04", "a zip archive, such as a PyTorch pickle"), (b"PK\x05\x06", "a zip archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"), (b"\x1f\x8b", "a gzip archive"), (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ\x00", "an xz archive"), (b"Rar!", "a rar archive"), (b"\x93NUMPY", "a NumPy array, which may hold a pickle"),
+    *((bytes([0x80, protocol]), "a pickle") for protocol in range(1, 6)),
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A pattern of paths (a regular expression for the whole path), what such a file holds, and its largest size."""
+
+    pattern: str
+    kind: str
+    max_bytes: int
+
+
+RULES = (
+    Rule(r"README\.md|LICENSE|evidence/recipe\.yaml", "text", MEGABYTE),
+    Rule(r"manifest\.json|model_index\.json", "json", MEGABYTE),
+    Rule(rf"({'|'.join(MODELS)})/config\.json|scheduler/scheduler_config\.json", "json", MEGABYTE),
+    Rule(r"tokenizer/tokenizer\.json", "json", 32 * MEGABYTE),
+    Rule(rf"({'|'.join(MODELS)})/{re.escape(WEIGHTS_NAME)}", "safetensors", 20_000 * MEGABYTE),
+    Rule(r"figures/[a-z0-9_]+\.png", "png", 4 * MEGABYTE),
+    Rule(r"evidence/(claims|curated|evaluation/evaluation)\.json", "json", 4 * MEGABYTE),
+    Rule(r"evidence/records/[a-z0-9_]+\.json", "json", 16 * MEGABYTE),
+    Rule(r"evidence/filters/[a-z0-9_]+/filter\.json", "json", 4 * MEGABYTE),
+    Rule(r"evidence/filters/[a-z0-9_]+/scores\.parquet", "parquet", 1_000 * MEGABYTE),
+    Rule(r"evidence/filters/[a-z0-9_]+/classifier\.safetensors", "safetensors", 1_000 * MEGABYTE),
+    Rule(r"evidence/ledger/shard-\d{5}\.parquet", "parquet", 1_000 * MEGABYTE),
+    Rule(rf"evidence/training/({'|'.join(MODELS)})/metrics\.jsonl", "jsonl", 1_000 * MEGABYTE),
+    Rule(r"evidence/evaluation/pairs\.jsonl", "jsonl", 100 * MEGABYTE),
+)
+
+
+def rule_of(path: str) -> Rule | None:
+    """The rule for a relative POSIX path, or none when no such file belongs in a release."""
+    return next((rule for rule in RULES if re.fullmatch(rule.pattern, path)), None)
+
+
+def walk(directory: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below a directory that is not a plain folder, as relative POSIX path and entry, sorted."""
+    with os.scandir(directory) as entries:
+        ordered = sorted(entries, key=lambda e: e.name)
+    for entry in ordered:
+        if entry.is_dir(follow_symlinks=False):
+            for below, inner in walk(Path(entry.path)):
+                yield f"{entry.name}/{below}", inner
+        else:
+            yield entry.name, entry
+
+
+def find_irregular(directory: Path) -> list[str]:
+    """One sentence for everything that is neither a folder nor a file: linked folders, broken links, devices, pipes.
+
+    Links to files pass: a snapshot in the Hub's cache consists of them.
+    """
+    problems = []
+    for path, entry in walk(directory):
+        try:
+            mode = entry.stat().st_mode
+        except OSError as error:
+            problems.append(f"{path}: cannot be opened ({error.strerror})")
+            continue
+        if not stat.S_ISREG(mode):
+            problems.append(f"{path}: is not a plain file")
+    return problems
+
+
+def find_strangers(directory: Path) -> list[str]:
+    """One sentence for every file that a release may not hold: by path, name, size or content."""
+    problems = find_irregular(directory)
+    if problems:
+        return problems
+    paths = [path for path, _ in walk(directory)]
+    folded: dict[str, str] = {}
+    for path in paths:
+        twin = folded.setdefault(path.casefold(), path)
+        if twin != path:
+            problems.append(f"{path}: differs from {twin} only by case, and would overwrite it on some machines")
+        try:
+            check_name(path)
+            check_content(directory / path, path)
+        except ReleaseError as error:
+            problems.append(str(error))
+    return problems
+
+
+def check_name(path: str) -> None:
+    """Refuse a path that not every file system can hold.
+
+    Raises:
+        ReleaseError: too long, not in Unicode's composed form, or with a part that is reserved or not portable.
+    """
+    if len(path) > MAX_PATH_LENGTH or path != unicodedata.normalize("NFC", path):
+        raise ReleaseError(f"{path!r:.240}: path is longer than {MAX_PATH_LENGTH} characters or not in composed form; remove the file")
+    for part in path.split("/"):
+        if not NAME_PATTERN.fullmatch(part) or part.endswith(".") or part.split(".")[0].lower() in RESERVED_NAMES:
+            raise ReleaseError(f"{path!r}: {part!r} is not a portable file name; remove the file")
+
+
+def check_content(file: Path, path: str) -> None:
+    """Refuse a file that does not belong in a release or is not what its place in the release says.
+
+    Args:
+        file: where it lies.
+        path: its relative POSIX path in the release.
+
+    Raises:
+        ReleaseError: no rule allows the path, the file is too large, or its content is of another kind.
+    """
+    with file.open("rb") as opened:
+        start = opened.read(512)
+    danger = find_danger(start)
+    if danger is not None:
+        raise ReleaseError(f"{path}: the file is {danger}, by its first bytes; a release holds no such file, remove it")
+    rule = rule_of(path)
+    if rule is None:
+        raise ReleaseError(f"{path}: no such file belongs in a release; remove it")
+    size = file.stat().st_size
+    if size > rule.max_bytes:
+        raise ReleaseError(f"{path}: {size} bytes, at most {rule.max_bytes} are allowed; pack the release again")
+    try:
+        CONTENT_CHECKS[rule.kind](file)
+    except (ValueError, RecursionError) as error:
+        raise ReleaseError(f"{path}: is not {rule.kind} content ({error}); pack the release again") from error
+
+
+def find_danger(start: bytes) -> str | None:
+    """What a file is, if its first 512 bytes show an archive, a pickle, an executable or a script; else none."""
+    for magic, meaning in DANGEROUS:
+        if start.startswith(magic):
+            return meaning
+    return "a tar archive" if start[257:262] == b"ustar" else None
+
+
+def parse_json_object(text: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object; repeated keys and NaN are errors, so that two readers cannot see two things.
+
+    Raises:
+        ValueError: not JSON, not an object, or one of those.
+    """
+    value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def parse_json_lines(text: bytes) -> list[dict[str, Any]]:
+    """Parse JSON objects, one a line, the last line ended too.
+
+    Raises:
+        ValueError: a line that is not a JSON object; it is named.
+    """
+    lines = text.decode().split("\n")
+    if lines[-1]:
+        raise ValueError("the last line is not ended")
+    rows = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            rows.append(parse_json_object(line))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+    return rows
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check_text(file: Path) -> None:
+    text = file.read_bytes().decode()
+    if "\0" in text or "\r" in text:
+        raise ValueError("control characters")
+
+
+def _check_json(file: Path) -> None:
+    parse_json_object(file.read_bytes())
+
+
+def _check_json_lines(file: Path) -> None:
+    parse_json_lines(file.read_bytes())
+
+
+def _check_png(file: Path) -> None:
+    data = file.read_bytes()
+    if not data.startswith(b"\x89PNG\r\n\x1a\n") or not data.endswith(b"\0\0\0\0IEND\xaeB`\x82"):
+        raise ValueError("first or last bytes are not those of a PNG")
+
+
+def _check_parquet(file: Path) -> None:
+    data = file.read_bytes()
+    if len(data) < 12 or data[:4] != b"PAR1" or data[-4:] != b"PAR1":
+        raise ValueError("first or last bytes are not those of a parquet file")
+
+
+def _check_safetensors(file: Path) -> None:
+    read_header(file)
+
+
+CONTENT_CHECKS: Mapping[str, Callable[[Path], None]] = MappingProxyType({
+    "text": _check_text, "json": _check_json, "jsonl": _check_json_lines, "png": _check_png,
+    "parquet": _check_parquet, "safetensors": _check_safetensors})

@@ -1,0 +1,103 @@
+"""Which file of a release comes from which file of which stage: the list that pack copies and verify follows back."""
+
+from collections.abc import Mapping, Sequence
+
+from ..errors import ReleaseError
+from ..records import Record
+from .layout import MODELS, WEIGHTS_NAME
+
+Origin = tuple[str, str]
+
+WEIGHTS_OF = {"base": "ema.safetensors", "noised_clip": "model.safetensors"}
+GENERATED = ("LICENSE", "README.md", "model_index.json", "evidence/claims.json", "evidence/recipe.yaml",
+             "figures/ledger.png", "figures/training_loss.png")
+
+
+def filter_stage(category: str) -> str:
+    """Name of the stage that fits a category's filter."""
+    return f"filters/{category}"
+
+
+def training_stage(model: str) -> str:
+    """Name of the stage that trains a model."""
+    return f"training/{model}"
+
+
+def record_path(stage: str) -> str:
+    """Where a stage's record lies in a release."""
+    return f"evidence/records/{stage.replace('/', '__')}.json"
+
+
+def required_stages(categories: Sequence[str]) -> list[str]:
+    """The stages without which there is no release, in their order."""
+    return ["index", "labels", *map(filter_stage, categories), "curated", *map(training_stage, MODELS), "evaluation"]
+
+
+def required_inputs(stage: str, categories: Sequence[str]) -> list[str]:
+    """The stages whose records a stage must name among its inputs."""
+    if stage.startswith("filters/"):
+        return ["index", "labels"]
+    if stage.startswith("training/"):
+        return ["curated"]
+    needed = {"clip": ["index"], "curated": ["index", *map(filter_stage, categories)], "evaluation": ["training/base", "curated"]}
+    return needed.get(stage, [])
+
+
+def plan_copies(categories: Sequence[str], records: Mapping[str, Record]) -> dict[str, Origin]:
+    """What a release copies from the stages.
+
+    Args:
+        categories: names of the filtered categories.
+        records: stage name -> its record; their outputs say which files there are.
+
+    Returns:
+        path in the release -> stage and path in that stage's directory.
+
+    Raises:
+        ReleaseError: a stage is missing, or has not written a file that every release holds.
+    """
+    missing = [stage for stage in required_stages(categories) if stage not in records]
+    if missing:
+        raise ReleaseError(f"records of stages are missing: {', '.join(map(record_path, missing))}; run the stages, then pack")
+    copies: dict[str, Origin] = {}
+    for category in categories:
+        stage, folder = filter_stage(category), f"evidence/filters/{category}"
+        copies |= {f"{folder}/{name}": (stage, name) for name in ("filter.json", "scores.parquet", "classifier.safetensors")}
+        copies[f"figures/{category}_precision_recall.png"] = (stage, "precision_recall.png")
+        copies |= _optional(records, f"figures/{category}_missed.png", (stage, "missed.png"))
+    copies["evidence/curated.json"] = ("curated", "curated.json")
+    copies |= {f"evidence/{path}": ("curated", path) for path in _outputs(records["curated"]) if path.startswith("ledger/")}
+    for model in MODELS:
+        stage = training_stage(model)
+        copies |= {f"{model}/config.json": (stage, "config.json"), f"{model}/{WEIGHTS_NAME}": (stage, WEIGHTS_OF[model]),
+                   f"evidence/training/{model}/metrics.jsonl": (stage, "metrics.jsonl")}
+    copies["tokenizer/tokenizer.json"] = ("training/base", "tokenizer.json")
+    copies["scheduler/scheduler_config.json"] = ("training/base", "scheduler_config.json")
+    grids = sorted(path for path in _outputs(records["training/base"]) if path.startswith("samples/") and path.endswith(".png"))
+    if grids:
+        copies["figures/base_samples.png"] = ("training/base", grids[-1])
+    copies |= {f"evidence/evaluation/{name}": ("evaluation", name) for name in ("pairs.jsonl", "evaluation.json")}
+    copies |= _optional(records, "figures/evaluation_samples.png", ("evaluation", "samples.png"))
+    _check_written(copies, records)
+    return copies
+
+
+def expected_paths(categories: Sequence[str], records: Mapping[str, Record]) -> set[str]:
+    """Every path of a release but the manifest's."""
+    return {*plan_copies(categories, records), *GENERATED, *map(record_path, records)}
+
+
+def _outputs(record: Record) -> list[str]:
+    return [entry.path for entry in record.outputs.files]
+
+
+def _optional(records: Mapping[str, Record], path: str, origin: Origin) -> dict[str, Origin]:
+    stage, inner = origin
+    return {path: origin} if inner in _outputs(records[stage]) else {}
+
+
+def _check_written(copies: Mapping[str, Origin], records: Mapping[str, Record]) -> None:
+    for path, (stage, inner) in copies.items():
+        if inner not in _outputs(records[stage]):
+            raise ReleaseError(f"stage {stage} has not written {inner}, which the release holds as {path}; "
+                               "remove the stage's directory and run it again")

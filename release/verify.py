@@ -1,0 +1,150 @@
+"""Verify a release: every file, every tensor's place, every number of the card, every link of the chain.
+
+Works offline, on a CPU, with nothing but the release; what differs is named. Nothing in the release is trusted: files
+are parsed as data, no code is loaded, and what cannot be parsed is reported like any other difference.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from ..config import dump_recipe
+from ..errors import VerificationError
+from ..manifest import MANIFEST_NAME, Manifest
+from ..model_cards.card import render_card
+from .architecture import check_architecture, check_finite
+from .chain import CHAIN_CHECKS, run_check
+from .claims import claims_of, compare_claims
+from .contents import CARD_PATH, Release
+from .layout import find_irregular, find_strangers, parse_json_object
+from .pack import MODEL_INDEX, license_text, manifest_json
+from .plan import expected_paths
+
+MAX_LINE_SHOWN = 160
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What was verified, with nothing found wrong.
+
+    Attributes:
+        directory: the release.
+        manifest_root: one digest for all of it, to be compared with the one that the publisher announced.
+        checked: what was checked -> how many of it, in the order of the checks.
+    """
+
+    directory: Path
+    manifest_root: str
+    checked: Mapping[str, int]
+
+    def to_json(self) -> dict[str, object]:
+        """The report as plain data."""
+        return {"directory": str(self.directory), "manifest_root": self.manifest_root, "checked": dict(self.checked)}
+
+
+def verify(release_dir: Path) -> VerificationReport:
+    """Check a release against its manifest, its evidence and the architecture.
+
+    Args:
+        release_dir: the release; nothing is written.
+
+    Returns:
+        What was checked.
+
+    Raises:
+        ReleaseError: there is no such directory.
+        VerificationError: something differs; every problem that was found is listed.
+    """
+    release = Release(release_dir)
+    irregular = find_irregular(release_dir)
+    if irregular:
+        raise VerificationError(f"release {release_dir}", irregular)
+    problems: list[str] = []
+    for name, check in CHECKS.items():
+        problems += [problem for problem in run_check(name, check, release) if problem not in problems]
+    if problems:
+        raise VerificationError(f"release {release_dir}", problems)
+    return _report(release)
+
+
+def check_manifest(release: Release) -> list[str]:
+    """The manifest is whole and in its canonical form, and the files are those it lists."""
+    path = release.directory / MANIFEST_NAME
+    if not path.is_file():
+        return [f"{MANIFEST_NAME}: file is missing; pack the release again"]
+    stated = release.read(MANIFEST_NAME, parse_json_object)
+    try:
+        manifest = Manifest.from_json(stated)
+    except VerificationError as error:
+        return [f"{MANIFEST_NAME}: {problem}" for problem in error.problems]
+    problems = manifest.differences(release.directory)
+    if stated != manifest_json(manifest):
+        problems.append(f"{MANIFEST_NAME}: does not fit its own list (root is {str(stated.get('root'))[:12]}…, the list gives {manifest.root[:12]}…)")
+    return problems or _check_json_form(MANIFEST_NAME, path.read_bytes())
+
+
+def check_files(release: Release) -> list[str]:
+    """The files are those that a release of this recipe holds, each with the content that its place asks for."""
+    expected = expected_paths([c.name for c in release.categories], release.records) | {MANIFEST_NAME}
+    present = {path.relative_to(release.directory).as_posix() for path in release.directory.rglob("*") if path.is_file()}
+    problems = find_strangers(release.directory)
+    problems += [f"{path}: file is missing" for path in sorted(expected - present)]
+    problems += [f"{path}: no stage of this release writes such a file" for path in sorted(present - expected)]
+    return problems
+
+
+def check_generated(release: Release) -> list[str]:
+    """Recipe, licence and pipeline description are what pack writes for this recipe."""
+    recipe = release.recipe
+    texts = {"evidence/recipe.yaml": dump_recipe(recipe), "LICENSE": license_text(recipe)}
+    problems = []
+    for path, expected in texts.items():
+        problems += _compare_text(path, release.read(path, bytes.decode), expected)
+    if release.read("model_index.json", parse_json_object) != MODEL_INDEX:
+        problems.append("model_index.json: names other components than a release has; pack the release again")
+    return problems
+
+
+def check_claims(release: Release) -> list[str]:
+    """Each claim is what the evidence gives."""
+    return compare_claims(release.claims, claims_of(release))
+
+
+def check_card(release: Release) -> list[str]:
+    """The card is what its claims give, letter by letter."""
+    return _compare_text(CARD_PATH, release.read(CARD_PATH, bytes.decode), render_card(release.claims))
+
+
+CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
+    "manifest": check_manifest, "files": check_files, "tensors": check_architecture, "finite weights": check_finite,
+    "generated files": check_generated, **CHAIN_CHECKS, "claims": check_claims, "card": check_card}
+
+
+def _report(release: Release) -> VerificationReport:
+    manifest = Manifest.from_json(release.read(MANIFEST_NAME, parse_json_object))
+    checked = {"files": len(manifest.files), "bytes": sum(entry.size_bytes for entry in manifest.files),
+               "tensors": sum(len(release.weights_header(model)) for model in release.models),
+               "claims": len(release.claims), "lines of the card": len(release.read(CARD_PATH, bytes.decode).splitlines()),
+               "stage records": len(release.records), "ledger rows": len(release.ledger["key"])}
+    return VerificationReport(release.directory, manifest.root, checked)
+
+
+def _check_json_form(path: str, data: bytes) -> list[str]:
+    expected = json.dumps(json.loads(data), sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    return [] if data == expected.encode() else [f"{path}: is not in the form that pack writes; pack the release again"]
+
+
+def _compare_text(path: str, found: str, expected: str) -> list[str]:
+    if found == expected:
+        return []
+    pairs = zip_longest(found.split("\n"), expected.split("\n"))
+    number, (ours, theirs) = next((n, pair) for n, pair in enumerate(pairs, start=1) if pair[0] != pair[1])
+    return [f"{path}: line {number} reads {_cut(ours)}, the evidence gives {_cut(theirs)}"]
+
+
+def _cut(line: str | None) -> str:
+    if line is None:
+        return "nothing"
+    return repr(line if len(line) <= MAX_LINE_SHOWN else line[:MAX_LINE_SHOWN] + "…")

@@ -1,0 +1,246 @@
+"""A small but complete run directory, written stage by stage as the real stages write theirs, and a release of it."""
+
+import io
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from glideslope.config import Recipe, dump_recipe, parse_recipe
+from glideslope.data_filter.curation import ledger_schema
+from glideslope.data_filter.evidence import SCORES_SCHEMA, choose_threshold, measure_filter
+from glideslope.data_filter.parquet import write_table
+from glideslope.manifest import Manifest, sha256_bytes, sha256_file, sha256_json, write_bytes, write_json
+from glideslope.records import Record, run_stage
+from glideslope.release import pack
+
+NUM_INPUTS = 400
+CATEGORIES = ("person", "violence")
+NUM_STEPS = 60
+NUM_PAIRS = 24
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    def category(name: str, counts: str, recall: float, bound: float) -> dict[str, Any]:
+        return {"name": name, "counts": counts, "does_not_count": "animals and smileys",
+                "limits": {"min_recall": recall, "min_recall_lower_bound": bound, "min_kept_share": 0.5}}
+
+    return parse_recipe({
+        "name": "small", "source": {"kind": "openmoji", "limit": NUM_INPUTS},
+        "categories": [category("person", "a human being, or a recognisable part of one", 0.9, 0.85),
+                       category("violence", "a weapon, a wound or an attack", 0.5, 0.1)],
+        "base": {"num_images": NUM_STEPS * 32, "learning_rate": 3e-4, "preset": "test"},
+        "noised_clip": {"num_images": NUM_STEPS * 32, "learning_rate": 1e-3, "preset": "test"},
+        "evaluate": {"num_pairs": NUM_PAIRS, "num_steps": 10},
+        "release": {"title": "Small test model", "data_attribution": "OpenMoji, CC BY-SA 4.0"}}, where="test recipe")
+
+
+@pytest.fixture(scope="session")
+def packed_run(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:
+    """A run directory with its release packed; tests must not change it."""
+    run_dir = tmp_path_factory.mktemp("run")
+    write_run(run_dir, recipe)
+    pack(run_dir, recipe, run_dir / "release")
+    return run_dir
+
+
+@pytest.fixture
+def release_dir(packed_run: Path, tmp_path: Path) -> Path:
+    """A copy of the release, to be damaged."""
+    return Path(shutil.copytree(packed_run / "release", tmp_path / "release"))
+
+
+@pytest.fixture
+def run_dir(packed_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run, without its release."""
+    return Path(shutil.copytree(packed_run, tmp_path / "run", ignore=shutil.ignore_patterns("release*")))
+
+
+class Tamperer:
+    """Edits a release as somebody might who wants it to say something else."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def json(self, path: str, change: Callable[[Any], None]) -> None:
+        value = json.loads((self.directory / path).read_text())
+        change(value)
+        write_json(self.directory / path, value)
+
+    def text(self, path: str, old: str, new: str) -> None:
+        text = (self.directory / path).read_text()
+        assert old in text, f"{path} does not hold {old!r}"
+        (self.directory / path).write_text(text.replace(old, new, 1))
+
+    def table(self, path: str, change: Callable[[list[dict[str, Any]]], None]) -> None:
+        table = pq.read_table(self.directory / path)
+        rows = table.to_pylist()
+        change(rows)
+        write_table(self.directory / path, pa.Table.from_pylist(rows, schema=table.schema))
+
+    def record(self, stage: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Edit a record and give it the digest of its new content."""
+        path = f"evidence/records/{stage.replace('/', '__')}.json"
+
+        def change_and_seal(value: dict[str, Any]) -> None:
+            change(value)
+            value["digest"] = sha256_json({key: value[key] for key in ("stage", "config", "inputs", "outputs", "summary")})
+
+        self.json(path, change_and_seal)
+
+    def seal(self) -> None:
+        """Write a manifest that fits what is there now."""
+        (self.directory / "manifest.json").unlink(missing_ok=True)
+        manifest = Manifest.of_directory(self.directory)
+        write_json(self.directory / "manifest.json", manifest.to_json() | {"root": manifest.root})
+
+
+@pytest.fixture
+def tamper(release_dir: Path) -> Tamperer:
+    return Tamperer(release_dir)
+
+
+def write_run(run_dir: Path, recipe: Recipe) -> None:
+    """Write every stage of a run with made-up but consistent content."""
+    rng = np.random.default_rng(0)
+    (run_dir / "recipe.yaml").write_text(dump_recipe(recipe))
+    keys = [f"1F{number:03X}" for number in range(NUM_INPUTS)]
+    captions = [f"drawing {number} <of> a *thing*" for number in range(NUM_INPUTS)]
+    labels = {"person": rng.random(NUM_INPUTS) < 0.5, "violence": np.arange(NUM_INPUTS) % 17 == 3}
+    roles = [("train", "calibrate", "audit", "train")[number % 4] for number in range(NUM_INPUTS)]
+    scores = {name: (rng.normal(size=NUM_INPUTS) + 5 * labels[name]).astype(np.float32) for name in CATEGORIES}
+    index = stage(run_dir, "index", {"source": "0" * 64}, lambda d: write_bytes(d / "shard-00000.parquet", b"index") or {"seen": NUM_INPUTS})
+    labels_record = Record("labels", {}, {}, Manifest(()), {"num_labels": 2 * NUM_INPUTS}, {"seconds": 0.1})
+    write_bytes(run_dir / "labels/labels.jsonl", b"{}\n")
+    write_json(run_dir / "labels/record.json", labels_record.to_json())
+    stage(run_dir, "clip", {"index": index.digest}, lambda d: write_bytes(d / "text.safetensors", b"text") or {})
+    inputs = {"index": index.digest, "labels": labels_record.digest}
+    thresholds, filters = {}, {}
+    for category in recipe.categories:
+        table = pa.table({"key": keys, "concept": keys, "caption": captions, "label": labels[category.name].astype(np.int8), "role": roles,
+                          "in_training": [role == "train" for role in roles], "score": scores[category.name],
+                          "skin_tone": [str(n % 3) if n % 3 else "" for n in range(NUM_INPUTS)],
+                          "gender": [("", "female", "male")[n % 5 % 3] for n in range(NUM_INPUTS)]}, schema=SCORES_SCHEMA)
+        positives = [s for s, role, label in zip(scores[category.name], roles, labels[category.name], strict=True) if role == "calibrate" and label]
+        thresholds[category.name] = choose_threshold(positives, category.target_recall)
+        filters[category.name] = stage(run_dir, f"filters/{category.name}", inputs, filter_writer(category.name, table, thresholds[category.name]),
+                                       category.model_dump(mode="json", exclude={"limits"}) | {"seed": 0})
+    curated = write_curated(run_dir, {"index": index.digest} | {f"filters/{n}": r.digest for n, r in filters.items()},
+                            keys, captions, scores, thresholds)
+    base = stage(run_dir, "training/base", {"curated": curated.digest}, lambda d: write_training(d, "base", run_dir))
+    stage(run_dir, "training/noised_clip", {"curated": curated.digest}, lambda d: write_training(d, "noised_clip", run_dir))
+    stage(run_dir, "evaluation", {"training/base": base.digest, "curated": curated.digest}, lambda d: write_evaluation(d, keys, captions))
+
+
+def stage(run_dir: Path, name: str, inputs: dict[str, str], work: Callable[[Path], Any], config: dict[str, Any] | None = None) -> Record:
+    return run_stage(run_dir / name, stage=name, config=config or {}, inputs=inputs, work=work)
+
+
+def picture(colour: str, size: int = 48) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), colour).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def filter_writer(name: str, table: pa.Table, threshold: float) -> Callable[[Path], dict[str, Any]]:
+    def work(directory: Path) -> dict[str, Any]:
+        from safetensors.numpy import save
+
+        weights = save({"support_vectors": np.full((4, 8), len(name), np.float32)}, metadata={"format": "glideslope.rbf_svm/1"})
+        write_bytes(directory / "classifier.safetensors", weights)
+        write_table(directory / "scores.parquet", table)
+        evidence = measure_filter(table, threshold)
+        write_json(directory / "filter.json", {"format": "glideslope.filter/1", "category": {"name": name}, "threshold": threshold,
+                                               "classifier": {"kind": "rbf_svm", "sha256": sha256_bytes(weights)}, **evidence})
+        write_bytes(directory / "precision_recall.png", picture("blue"))
+        if evidence["missed"]:
+            write_bytes(directory / "missed.png", picture("red"))
+        return {"threshold": threshold}
+
+    return work
+
+
+def write_curated(run_dir: Path, inputs: dict[str, str], keys: list[str], captions: list[str], scores: dict[str, Any],
+                  thresholds: dict[str, float]) -> Record:
+    digests = {name: sha256_file(run_dir / "filters" / name / "classifier.safetensors") for name in CATEGORIES}
+    rows = []
+    for number, key in enumerate(keys):
+        flagged = [name for name in CATEGORIES if not scores[name][number] < thresholds[name]]
+        reason = f"filter:{flagged[0]}" if flagged else ""
+        rows.append({"key": key, "sha256": sha256_bytes(key.encode()), "decision": "drop" if reason else "keep", "reason": reason, "detail": None,
+                     "split": "" if reason else ("validation" if number % 7 == 0 else "train"), "weight": float(not reason), "caption": captions[number],
+                     **{f"score_{name}": float(scores[name][number]) for name in CATEGORIES}, **{f"classifier_{name}": digests[name] for name in CATEGORIES}})
+    rows.append({"key": "broken", "sha256": None, "decision": "drop", "reason": "unreadable", "detail": "broken: not an image", "split": "",
+                 "weight": 0.0, "caption": None, **{f"score_{n}": None for n in CATEGORIES}, **{f"classifier_{n}": digests[n] for n in CATEGORIES}})
+    dropped = Counter(row["reason"] for row in rows if row["decision"] == "drop")
+    splits = Counter(row["split"] for row in rows if row["decision"] == "keep")
+
+    def work(directory: Path) -> dict[str, Any]:
+        for shard, part in enumerate((rows[:250], rows[250:])):
+            write_table(directory / f"ledger/shard-{shard:05d}.parquet", pa.Table.from_pylist(part, schema=ledger_schema(CATEGORIES)))
+        write_bytes(directory / "data/train-00000.parquet", b"data")
+        summary = {"seen": len(rows), "kept": sum(splits.values()), "dropped": dict(dropped), "splits": dict(splits)}
+        write_json(directory / "curated.json", {"format": "glideslope.curated/1", **summary, "categories": {
+            name: {"threshold": thresholds[name], "classifier_sha256": digests[name]} for name in CATEGORIES}})
+        return summary
+
+    return stage(run_dir, "curated", inputs, work)
+
+
+def read_train_digests(run_dir: Path) -> list[str]:
+    rows = [row for path in sorted((run_dir / "curated/ledger").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    return sorted(row["sha256"] for row in rows if row["split"] == "train")
+
+
+def write_training(directory: Path, model: str, run_dir: Path) -> dict[str, Any]:
+    write_component(directory, model)
+    rng = np.random.default_rng(len(model))
+    lines = [{"step": step, "num_images": 32 * step, "loss": float(2 * 0.97**step + 0.05 * rng.random()), "learning_rate": 1e-3, "grad_norm": 1.0}
+             for step in range(1, NUM_STEPS + 1)]
+    write_bytes(directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    train = read_train_digests(run_dir)
+    return {"num_images_seen": 32 * NUM_STEPS, "num_steps": NUM_STEPS, "num_train_examples": len(train), "final_loss": 0.3,
+            "consumed_sha256": sha256_json(train), "environment": {"device": "cpu", "images_per_second": 30.0, "seconds": 754.2}}
+
+
+def write_component(directory: Path, model: str) -> None:
+    import torch
+
+    from glideslope.models.checkpoints import save_tensors
+    from glideslope.models.loading import component_config
+    from glideslope.models.noised_clip import NoisedClip
+    from glideslope.models.presets import noised_clip_preset, unet_preset
+    from glideslope.models.tokenizer import CaptionTokenizer
+    from glideslope.models.unet import TextConditionedUNet
+
+    torch.manual_seed(0)
+    network = TextConditionedUNet(unet_preset("glide-micro-16")) if model == "base" else NoisedClip(noised_clip_preset("noised-clip-micro-16"))
+    with torch.no_grad():
+        for parameter in network.parameters():  # the output layer starts at zero, and would draw nothing but noise
+            parameter += 0.01 * torch.randn_like(parameter)
+    save_tensors(directory / "model.safetensors", network.state_dict())
+    write_json(directory / "config.json", component_config(network))
+    if model == "base":
+        save_tensors(directory / "ema.safetensors", network.state_dict())
+        CaptionTokenizer.train(["a red circle", "a green tree"], 300).save(directory / "tokenizer.json")
+        write_json(directory / "scheduler_config.json", {"_class_name": "GlideScheduler", "schedule": "squaredcos_cap_v2", "num_train_timesteps": 1000})
+        write_bytes(directory / "samples/images-00000960.png", picture("green"))
+        write_bytes(directory / "samples/images-00001920.png", picture("yellow"))
+
+
+def write_evaluation(directory: Path, keys: list[str], captions: list[str]) -> dict[str, Any]:
+    pairs = [{"index": n, "prompt": captions[7 * n], "key": keys[7 * n], "seed": n, "random_prompt": captions[n + 1],
+              "own_score": 0.3, "random_score": 0.1 if n % 8 else 0.35} for n in range(NUM_PAIRS)]
+    write_bytes(directory / "pairs.jsonl", "".join(json.dumps(pair) + "\n" for pair in pairs).encode())
+    write_json(directory / "evaluation.json", {"num_pairs": NUM_PAIRS})
+    write_bytes(directory / "samples.png", picture("purple"))
+    return {"num_pairs": NUM_PAIRS}
