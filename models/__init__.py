@@ -1,1 +1,21 @@
+"""GLIDE, the noised CLIP, sampling, training."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .base_training import train_base
+    from .clip_training import train_noised_clip
+    from .pipeline import GlideOutput, GlidePipeline
+
+_HOMES = {"train_base": "base_training", "train_noised_clip": "clip_training", "GlideOutput": "pipeline", "GlidePipeline": "pipeline"}
+
+__all__ = ["GlideOutput", "GlidePipeline", "train_base", "train_noised_clip"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `glideslope --help` does not load torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -88,7 +88,7 @@ def fast27_timesteps() -> list[int]:
 
 
 @dataclass(frozen=True)
-class Diffusion:
+class GaussianDiffusion:
     """The tables of one diffusion process, complete or respaced.
 
     Attributes:
@@ -102,7 +102,7 @@ class Diffusion:
     alphas_cumprod: NDArray[np.float64]
 
     @classmethod
-    def create(cls, schedule: str, timesteps: Sequence[int] | None = None) -> "Diffusion":
+    def create(cls, schedule: str, timesteps: Sequence[int] | None = None) -> "GaussianDiffusion":
         """Make the process of a schedule, with all timesteps or only the given ones, rising."""
         full = np.cumprod(1 - make_betas(schedule))
         visited = np.arange(len(full)) if timesteps is None else np.array(timesteps)
@@ -183,7 +183,7 @@ def gather(table: NDArray[np.float64], steps: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype if like.dtype == torch.float64 else torch.float32).view(-1, *[1] * (like.ndim - 1))
 
 
-def training_loss(diffusion: Diffusion, output: Tensor, *, x_start: Tensor, x: Tensor, noise: Tensor, steps: Tensor,
+def training_loss(diffusion: GaussianDiffusion, output: Tensor, *, x_start: Tensor, x: Tensor, noise: Tensor, steps: Tensor,
                   min_snr_gamma: float | None = None) -> Tensor:
     """The hybrid loss of a learned-variance model, per image (arXiv 2102.09672, equation 16).
 

@@ -1,5 +1,6 @@
 """Guidance: turns a network and a prompt into a denoiser, and a noised CLIP and a prompt into a gradient."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,6 @@ from torch import Tensor
 
 from .noised_clip import NoisedClip
 from .samplers import Denoiser, Prediction
-from .unet import TextConditionedUNet
 
 
 @dataclass(frozen=True)
@@ -15,18 +15,18 @@ class TextDenoiser:
     """A network with its captions, as a denoiser.
 
     Attributes:
-        model: the network.
+        network: a GLIDE U-Net, or a function with its signature.
         tokens: int64 (N, text_ctx), one caption per image.
         mask: bool (N, text_ctx).
     """
 
-    model: TextConditionedUNet
+    network: Callable[..., Tensor]
     tokens: Tensor
     mask: Tensor
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Prediction:
         """Predict with the captions."""
-        noise, fraction = self.model(x, timesteps, self.tokens, self.mask).float().chunk(2, dim=1)
+        noise, fraction = self.network(x, timesteps, self.tokens, self.mask).float().chunk(2, dim=1)
         return Prediction(noise, fraction)
 
 
@@ -51,16 +51,16 @@ class ClassifierFreeGuidance:
         n = len(x)
         tokens = torch.cat([self.conditional.tokens, self.empty_tokens.expand(n, -1)])
         mask = torch.cat([self.conditional.mask, self.empty_mask.expand(n, -1)])
-        both = TextDenoiser(self.conditional.model, tokens, mask)(torch.cat([x, x]), torch.cat([timesteps, timesteps]))
+        both = TextDenoiser(self.conditional.network, tokens, mask)(torch.cat([x, x]), torch.cat([timesteps, timesteps]))
         with_caption, without = both.noise.chunk(2)
         fraction = None if both.variance_fraction is None else both.variance_fraction[:n]
         return Prediction(without + self.scale * (with_caption - without), fraction)
 
 
-def text_denoiser(model: TextConditionedUNet, tokens: Tensor, mask: Tensor, *, empty_tokens: Tensor, empty_mask: Tensor,
+def text_denoiser(network: Callable[..., Tensor], tokens: Tensor, mask: Tensor, *, empty_tokens: Tensor, empty_mask: Tensor,
                   scale: float) -> Denoiser:
     """A denoiser with classifier-free guidance, or without where the scale is 1 (one pass instead of two)."""
-    conditional = TextDenoiser(model, tokens, mask)
+    conditional = TextDenoiser(network, tokens, mask)
     return conditional if scale == 1 else ClassifierFreeGuidance(conditional, empty_tokens, empty_mask, scale)
 
 

@@ -94,15 +94,22 @@ def tensor_problems(expected: Mapping[str, tuple[int, ...]], weights: Path) -> l
     return problems
 
 
-def load_component(directory: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> nn.Module:
+def load_component(directory: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
+                   weights_name: str = WEIGHTS_NAME) -> nn.Module:
     """Build a component and load its weights straight into place.
+
+    Args:
+        directory: holds config.json and the weights.
+        dtype: of the weights; none keeps what is stored.
+        device: where they go.
+        weights_name: the weights' file; training directories hold `ema.safetensors` and `model.safetensors`.
 
     Raises:
         CheckpointError: the configuration is refused, or a tensor is missing, unknown or of another shape.
     """
     class_name, config = read_component_config(directory / CONFIG_NAME)
     model = build_on_meta(class_name, config)
-    weights = directory / WEIGHTS_NAME
+    weights = directory / weights_name
     problems = tensor_problems({name: tuple(t.shape) for name, t in model.state_dict().items()}, weights)
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")

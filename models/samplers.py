@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .diffusion import Diffusion, gather
+from .diffusion import GaussianDiffusion, gather
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,7 +64,7 @@ class NoiseSource(Protocol):
         ...
 
 
-def ddpm(denoiser: Denoiser, x: Tensor, diffusion: Diffusion, noise_source: NoiseSource,
+def ddpm(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource,
          gradient: Gradient | None = None) -> Iterator[SampleState]:
     """Ancestral sampling with learned variance (arXiv 2006.11239, algorithm 2; arXiv 2102.09672, section 3.1).
 
@@ -86,7 +86,7 @@ def ddpm(denoiser: Denoiser, x: Tensor, diffusion: Diffusion, noise_source: Nois
         yield SampleState(done, diffusion.num_steps, x, start)
 
 
-def ddim(denoiser: Denoiser, x: Tensor, diffusion: Diffusion, noise_source: NoiseSource,
+def ddim(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource,
          gradient: Gradient | None = None, *, eta: float = 0.0) -> Iterator[SampleState]:
     """DDIM (arXiv 2010.02502, equation 12); eta 0 is deterministic, 1 is as noisy as DDPM.
 
@@ -113,7 +113,7 @@ def ddim(denoiser: Denoiser, x: Tensor, diffusion: Diffusion, noise_source: Nois
 SAMPLERS: dict[str, Callable[..., Iterator[SampleState]]] = {"ddpm": ddpm, "ddim": ddim}
 
 
-def step_tensors(diffusion: Diffusion, i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+def step_tensors(diffusion: GaussianDiffusion, i: int, x: Tensor) -> tuple[Tensor, Tensor]:
     """The i-th visited step for every image: its index, and its original timestep, both int64 (N,)."""
     steps = torch.full((len(x),), i, dtype=torch.int64, device=x.device)
     return steps, torch.full_like(steps, int(diffusion.timesteps[i]))

@@ -1,0 +1,196 @@
+"""The command line. A command parses, calls one library function, prints; errors of ours become one line and exit code 1."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .errors import GlideslopeError
+from .recipe import Run, find_recipe, open_run
+from .terminal import TerminalReporter, summary_table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+                  help="Curate image-text data, train a small GLIDE and a noised CLIP on what is left, and pack a release whose "
+                       "every claim can be recomputed.\n\nStart with `glideslope demo`, or write a recipe with `glideslope init` and "
+                       "run it with `glideslope run`. Every stage resumes where it stopped and is skipped when nothing changed.")
+STAGES, RELEASES = "Stages of a run", "Releases"
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a ready-made one (openmoji-demo, openmoji).")]
+RunsOption = Annotated[Path, typer.Option("--runs-dir", help="Where runs live; each has a directory of its recipe's name.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
+ReleaseArgument = Annotated[Path, typer.Argument(metavar="RELEASE", help="A release directory, for example runs/openmoji-demo/release.")]
+RUNS = Path("runs")
+
+out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the `glideslope` command."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("glideslope").setLevel(logging.INFO if "--verbose" in sys.argv else logging.WARNING)
+    try:
+        app()
+    except GlideslopeError as error:
+        err.print(f"[bold red]glideslope:[/] {escape(str(error))}", highlight=False)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        err.print("glideslope: stopped; run the same command again to go on where it was")
+        raise SystemExit(130) from None
+
+
+def escape(text: str) -> str:
+    """Keep square brackets of a message from being read as markup."""
+    return text.replace("[", r"\[")
+
+
+def tell(value: dict[str, Any], *, as_json: bool) -> None:
+    """Print a result as `key: value` lines or as JSON."""
+    if as_json:
+        sys.stdout.write(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n")
+        return
+    for key, item in value.items():
+        out.print(f"{key}: {item}", markup=False, highlight=False)
+
+
+@app.command(rich_help_panel=STAGES)
+def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")] = Path("recipe.yaml"),
+         images: Annotated[str | None, typer.Option("--images", metavar="FOLDER", help="A folder of captioned images to start from.")] = None) -> None:
+    """Write a recipe with every key and what it means, to be edited."""
+    from .starter import write_starter
+
+    write_starter(path, images)
+    out.print(f"wrote {path}; edit it, then: glideslope run {path}", markup=False, highlight=False)
+
+
+@app.command(rich_help_panel=STAGES)
+def index(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Read every input and embed it with CLIP; bad inputs become rows with their reason."""
+    with opened(recipe, runs_dir, as_json=as_json) as run:
+        records = run.index()
+    tell({record.stage: dict(record.summary) for record in records}, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def label(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False,
+          import_file: Annotated[Path | None, typer.Option("--import", metavar="FILE.csv", help="Labels to append: columns key, category, label "
+                                                           "(1 counts, 0 does not, empty: ambiguous), and if wanted who, how.")] = None) -> None:
+    """Append labels to the run's store and give each its role by hash of the concept."""
+    with opened(recipe, runs_dir, as_json=as_json) as run:
+        record = run.label(import_file)
+    tell({record.stage: dict(record.summary)}, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def fit(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Fit one filter per category, set its threshold, and measure it on labels it never saw."""
+    with opened(recipe, runs_dir, as_json=as_json) as run:
+        records = run.fit()
+    tell({record.stage: dict(record.summary) for record in records}, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def curate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Decide on every input, write the ledger, and copy what is kept byte for byte."""
+    with opened(recipe, runs_dir, as_json=as_json) as run:
+        record = run.curate()
+    tell({record.stage: dict(record.summary)}, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def train(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Train the base model and the noised CLIP on the curated set."""
+    with opened(recipe, runs_dir, as_json=as_json) as run:
+        records = run.train()
+    tell({record.stage: dict(record.summary) for record in records}, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def evaluate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Draw from held-back captions and count how often the picture fits its own caption better than a random one."""
+    with opened(recipe, runs_dir, as_json=as_json) as run:
+        record = run.evaluate()
+    tell({record.stage: dict(record.summary)}, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def run(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Do every stage that is not done yet, then pack, check and verify the release."""
+    reporter = TerminalReporter(err)
+    with open_run(find_recipe(recipe), runs_dir, reporter) as opened_run:
+        opened_run.all()
+    claims = read_claims(opened_run)
+    if as_json:
+        tell({"release": str(opened_run.directory / "release"), "claims": claims, "seconds": reporter.seconds}, as_json=True)
+        return
+    out.print(summary_table(claims, reporter.seconds))
+    release = opened_run.directory / "release"
+    out.print(f"\nThe release is {release}: its card is {release / 'README.md'}, its pictures are in {release / 'figures'}.\n"
+              f"Draw with it:   glideslope sample {release} \"red apple\" --num-images 8 --out grid.png\n"
+              f"Check it again: glideslope verify {release}", markup=False, highlight=False)
+
+
+@app.command()
+def demo(runs_dir: RunsOption = RUNS) -> None:
+    """The whole job on 4,460 real drawings (OpenMoji), in about a quarter of an hour on two cores."""
+    run("openmoji-demo", runs_dir, as_json=False)
+
+
+@app.command(rich_help_panel=RELEASES)
+def pack(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+    """Write the release directory of a finished run: weights, card, evidence, manifest."""
+    with opened(recipe, runs_dir, as_json=as_json) as opened_run:
+        record = opened_run.pack()
+    tell({"release": str(opened_run.directory / "release"), **record.summary}, as_json=as_json)
+
+
+@app.command(rich_help_panel=RELEASES)
+def check(release: ReleaseArgument, as_json: JsonOption = False) -> None:
+    """Run every gate on a release: all failures are listed, and one is enough to refuse it."""
+    from .release.gates import check as run_gates
+
+    passed = run_gates(release)
+    tell({"release": str(release), "gates": passed if as_json else "passed: " + ", ".join(passed)}, as_json=as_json)
+
+
+@app.command(rich_help_panel=RELEASES)
+def verify(release: ReleaseArgument, as_json: JsonOption = False) -> None:
+    """Recompute every digest and every number on the card, offline, and name what differs."""
+    from .release.verify import verify as verify_release
+
+    report = verify_release(release)
+    tell({"release": str(release), **report.to_json()}, as_json=as_json)
+
+
+@app.command(rich_help_panel=RELEASES)
+def sample(release: ReleaseArgument,
+           prompt: Annotated[str, typer.Argument(help="What to draw.")],
+           out_file: Annotated[Path, typer.Option("--out", help="The PNG to write: one picture, or a sheet of several.")] = Path("samples.png"),
+           num_images: Annotated[int, typer.Option(help="How many pictures.")] = 1,
+           guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")] = 3.0,
+           clip_guidance_scale: Annotated[float, typer.Option(help="Guidance by the noised CLIP; 0 is none.")] = 0.0,
+           num_steps: Annotated[int, typer.Option("--steps", help="Denoising steps, 1 to 1000.")] = 50,
+           sampler: Annotated[str, typer.Option(help="ddpm or ddim.")] = "ddpm",
+           seed: Annotated[int, typer.Option(help="Picture i is drawn from seed + i.")] = 0) -> None:
+    """Draw pictures from a caption with a verified release."""
+    from .models.drawing import draw_to_file
+
+    with TerminalReporter(err).stage("sample") as progress:
+        draw_to_file(release, prompt, out_file, num_images=num_images, guidance_scale=guidance_scale,
+                     clip_guidance_scale=clip_guidance_scale, num_steps=num_steps, sampler=sampler, seed=seed, progress=progress)
+    out.print(f"wrote {out_file}", markup=False, highlight=False)
+
+
+def opened(recipe: str, runs_dir: Path, *, as_json: bool) -> Any:
+    """A run opened with progress on the terminal's error stream."""
+    return open_run(find_recipe(recipe), runs_dir, None if as_json else TerminalReporter(err))
+
+
+def read_claims(finished: Run) -> dict[str, Any]:
+    """The claims of a packed run."""
+    from .manifest import read_json
+
+    return dict(read_json(finished.directory / "release" / "evidence" / "claims.json"))

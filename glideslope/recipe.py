@@ -1,0 +1,195 @@
+"""A run: the recipe's stages in their order, each skipped when its record matches."""
+
+import fcntl
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+from .config import OpenMojiSource, Recipe, dump_recipe, load_recipe
+from .errors import LabelError, RecipeError, StageError, StorageError
+from .manifest import storage_error, write_bytes
+from .records import Record, read_record
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int, str], None]
+
+
+class Reporter(Protocol):
+    """Who is told what a run is doing."""
+
+    def stage(self, name: str) -> AbstractContextManager[Progress]:
+        """A stage begins; the progress callback is valid until the context ends."""
+        ...
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        """Yield a callback that does nothing."""
+        yield lambda done, total, text: None
+
+
+def find_recipe(name: str) -> Recipe:
+    """Read a recipe by path, or one of the ready-made ones by name.
+
+    Raises:
+        RecipeError: no such file and no such name, or a recipe that is refused.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return load_recipe(path)
+    ready = resources.files("glideslope.recipes")
+    known = sorted(item.name.removesuffix(".yaml") for item in ready.iterdir() if item.name.endswith(".yaml"))
+    if name not in known:
+        raise RecipeError(f"recipe {name!r}: no such file, and no ready-made recipe of that name (there are {', '.join(known)})")
+    with resources.as_file(ready / f"{name}.yaml") as file:
+        return load_recipe(file)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory and the stages that fill it.
+
+    Attributes:
+        recipe: the resolved recipe.
+        directory: where the run lives.
+        reporter: who is told.
+    """
+
+    recipe: Recipe
+    directory: Path
+    reporter: Reporter
+
+    def index(self) -> list[Record]:
+        """Read and embed every input; for lite0, train its text tower on the captions."""
+        from .data_filter import build_index, open_source, train_text_tower
+
+        source = open_source(self.recipe.source)
+        with self.reporter.stage("index") as progress:
+            records = [build_index(source, self.recipe.clip, self.recipe.index, self.directory / "index", progress=progress)]
+        if self.recipe.clip.model == "lite0":
+            with self.reporter.stage("clip") as progress:
+                records.append(train_text_tower(self.recipe.clip, self.directory / "index", self.directory / "clip",
+                                                seed=self.recipe.seed, progress=progress))
+        return records
+
+    def label(self, csv_path: Path | None = None) -> Record:
+        """Append labels from a CSV file, or those that came with the data.
+
+        Raises:
+            LabelError: neither a file nor a source with labels of its own.
+        """
+        from .data_filter import import_labels, open_source, read_label_csv
+        from .data_filter.labels import verdicts_of_source
+
+        names = [category.name for category in self.recipe.categories]
+        with self.reporter.stage("labels"):
+            if csv_path is not None:
+                verdicts = read_label_csv(csv_path)
+            elif isinstance(self.recipe.source, OpenMojiSource):
+                verdicts = verdicts_of_source(open_source(self.recipe.source).labels(names), who="openmoji_labels.csv")
+            elif (self.directory / "labels" / "labels.jsonl").is_file():
+                verdicts = []
+            else:
+                raise LabelError(f"{self.directory / 'labels'}: no labels yet, and this source brings none; import them with "
+                                 "`glideslope label RECIPE --import FILE.csv` (columns key,category,label)")
+            return import_labels(verdicts, self.directory / "labels", self.directory / "index", self.recipe.labels, categories=names)
+
+    def fit(self) -> list[Record]:
+        """Fit and measure one filter per category."""
+        from .data_filter import fit_filter, open_source
+
+        source, records = open_source(self.recipe.source), []
+        for category in self.recipe.categories:
+            with self.reporter.stage(f"filters/{category.name}"):
+                records.append(fit_filter(category, self.directory / "index", self.directory / "labels", source,
+                                          self.directory / "filters" / category.name, seed=self.recipe.seed))
+        return records
+
+    def curate(self) -> Record:
+        """Decide on every input and write the curated set."""
+        from .data_filter import curate, open_source
+
+        with self.reporter.stage("curated") as progress:
+            return curate(open_source(self.recipe.source), self.recipe.categories, self.directory / "index",
+                          self.directory / "filters", self.recipe.curate, self.directory / "curated", progress=progress)
+
+    def train(self) -> list[Record]:
+        """Train the base model and the noised CLIP."""
+        from .models import train_base, train_noised_clip
+
+        curated, base = self.directory / "curated", self.directory / "training" / "base"
+        digest = read_record(curated).digest
+        with self.reporter.stage("training/base") as progress:
+            first = train_base(self.recipe.base, curated, base, seed=self.recipe.seed, curated_digest=digest, progress=progress)
+        with self.reporter.stage("training/noised_clip") as progress:
+            second = train_noised_clip(self.recipe.noised_clip, curated, base / "tokenizer.json", self.directory / "training" / "noised_clip",
+                                       seed=self.recipe.seed, curated_digest=digest, progress=progress)
+        return [first, second]
+
+    def evaluate(self) -> Record:
+        """Draw from held-back captions and let the run's CLIP judge."""
+        from .release.evaluation import evaluate
+
+        with self.reporter.stage("evaluation") as progress:
+            return evaluate(self.recipe.evaluate, self.recipe.clip, self.directory, self.directory / "evaluation",
+                            seed=self.recipe.seed, progress=progress)
+
+    def pack(self) -> Record:
+        """Write the release directory."""
+        from .release.pack import pack
+
+        with self.reporter.stage("release"):
+            return pack(self.directory, self.recipe, self.directory / "release")
+
+    def check(self) -> list[str]:
+        """Run every gate on the release; returns the names of those that passed."""
+        from .release.gates import check
+
+        with self.reporter.stage("check"):
+            return check(self.directory / "release")
+
+    def all(self) -> None:
+        """Every stage, then gates and verification."""
+        from .release.verify import verify
+
+        self.index()
+        self.label()
+        self.fit()
+        self.curate()
+        self.train()
+        self.evaluate()
+        self.pack()
+        self.check()
+        with self.reporter.stage("verify"):
+            verify(self.directory / "release")
+
+
+@contextmanager
+def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None) -> Iterator[Run]:
+    """Open the run directory of a recipe for one process at a time and write the resolved recipe into it.
+
+    Raises:
+        StorageError: the directory cannot be written.
+        StageError: another process is working in it.
+    """
+    directory = runs_dir / recipe.name
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / ".lock").open("w")
+    except OSError as error:
+        raise storage_error(directory, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StageError(f"{directory}: another glideslope process is working on this run; wait for it, or stop it") from error
+        write_bytes(directory / "recipe.yaml", dump_recipe(recipe).encode())
+        yield Run(recipe, directory, reporter or Silent())

@@ -1,0 +1,103 @@
+"""What the command line shows: progress bars on a terminal, plain lines elsewhere, and the closing summary."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+LINE_EVERY_S = 20.0
+
+
+class TerminalReporter:
+    """Shows each stage with a bar; in a file or pipe, a line every 20 seconds.
+
+    Attributes:
+        seconds: stage -> how long it took in this process.
+    """
+
+    def __init__(self, console: Console) -> None:
+        """Report to a console."""
+        self.console = console
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
+        """A stage begins."""
+        started = time.monotonic()
+        if self.console.is_terminal:
+            with self._bar(name) as callback:
+                yield callback
+        else:
+            self.console.print(f"{name} …", highlight=False)
+            yield self._lines(name, started)
+        self.seconds[name] = time.monotonic() - started
+        self.console.print(f"[green]✓[/] {name}  [dim]{format_seconds(self.seconds[name])}[/]", highlight=False)
+
+    @contextmanager
+    def _bar(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
+        columns = (TextColumn("{task.fields[stage]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=self.console, transient=True) as bars:
+            task = bars.add_task("", total=None, stage=name)
+            yield lambda done, total, text: bars.update(task, completed=done, total=total, description=text)
+
+    def _lines(self, name: str, started: float) -> Callable[[int, int, str], None]:
+        last = started
+
+        def show(done: int, total: int, text: str) -> None:
+            nonlocal last
+            if time.monotonic() - last >= LINE_EVERY_S:
+                last = time.monotonic()
+                self.console.print(f"  {name}: {done} of {total} {text}", highlight=False)
+
+        return show
+
+
+def summary_table(claims: Mapping[str, Any], seconds: Mapping[str, float]) -> Table:
+    """The closing summary of a run: what was removed, how sure that is, what was trained, how long it took.
+
+    Args:
+        claims: the release's claims.
+        seconds: stage -> duration.
+    """
+    table = Table(title="What this run did", title_justify="left", show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in summary_rows(claims):
+        table.add_row(label, text)
+    table.add_row("time", f"{format_seconds(sum(seconds.values()))}  ({', '.join(f'{name} {format_seconds(s)}' for name, s in seconds.items() if s >= 1)})")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform != "darwin" else 1024**3)
+    table.add_row("peak memory", f"{peak:.1f} GiB")
+    return table
+
+
+def summary_rows(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The summary's figures as (label, sentence)."""
+    rows = [("images", f"{claims['ledger.num_seen']:,} seen, {claims['ledger.num_kept']:,} kept")]
+    for name in claims["recipe.categories"]:
+        audit = f"filters.{name}.audit"
+        recall, bound = claims[f"{audit}.recall"], claims[f"{audit}.recall_lower_bound"]
+        caught = f"{claims[f'{audit}.num_caught']} of {claims[f'{audit}.num_positive']}"
+        rows.append((f"{name} filter", f"caught {caught} never-seen positives ({recall:.1%}, at least {bound:.1%} with 95 % confidence), "
+                                       f"kept {claims[f'{audit}.kept_share']:.1%} of the other images"))
+    for model in ("base", "noised_clip"):
+        key = f"training.{model}"
+        rows.append((model.replace("_", " "), f"{claims[f'{key}.num_parameters'] / 1e6:.1f} M parameters, {claims[f'{key}.num_images']:,} images seen, "
+                                              f"loss {claims[f'{key}.first_loss']:.3f} to {claims[f'{key}.final_loss']:.3f}"))
+    rows.append(("captions count", f"{claims['evaluation.num_wins']} of {claims['evaluation.num_pairs']} pictures fit their own caption better than a "
+                                   f"random one (more than {claims['evaluation.share_lower_bound']:.1%} with 95 % confidence)"))
+    return rows
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as `1:02:03`, `2:03` or `4.5 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,163 @@
+"""Training of the GLIDE base model on the curated set (stage `training/base`)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..config import BaseModelConfig
+from ..manifest import write_json
+from ..records import Record, run_stage
+from .checkpoints import save_tensors
+from .dataset import CuratedSplit, batch_indices, load_split, take
+from .diffusion import GaussianDiffusion, space_timesteps, training_loss
+from .guidance import text_denoiser
+from .loading import CONFIG_NAME, component_config
+from .pixels import contact_sheet, to_pil
+from .presets import unet_preset
+from .samplers import SeededNoise, ddim, run
+from .tokenizer import CaptionTokenizer
+from .training import CHECKPOINTS, Progress, TrainedModel, plain_summary, seed_step, train
+from .unet import TextConditionedUNet
+
+SCHEDULE = "squaredcos_cap_v2"
+SCHEDULER_CONFIG = {"_class_name": "GaussianDiffusion", "_format_version": 1, "schedule": SCHEDULE, "num_train_timesteps": 1000}
+NUM_SAMPLES = 16
+SAMPLE_STEPS = 30
+SAMPLE_GUIDANCE = 3.0
+
+
+def train_base(config: BaseModelConfig, curated: Path, directory: Path, *, seed: int, curated_digest: str,
+               progress: Progress | None = None) -> Record:
+    """Run the stage `training/base`.
+
+    Args:
+        config: preset and optimisation.
+        curated: directory of the curated set.
+        directory: the stage's directory.
+        seed: of weights, order, noise and dropout.
+        curated_digest: digest of the curated set's record.
+        progress: told images done, images in all, and a line.
+
+    Raises:
+        TrainingError: nothing to train on, or training diverged.
+        RecipeError: unknown preset.
+    """
+    settings = config.model_dump(mode="json") | {"seed": seed}
+
+    def work(partial: Path) -> Mapping[str, Any]:
+        return _train(config, curated, partial, seed=seed, progress=progress)
+
+    return run_stage(directory, stage="training/base", config=settings, inputs={"curated": curated_digest}, work=work)
+
+
+def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, progress: Progress | None) -> dict[str, Any]:
+    preset = unet_preset(config.preset)
+    data = load_split(curated, "train", preset.image_size)
+    tokenizer = CaptionTokenizer.train(data.captions, config.vocab_size)
+    torch.manual_seed(seed)
+    model = TextConditionedUNet(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
+    diffusion = GaussianDiffusion.create(SCHEDULE)
+    batches = BaseBatches(config, data, tokenizer, diffusion, preset.text_ctx, seed)
+    prompts = sample_prompts(data)
+
+    def draw(weights: Mapping[str, Tensor], num_images: int) -> None:
+        if num_images % config.sample_images < config.checkpoint_images:
+            write_samples(partial / "samples" / f"images-{num_images:09d}.png", model, weights, tokenizer, prompts, seed)
+
+    trained = train(config, model, batches.loss, partial, ema_half_life_images=config.ema_half_life_images, progress=progress, at_checkpoint=draw)
+    finish(partial, trained, tokenizer)
+    write_samples(partial / "samples" / f"images-{trained.num_images:09d}.png", model, trained.ema or {}, tokenizer, prompts, seed)
+    write_json(partial / "samples" / "prompts.json", list(prompts))
+    return plain_summary(trained) | {
+        "num_train_examples": len(data), "consumed_sha256": data.consumed_sha256, "seed": seed,
+        "environment": {"images_per_second": round(trained.images_per_second, 2), "device": str(next(model.parameters()).device),
+                        "num_threads": torch.get_num_threads()}}
+
+
+class BaseBatches:
+    """Draws the step's images, captions, timesteps and noise, and computes the loss."""
+
+    def __init__(self, config: BaseModelConfig, data: CuratedSplit, tokenizer: CaptionTokenizer, diffusion: GaussianDiffusion,
+                 text_ctx: int, seed: int) -> None:
+        """Tokenise all captions once."""
+        self.config, self.data, self.diffusion, self.seed = config, data, diffusion, seed
+        self.tokens, self.mask = tokenizer.encode_padded(data.captions, text_ctx)
+        self.empty_tokens, self.empty_mask = tokenizer.encode_padded([""], text_ctx)
+
+    def loss(self, model: nn.Module, step: int) -> Tensor:
+        """Mean weighted loss of a step."""
+        device = next(model.parameters()).device
+        indices = batch_indices(len(self.data), step, self.config.batch_size, self.seed)
+        seed_step(self.seed, step)
+        x_start = take(self.data, indices)
+        if self.config.horizontal_flip:
+            x_start = torch.where(torch.rand(len(x_start)).view(-1, 1, 1, 1) < 0.5, x_start.flip(-1), x_start)
+        dropped = torch.rand(len(x_start)) < self.config.caption_dropout
+        tokens = torch.where(dropped[:, None], self.empty_tokens, self.tokens[indices])
+        mask = torch.where(dropped[:, None], self.empty_mask, self.mask[indices])
+        steps = stratified_steps(len(x_start), self.diffusion.num_steps)
+        noise = torch.randn_like(x_start)
+        x_start, noise, steps, tokens, mask = (t.to(device) for t in (x_start, noise, steps, tokens, mask))
+        x = self.diffusion.add_noise(x_start, steps, noise)
+        output = model(x, steps, tokens, mask)
+        losses = training_loss(self.diffusion, output, x_start=x_start, x=x, noise=noise, steps=steps,
+                               min_snr_gamma=self.config.min_snr_gamma)
+        return (losses * self.data.weights[indices].to(device)).mean()
+
+
+def stratified_steps(batch_size: int, num_steps: int) -> Tensor:
+    """Uniform timesteps, one from each of `batch_size` equal strata, shuffled: int64 (B,). Lowers the loss's variance."""
+    positions = (torch.randperm(batch_size) + torch.rand(batch_size)) / batch_size
+    return (positions * num_steps).long().clamp(max=num_steps - 1)
+
+
+def sample_prompts(data: CuratedSplit) -> tuple[str, ...]:
+    """Captions for the sample grids, spread over the training set."""
+    positions = np.linspace(0, len(data) - 1, NUM_SAMPLES).round().astype(int)
+    return tuple(data.captions[int(i)] for i in positions)
+
+
+@torch.no_grad()
+def write_samples(path: Path, model: TextConditionedUNet, weights: Mapping[str, Tensor], tokenizer: CaptionTokenizer,
+                  prompts: tuple[str, ...], seed: int) -> None:
+    """Draw a grid with the given weights and write it as a PNG; the model keeps its own weights."""
+    config = model.config
+    path.parent.mkdir(parents=True, exist_ok=True)
+    was_training, device = model.training, next(model.parameters()).device
+    state = torch.get_rng_state()
+    tokens, mask = (t.to(device) for t in tokenizer.encode_padded(prompts, config.text_ctx))
+    empty_tokens, empty_mask = (t.to(device) for t in tokenizer.encode_padded([""], config.text_ctx))
+    noise = SeededNoise([seed + i for i in range(len(prompts))])
+    x = noise.draw((3, config.image_size, config.image_size)).to(device)
+
+    def network(*inputs: Tensor) -> Tensor:
+        return torch.func.functional_call(model, dict(weights), inputs)
+
+    model.eval()
+    denoiser = text_denoiser(network, tokens, mask, empty_tokens=empty_tokens, empty_mask=empty_mask, scale=SAMPLE_GUIDANCE)
+    images = to_pil(run(ddim(denoiser, x, GaussianDiffusion.create(SCHEDULE, space_timesteps(SAMPLE_STEPS)), noise)))
+    contact_sheet(images, num_columns=8, scale=max(1, 96 // config.image_size)).save(path, optimize=True)
+    model.train(was_training)
+    torch.set_rng_state(state)
+
+
+def finish(partial: Path, trained: TrainedModel, tokenizer: CaptionTokenizer) -> None:
+    """Write the final files and drop what was only for resuming."""
+    save_tensors(partial / "model.safetensors", trained.model.state_dict())
+    save_tensors(partial / "ema.safetensors", trained.ema or trained.model.state_dict())
+    assert isinstance(trained.model, TextConditionedUNet)
+    write_json(partial / CONFIG_NAME, component_config(trained.model))
+    write_json(partial / "scheduler_config.json", SCHEDULER_CONFIG)
+    tokenizer.save(partial / "tokenizer.json")
+    remove_checkpoints(partial)
+
+
+def remove_checkpoints(partial: Path) -> None:
+    """Checkpoints serve only a run that has not finished."""
+    import shutil
+
+    shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)

@@ -1,0 +1,88 @@
+"""Training of the noised CLIP on the curated set (stage `training/noised_clip`; arXiv 2112.10741, section 4.2)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..config import NoisedClipConfig as NoisedClipTraining
+from ..manifest import sha256_file, write_json
+from ..records import Record, run_stage
+from .base_training import SCHEDULE, remove_checkpoints
+from .checkpoints import save_tensors
+from .dataset import CuratedSplit, batch_indices, load_split, take
+from .diffusion import GaussianDiffusion
+from .loading import CONFIG_NAME, component_config
+from .noised_clip import NoisedClip
+from .presets import noised_clip_preset
+from .tokenizer import CaptionTokenizer
+from .training import Progress, plain_summary, seed_step, train
+
+
+def train_noised_clip(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, directory: Path, *, seed: int,
+                      curated_digest: str, progress: Progress | None = None) -> Record:
+    """Run the stage `training/noised_clip`.
+
+    Args:
+        config: preset and optimisation.
+        curated: directory of the curated set.
+        tokenizer_path: the base model's tokenizer.json, shared by both models.
+        directory: the stage's directory.
+        seed: of weights, order and noise.
+        curated_digest: digest of the curated set's record.
+        progress: told images done, images in all, and a line.
+
+    Raises:
+        TrainingError: nothing to train on, or training diverged.
+        RecipeError: unknown preset.
+    """
+    settings = config.model_dump(mode="json") | {"seed": seed}
+    inputs = {"curated": curated_digest, "tokenizer": sha256_file(tokenizer_path)}
+
+    def work(partial: Path) -> Mapping[str, Any]:
+        return _train(config, curated, tokenizer_path, partial, seed=seed, progress=progress)
+
+    return run_stage(directory, stage="training/noised_clip", config=settings, inputs=inputs, work=work)
+
+
+def _train(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, partial: Path, *, seed: int,
+           progress: Progress | None) -> dict[str, Any]:
+    preset = noised_clip_preset(config.preset)
+    data = load_split(curated, "train", preset.image_size)
+    tokenizer = CaptionTokenizer.load(tokenizer_path)
+    torch.manual_seed(seed)
+    model = NoisedClip(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
+    batches = ContrastiveBatches(config, data, tokenizer, preset.max_text_len, seed)
+    trained = train(config, model, batches.loss, partial, ema_half_life_images=None, progress=progress)
+    save_tensors(partial / "model.safetensors", model.state_dict())
+    write_json(partial / CONFIG_NAME, component_config(model))
+    remove_checkpoints(partial)
+    return plain_summary(trained) | {
+        "num_train_examples": len(data), "consumed_sha256": data.consumed_sha256, "seed": seed,
+        "environment": {"images_per_second": round(trained.images_per_second, 2), "device": str(next(model.parameters()).device),
+                        "num_threads": torch.get_num_threads()}}
+
+
+class ContrastiveBatches:
+    """Draws the step's pairs, noises the images at random levels, and computes the contrastive loss."""
+
+    def __init__(self, config: NoisedClipTraining, data: CuratedSplit, tokenizer: CaptionTokenizer, max_text_len: int, seed: int) -> None:
+        """Tokenise all captions once."""
+        self.config, self.data, self.seed = config, data, seed
+        self.diffusion = GaussianDiffusion.create(SCHEDULE)
+        self.tokens, self.lengths = tokenizer.encode_delimited(data.captions, max_text_len)
+
+    def loss(self, model: nn.Module, step: int) -> Tensor:
+        """Mean of the two cross-entropies, image to caption and caption to image (arXiv 2103.00020, figure 3)."""
+        device = next(model.parameters()).device
+        indices = batch_indices(len(self.data), step, self.config.batch_size, self.seed)
+        seed_step(self.seed, step)
+        x_start = take(self.data, indices)
+        steps = torch.randint(0, self.diffusion.num_steps, (len(x_start),))
+        x = self.diffusion.add_noise(x_start, steps, torch.randn_like(x_start))
+        logits = model(x.to(device), steps.to(device), self.tokens[indices].to(device), self.lengths[indices].to(device)).float()
+        targets = torch.arange(len(logits), device=device)
+        return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2

@@ -1,0 +1,247 @@
+"""The pipeline a stranger loads and draws with."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import CheckpointError, RequestError, VerificationError
+from ..manifest import MANIFEST_NAME, Manifest, read_json
+from .diffusion import GaussianDiffusion, space_timesteps
+from .guidance import ClipGradient, text_denoiser
+from .loading import load_component
+from .noised_clip import NoisedClip
+from .pixels import from_pil, to_pil
+from .samplers import SAMPLERS, SampleState, SeededNoise
+from .tokenizer import CaptionTokenizer
+from .unet import TextConditionedUNet
+
+INDEX_NAME = "model_index.json"
+INDEX_FORMAT = "glideslope"
+MAX_STEPS = 1000
+MAX_IMAGES = 1024
+DRAW_BATCH = 16
+Preview = Callable[[SampleState], None]
+
+
+@dataclass(frozen=True)
+class GlideOutput:
+    """What a call of the pipeline returns: the images, and the seed of each."""
+
+    images: list[Image.Image]
+    seeds: list[int]
+
+
+class GlidePipeline:
+    """A GLIDE base model with its tokenizer and, where there is one, its noised CLIP.
+
+    Attributes:
+        base: the denoiser.
+        tokenizer: captions to tokens.
+        noised_clip: for CLIP guidance and ranking, or none.
+        schedule: name of the noise schedule.
+    """
+
+    def __init__(self, base: TextConditionedUNet, tokenizer: CaptionTokenizer, *, noised_clip: NoisedClip | None = None,
+                 schedule: str = "squaredcos_cap_v2") -> None:
+        """Put loaded components together; `from_pretrained` loads them."""
+        self.base, self.tokenizer, self.noised_clip, self.schedule = base, tokenizer, noised_clip, schedule
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None,
+                        verify: Literal["auto", "required", "off"] = "auto") -> "GlidePipeline":
+        """Load a release directory: digests first, then shapes, then weights.
+
+        Args:
+            directory: the release.
+            dtype: of the weights; none keeps what is stored.
+            device: none takes a GPU where there is one.
+            verify: `auto` checks every file against the manifest if there is one, `required` refuses a release
+                without a manifest, `off` does not look.
+
+        Raises:
+            VerificationError: files do not match the manifest, or there is none where it is required.
+            CheckpointError: not a release, or weights that do not fit the architecture.
+        """
+        root = Path(directory)
+        if not root.is_dir():
+            raise CheckpointError(f"{root}: no such directory; give the directory of a release (the one with {INDEX_NAME})")
+        verify_files(root, verify)
+        index = read_index(root / INDEX_NAME)
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        base = load_component(root / "base", dtype=dtype, device=place)
+        clip = load_component(root / "noised_clip", dtype=dtype, device=place) if "noised_clip" in index else None
+        if not isinstance(base, TextConditionedUNet) or not (clip is None or isinstance(clip, NoisedClip)):
+            raise CheckpointError(f"{root}: base must be a TextConditionedUNet and noised_clip a NoisedClip")
+        scheduler = read_json(root / "scheduler" / "scheduler_config.json")
+        return cls(base, CaptionTokenizer.load(root / "tokenizer" / "tokenizer.json"), noised_clip=clip, schedule=str(scheduler.get("schedule")))
+
+    @classmethod
+    def from_training(cls, training: Path, *, device: str | torch.device = "cpu") -> "GlidePipeline":
+        """Load the averaged base model straight from its training directory, without noised CLIP.
+
+        Raises:
+            CheckpointError: the stage has not finished, or its weights do not fit.
+        """
+        base = load_component(training, device=device, weights_name="ema.safetensors")
+        if not isinstance(base, TextConditionedUNet):
+            raise CheckpointError(f"{training}: expected the training of a TextConditionedUNet")
+        return cls(base, CaptionTokenizer.load(training / "tokenizer.json"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.base.token_embedding.weight.device
+
+    @torch.no_grad()
+    def __call__(self, prompt: str | Sequence[str], *, num_images: int = 1, guidance_scale: float = 3.0,
+                 clip_guidance_scale: float = 0.0, num_steps: int = 50, sampler: str = "ddpm", seed: int = 0,
+                 preview: Preview | None = None) -> GlideOutput:
+        """Draw.
+
+        Args:
+            prompt: one caption, or one for each image.
+            num_images: images per prompt.
+            guidance_scale: classifier-free guidance; 1 is none.
+            clip_guidance_scale: guidance by the noised CLIP; 0 is none.
+            num_steps: denoising steps, 1 to 1000.
+            sampler: `ddpm` or `ddim`.
+            seed: image i is drawn from seed + i, whatever the batch.
+            preview: called with every state of every batch.
+
+        Raises:
+            RequestError: a prompt or an option that cannot be drawn from; nothing was started.
+        """
+        prompts = [text for text in check_prompts(prompt) for _ in range(check_count(num_images))]
+        check_options(self, guidance_scale=guidance_scale, clip_guidance_scale=clip_guidance_scale, num_steps=num_steps,
+                      sampler=sampler, seed=seed)
+        diffusion = GaussianDiffusion.create(self.schedule, space_timesteps(num_steps))
+        seeds = list(range(seed, seed + len(prompts)))
+        images: list[Image.Image] = []
+        for start in range(0, len(prompts), DRAW_BATCH):
+            part = slice(start, start + DRAW_BATCH)
+            images += self._draw(prompts[part], seeds[part], diffusion, sampler, guidance_scale, clip_guidance_scale, preview)
+        return GlideOutput(images, seeds)
+
+    def _draw(self, prompts: list[str], seeds: list[int], diffusion: GaussianDiffusion, sampler: str, guidance_scale: float,
+              clip_guidance_scale: float, preview: Preview | None) -> list[Image.Image]:
+        config, noise = self.base.config, SeededNoise(seeds)
+        x = noise.draw((3, config.image_size, config.image_size)).to(self.device)
+        tokens, mask = (t.to(self.device) for t in self.tokenizer.encode_padded(prompts, config.text_ctx))
+        empty_tokens, empty_mask = (t.to(self.device) for t in self.tokenizer.encode_padded([""], config.text_ctx))
+        dtype = self.base.token_embedding.weight.dtype
+
+        def network(x: Tensor, *rest: Tensor) -> Tensor:
+            return torch.as_tensor(self.base(x.to(dtype), *rest))
+
+        denoiser = text_denoiser(network, tokens, mask, empty_tokens=empty_tokens, empty_mask=empty_mask, scale=guidance_scale)
+        gradient = ClipGradient(self._clip(), self._encode_text(prompts), clip_guidance_scale) if clip_guidance_scale else None
+        for state in SAMPLERS[sampler](denoiser, x, diffusion, noise, gradient):
+            if preview is not None:
+                preview(state)
+        return to_pil(state.x)
+
+    @torch.no_grad()
+    def rank(self, images: Sequence[Image.Image], prompt: str) -> list[tuple[int, float]]:
+        """Order images by how well the noised CLIP, told there is no noise, finds that they fit the prompt.
+
+        Returns:
+            (position in `images`, cosine) pairs, best first.
+
+        Raises:
+            RequestError: no image, an unusable prompt, or a release without a noised CLIP.
+        """
+        if not images:
+            raise RequestError("rank: no images were given")
+        clip = self._clip()
+        x = from_pil(images, clip.config.image_size).to(self.device)
+        cosines = clip.encode_image(x.to(clip.text_encoder.blocks["input"].w_voc.dtype), torch.zeros(len(x), dtype=torch.int64, device=self.device))
+        scores = (cosines @ self._encode_text(check_prompts(prompt))[0]).tolist()
+        return sorted(enumerate(scores), key=lambda pair: -pair[1])
+
+    def _clip(self) -> NoisedClip:
+        if self.noised_clip is None:
+            raise RequestError("this release has no noised_clip; draw with clip_guidance_scale=0, and rank with another CLIP")
+        return self.noised_clip
+
+    def _encode_text(self, prompts: Sequence[str]) -> Tensor:
+        clip = self._clip()
+        tokens, lengths = self.tokenizer.encode_delimited(prompts, clip.config.max_text_len)
+        return clip.encode_text(tokens.to(self.device), lengths.to(self.device))
+
+
+def verify_files(root: Path, verify: str) -> None:
+    """Compare a release with its manifest as `GlidePipeline.from_pretrained` is asked to."""
+    if verify not in ("auto", "required", "off"):
+        raise RequestError(f"verify is {verify!r}; expected 'auto', 'required' or 'off'")
+    path = root / MANIFEST_NAME
+    if verify == "off" or (verify == "auto" and not path.exists()):
+        return
+    if not path.exists():
+        raise VerificationError(str(root), [f"{MANIFEST_NAME} is missing, and verification is required"])
+    problems = Manifest.from_json(read_json(path)).differences(root)
+    if problems:
+        raise VerificationError(str(root), problems)
+
+
+def read_index(path: Path) -> dict[str, object]:
+    """Read model_index.json.
+
+    Raises:
+        CheckpointError: missing, not JSON, or not of this format.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable release index ({error})") from error
+    if not isinstance(value, dict) or value.get("_format") != INDEX_FORMAT or "base" not in value:
+        raise CheckpointError(f"{path}: expected the index of a glideslope release, with _format {INDEX_FORMAT!r} and a base")
+    return value
+
+
+def check_prompts(prompt: str | Sequence[str]) -> list[str]:
+    """Prompts as a list.
+
+    Raises:
+        RequestError: not text, or empty.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise RequestError("prompt: the list is empty; give at least one caption")
+    for text in prompts:
+        if not isinstance(text, str):
+            raise RequestError(f"prompt: expected text, got {type(text).__name__} ({text!r:.40})")
+        if not text.strip():
+            raise RequestError("prompt: the caption is empty; say what to draw")
+    return prompts
+
+
+def check_count(num_images: int) -> int:
+    """The number of images per prompt, if it is a sensible one."""
+    if isinstance(num_images, bool) or not isinstance(num_images, int) or not 1 <= num_images <= MAX_IMAGES:
+        raise RequestError(f"num_images is {num_images!r}; expected a whole number from 1 to {MAX_IMAGES}")
+    return num_images
+
+
+def check_options(pipe: GlidePipeline, *, guidance_scale: float, clip_guidance_scale: float, num_steps: int, sampler: str, seed: int) -> None:
+    """Refuse impossible options before any work starts.
+
+    Raises:
+        RequestError: naming the option, its value and what is expected.
+    """
+    if sampler not in SAMPLERS:
+        raise RequestError(f"sampler is {sampler!r}; expected one of {', '.join(SAMPLERS)}")
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or not 1 <= num_steps <= MAX_STEPS:
+        raise RequestError(f"num_steps is {num_steps!r}; expected a whole number from 1 to {MAX_STEPS}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**62:
+        raise RequestError(f"seed is {seed!r}; expected a whole number from 0")
+    for name, scale in (("guidance_scale", guidance_scale), ("clip_guidance_scale", clip_guidance_scale)):
+        if not isinstance(scale, int | float) or not 0 <= scale <= 1000:
+            raise RequestError(f"{name} is {scale!r}; expected a number from 0 to 1000")
+    if clip_guidance_scale and pipe.noised_clip is None:
+        raise RequestError("clip_guidance_scale: this release has no noised_clip; set it to 0")

@@ -1,0 +1,158 @@
+"""One training loop for the base model and the noised CLIP: resumable, deterministic, counted in images.
+
+Everything random in a step follows from the recipe's seed and the step's number, so a run that was killed and goes on
+from a checkpoint has the same losses as one that was left alone.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from ..errors import TrainingError
+from .checkpoints import MetricsLog, latest_checkpoint, restore_checkpoint, save_checkpoint
+
+EMA_RAMP = 0.1  # the average never reaches further back than this share of the images seen
+GRADIENT_CLIP = 1.0
+CHECKPOINTS = "checkpoints"
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int, str], None]
+LossOfStep = Callable[[nn.Module, int], Tensor]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What the loop hands back: the network, its average or none, and figures of the run.
+
+    Attributes:
+        model: final weights.
+        ema: averaged weights by name, or none.
+        final_loss: mean loss over the last tenth of the steps.
+        num_steps, num_images: how far it went.
+        images_per_second: of this process, since it started or resumed.
+    """
+
+    model: nn.Module
+    ema: dict[str, Tensor] | None
+    final_loss: float
+    num_steps: int
+    num_images: int
+    images_per_second: float
+
+
+def train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, directory: Path, *, ema_half_life_images: int | None,
+          progress: Progress | None = None, at_checkpoint: Callable[[Mapping[str, Tensor], int], None] | None = None) -> TrainedModel:
+    """Train until `config.num_images` images were seen, from the newest checkpoint if there is one.
+
+    Args:
+        config: optimisation.
+        model: fresh weights, already the same on every start.
+        loss_of_step: computes the mean loss of a step, given the model and the step's number; seeds itself.
+        directory: where checkpoints and metrics.jsonl go.
+        ema_half_life_images: images after which the average has forgotten half; none: no average.
+        progress: told images done, images in all, and a line with loss, rate and time left.
+        at_checkpoint: called with the averaged (or plain) weights after each checkpoint.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bfloat16" else "no")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    ema = {name: value.detach().clone().to(accelerator.device) for name, value in model.state_dict().items()} if ema_half_life_images else None
+    model.to(accelerator.device)
+    checkpoint = latest_checkpoint(directory / CHECKPOINTS)
+    first_step = restore_checkpoint(checkpoint, model, optimizer, ema) if checkpoint else 0
+    metrics = MetricsLog(directory / "metrics.jsonl", first_step)
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    num_steps = math.ceil(config.num_images / config.batch_size)
+    checkpoint_steps = max(1, config.checkpoint_images // config.batch_size)
+    started = time.monotonic()
+    prepared.train()
+    for step in range(first_step, num_steps):
+        rate = learning_rate(config, step * config.batch_size)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        # --- one step
+        with accelerator.autocast():
+            loss = loss_of_step(prepared, step)
+        accelerator.backward(loss)
+        norm = accelerator.clip_grad_norm_(prepared.parameters(), GRADIENT_CLIP)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        num_images = (step + 1) * config.batch_size
+        if ema is not None and ema_half_life_images:
+            update_average(ema, model, decay=average_decay(config.batch_size, num_images, ema_half_life_images))
+        # --- tell
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(f"loss is {value} at step {step + 1} ({num_images} images): training has diverged; "
+                                "lower learning_rate, or use precision float32, and run again")
+        metrics.append(json.dumps({"step": step + 1, "num_images": num_images, "loss": round(value, 6),
+                                   "learning_rate": round(rate, 9), "grad_norm": round(float(norm), 5)}))
+        if progress is not None:
+            progress(min(num_images, config.num_images), config.num_images,
+                     describe_rate(value, num_images - first_step * config.batch_size, started, config.num_images - num_images))
+        # --- keep
+        if (step + 1) % checkpoint_steps == 0 and step + 1 < num_steps:
+            metrics.flush()
+            save_checkpoint(directory / CHECKPOINTS, num_steps=step + 1, model=model, optimizer=optimizer.optimizer, ema=ema)
+            if at_checkpoint is not None:
+                at_checkpoint(ema or model.state_dict(), num_images)
+    metrics.close()
+    seconds = max(time.monotonic() - started, 1e-9)
+    return TrainedModel(model=model, ema=ema, final_loss=mean_final_loss(directory / "metrics.jsonl"), num_steps=num_steps,
+                        num_images=num_steps * config.batch_size,
+                        images_per_second=(num_steps - first_step) * config.batch_size / seconds)
+
+
+def learning_rate(config: ModelConfig, num_images: int) -> float:
+    """Linear warm-up, then half a cosine down to zero."""
+    warmup = min(1.0, (num_images + config.batch_size) / max(config.warmup_images, config.batch_size))
+    return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, num_images / config.num_images)))
+
+
+def average_decay(batch_size: int, num_images: int, half_life_images: int) -> float:
+    """Weight of the old average in one step; the half-life grows with the run (arXiv 2206.00364, appendix F.2)."""
+    return float(0.5 ** (batch_size / min(half_life_images, EMA_RAMP * num_images)))
+
+
+def update_average(ema: dict[str, Tensor], model: nn.Module, *, decay: float) -> None:
+    """Move the average towards the weights, in place."""
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            ema[name].lerp_(value.to(ema[name].dtype), 1 - decay)
+
+
+def describe_rate(loss: float, num_images: int, started: float, images_left: int) -> str:
+    """A line for the progress bar: loss, images per second, time left."""
+    rate = num_images / max(time.monotonic() - started, 1e-9)
+    minutes, seconds = divmod(int(max(images_left, 0) / rate), 60)
+    return f"loss {loss:.4f}, {rate:.1f} images/s, {minutes}:{seconds:02d} left"
+
+
+def mean_final_loss(metrics: Path) -> float:
+    """Mean loss over the last tenth of the steps of a metrics.jsonl."""
+    losses = [json.loads(line)["loss"] for line in metrics.read_text(encoding="utf-8").splitlines()]
+    last = losses[-max(1, len(losses) // 10):]
+    return round(math.fsum(last) / len(last), 6)
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed everything that a step draws, dropout included."""
+    torch.manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def plain_summary(trained: TrainedModel) -> dict[str, Any]:
+    """The deterministic figures for the stage's record."""
+    return {"num_steps": trained.num_steps, "num_images_seen": trained.num_images, "final_loss": trained.final_loss,
+            "num_parameters": sum(p.numel() for p in trained.model.parameters())}
