@@ -1,18 +1,22 @@
 """The chain from the released weights back to the inputs: records, files and the ledger's decisions, checked again."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from ..config import Part
 from ..data_filter.evidence import measure_filter
 from ..errors import ReleaseError
 from ..manifest import sha256_file, sha256_json
-from .claims import equal, flatten, show
+from .claims import equal, final_loss, flatten, show
 from .contents import Release, need
 from .plan import filter_stage, plan_copies, required_inputs, required_stages, training_stage
+from .weights import count_parameters
 
 SCORE_TOLERANCE = 1e-5
+LOSS_TOLERANCE = 1e-5
 MAX_ROWS_NAMED = 5
 
 
@@ -49,14 +53,15 @@ def check_copies(release: Release) -> list[str]:
 
 
 def check_settings(release: Release) -> list[str]:
-    """The filters were fitted for the categories that the recipe describes."""
-    problems = []
-    for category in release.categories:
-        stated = category.model_dump(mode="json", exclude={"limits"})
-        config = release.record(filter_stage(category.name)).config
-        for key, value in stated.items():
+    """Filters were fitted, data curated and models trained with the settings that the recipe states."""
+    recipe, problems = release.recipe, []
+    settings: dict[str, Part] = {filter_stage(category.name): category for category in release.categories}
+    settings |= {"curated": recipe.curate, "training/base": recipe.base, "training/noised_clip": recipe.noised_clip}
+    for stage, part in settings.items():
+        config = release.record(stage).config
+        for key, value in part.model_dump(mode="json").items():
             if key in config and config[key] != value:
-                problems.append(f"filter {category.name}: was fitted with {key} {show(config[key])}, the recipe says {show(value)}; fit again")
+                problems.append(f"{stage}: was run with {key} {show(config[key])}, the recipe says {show(value)}; run it again")
     return problems
 
 
@@ -90,17 +95,20 @@ def check_filter_reports(release: Release) -> list[str]:
 
 
 def check_summaries(release: Release) -> list[str]:
-    """Counts that stages reported are those of the evidence."""
+    """Figures that training recorded are those of the evidence, and both models share one tokenizer."""
     problems = []
     for model in release.models:
         stage = training_stage(model)
-        summary, rows = release.record(stage).summary, release.metrics(model)
-        for key, found in (("num_steps", len(rows)), ("num_images_seen", rows[-1]["num_images"] if rows else 0)):
-            if key in summary and summary[key] != found:
-                problems.append(f"{stage}: {key} is recorded as {summary[key]}, the metrics give {found}")
-        train = release.ledger["split"].count("train")
-        if summary.get("num_train_examples") != train:
-            problems.append(f"{stage}: num_train_examples is recorded as {summary.get('num_train_examples')}, the ledger keeps {train}")
+        summary, rows, tail = release.record(stage).summary, release.metrics(model), final_loss(release, model)
+        found = {"num_steps": len(rows), "num_images_seen": rows[-1]["num_images"] if rows else 0,
+                 "num_parameters": count_parameters(release.weights_header(model)), "num_train_examples": release.ledger["split"].count("train")}
+        problems += [f"{stage}: {key} is recorded as {summary[key]}, the evidence gives {number}"
+                     for key, number in found.items() if key in summary and summary[key] != number]
+        if "final_loss" in summary and not math.isclose(summary["final_loss"], tail, abs_tol=LOSS_TOLERANCE):
+            problems.append(f"{stage}: final_loss is recorded as {summary['final_loss']}, the metrics give {tail:.6f}")
+    stated = release.record("training/noised_clip").inputs.get("tokenizer")
+    if stated is not None and stated != sha256_file(release.path("tokenizer/tokenizer.json")):
+        problems.append("training/noised_clip: was trained with another tokenizer than the released one; train it again")
     return problems
 
 

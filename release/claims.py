@@ -19,7 +19,7 @@ from .layout import WEIGHTS_NAME
 from .plan import training_stage
 from .weights import count_parameters
 
-FINAL_SHARE = 0.1
+FINAL_FRACTION = 10
 RELATIVE_TOLERANCE = 1e-9
 
 Claims = dict[str, Any]
@@ -171,12 +171,11 @@ def _add_training(claims: Claims, release: Release, model: str) -> None:
     images = [need(row, "num_images", where=where) for row in rows]
     if images != sorted(set(images)):
         raise ReleaseError(f"{where}: the number of images does not grow from step to step; train again, then pack")
-    tail = losses[-max(1, round(len(losses) * FINAL_SHARE)):]
     environment = record.environment
     settings = release.recipe.base if model == "base" else release.recipe.noised_clip
     claims |= {f"{prefix}.num_images": images[-1], f"{prefix}.num_steps": len(rows),
                f"{prefix}.num_train_examples": need(record.summary, "num_train_examples", where=f"record of training/{model}"),
-               f"{prefix}.first_loss": losses[0], f"{prefix}.final_loss": math.fsum(tail) / len(tail),
+               f"{prefix}.first_loss": losses[0], f"{prefix}.final_loss": final_loss(release, model),
                f"{prefix}.num_parameters": count_parameters(release.weights_header(model)),
                f"{prefix}.size_bytes": release.path(f"{model}/{WEIGHTS_NAME}").stat().st_size,
                f"{prefix}.batch_size": settings.batch_size, f"{prefix}.learning_rate": settings.learning_rate,
@@ -187,6 +186,14 @@ def _add_training(claims: Claims, release: Release, model: str) -> None:
                f"{prefix}.machine": environment.get("machine", "unknown"),
                f"{prefix}.num_cores": environment.get("num_cores"),
                f"{prefix}.versions": dict(environment.get("versions", {}))}
+
+
+def final_loss(release: Release, model: str) -> float:
+    """Mean loss over the last tenth of a model's steps."""
+    where = f"evidence/training/{model}/metrics.jsonl"
+    losses = [need(row, "loss", where=where) for row in release.metrics(model)]
+    tail = losses[-max(1, len(losses) // FINAL_FRACTION):]
+    return math.fsum(tail) / len(tail)
 
 
 def _add_evaluation(claims: Claims, release: Release) -> None:

@@ -124,7 +124,7 @@ class Reload:
         refuse(self.name, check_finite, self._reload, release=release)
 
     def _reload(self, release: Release) -> list[str]:
-        command = [sys.executable, "-c", RELOAD_CODE, str(release.directory.resolve())]
+        command = [sys.executable, "-P", "-c", RELOAD_CODE, str(release.directory.resolve())]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=self.timeout_s, check=False, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired:

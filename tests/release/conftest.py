@@ -135,9 +135,11 @@ def write_run(run_dir: Path, recipe: Recipe) -> None:
         filters[category.name] = stage(run_dir, f"filters/{category.name}", inputs, filter_writer(category.name, table, thresholds[category.name]),
                                        category.model_dump(mode="json", exclude={"limits"}) | {"seed": 0})
     curated = write_curated(run_dir, {"index": index.digest} | {f"filters/{n}": r.digest for n, r in filters.items()},
-                            keys, captions, scores, thresholds)
-    base = stage(run_dir, "training/base", {"curated": curated.digest}, lambda d: write_training(d, "base", run_dir))
-    stage(run_dir, "training/noised_clip", {"curated": curated.digest}, lambda d: write_training(d, "noised_clip", run_dir))
+                            keys, captions, scores, thresholds, recipe)
+    settings = {model: getattr(recipe, model).model_dump(mode="json") | {"seed": 0} for model in ("base", "noised_clip")}
+    base = stage(run_dir, "training/base", {"curated": curated.digest}, lambda d: write_training(d, "base", run_dir), settings["base"])
+    inputs = {"curated": curated.digest, "tokenizer": sha256_file(run_dir / "training/base/tokenizer.json")}
+    stage(run_dir, "training/noised_clip", inputs, lambda d: write_training(d, "noised_clip", run_dir), settings["noised_clip"])
     stage(run_dir, "evaluation", {"training/base": base.digest, "curated": curated.digest}, lambda d: write_evaluation(d, keys, captions))
 
 
@@ -170,7 +172,7 @@ def filter_writer(name: str, table: pa.Table, threshold: float) -> Callable[[Pat
 
 
 def write_curated(run_dir: Path, inputs: dict[str, str], keys: list[str], captions: list[str], scores: dict[str, Any],
-                  thresholds: dict[str, float]) -> Record:
+                  thresholds: dict[str, float], recipe: Recipe) -> Record:
     digests = {name: sha256_file(run_dir / "filters" / name / "classifier.safetensors") for name in CATEGORIES}
     rows = []
     for number, key in enumerate(keys):
@@ -193,7 +195,7 @@ def write_curated(run_dir: Path, inputs: dict[str, str], keys: list[str], captio
             name: {"threshold": thresholds[name], "classifier_sha256": digests[name]} for name in CATEGORIES}})
         return summary
 
-    return stage(run_dir, "curated", inputs, work)
+    return stage(run_dir, "curated", inputs, work, recipe.curate.model_dump(mode="json"))
 
 
 def read_train_digests(run_dir: Path) -> list[str]:
@@ -202,17 +204,18 @@ def read_train_digests(run_dir: Path) -> list[str]:
 
 
 def write_training(directory: Path, model: str, run_dir: Path) -> dict[str, Any]:
-    write_component(directory, model)
+    num_parameters = write_component(directory, model)
     rng = np.random.default_rng(len(model))
-    lines = [{"step": step, "num_images": 32 * step, "loss": float(2 * 0.97**step + 0.05 * rng.random()), "learning_rate": 1e-3, "grad_norm": 1.0}
-             for step in range(1, NUM_STEPS + 1)]
+    lines = [{"step": step, "num_images": 32 * step, "loss": round(2 * 0.97**step + 0.05 * rng.random(), 6), "learning_rate": 1e-3,
+              "grad_norm": 1.0} for step in range(1, NUM_STEPS + 1)]
     write_bytes(directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     train = read_train_digests(run_dir)
-    return {"num_images_seen": 32 * NUM_STEPS, "num_steps": NUM_STEPS, "num_train_examples": len(train), "final_loss": 0.3,
+    return {"num_images_seen": 32 * NUM_STEPS, "num_steps": NUM_STEPS, "num_train_examples": len(train),
+            "num_parameters": num_parameters, "final_loss": round(sum(line["loss"] for line in lines[-NUM_STEPS // 10:]) / (NUM_STEPS // 10), 6),
             "consumed_sha256": sha256_json(train), "environment": {"device": "cpu", "images_per_second": 30.0, "seconds": 754.2}}
 
 
-def write_component(directory: Path, model: str) -> None:
+def write_component(directory: Path, model: str) -> int:
     import torch
 
     from glideslope.models.checkpoints import save_tensors
@@ -235,6 +238,7 @@ def write_component(directory: Path, model: str) -> None:
         write_json(directory / "scheduler_config.json", {"_class_name": "GlideScheduler", "schedule": "squaredcos_cap_v2", "num_train_timesteps": 1000})
         write_bytes(directory / "samples/images-00000960.png", picture("green"))
         write_bytes(directory / "samples/images-00001920.png", picture("yellow"))
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def write_evaluation(directory: Path, keys: list[str], captions: list[str]) -> dict[str, Any]:

@@ -233,6 +233,19 @@ def test_an_edited_record_with_a_new_digest_breaks_the_chain(tamper: Any) -> Non
     assert "stage evaluation used curated" in found
 
 
+@pytest.mark.parametrize(("key", "value"), [("final_loss", 0.01), ("num_images_seen", 1), ("num_train_examples", 1), ("num_parameters", 1)])
+def test_a_recorded_figure_that_the_evidence_does_not_give_is_named(tamper: Any, key: str, value: float) -> None:
+    tamper.record("training/base", lambda record: record["summary"].update({key: value}))
+    tamper.seal()
+    assert f"training/base: {key} is recorded as {value}" in problems_of(tamper.directory)
+
+
+def test_a_noised_clip_trained_with_another_tokenizer_is_noticed(tamper: Any) -> None:
+    tamper.record("training/noised_clip", lambda record: record["inputs"].update(tokenizer="0" * 64))
+    tamper.seal()
+    assert "training/noised_clip: was trained with another tokenizer" in problems_of(tamper.directory)
+
+
 def test_training_on_other_images_is_noticed(tamper: Any) -> None:
     tamper.record("training/noised_clip", lambda record: record["summary"].update(consumed_sha256="0" * 64))
     tamper.seal()
@@ -242,7 +255,7 @@ def test_training_on_other_images_is_noticed(tamper: Any) -> None:
 def test_a_filter_for_another_category_than_the_recipe_describes_is_noticed(tamper: Any) -> None:
     tamper.text("evidence/recipe.yaml", "a weapon, a wound or an attack", "anything that looks dangerous")
     tamper.seal()
-    assert "filter violence: was fitted with counts 'a weapon" in problems_of(tamper.directory)
+    assert "filters/violence: was run with counts 'a weapon" in problems_of(tamper.directory)
 
 
 def test_other_terms_in_the_licence_or_the_pipeline_description_are_noticed(tamper: Any) -> None:
