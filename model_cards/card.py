@@ -3,11 +3,12 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, UndefinedError
 
 from ..errors import ReleaseError
 from . import wording
@@ -32,21 +33,27 @@ def render_card(claims: Mapping[str, Any]) -> str:
     Raises:
         ReleaseError: a claim that the card needs is missing; the message names it.
     """
+    lookup = ClaimLookup(claims)
+    try:
+        front_matter = yaml.safe_dump(hub_metadata(lookup), sort_keys=False, allow_unicode=True, width=10_000)
+        text = load_template().render(front_matter=front_matter, claim=lookup)
+    except UndefinedError as error:
+        raise ReleaseError(f"model card: {error.message}; pack the release again") from error
+    except (TypeError, ValueError) as error:
+        raise ReleaseError(f"model card: a claim has an unexpected value ({error}); pack the release again") from error
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+@cache
+def load_template() -> Template:
+    """The card's template with the wording of numbers as its filters."""
     environment = Environment(loader=FileSystemLoader(TEMPLATE_PATH.parent), undefined=StrictUndefined, autoescape=False,
                               trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     filters = (wording.count, wording.percent, wording.at_least, wording.at_most, wording.decimal, wording.significant,
                wording.millions, wording.megabytes, wording.duration, wording.cell)
     environment.filters.update({function.__name__: function for function in filters})
     environment.tests["weak"] = is_weak
-    lookup = ClaimLookup(claims)
-    try:
-        front_matter = yaml.safe_dump(hub_metadata(lookup), sort_keys=False, allow_unicode=True, width=10_000)
-        text = environment.get_template(TEMPLATE_NAME).render(front_matter=front_matter, claim=lookup)
-    except UndefinedError as error:
-        raise ReleaseError(f"model card: {error.message}; pack the release again") from error
-    except (TypeError, ValueError) as error:
-        raise ReleaseError(f"model card: a claim has an unexpected value ({error}); pack the release again") from error
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return environment.get_template(TEMPLATE_NAME)
 
 
 def is_weak(lower_bound: float) -> bool:

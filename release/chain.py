@@ -101,7 +101,8 @@ def check_summaries(release: Release) -> list[str]:
         stage = training_stage(model)
         summary, rows, tail = release.record(stage).summary, release.metrics(model), final_loss(release, model)
         found = {"num_steps": len(rows), "num_images_seen": rows[-1]["num_images"] if rows else 0,
-                 "num_parameters": count_parameters(release.weights_header(model)), "num_train_examples": release.ledger["split"].count("train")}
+                 "num_parameters": count_parameters(release.weights_header(model)),
+                 "num_train_examples": release.ledger["split"].count("train")}
         problems += [f"{stage}: {key} is recorded as {summary[key]}, the evidence gives {number}"
                      for key, number in found.items() if key in summary and summary[key] != number]
         if "final_loss" in summary and not math.isclose(summary["final_loss"], tail, abs_tol=LOSS_TOLERANCE):

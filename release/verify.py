@@ -81,7 +81,8 @@ def check_manifest(release: Release) -> list[str]:
         return [f"{MANIFEST_NAME}: {problem}" for problem in error.problems]
     problems = manifest.differences(release.directory)
     if stated != manifest_json(manifest):
-        problems.append(f"{MANIFEST_NAME}: does not fit its own list (root is {str(stated.get('root'))[:12]}…, the list gives {manifest.root[:12]}…)")
+        problems.append(f"{MANIFEST_NAME}: does not fit its own list (root is {str(stated.get('root'))[:12]}…, "
+                        f"the list gives {manifest.root[:12]}…)")
     return problems or _check_json_form(MANIFEST_NAME, path.read_bytes())
 
 

@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
-
-from glideslope.config import Recipe, dump_recipe, parse_recipe
 from glideslope.data_filter.curation import ledger_schema
 from glideslope.data_filter.evidence import SCORES_SCHEMA, choose_threshold, measure_filter
 from glideslope.data_filter.parquet import write_table
+from glideslope.release import pack
+from PIL import Image
+
+from glideslope.config import Recipe, dump_recipe, parse_recipe
 from glideslope.manifest import Manifest, sha256_bytes, sha256_file, sha256_json, write_bytes, write_json
 from glideslope.records import Record, run_stage
-from glideslope.release import pack
 
 NUM_INPUTS = 400
 CATEGORIES = ("person", "violence")
@@ -118,7 +118,7 @@ def write_run(run_dir: Path, recipe: Recipe) -> None:
     labels = {"person": rng.random(NUM_INPUTS) < 0.5, "violence": np.arange(NUM_INPUTS) % 17 == 3}
     roles = [("train", "calibrate", "audit", "train")[number % 4] for number in range(NUM_INPUTS)]
     scores = {name: (rng.normal(size=NUM_INPUTS) + 5 * labels[name]).astype(np.float32) for name in CATEGORIES}
-    index = stage(run_dir, "index", {"source": "0" * 64}, lambda d: write_bytes(d / "shard-00000.parquet", b"index") or {"seen": NUM_INPUTS})
+    index = stage(run_dir, "index", {"source": "0" * 64}, lambda d: write_bytes(d / "shard-00000.parquet", b"index") or {})
     labels_record = Record("labels", {}, {}, Manifest(()), {"num_labels": 2 * NUM_INPUTS}, {"seconds": 0.1})
     write_bytes(run_dir / "labels/labels.jsonl", b"{}\n")
     write_json(run_dir / "labels/record.json", labels_record.to_json())
@@ -126,13 +126,16 @@ def write_run(run_dir: Path, recipe: Recipe) -> None:
     inputs = {"index": index.digest, "labels": labels_record.digest}
     thresholds, filters = {}, {}
     for category in recipe.categories:
-        table = pa.table({"key": keys, "concept": keys, "caption": captions, "label": labels[category.name].astype(np.int8), "role": roles,
-                          "in_training": [role == "train" for role in roles], "score": scores[category.name],
+        table = pa.table({"key": keys, "concept": keys, "caption": captions, "role": roles,
+                          "label": labels[category.name].astype(np.int8), "in_training": [role == "train" for role in roles],
+                          "score": scores[category.name],
                           "skin_tone": [str(n % 3) if n % 3 else "" for n in range(NUM_INPUTS)],
                           "gender": [("", "female", "male")[n % 5 % 3] for n in range(NUM_INPUTS)]}, schema=SCORES_SCHEMA)
-        positives = [s for s, role, label in zip(scores[category.name], roles, labels[category.name], strict=True) if role == "calibrate" and label]
+        rows = zip(scores[category.name], roles, labels[category.name], strict=True)
+        positives = [score for score, role, label in rows if role == "calibrate" and label]
         thresholds[category.name] = choose_threshold(positives, category.target_recall)
-        filters[category.name] = stage(run_dir, f"filters/{category.name}", inputs, filter_writer(category.name, table, thresholds[category.name]),
+        filters[category.name] = stage(run_dir, f"filters/{category.name}", inputs,
+                                       filter_writer(category.name, table, thresholds[category.name]),
                                        category.model_dump(mode="json", exclude={"limits"}) | {"seed": 0})
     curated = write_curated(run_dir, {"index": index.digest} | {f"filters/{n}": r.digest for n, r in filters.items()},
                             keys, captions, scores, thresholds, recipe)
@@ -174,15 +177,16 @@ def filter_writer(name: str, table: pa.Table, threshold: float) -> Callable[[Pat
 def write_curated(run_dir: Path, inputs: dict[str, str], keys: list[str], captions: list[str], scores: dict[str, Any],
                   thresholds: dict[str, float], recipe: Recipe) -> Record:
     digests = {name: sha256_file(run_dir / "filters" / name / "classifier.safetensors") for name in CATEGORIES}
-    rows = []
+    judges = {f"classifier_{name}": digest for name, digest in digests.items()}
+    rows: list[dict[str, Any]] = []
     for number, key in enumerate(keys):
         flagged = [name for name in CATEGORIES if not scores[name][number] < thresholds[name]]
         reason = f"filter:{flagged[0]}" if flagged else ""
-        rows.append({"key": key, "sha256": sha256_bytes(key.encode()), "decision": "drop" if reason else "keep", "reason": reason, "detail": None,
-                     "split": "" if reason else ("validation" if number % 7 == 0 else "train"), "weight": float(not reason), "caption": captions[number],
-                     **{f"score_{name}": float(scores[name][number]) for name in CATEGORIES}, **{f"classifier_{name}": digests[name] for name in CATEGORIES}})
+        rows.append({"key": key, "sha256": sha256_bytes(key.encode()), "decision": "drop" if reason else "keep", "reason": reason,
+                     "detail": None, "split": "" if reason else ("validation" if number % 7 == 0 else "train"), "weight": float(not reason),
+                     "caption": captions[number], **{f"score_{name}": float(scores[name][number]) for name in CATEGORIES}, **judges})
     rows.append({"key": "broken", "sha256": None, "decision": "drop", "reason": "unreadable", "detail": "broken: not an image", "split": "",
-                 "weight": 0.0, "caption": None, **{f"score_{n}": None for n in CATEGORIES}, **{f"classifier_{n}": digests[n] for n in CATEGORIES}})
+                 "weight": 0.0, "caption": None, **{f"score_{name}": None for name in CATEGORIES}, **judges})
     dropped = Counter(row["reason"] for row in rows if row["decision"] == "drop")
     splits = Counter(row["split"] for row in rows if row["decision"] == "keep")
 
@@ -211,13 +215,13 @@ def write_training(directory: Path, model: str, run_dir: Path) -> dict[str, Any]
     write_bytes(directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     train = read_train_digests(run_dir)
     return {"num_images_seen": 32 * NUM_STEPS, "num_steps": NUM_STEPS, "num_train_examples": len(train),
-            "num_parameters": num_parameters, "final_loss": round(sum(line["loss"] for line in lines[-NUM_STEPS // 10:]) / (NUM_STEPS // 10), 6),
+            "num_parameters": num_parameters, "final_loss": round(float(np.mean([line["loss"] for line in lines[-NUM_STEPS // 10:]])), 6),
             "consumed_sha256": sha256_json(train), "environment": {"device": "cpu", "images_per_second": 30.0, "seconds": 754.2}}
 
 
 def write_component(directory: Path, model: str) -> int:
     import torch
-
+    from glideslope.models.base_training import SCHEDULER_CONFIG
     from glideslope.models.checkpoints import save_tensors
     from glideslope.models.loading import component_config
     from glideslope.models.noised_clip import NoisedClip
@@ -226,16 +230,17 @@ def write_component(directory: Path, model: str) -> int:
     from glideslope.models.unet import TextConditionedUNet
 
     torch.manual_seed(0)
-    network = TextConditionedUNet(unet_preset("glide-micro-16")) if model == "base" else NoisedClip(noised_clip_preset("noised-clip-micro-16"))
+    is_base = model == "base"
+    network = TextConditionedUNet(unet_preset("glide-micro-16")) if is_base else NoisedClip(noised_clip_preset("noised-clip-micro-16"))
     with torch.no_grad():
         for parameter in network.parameters():  # the output layer starts at zero, and would draw nothing but noise
-            parameter += 0.01 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=0.01)
     save_tensors(directory / "model.safetensors", network.state_dict())
     write_json(directory / "config.json", component_config(network))
     if model == "base":
         save_tensors(directory / "ema.safetensors", network.state_dict())
         CaptionTokenizer.train(["a red circle", "a green tree"], 300).save(directory / "tokenizer.json")
-        write_json(directory / "scheduler_config.json", {"_class_name": "GlideScheduler", "schedule": "squaredcos_cap_v2", "num_train_timesteps": 1000})
+        write_json(directory / "scheduler_config.json", SCHEDULER_CONFIG)
         write_bytes(directory / "samples/images-00000960.png", picture("green"))
         write_bytes(directory / "samples/images-00001920.png", picture("yellow"))
     return sum(parameter.numel() for parameter in network.parameters())

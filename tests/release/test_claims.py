@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from glideslope.release.claims import claims_of, compare_claims, compute_claims
+from glideslope.release.contents import Release
 from scipy.stats import binom
 
 from glideslope.errors import ReleaseError
-from glideslope.release.claims import claims_of, compare_claims, compute_claims
-from glideslope.release.contents import Release
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,6 @@ def test_parameters_are_counted_from_the_weight_file(claims: dict[str, object], 
 
 def test_images_of_one_concept_count_once_and_only_when_all_are_caught() -> None:
     import pyarrow as pa
-
     from glideslope.release.claims import measure_concepts
 
     scores = pa.table({"concept": ["a", "a", "b", "b", "c", "d"], "label": [1, 1, 1, 1, 0, 1],
@@ -79,8 +78,8 @@ def test_images_of_one_concept_count_once_and_only_when_all_are_caught() -> None
     assert found["recall_lower_bound"] == pytest.approx(1 - 0.95**0.5)
 
 
-@pytest.mark.parametrize("path", ["evidence/ledger/shard-00001.parquet", "evidence/filters/person/scores.parquet", "evidence/evaluation/pairs.jsonl",
-                                  "evidence/training/base/metrics.jsonl", "evidence/recipe.yaml", "noised_clip/config.json"])
+@pytest.mark.parametrize("path", ["evidence/ledger/shard-00001.parquet", "evidence/filters/person/scores.parquet", "evidence/recipe.yaml",
+                                  "evidence/evaluation/pairs.jsonl", "evidence/training/base/metrics.jsonl", "noised_clip/config.json"])
 def test_evidence_that_is_not_readable_is_named(release_dir: Path, path: str) -> None:
     (release_dir / path).write_bytes(b"\x00 not what it was")
     with pytest.raises(ReleaseError, match=path):

@@ -2,13 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
+from glideslope.release import pack
+from glideslope.release.pack import MODEL_INDEX, license_text
 
 from glideslope.config import Recipe
 from glideslope.errors import ReleaseError, StageError
 from glideslope.manifest import Manifest, write_bytes
 from glideslope.records import read_record
-from glideslope.release import pack
-from glideslope.release.pack import MODEL_INDEX, license_text
 
 
 def test_packing_twice_gives_the_same_bytes(run_dir: Path, recipe: Recipe, tmp_path: Path) -> None:
@@ -44,7 +44,8 @@ def test_a_killed_pack_leaves_nothing_behind_in_the_next_one(run_dir: Path, reci
 
 
 def test_weights_are_the_averaged_ones(run_dir: Path, packed_run: Path) -> None:
-    assert (packed_run / "release/base/diffusion_pytorch_model.safetensors").read_bytes() == (run_dir / "training/base/ema.safetensors").read_bytes()
+    released = packed_run / "release/base/diffusion_pytorch_model.safetensors"
+    assert released.read_bytes() == (run_dir / "training/base/ema.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("stage", ["index", "labels", "filters/violence", "curated", "training/noised_clip", "evaluation"])
@@ -62,7 +63,6 @@ def test_packing_a_stage_that_was_changed_is_refused(run_dir: Path, recipe: Reci
 
 
 def test_weights_that_are_not_canonical_are_refused(run_dir: Path, recipe: Recipe) -> None:
-    import torch
     from safetensors.torch import load_file, save_file
 
     from glideslope.records import Record, run_stage
@@ -75,7 +75,7 @@ def test_weights_that_are_not_canonical_are_refused(run_dir: Path, recipe: Recip
     def work(directory: Path) -> dict[str, object]:
         for name, data in kept.items():
             write_bytes(directory / name, data)
-        save_file({name: tensor.to(torch.float32) for name, tensor in tensors.items()}, directory / path.name, metadata={"who": "me", "format": "pt"})
+        save_file(tensors, directory / path.name, metadata={"who": "me", "format": "pt"})
         return dict(record.summary)
 
     again: Record = run_stage(run_dir / "training/noised_clip", stage=record.stage, config={"again": 1}, inputs=record.inputs, work=work)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from glideslope.release import verify
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glideslope.errors import ReleaseError, VerificationError
-from glideslope.release import verify
 
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"
 
@@ -81,8 +81,9 @@ def test_an_added_file_is_named(tamper: Any) -> None:
     assert "figures/extra.png: no stage of this release writes such a file" in problems_of(tamper.directory)
 
 
-@pytest.mark.parametrize("path", [WEIGHTS, "README.md", "LICENSE", "manifest.json", "model_index.json", "evidence/claims.json", "evidence/recipe.yaml",
-                                  "evidence/filters/violence/scores.parquet", "evidence/records/curated.json", "figures/ledger.png"])
+@pytest.mark.parametrize("path", [WEIGHTS, "README.md", "LICENSE", "manifest.json", "model_index.json", "evidence/claims.json",
+                                  "evidence/recipe.yaml", "evidence/filters/violence/scores.parquet", "evidence/records/curated.json",
+                                  "figures/ledger.png"])
 @pytest.mark.parametrize("sealed", [False, True])
 def test_a_missing_file_is_named(tamper: Any, path: str, sealed: bool) -> None:
     (tamper.directory / path).unlink()
@@ -123,7 +124,8 @@ def test_a_tensor_of_another_shape_and_values_that_are_not_finite_are_named(tamp
     assert "tensor input_blocks.0.0.weight holds values that are not finite" in found
 
 
-@pytest.mark.parametrize("path", ["base/model.pt", "base/pytorch_model.bin", "evidence/evaluation/evaluation.json", "tokenizer/tokenizer.json", WEIGHTS])
+@pytest.mark.parametrize("path", ["base/model.pt", "base/pytorch_model.bin", "evidence/evaluation/evaluation.json",
+                                  "tokenizer/tokenizer.json", WEIGHTS])
 @pytest.mark.parametrize("kind", ["pickle", "old pickle", "zip"])
 def test_a_pickle_is_found_by_its_content_under_any_name(tamper: Any, path: str, kind: str) -> None:
     import io

@@ -1,0 +1,44 @@
+"""Claims as a release would make them, typed in by hand: a card is rendered from nothing else."""
+
+from typing import Any
+
+import pytest
+
+
+def bounds(num_positive: int, num_caught: int, recall: float, lower: float) -> dict[str, Any]:
+    return {"num_positive": num_positive, "num_caught": num_caught, "recall": recall, "recall_lower_bound": lower}
+
+
+def filter_claims(name: str, audit: dict[str, Any], concepts: dict[str, Any]) -> dict[str, Any]:
+    values = {
+        "counts": "a human being, or a recognisable part of one.", "does_not_count": "animals", "target_recall": 0.99, "threshold": -0.25,
+        "classifier": "rbf_svm", "limits.min_recall": 0.99, "limits.min_recall_lower_bound": 0.9, "limits.min_kept_share": 0.75,
+        "train.num_positive": 500, "train.num_negative": 400, "calibrate.num_positive": 600, "num_labelled": 4426, "num_flagged": 2600,
+        "num_known_kept": 3, "max_remaining": 12, "groups": [{"group": "skin_tone", "value": "1", **bounds(80, 80, 1.0, 0.963)}],
+        "missed": [{"key": "1F9D1", "caption": "a <script> *person*", "score": -0.31}],
+        "audit.num_negative": 480, "audit.num_kept_negative": 400, "audit.kept_share": 0.8333, "audit.kept_share_lower_bound": 0.8023,
+        "audit.leak.num_kept": 402, "audit.leak.num_positive_kept": 2, "audit.leak.rate": 0.005, "audit.leak.rate_upper_bound": 0.0156}
+    values |= {f"audit.{key}": value for key, value in audit.items()}
+    values |= {f"audit.concepts.{key}": value for key, value in concepts.items()}
+    return {f"filters.{name}.{key}": value for key, value in values.items()}
+
+
+@pytest.fixture
+def claims() -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": "demo", "title": "A model", "license": "cc-by-sa-4.0", "data_attribution": "OpenMoji", "seed": 0, "source.kind": "openmoji",
+        "clip.model": "lite0", "categories": ["person", "violence"], "figures": ["ledger", "person_missed", "training_loss"],
+        "stages": ["index", "curated"], "provenance.index": "a" * 64, "provenance.curated": "b" * 64, "ledger.seen": 4460, "ledger.kept": 1860,
+        "ledger.dropped": 2600, "ledger.dropped_by_reason": {"filter:person": 2590, "filter:violence": 10}, "ledger.train": 1767,
+        "ledger.validation": 93, "evaluation.num_pairs": 64, "evaluation.num_wins": 45, "evaluation.share": 45 / 64,
+        "evaluation.share_lower_bound": 0.5953125, "evaluation.num_held_back": 64, "evaluation.min_share_lower_bound": 0.5,
+        "evaluation.num_steps": 50, "evaluation.guidance_scale": 3.0}
+    for model in ("base", "noised_clip"):
+        found |= {f"training.{model}.{key}": value for key, value in {
+            "num_images": 40_000, "num_steps": 1250, "num_train_examples": 1767, "first_loss": 1.01, "final_loss": 0.0312,
+            "num_parameters": 7_123_456, "size_bytes": 28_493_824, "batch_size": 32, "learning_rate": 3e-4, "precision": "float32",
+            "preset": "glide-tiny-32", "image_size": 32, "seconds": 425.3, "device": "cpu", "machine": "Linux x86_64", "num_cores": 2,
+            "versions": {"torch": "2.15.0"}}.items()}
+    found |= filter_claims("person", bounds(640, 637, 637 / 640, 0.98793), bounds(130, 128, 128 / 130, 0.9524))
+    found |= filter_claims("violence", bounds(6, 6, 1.0, 0.60696), bounds(5, 5, 1.0, 0.54928)) | {"filters.violence.missed": []}
+    return found
