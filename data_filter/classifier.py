@@ -18,7 +18,7 @@ from ..errors import FilterError
 from ..manifest import write_bytes
 
 FORMAT = "glideslope.rbf_svm/1"
-TENSORS = ("support_vectors", "dual_coefficients", "center", "scale", "intercept", "gamma")
+TENSORS = ("support_vectors", "dual_coefficients", "center", "intercept", "gamma")
 Floats = NDArray[np.float64]
 
 
@@ -26,19 +26,21 @@ Floats = NDArray[np.float64]
 class RbfSvm:
     """A fitted support vector machine.
 
-    score(x) = sum_i dual_i exp(-gamma |z - v_i|^2) + intercept with z = (x - center) / scale.
+    score(x) = sum_i dual_i exp(-gamma |z - v_i|^2) + intercept with z = (x - center) / |x - center|.
+
+    The embeddings of one CLIP all point roughly one way; taking their mean off and scaling to length 1 again makes the
+    distances tell images apart, whatever the CLIP.
 
     Attributes:
-        support_vectors: float64 (S, D), standardised.
+        support_vectors: float64 (S, D), centred, of length 1.
         dual_coefficients: float64 (S,).
-        center, scale: float64 (D,), of the standardisation.
+        center: float64 (D,), the mean of the training embeddings.
         intercept, gamma: float64 scalars.
     """
 
     support_vectors: Tensor
     dual_coefficients: Tensor
     center: Tensor
-    scale: Tensor
     intercept: Tensor
     gamma: Tensor
 
@@ -63,22 +65,43 @@ class RbfSvm:
                               "it was fitted on another CLIP")
         squared = (self.support_vectors**2).sum(1)
         scores = []
-        for rows in x.split(batch_size):
-            z = (rows - self.center) / self.scale
+        for start in range(0, len(x), batch_size):
+            z = torch.from_numpy(centre(x[start:start + batch_size].numpy(), self.center.numpy()))
             distances = (z**2).sum(1, keepdim=True) - 2 * z @ self.support_vectors.T + squared
             scores.append(torch.exp(-self.gamma * distances.clamp_min(0)) @ self.dual_coefficients + self.intercept)
         return torch.cat(scores).float().numpy() if scores else np.zeros(0, np.float32)
 
 
+def centre(embeddings: NDArray[Any], center: Floats) -> Floats:
+    """Take the mean off and scale to length 1: float64 (N, D)."""
+    z = np.asarray(embeddings, dtype=np.float64) - center
+    return np.asarray(z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12))
+
+
+def check_training(embeddings: NDArray[Any], labels: NDArray[np.int64]) -> None:
+    """Refuse what no classifier can be fitted to.
+
+    Raises:
+        FilterError: a class is missing, or a number is not finite.
+    """
+    finite = np.isfinite(np.asarray(embeddings, dtype=np.float64))
+    if not finite.all():
+        raise FilterError(f"{int((~finite).any(axis=1).sum())} embeddings hold numbers that are not finite; build the index again")
+    num_positive = int((labels == 1).sum())
+    if num_positive == 0 or num_positive == len(labels):
+        raise FilterError(f"a classifier needs labels of both kinds, got {num_positive} positive and {len(labels) - num_positive} negative "
+                          "train labels; label more images")
+
+
 def fit_rbf_svm(embeddings: NDArray[Any], labels: NDArray[np.int64], *, regularisation: float, gamma: float,
                 weights: Floats | None = None) -> RbfSvm:
-    """Fit the machine to standardised embeddings.
+    """Fit the machine to centred embeddings.
 
     Args:
         embeddings: (N, D), any float type.
         labels: int64 (N,), 1 or 0; both must occur.
         regularisation: scikit-learn's C.
-        gamma: width of the kernel, in units of 1 / D of the standardised embeddings.
+        gamma: of the kernel exp(-gamma |z - v|^2) on vectors of length 1.
         weights: float64 (N,), of the examples; None: equal. The classes are balanced on top of it.
 
     Raises:
@@ -86,20 +109,12 @@ def fit_rbf_svm(embeddings: NDArray[Any], labels: NDArray[np.int64], *, regulari
     """
     from sklearn.svm import SVC
 
-    x = np.asarray(embeddings, dtype=np.float64)
-    if not np.isfinite(x).all():
-        raise FilterError(f"{int((~np.isfinite(x)).any(axis=1).sum())} embeddings hold numbers that are not finite; build the index again")
-    num_positive = int((labels == 1).sum())
-    if num_positive == 0 or num_positive == len(labels):
-        raise FilterError(f"a classifier needs labels of both kinds, got {num_positive} positive and {len(labels) - num_positive} negative "
-                          "train labels; label more images")
-    center, scale = x.mean(0), x.std(0)
-    scale[scale < 1e-6] = 1.0
-    weights = balance(np.ones(len(x)) if weights is None else weights, labels)
-    machine = SVC(C=regularisation, gamma=gamma / x.shape[1], cache_size=500)
-    machine.fit((x - center) / scale, labels, sample_weight=weights)
+    check_training(embeddings, labels)
+    center = np.asarray(embeddings, dtype=np.float64).mean(0)
+    machine = SVC(C=regularisation, gamma=gamma, cache_size=500)
+    machine.fit(centre(embeddings, center), labels, sample_weight=balance(np.ones(len(labels)) if weights is None else weights, labels))
     return RbfSvm(torch.from_numpy(machine.support_vectors_), torch.from_numpy(machine.dual_coef_[0].copy()), torch.from_numpy(center),
-                  torch.from_numpy(scale), torch.tensor(machine.intercept_[0]), torch.tensor(gamma / x.shape[1], dtype=torch.float64))
+                  torch.tensor(machine.intercept_[0], dtype=torch.float64), torch.tensor(gamma, dtype=torch.float64))
 
 
 def balance(weights: Floats, labels: NDArray[np.int64]) -> Floats:
@@ -148,7 +163,7 @@ def load_classifier(path: Path) -> RbfSvm:
 def check_classifier(classifier: RbfSvm, path: Path) -> None:
     """Refuse shapes that do not belong together and numbers that are not finite."""
     num_vectors, width = classifier.support_vectors.shape if classifier.support_vectors.ndim == 2 else (-1, -1)
-    shapes = {"dual_coefficients": (num_vectors,), "center": (width,), "scale": (width,), "intercept": (), "gamma": ()}
+    shapes = {"dual_coefficients": (num_vectors,), "center": (width,), "intercept": (), "gamma": ()}
     for name, shape in shapes.items():
         if tuple(getattr(classifier, name).shape) != shape:
             raise FilterError(f"{path}: {name} has shape {tuple(getattr(classifier, name).shape)}, expected {shape}")

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,8 @@ def stack_embeddings(column: pa.ChunkedArray) -> NDArray[np.float32]:
 def write_text_tower(pairs: Pairs, config: ClipConfig, directory: Path, seed: int, progress: Progress | None) -> dict[str, Any]:
     """Train and write; returns the summary."""
     tokenizer = lite0.train_tokenizer([caption.lower() for caption in pairs.captions], lite0.TEXT_CONFIG["vocab_size"])
-    text_config = {**lite0.TEXT_CONFIG, "vocab_size": tokenizer.get_vocab_size()}
+    text_config = {**lite0.TEXT_CONFIG, "vocab_size": tokenizer.get_vocab_size(),
+                   "context_length": lite0.fit_context(tokenizer, pairs.captions)}
     tokens = lite0.encode_captions(tokenizer, pairs.captions, text_config["context_length"])
     tower, metrics = fit_text_tower(torch.from_numpy(pairs.embeddings), tokens, text_config, config, seed, progress)
     tensors = {name: value.detach().contiguous() for name, value in tower.state_dict().items()}
@@ -135,16 +136,16 @@ def fit_text_tower(images: Tensor, tokens: Tensor, text_config: dict[str, int], 
     metrics: list[dict[str, Any]] = []
     tower.train()
     for _ in range(config.text_epochs):
-        for chosen in torch.randperm(len(images), generator=generator).split(batch_size):
-            if len(chosen) < batch_size:
-                continue
+        order = torch.randperm(len(images), generator=generator)
+        for start in range(0, len(images) - batch_size + 1, batch_size):
+            chosen = order[start:start + batch_size]
             started = time.monotonic()
             learning_rate = config.text_learning_rate * schedule(len(metrics), num_steps)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             loss = contrastive_loss(images[chosen], functional.normalize(tower(tokens[chosen]), dim=-1), log_scale.exp())
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
             optimizer.step()
             with torch.no_grad():
@@ -174,7 +175,7 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
 @torch.inference_mode()
 def measure_retrieval(tower: nn.Module, images: Tensor, tokens: Tensor) -> dict[str, float]:
     """How often a caption finds its own picture among all: at rank 1 and among the first 10."""
-    texts = torch.cat([functional.normalize(tower(part), dim=-1) for part in tokens.split(256)])
+    texts = torch.cat([functional.normalize(tower(tokens[start:start + 256]), dim=-1) for start in range(0, len(tokens), 256)])
     ranks = []
     for start in range(0, len(texts), 256):
         similar = texts[start:start + 256] @ images.T

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..config import Category, CurateConfig
 from ..errors import FilterError, StageError
-from ..manifest import read_json, sha256_bytes, sha256_file, write_bytes, write_json
+from ..manifest import read_json, sha256_bytes, sha256_file, write_json
 from ..records import Record, check_outputs, read_record, run_stage
 from .classifier import RbfSvm, load_classifier
 from .evidence import is_dropped
@@ -138,7 +138,6 @@ def write_curated(source: Source, filters: Sequence[Filter], index_dir: Path, co
         if progress is not None:
             progress(position, total, "inputs decided")
     splits = {split: writer.finish() for split, writer in writers.items()}
-    write_bytes(directory / "README.md", describe_data(splits).encode())
     return write_summary(directory, position, counts, splits, filters)
 
 
@@ -226,9 +225,3 @@ class SplitWriter:
         self.num_rows += len(self.rows)
         self.num_files += 1
         self.rows = []
-
-
-def describe_data(splits: Mapping[str, int]) -> str:
-    """The README.md that tells `datasets` which files belong to which split."""
-    files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split, num_rows in splits.items() if num_rows)
-    return f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n\nCurated by glideslope; every decision is in `ledger/`.\n"

@@ -1,6 +1,5 @@
 """Fit a category's filter: classifier on train labels, threshold on calibrate labels, evidence on audit labels."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,8 @@ from .evidence import GROUPS, SCORES_SCHEMA, choose_threshold, measure_filter
 from .labels import ROLES, Label, read_labels
 from .parquet import read_tables, write_table
 from .plots import MAX_MISSED, draw_contact_sheet, plot_precision_recall
-from .selection import choose_kernel, concept_weights
-from .sources import Shard, Source, hash_share
+from .selection import choose_kernel, choose_training, concept_weights
+from .sources import Shard, Source
 
 FORMAT = "glideslope.filter/1"
 CLASSIFIER_NAME, FILTER_NAME, SCORES_NAME = "classifier.safetensors", "filter.json", "scores.parquet"
@@ -110,31 +109,13 @@ def check_labels(category: str, data: LabelledSet) -> None:
             raise FilterError(f"{category}: none of the {num_positive} {role} labels is negative; label images that do not count as {category}")
 
 
-def choose_training(data: LabelledSet, max_labels: int) -> NDArray[np.int64]:
-    """Places of the train labels to use: at most `max_labels`, classes in turn, concepts in turn within a class.
-
-    A class that runs out leaves its turns to the other. Order within a class: one label of every concept before the
-    second of any, concepts and labels by hash. Sorted int64 (M,).
-    """
-    depth: dict[tuple[int, str], int] = defaultdict(int)
-    queues: dict[int, list[tuple[int, float, int]]] = {0: [], 1: []}
-    places = [place for place, label in enumerate(data.labels) if label.role == "train"]
-    for place in sorted(places, key=lambda place: hash_share("training", data.labels[place].key)):
-        label = data.labels[place]
-        turn = label.label, label.concept
-        queues[label.label].append((depth[turn], hash_share("training", label.concept), place))
-        depth[turn] += 1
-    turns = sorted((turn, value, place) for value, queue in queues.items() for turn, (_, _, place) in enumerate(sorted(queue)))
-    return np.sort(np.array([place for _, _, place in turns[:max_labels]], dtype=np.int64))
-
-
 def write_filter(category: Category, data: LabelledSet, source: Source, directory: Path) -> dict[str, Any]:
     """Fit, choose the threshold, measure and write; returns the summary."""
     check_labels(category.name, data)
-    chosen = choose_training(data, category.max_train_labels)
+    chosen = choose_training(data.labels, category.max_train_labels)
     x, y, concepts = data.embeddings[chosen], data.values[chosen], data.concepts[chosen]
-    kernel = choose_kernel(x, y, concepts, target_recall=category.target_recall)
-    fitted = fit_rbf_svm(x, y, regularisation=kernel.regularisation, gamma=kernel.gamma, weights=concept_weights(concepts, y))
+    kernel = choose_kernel(x, y, concepts)
+    fitted = fit_rbf_svm(x, y, regularisation=kernel.regularisation, gamma=kernel.gamma, weights=concept_weights(concepts))
     save_classifier(fitted, directory / CLASSIFIER_NAME)
     scores = tabulate_scores(data, chosen, load_classifier(directory / CLASSIFIER_NAME))
     write_table(directory / SCORES_NAME, scores)

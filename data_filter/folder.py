@@ -19,7 +19,8 @@ from ..errors import SourceError
 from ..manifest import sha256_file, sha256_json
 from .sources import Shard, SourceItem, SourceLabel
 
-IMAGE_SUFFIXES = frozenset(".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split())
+IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
+                            ".tif", ".tiff", ".webp"})
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 
 

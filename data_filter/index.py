@@ -111,7 +111,7 @@ def find_repeated(keys: Sequence[str]) -> frozenset[int]:
 def is_finished(path: Path, keys: Sequence[str]) -> bool:
     """Whether a shard's file is whole: it can be read and has the rows of the shard."""
     try:
-        return pq.read_table(path, columns=["key"])["key"].to_pylist() == list(keys)
+        return bool(pq.read_table(path, columns=["key"])["key"].to_pylist() == list(keys))
     except (OSError, pa.ArrowException):
         return False
 

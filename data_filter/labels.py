@@ -160,8 +160,8 @@ def import_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir: Path
         concept = concepts[verdict.key]
         role = role_of(concept, config)
         if roles.setdefault(concept, role) != role:
-            raise LabelError(f"{verdict.where}: concept {concept} would change its role from {roles[concept]} to {role}; labels keep their role: "
-                             "restore labels.salt, train_share and calibrate_share of the recipe, or start a new run")
+            raise LabelError(f"{verdict.where}: concept {concept} would change its role from {roles[concept]} to {role}; labels keep "
+                             "their role: restore labels.salt, train_share and calibrate_share of the recipe, or start a new run")
         known[verdict.key, verdict.category] = verdict.label
         added.append(Label(verdict.key, concept, verdict.category, verdict.label, role, verdict.groups, verdict.who, stamp, verdict.how))
     everything = [*kept, *added]
