@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from ..config import Part
 
-# Pixel statistics of the published encoders, for pixels in 0..255.
-CHANNEL_MEANS = (122.77, 116.75, 104.09)
-CHANNEL_STDS = (68.5, 66.63, 70.32)
+# Pixel statistics of CLIP's training data (arXiv 2103.00020), for pixels in 0..255; the published encoders use the same.
+CHANNEL_MEANS = tuple(255 * mean for mean in (0.48145466, 0.4578275, 0.40821073))
+CHANNEL_STDS = tuple(255 * std for std in (0.26862954, 0.26130258, 0.27577711))
 
 
 class NoisedClipConfig(Part):
