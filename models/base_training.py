@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..config import BaseModelConfig
 from ..manifest import write_json
 from ..records import Record, run_stage
-from .checkpoints import save_tensors
+from .checkpoints import remove_checkpoints, save_tensors
 from .dataset import CuratedSplit, batch_indices, load_split, take
 from .diffusion import GaussianDiffusion, space_timesteps, training_loss
 from .guidance import text_denoiser
@@ -68,7 +68,8 @@ def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, 
         if num_images % config.sample_images < config.checkpoint_images:
             write_samples(partial / "samples" / f"images-{num_images:09d}.png", model, weights, tokenizer, prompts, seed)
 
-    trained = train(config, model, batches.loss, partial, ema_half_life_images=config.ema_half_life_images, progress=progress, at_checkpoint=draw)
+    trained = train(config, model, batches.loss, partial, ema_half_life_images=config.ema_half_life_images, progress=progress,
+                    at_checkpoint=draw)
     finish(partial, trained, tokenizer)
     write_samples(partial / "samples" / f"images-{trained.num_images:09d}.png", model, trained.ema or {}, tokenizer, prompts, seed)
     write_json(partial / "samples" / "prompts.json", list(prompts))
@@ -153,11 +154,4 @@ def finish(partial: Path, trained: TrainedModel, tokenizer: CaptionTokenizer) ->
     write_json(partial / CONFIG_NAME, component_config(trained.model))
     write_json(partial / "scheduler_config.json", SCHEDULER_CONFIG)
     tokenizer.save(partial / "tokenizer.json")
-    remove_checkpoints(partial)
-
-
-def remove_checkpoints(partial: Path) -> None:
-    """Checkpoints serve only a run that has not finished."""
-    import shutil
-
-    shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
+    remove_checkpoints(partial / CHECKPOINTS)

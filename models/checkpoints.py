@@ -75,6 +75,11 @@ def restore_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.opti
     return int(read_json(checkpoint / STATE_NAME)["num_steps"])
 
 
+def remove_checkpoints(directory: Path) -> None:
+    """Checkpoints serve only a run that has not finished."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Adam's state as tensors named `<moment>.<parameter>`."""
     tensors = {}
@@ -113,6 +118,10 @@ class MetricsLog:
         """Hand the lines to the operating system; called before each checkpoint."""
         self.file.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> "MetricsLog":
+        """Use as a context, so that the file is closed even when training fails."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Close the file."""
         self.file.close()

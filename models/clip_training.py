@@ -11,15 +11,15 @@ from torch.nn import functional
 from ..config import NoisedClipConfig as NoisedClipTraining
 from ..manifest import sha256_file, write_json
 from ..records import Record, run_stage
-from .base_training import SCHEDULE, remove_checkpoints
-from .checkpoints import save_tensors
+from .base_training import SCHEDULE
+from .checkpoints import remove_checkpoints, save_tensors
 from .dataset import CuratedSplit, batch_indices, load_split, take
 from .diffusion import GaussianDiffusion
 from .loading import CONFIG_NAME, component_config
 from .noised_clip import NoisedClip
 from .presets import noised_clip_preset
 from .tokenizer import CaptionTokenizer
-from .training import Progress, plain_summary, seed_step, train
+from .training import CHECKPOINTS, Progress, plain_summary, seed_step, train
 
 
 def train_noised_clip(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, directory: Path, *, seed: int,
@@ -59,7 +59,7 @@ def _train(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, part
     trained = train(config, model, batches.loss, partial, ema_half_life_images=None, progress=progress)
     save_tensors(partial / "model.safetensors", model.state_dict())
     write_json(partial / CONFIG_NAME, component_config(model))
-    remove_checkpoints(partial)
+    remove_checkpoints(partial / CHECKPOINTS)
     return plain_summary(trained) | {
         "num_train_examples": len(data), "consumed_sha256": data.consumed_sha256, "seed": seed,
         "environment": {"images_per_second": round(trained.images_per_second, 2), "device": str(next(model.parameters()).device),

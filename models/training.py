@@ -5,7 +5,6 @@ from a checkpoint has the same losses as one that was left alone.
 """
 
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -23,11 +22,11 @@ from .checkpoints import MetricsLog, latest_checkpoint, restore_checkpoint, save
 
 EMA_RAMP = 0.1  # the average never reaches further back than this share of the images seen
 GRADIENT_CLIP = 1.0
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 
-log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 LossOfStep = Callable[[nn.Module, int], Tensor]
+AtCheckpoint = Callable[[Mapping[str, Tensor], int], None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class TrainedModel:
 
 
 def train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, directory: Path, *, ema_half_life_images: int | None,
-          progress: Progress | None = None, at_checkpoint: Callable[[Mapping[str, Tensor], int], None] | None = None) -> TrainedModel:
+          progress: Progress | None = None, at_checkpoint: AtCheckpoint | None = None) -> TrainedModel:
     """Train until `config.num_images` images were seen, from the newest checkpoint if there is one.
 
     Args:
@@ -61,58 +60,105 @@ def train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, direc
         directory: where checkpoints and metrics.jsonl go.
         ema_half_life_images: images after which the average has forgotten half; none: no average.
         progress: told images done, images in all, and a line with loss, rate and time left.
-        at_checkpoint: called with the averaged (or plain) weights after each checkpoint.
+        at_checkpoint: called with the averaged (or plain) weights and the images seen after each checkpoint.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss or its gradient is not finite.
+        CheckpointError: a checkpoint of an earlier attempt does not fit.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bfloat16" else "no")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
-    ema = {name: value.detach().clone().to(accelerator.device) for name, value in model.state_dict().items()} if ema_half_life_images else None
-    model.to(accelerator.device)
-    checkpoint = latest_checkpoint(directory / CHECKPOINTS)
-    first_step = restore_checkpoint(checkpoint, model, optimizer, ema) if checkpoint else 0
-    metrics = MetricsLog(directory / "metrics.jsonl", first_step)
-    prepared, optimizer = accelerator.prepare(model, optimizer)
-    num_steps = math.ceil(config.num_images / config.batch_size)
-    checkpoint_steps = max(1, config.checkpoint_images // config.batch_size)
+    # --- set up, or go on from the newest checkpoint
+    state = TrainingState.create(config, model, ema_half_life_images)
+    checkpoints, batch_size = directory / CHECKPOINTS, config.batch_size
+    checkpoint = latest_checkpoint(checkpoints)
+    first_step = restore_checkpoint(checkpoint, model, state.optimizer, state.ema) if checkpoint else 0
+    num_steps, checkpoint_steps = math.ceil(config.num_images / batch_size), max(1, config.checkpoint_images // batch_size)
     started = time.monotonic()
-    prepared.train()
-    for step in range(first_step, num_steps):
-        rate = learning_rate(config, step * config.batch_size)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        # --- one step
-        with accelerator.autocast():
-            loss = loss_of_step(prepared, step)
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(prepared.parameters(), GRADIENT_CLIP)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        num_images = (step + 1) * config.batch_size
-        if ema is not None and ema_half_life_images:
-            update_average(ema, model, decay=average_decay(config.batch_size, num_images, ema_half_life_images))
-        # --- tell
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(f"loss is {value} at step {step + 1} ({num_images} images): training has diverged; "
-                                "lower learning_rate, or use precision float32, and run again")
-        metrics.append(json.dumps({"step": step + 1, "num_images": num_images, "loss": round(value, 6),
-                                   "learning_rate": round(rate, 9), "grad_norm": round(float(norm), 5)}))
-        if progress is not None:
-            progress(min(num_images, config.num_images), config.num_images,
-                     describe_rate(value, num_images - first_step * config.batch_size, started, config.num_images - num_images))
-        # --- keep
-        if (step + 1) % checkpoint_steps == 0 and step + 1 < num_steps:
-            metrics.flush()
-            save_checkpoint(directory / CHECKPOINTS, num_steps=step + 1, model=model, optimizer=optimizer.optimizer, ema=ema)
-            if at_checkpoint is not None:
-                at_checkpoint(ema or model.state_dict(), num_images)
-    metrics.close()
+    with MetricsLog(directory / METRICS, first_step) as metrics:
+        for step in range(first_step, num_steps):
+            # --- one step
+            num_images = (step + 1) * batch_size
+            figures = state.step(loss_of_step, step)
+            metrics.append(metrics_line(step + 1, num_images, figures))
+            # --- tell
+            if progress is not None:
+                line = describe_rate(figures["loss"], num_images - first_step * batch_size, started, config.num_images - num_images)
+                progress(min(num_images, config.num_images), config.num_images, line)
+            # --- keep
+            if (step + 1) % checkpoint_steps == 0 and step + 1 < num_steps:
+                metrics.flush()
+                save_checkpoint(checkpoints, num_steps=step + 1, model=model, optimizer=state.optimizer, ema=state.ema)
+                if at_checkpoint is not None:
+                    at_checkpoint(state.ema or model.state_dict(), num_images)
     seconds = max(time.monotonic() - started, 1e-9)
-    return TrainedModel(model=model, ema=ema, final_loss=mean_final_loss(directory / "metrics.jsonl"), num_steps=num_steps,
-                        num_images=num_steps * config.batch_size,
-                        images_per_second=(num_steps - first_step) * config.batch_size / seconds)
+    return TrainedModel(model=model, ema=state.ema, final_loss=mean_final_loss(directory / METRICS), num_steps=num_steps,
+                        num_images=num_steps * batch_size, images_per_second=(num_steps - first_step) * batch_size / seconds)
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """A network with its optimiser and average, able to take one step.
+
+    Attributes:
+        config: optimisation.
+        model: the network whose weights are trained.
+        network: the same, as the accelerator wraps it.
+        optimizer: AdamW over the model's parameters.
+        ema: averaged weights by name, or none.
+        ema_half_life_images: images after which the average has forgotten half.
+        accelerator: places the network and runs backward passes.
+    """
+
+    config: ModelConfig
+    model: nn.Module
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: dict[str, Tensor] | None
+    ema_half_life_images: int | None
+    accelerator: Accelerator
+
+    @classmethod
+    def create(cls, config: ModelConfig, model: nn.Module, ema_half_life_images: int | None) -> "TrainingState":
+        """Place a model with fresh weights and make its optimiser."""
+        accelerator = Accelerator()
+        model.to(accelerator.device)
+        ema = {name: value.detach().clone() for name, value in model.state_dict().items()} if ema_half_life_images else None
+        optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+        network = accelerator.prepare(model)
+        network.train()
+        return cls(config, model, network, optimizer, ema, ema_half_life_images, accelerator)
+
+    def step(self, loss_of_step: LossOfStep, step: int) -> dict[str, float]:
+        """Take step number `step`: loss, gradient, weights, average.
+
+        Returns:
+            loss, learning_rate and grad_norm, rounded as metrics.jsonl holds them.
+
+        Raises:
+            TrainingError: the loss or its gradient is not finite; the weights were left alone.
+        """
+        config, seen = self.config, step * self.config.batch_size
+        rate = learning_rate(config, seen)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # Accelerate's own mixed precision is a setting of the whole process, and the next model may have another one.
+        with torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
+            loss = loss_of_step(self.network, step)
+        self.accelerator.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP)
+        value, grad_norm = loss.item(), norm.item()
+        if not (math.isfinite(value) and math.isfinite(grad_norm)):
+            raise TrainingError(f"loss is {value} and its gradient's norm {grad_norm} at step {step + 1} ({seen + config.batch_size} images): "
+                                "training has diverged; lower learning_rate, or use precision float32, and run again")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None and self.ema_half_life_images:
+            update_average(self.ema, self.model, decay=average_decay(config.batch_size, seen + config.batch_size, self.ema_half_life_images))
+        return {"loss": round(value, 6), "learning_rate": round(rate, 9), "grad_norm": round(grad_norm, 5)}
+
+
+def metrics_line(step: int, num_images: int, figures: Mapping[str, float]) -> str:
+    """A line of metrics.jsonl."""
+    return json.dumps({"step": step, "num_images": num_images, **figures})
 
 
 def learning_rate(config: ModelConfig, num_images: int) -> float:
