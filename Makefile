@@ -1,0 +1,25 @@
+# `make demo` and `make test` do all their set-up themselves; everything lives in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/glideslope demo
+
+test: .venv/installed
+	$(BIN)/pytest tests
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p glideslope
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"glideslope needs Python 3.11 to 3.13, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[demo,dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info
