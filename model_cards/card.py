@@ -39,7 +39,7 @@ def render_card(claims: Mapping[str, Any]) -> str:
         text = load_template().render(front_matter=front_matter, claim=lookup)
     except UndefinedError as error:
         raise ReleaseError(f"model card: {error.message}; pack the release again") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise ReleaseError(f"model card: a claim has an unexpected value ({error}); pack the release again") from error
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -90,9 +90,9 @@ def hub_metadata(claim: ClaimLookup) -> dict[str, Any]:
         Licence, library, task, tags and a model-index with the measured results.
     """
     results = [_evaluation_result(claim)]
-    results += [_filter_result(claim, category) for category in claim("categories")]
-    return {"license": claim("license"), "library_name": LIBRARY_NAME, "pipeline_tag": PIPELINE_TAG, "tags": list(TAGS),
-            "model-index": [{"name": claim("title"), "results": results}]}
+    results += [_filter_result(claim, category) for category in claim("recipe.categories")]
+    return {"license": claim("release.license"), "library_name": LIBRARY_NAME, "pipeline_tag": PIPELINE_TAG, "tags": list(TAGS),
+            "model-index": [{"name": claim("release.title"), "results": results}]}
 
 
 def _evaluation_result(claim: ClaimLookup) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 
 from ..config import Part
 from ..data_filter.evidence import measure_filter
-from ..errors import ReleaseError
+from ..errors import GlideslopeError
 from ..manifest import sha256_file, sha256_json
-from .claims import equal, final_loss, flatten, show
+from .claims import Claims, add_evaluation, equal, final_loss, flatten, show
 from .contents import Release, need
+from .layout import parse_json_object
 from .plan import filter_stage, plan_copies, required_inputs, required_stages, training_stage
 from .weights import count_parameters
 
@@ -28,7 +29,8 @@ def check_records(release: Release) -> list[str]:
         if stage not in release.records:
             problems.append(f"records: the record of stage {stage} is missing; pack the release again")
     for stage, record in release.records.items():
-        for name in required_inputs(stage, categories):
+        judges = ["clip"] if stage == "evaluation" and "clip" in release.records else []
+        for name in [*required_inputs(stage, categories), *judges]:
             if name not in record.inputs:
                 problems.append(f"records: stage {stage} does not say which {name} it used; run it again")
         for name, digest in record.inputs.items():
@@ -57,6 +59,7 @@ def check_settings(release: Release) -> list[str]:
     recipe, problems = release.recipe, []
     settings: dict[str, Part] = {filter_stage(category.name): category for category in release.categories}
     settings |= {"curated": recipe.curate, "training/base": recipe.base, "training/noised_clip": recipe.noised_clip}
+    settings["evaluation"] = recipe.evaluate
     for stage, part in settings.items():
         config = release.record(stage).config
         for key, value in part.model_dump(mode="json").items():
@@ -111,6 +114,21 @@ def check_summaries(release: Release) -> list[str]:
     if stated is not None and stated != sha256_file(release.path("tokenizer/tokenizer.json")):
         problems.append("training/noised_clip: was trained with another tokenizer than the released one; train it again")
     return problems
+
+
+def check_evaluation(release: Release) -> list[str]:
+    """What the evaluation reported is what its pairs give, and each prompt lies in the split that the pair states."""
+    found: Claims = {}
+    add_evaluation(found, release)
+    report = release.read("evidence/evaluation/evaluation.json", parse_json_object)
+    problems = [f"evaluation: {name} is reported as {show(report[name])}, the pairs give {show(value)}"
+                for name, value in ((key.removeprefix("evaluation."), value) for key, value in found.items())
+                if name in report and not equal(report[name], value)]
+    splits = {key: split for key, split in zip(release.ledger["key"], release.ledger["split"], strict=True) if split}
+    for pair in release.pairs:
+        if splits.get(pair["key"]) != pair["split"]:
+            problems.append(f"evaluation: {pair['key']} is stated to be of split {pair['split']}, the ledger says {splits.get(pair['key'])}")
+    return shorten(problems)
 
 
 def check_ledger(release: Release) -> list[str]:
@@ -174,12 +192,12 @@ def _check_scores(release: Release) -> list[str]:
 def shorten(problems: Sequence[str]) -> list[str]:
     """The first few problems, and how many more there are."""
     more = len(problems) - MAX_ROWS_NAMED
-    return [*islice(problems, MAX_ROWS_NAMED), *([f"ledger: and {more} more rows"] if more > 0 else [])]
+    return [*islice(problems, MAX_ROWS_NAMED), *([f"and {more} more rows"] if more > 0 else [])]
 
 
 CHAIN_CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
     "records": check_records, "copied files": check_copies, "settings": check_settings, "consumed images": check_consumed,
-    "filter reports": check_filter_reports, "training summaries": check_summaries, "ledger": check_ledger}
+    "filter reports": check_filter_reports, "training summaries": check_summaries, "evaluation": check_evaluation, "ledger": check_ledger}
 
 
 def check_chain(release: Release) -> list[str]:
@@ -194,7 +212,7 @@ def run_check(name: str, check: Callable[[Any], list[str]], subject: Any) -> lis
     """Run a check on files that somebody else wrote: whatever cannot be read or has an odd type is a problem, not a crash."""
     try:
         return check(subject)
-    except ReleaseError as error:
+    except GlideslopeError as error:
         return [str(error)]
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+    except Exception as error:  # files made to do harm can make a parser raise anything: that is a refusal, never a pass
         return [f"{name}: cannot be checked, the evidence is malformed ({type(error).__name__}: {error}); pack the release again"]

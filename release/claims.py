@@ -49,7 +49,7 @@ def claims_of(release: Release) -> Claims:
         _add_filter(claims, release, category)
     for model in release.models:
         _add_training(claims, release, model)
-    _add_evaluation(claims, release)
+    add_evaluation(claims, release)
     claims |= {f"provenance.{stage}": record.digest for stage, record in release.records.items()}
     claims |= {"stages": sorted(release.records), "figures": release.figures}
     return claims
@@ -96,11 +96,11 @@ def flatten(prefix: str, value: Mapping[str, Any]) -> Claims:
 
 def _add_recipe(claims: Claims, release: Release) -> None:
     recipe = release.recipe
-    claims |= {"name": recipe.name, "title": recipe.release.title, "license": recipe.release.license,
-               "data_attribution": recipe.release.data_attribution, "source.kind": recipe.source.kind,
+    claims |= {"recipe.name": recipe.name, "release.title": recipe.release.title, "release.license": recipe.release.license,
+               "release.data_attribution": recipe.release.data_attribution, "source.kind": recipe.source.kind,
                "source.image_size": getattr(recipe.source, "image_size", None),
-               "clip.model": recipe.clip.model, "clip.pretrained": recipe.clip.pretrained, "seed": recipe.seed,
-               "categories": [category.name for category in release.categories]}
+               "clip.model": recipe.clip.model, "clip.pretrained": recipe.clip.pretrained, "recipe.seed": recipe.seed,
+               "recipe.categories": [category.name for category in release.categories]}
 
 
 def _add_ledger(claims: Claims, release: Release) -> None:
@@ -110,9 +110,9 @@ def _add_ledger(claims: Claims, release: Release) -> None:
     splits = Counter(split for split, decision in zip(ledger["split"], ledger["decision"], strict=True) if decision == "keep")
     if set(decisions) - {"keep", "drop"} or set(splits) - {"train", "validation"}:
         raise ReleaseError(f"evidence/ledger: unknown decisions or splits ({dict(decisions)}, {dict(splits)}); curate again")
-    claims |= {"ledger.seen": len(ledger["key"]), "ledger.kept": decisions["keep"], "ledger.dropped": decisions["drop"],
+    claims |= {"ledger.num_seen": len(ledger["key"]), "ledger.num_kept": decisions["keep"], "ledger.num_dropped": decisions["drop"],
                "ledger.dropped_by_reason": dict(sorted(dropped.items())),
-               "ledger.train": splits["train"], "ledger.validation": splits["validation"]}
+               "ledger.num_train": splits["train"], "ledger.num_validation": splits["validation"]}
 
 
 def _add_filter(claims: Claims, release: Release, category: Category) -> None:
@@ -196,7 +196,8 @@ def final_loss(release: Release, model: str) -> float:
     return math.fsum(tail) / len(tail)
 
 
-def _add_evaluation(claims: Claims, release: Release) -> None:
+def add_evaluation(claims: Claims, release: Release) -> None:
+    """Add the claims about the evaluation, counted from its pairs and the ledger."""
     pairs, where = release.pairs, "evidence/evaluation/pairs.jsonl"
     held_back = {key for key, split in zip(release.ledger["key"], release.ledger["split"], strict=True) if split == "validation"}
     own = [need(pair, "own_score", where=where) for pair in pairs]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 
 from ..config import Category, Recipe, parse_recipe
-from ..errors import GlideslopeError, ReleaseError
+from ..errors import GlideslopeError, RecipeError, ReleaseError
 from ..records import Record
 from .layout import MODELS, WEIGHTS_NAME, parse_json_lines, parse_json_object
 from .plan import record_path
@@ -41,7 +41,10 @@ class Release:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ReleaseError(f"evidence/recipe.yaml: not readable as YAML ({' '.join(str(error).split())}); pack again") from error
-        return parse_recipe(value, where="evidence/recipe.yaml")
+        try:
+            return parse_recipe(value, where="evidence/recipe.yaml")
+        except RecipeError as error:
+            raise ReleaseError(str(error)) from error
 
     @cached_property
     def categories(self) -> tuple[Category, ...]:

@@ -29,7 +29,7 @@ def record_path(stage: str) -> str:
 
 
 def required_stages(categories: Sequence[str]) -> list[str]:
-    """The stages without which there is no release, in their order."""
+    """The stages without which there is no release, in their order; `clip` comes on top where its text tower was trained."""
     return ["index", "labels", *map(filter_stage, categories), "curated", *map(training_stage, MODELS), "evaluation"]
 
 

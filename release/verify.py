@@ -7,6 +7,7 @@ are parsed as data, no code is loaded, and what cannot be parsed is reported lik
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 
@@ -115,7 +116,12 @@ def check_claims(release: Release) -> list[str]:
 
 def check_card(release: Release) -> list[str]:
     """The card is what its claims give, letter by letter."""
-    return _compare_text(CARD_PATH, release.read(CARD_PATH, bytes.decode), render_card(release.claims))
+    problems = _compare_text(CARD_PATH, release.read(CARD_PATH, bytes.decode), render_card(release.claims))
+    maker, here = release.record("training/base").environment.get("versions", {}).get("glideslope"), metadata.version("glideslope")
+    if problems and maker != here:
+        problems.append(f"{CARD_PATH}: the model was trained with glideslope {maker}, this is {here}, whose cards may read otherwise; "
+                        "verify with that version too")
+    return problems
 
 
 CHECKS: Mapping[str, Callable[[Release], list[str]]] = {

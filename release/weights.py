@@ -93,12 +93,19 @@ def count_parameters(headers: Mapping[str, TensorHeader]) -> int:
 
 
 def find_nonfinite(path: Path) -> list[str]:
-    """Names of the tensors that hold a NaN or an infinity."""
-    import torch
-    from safetensors import safe_open
+    """Names of the tensors that hold a NaN or an infinity.
 
-    with safe_open(path, framework="pt") as file:
-        return [name for name in sorted(file.keys()) if not bool(torch.isfinite(file.get_tensor(name)).all())]
+    Raises:
+        ReleaseError: the file is not readable as safetensors.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return [name for name in sorted(file.keys()) if not bool(torch.isfinite(file.get_tensor(name)).all())]
+    except (OSError, SafetensorError) as error:
+        raise ReleaseError(f"{path.name}: not a safetensors file ({error})") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -26,11 +26,13 @@ def filter_claims(name: str, audit: dict[str, Any], concepts: dict[str, Any]) ->
 @pytest.fixture
 def claims() -> dict[str, Any]:
     found: dict[str, Any] = {
-        "name": "demo", "title": "A model", "license": "cc-by-sa-4.0", "data_attribution": "OpenMoji", "seed": 0, "source.kind": "openmoji",
-        "clip.model": "lite0", "categories": ["person", "violence"], "figures": ["ledger", "person_missed", "training_loss"],
-        "stages": ["index", "curated"], "provenance.index": "a" * 64, "provenance.curated": "b" * 64, "ledger.seen": 4460, "ledger.kept": 1860,
-        "ledger.dropped": 2600, "ledger.dropped_by_reason": {"filter:person": 2590, "filter:violence": 10}, "ledger.train": 1767,
-        "ledger.validation": 93, "evaluation.num_pairs": 64, "evaluation.num_wins": 45, "evaluation.share": 45 / 64,
+        "recipe.name": "demo", "release.title": "A model", "release.license": "cc-by-sa-4.0", "release.data_attribution": "OpenMoji",
+        "recipe.seed": 0, "source.kind": "openmoji",
+        "clip.model": "lite0", "recipe.categories": ["person", "violence"], "figures": ["ledger", "person_missed", "training_loss"],
+        "stages": ["index", "curated"], "provenance.index": "a" * 64, "provenance.curated": "b" * 64,
+        "ledger.num_seen": 4460, "ledger.num_kept": 1860,
+        "ledger.num_dropped": 2600, "ledger.dropped_by_reason": {"filter:person": 2590, "filter:violence": 10}, "ledger.num_train": 1767,
+        "ledger.num_validation": 93, "evaluation.num_pairs": 64, "evaluation.num_wins": 45, "evaluation.share": 45 / 64,
         "evaluation.share_lower_bound": 0.5953125, "evaluation.num_held_back": 64, "evaluation.min_share_lower_bound": 0.5,
         "evaluation.num_steps": 50, "evaluation.guidance_scale": 3.0}
     for model in ("base", "noised_clip"):

@@ -36,21 +36,21 @@ def test_bounds_in_the_model_index_are_rounded_to_the_cautious_side(claims: dict
 
 
 def test_a_missing_claim_is_an_error_that_names_it(claims: dict[str, Any]) -> None:
-    unused = {"name", "training.noised_clip.versions"}
+    unused = {"recipe.name", "training.noised_clip.versions"}
     for name in sorted(claims.keys() - unused):
         with pytest.raises(ReleaseError, match=f"'{name}' is missing"):
             render_card({key: value for key, value in claims.items() if key != name})
 
 
 def test_a_claim_of_an_odd_type_is_an_error(claims: dict[str, Any]) -> None:
-    for name in ("evaluation.share", "ledger.seen", "filters.person.groups"):
+    for name in ("evaluation.share", "ledger.num_seen", "filters.person.groups"):
         with pytest.raises(ReleaseError, match="model card"):
             render_card(claims | {name: "many"})
 
 
 def test_the_card_answers_what_was_removed_how_sure_what_remains_and_how_to_check(claims: dict[str, Any]) -> None:
     card = render_card(claims)
-    assert "2,600 of 4,460 images were judged to show it" in card
+    assert "2,600 of 4,460 images looked like it to the filter and were dropped" in card
     assert "caught 637 of 640 labelled images that it had never seen. With 95 % confidence it catches at least 98.7 %" in card
     assert "at most 1.6 % of what the filter keeps: up to 12 of the 1,860 kept images" in card
     assert "glideslope verify DIRECTORY" in card

@@ -16,10 +16,11 @@ from glideslope.data_filter.curation import ledger_schema
 from glideslope.data_filter.evidence import SCORES_SCHEMA, choose_threshold, measure_filter
 from glideslope.data_filter.parquet import write_table
 from glideslope.release import pack
+from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
 from PIL import Image
 
 from glideslope.config import Recipe, dump_recipe, parse_recipe
-from glideslope.manifest import Manifest, sha256_bytes, sha256_file, sha256_json, write_bytes, write_json
+from glideslope.manifest import Manifest, canonical_json, sha256_bytes, sha256_file, sha256_json, write_bytes, write_json
 from glideslope.records import Record, run_stage
 
 NUM_INPUTS = 400
@@ -104,6 +105,11 @@ class Tamperer:
         write_json(self.directory / "manifest.json", manifest.to_json() | {"root": manifest.root})
 
 
+@pytest.fixture(scope="session")
+def tamperer() -> type[Tamperer]:
+    return Tamperer
+
+
 @pytest.fixture
 def tamper(release_dir: Path) -> Tamperer:
     return Tamperer(release_dir)
@@ -122,7 +128,7 @@ def write_run(run_dir: Path, recipe: Recipe) -> None:
     labels_record = Record("labels", {}, {}, Manifest(()), {"num_labels": 2 * NUM_INPUTS}, {"seconds": 0.1})
     write_bytes(run_dir / "labels/labels.jsonl", b"{}\n")
     write_json(run_dir / "labels/record.json", labels_record.to_json())
-    stage(run_dir, "clip", {"index": index.digest}, lambda d: write_bytes(d / "text.safetensors", b"text") or {})
+    clip = stage(run_dir, "clip", {"index": index.digest}, lambda d: write_bytes(d / "text.safetensors", b"text") or {})
     inputs = {"index": index.digest, "labels": labels_record.digest}
     thresholds, filters = {}, {}
     for category in recipe.categories:
@@ -143,7 +149,8 @@ def write_run(run_dir: Path, recipe: Recipe) -> None:
     base = stage(run_dir, "training/base", {"curated": curated.digest}, lambda d: write_training(d, "base", run_dir), settings["base"])
     inputs = {"curated": curated.digest, "tokenizer": sha256_file(run_dir / "training/base/tokenizer.json")}
     stage(run_dir, "training/noised_clip", inputs, lambda d: write_training(d, "noised_clip", run_dir), settings["noised_clip"])
-    stage(run_dir, "evaluation", {"training/base": base.digest, "curated": curated.digest}, lambda d: write_evaluation(d, keys, captions))
+    inputs = {"training/base": base.digest, "curated": curated.digest, "clip": clip.digest}
+    stage(run_dir, "evaluation", inputs, lambda d: write_evaluation(d, run_dir, recipe), recipe.evaluate.model_dump(mode="json"))
 
 
 def stage(run_dir: Path, name: str, inputs: dict[str, str], work: Callable[[Path], Any], config: dict[str, Any] | None = None) -> Record:
@@ -202,9 +209,8 @@ def write_curated(run_dir: Path, inputs: dict[str, str], keys: list[str], captio
     return stage(run_dir, "curated", inputs, work, recipe.curate.model_dump(mode="json"))
 
 
-def read_train_digests(run_dir: Path) -> list[str]:
-    rows = [row for path in sorted((run_dir / "curated/ledger").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-    return sorted(row["sha256"] for row in rows if row["split"] == "train")
+def read_ledger(run_dir: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted((run_dir / "curated/ledger").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 def write_training(directory: Path, model: str, run_dir: Path) -> dict[str, Any]:
@@ -213,7 +219,7 @@ def write_training(directory: Path, model: str, run_dir: Path) -> dict[str, Any]
     lines = [{"step": step, "num_images": 32 * step, "loss": round(2 * 0.97**step + 0.05 * rng.random(), 6), "learning_rate": 1e-3,
               "grad_norm": 1.0} for step in range(1, NUM_STEPS + 1)]
     write_bytes(directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-    train = read_train_digests(run_dir)
+    train = sorted(row["sha256"] for row in read_ledger(run_dir) if row["split"] == "train")
     return {"num_images_seen": 32 * NUM_STEPS, "num_steps": NUM_STEPS, "num_train_examples": len(train),
             "num_parameters": num_parameters, "final_loss": round(float(np.mean([line["loss"] for line in lines[-NUM_STEPS // 10:]])), 6),
             "consumed_sha256": sha256_json(train), "environment": {"device": "cpu", "images_per_second": 30.0, "seconds": 754.2}}
@@ -246,10 +252,13 @@ def write_component(directory: Path, model: str) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def write_evaluation(directory: Path, keys: list[str], captions: list[str]) -> dict[str, Any]:
-    pairs = [{"index": n, "prompt": captions[7 * n], "key": keys[7 * n], "seed": n, "random_prompt": captions[n + 1],
-              "own_score": 0.3, "random_score": 0.1 if n % 8 else 0.35} for n in range(NUM_PAIRS)]
-    write_bytes(directory / "pairs.jsonl", "".join(json.dumps(pair) + "\n" for pair in pairs).encode())
-    write_json(directory / "evaluation.json", {"num_pairs": NUM_PAIRS})
+def write_evaluation(directory: Path, run_dir: Path, recipe: Recipe) -> dict[str, Any]:
+    kept = sorted((row for row in read_ledger(run_dir) if row["split"]), key=lambda row: row["split"] != "validation")
+    pairs = [{"index": n, "prompt": row["caption"], "key": row["key"], "split": row["split"], "seed": n,
+              "random_prompt": kept[n + 1]["caption"], "own_score": 0.3, "random_score": 0.1 if n % 8 else 0.35}
+             for n, row in enumerate(kept[:NUM_PAIRS])]
+    write_bytes(directory / "pairs.jsonl", "".join(canonical_json(pair) + "\n" for pair in pairs).encode())
     write_bytes(directory / "samples.png", picture("purple"))
-    return {"num_pairs": NUM_PAIRS}
+    summary = summarise(pairs)
+    write_json(directory / "evaluation.json", {"format": EVALUATION_FORMAT, **summary})
+    return summary

@@ -49,8 +49,8 @@ def test_the_ledger_adds_up(claims: dict[str, object]) -> None:
     dropped = claims["ledger.dropped_by_reason"]
     assert isinstance(dropped, dict)
     assert dropped["unreadable"] == 1
-    assert claims["ledger.dropped"] == sum(dropped.values())
-    assert claims["ledger.seen"] == 401 == claims["ledger.kept"] + claims["ledger.dropped"]  # type: ignore[operator]  # ints
+    assert claims["ledger.num_dropped"] == sum(dropped.values())
+    assert claims["ledger.num_seen"] == 401 == claims["ledger.num_kept"] + claims["ledger.num_dropped"]  # type: ignore[operator]  # ints
 
 
 def test_the_final_loss_is_the_mean_of_the_last_tenth(claims: dict[str, object], packed_run: Path) -> None:

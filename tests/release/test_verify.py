@@ -5,9 +5,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from glideslope.release import verify
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from glideslope.errors import ReleaseError, VerificationError
@@ -171,12 +172,12 @@ def test_an_edited_claim_is_named_with_what_the_evidence_gives(tamper: Any) -> N
     assert "claim evaluation.num_wins: states 24, the evidence gives 21" in problems_of(tamper.directory)
 
 
-@pytest.mark.parametrize("change", [lambda c: c.pop("ledger.seen"), lambda c: c.update({"invented": 1})])
+@pytest.mark.parametrize("change", [lambda c: c.pop("ledger.num_seen"), lambda c: c.update({"invented": 1})])
 def test_a_missing_and_an_invented_claim_are_named(tamper: Any, change: Any) -> None:
     tamper.json("evidence/claims.json", change)
     tamper.seal()
     found = problems_of(tamper.directory)
-    assert "claim ledger.seen: missing" in found or "claim invented: states 1, no evidence gives it" in found
+    assert "claim ledger.num_seen: missing" in found or "claim invented: states 1, no evidence gives it" in found
 
 
 def test_an_edited_score_is_noticed_in_figures_and_chain(tamper: Any) -> None:
@@ -209,7 +210,7 @@ def test_a_removed_ledger_row_breaks_the_counts(tamper: Any) -> None:
     tamper.seal()
     found = problems_of(tamper.directory)
     assert "ledger: seen counts 400, curated.json states 401" in found
-    assert "claim ledger.seen: states 401, the evidence gives 400" in found
+    assert "claim ledger.num_seen: states 401, the evidence gives 400" in found
 
 
 def test_a_row_that_fails_open_is_noticed(tamper: Any) -> None:
@@ -269,6 +270,24 @@ def test_other_terms_in_the_licence_or_the_pipeline_description_are_noticed(tamp
     assert "model_index.json: names other components" in found
 
 
+def test_an_evaluation_that_reports_more_than_its_pairs_is_noticed(tamper: Any) -> None:
+    tamper.json("evidence/evaluation/evaluation.json", lambda report: report.update(num_wins=24))
+    tamper.seal()
+    assert "evaluation: num_wins is reported as 24, the pairs give 21" in problems_of(tamper.directory)
+
+
+def test_a_prompt_that_was_trained_on_cannot_pass_as_held_back(tamper: Any) -> None:
+    path = tamper.directory / "evidence/evaluation/pairs.jsonl"
+    pairs = [json.loads(line) for line in path.read_text().splitlines()]
+    ledger = pq.read_table(tamper.directory / "evidence/ledger/shard-00000.parquet").to_pylist()
+    pairs[0]["key"] = next(row["key"] for row in ledger if row["split"] == "train")
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    tamper.seal()
+    found = problems_of(tamper.directory)
+    assert f"evaluation: {pairs[0]['key']} is stated to be of split validation, the ledger says train" in found
+    assert "claim evaluation.num_held_back: states 24, the evidence gives 23" in found
+
+
 def test_a_manifest_of_another_form_is_noticed(tamper: Any) -> None:
     path = tamper.directory / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text())))
@@ -280,6 +299,34 @@ def test_evidence_of_an_odd_type_is_a_problem_and_not_a_crash(tamper: Any) -> No
     tamper.json("evidence/curated.json", lambda report: report.update(dropped=[], seen=None))
     tamper.seal()
     assert "filters/person" in problems_of(tamper.directory)
+
+
+def test_a_recipe_with_an_unknown_key_is_a_problem_among_others(tamper: Any) -> None:
+    tamper.text("evidence/recipe.yaml", "seed: 0", "seed: 0\nallow_everything: true")
+    tamper.text("README.md", "21 of 24", "22 of 24")
+    tamper.seal()
+    found = problems_of(tamper.directory)
+    assert "evidence/recipe.yaml: allow_everything: unknown key" in found
+    assert "README.md: line" in found
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_evidence_overwritten_under_a_new_manifest_is_refused_and_never_a_crash(shared_copy: Path, tamperer: Any,
+                                                                                data: st.DataObject) -> None:
+    paths = sorted(path for path in (shared_copy / "evidence").rglob("*") if path.is_file())
+    path = data.draw(st.sampled_from(paths))
+    manifest = (shared_copy / "manifest.json").read_bytes()
+    original = path.read_bytes()
+    changed = original[:data.draw(st.integers(0, len(original) - 1))] + data.draw(st.binary(max_size=8))
+    assume(changed != original)
+    try:
+        path.write_bytes(changed)
+        tamperer(shared_copy).seal()
+        assert problems_of(shared_copy)
+    finally:
+        path.write_bytes(original)
+        (shared_copy / "manifest.json").write_bytes(manifest)
 
 
 def test_a_header_that_claims_too_much_is_refused_without_reading_on(tamper: Any) -> None:
