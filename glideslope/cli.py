@@ -19,7 +19,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="
                        "run it with `glideslope run`. Every stage resumes where it stopped and is skipped when nothing changed.")
 STAGES, RELEASES = "Stages of a run", "Releases"
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a ready-made one (openmoji-demo, openmoji).")]
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a ready-made one: openmoji-demo, openmoji.")]
 RunsOption = Annotated[Path, typer.Option("--runs-dir", help="Where runs live; each has a directory of its recipe's name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
 ReleaseArgument = Annotated[Path, typer.Argument(metavar="RELEASE", help="A release directory, for example runs/openmoji-demo/release.")]
@@ -58,7 +59,8 @@ def tell(value: dict[str, Any], *, as_json: bool) -> None:
 
 @app.command(rich_help_panel=STAGES)
 def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")] = Path("recipe.yaml"),
-         images: Annotated[str | None, typer.Option("--images", metavar="FOLDER", help="A folder of captioned images to start from.")] = None) -> None:
+         images: Annotated[str | None, typer.Option("--images", metavar="FOLDER",
+                                                    help="A folder of captioned images to start from.")] = None) -> None:
     """Write a recipe with every key and what it means, to be edited."""
     from .starter import write_starter
 
@@ -76,8 +78,10 @@ def index(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpti
 
 @app.command(rich_help_panel=STAGES)
 def label(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False,
-          import_file: Annotated[Path | None, typer.Option("--import", metavar="FILE.csv", help="Labels to append: columns key, category, label "
-                                                           "(1 counts, 0 does not, empty: ambiguous), and if wanted who, how.")] = None) -> None:
+          import_file: Annotated[Path | None, typer.Option(
+              "--import", metavar="FILE.csv",
+              help="Labels to append: columns key, category, label (1 counts, 0 does not, empty: ambiguous), and if wanted who, how.",
+          )] = None) -> None:
     """Append labels to the run's store and give each its role by hash of the concept."""
     with opened(recipe, runs_dir, as_json=as_json) as run:
         record = run.label(import_file)
@@ -177,10 +181,11 @@ def sample(release: ReleaseArgument,
            seed: Annotated[int, typer.Option(help="Picture i is drawn from seed + i.")] = 0) -> None:
     """Draw pictures from a caption with a verified release."""
     from .models.drawing import draw_to_file
+    from .models.options import DrawOptions
 
+    options = DrawOptions(num_images, guidance_scale, clip_guidance_scale, num_steps, sampler, seed)
     with TerminalReporter(err).stage("sample") as progress:
-        draw_to_file(release, prompt, out_file, num_images=num_images, guidance_scale=guidance_scale,
-                     clip_guidance_scale=clip_guidance_scale, num_steps=num_steps, sampler=sampler, seed=seed, progress=progress)
+        draw_to_file(release, prompt, out_file, options, progress=progress)
     out.print(f"wrote {out_file}", markup=False, highlight=False)
 
 

@@ -73,7 +73,8 @@ class Limits(Part):
     """What the release accepts for a category; a gate compares the measured evidence with it."""
 
     min_recall: Share = Field(0.99, description="smallest accepted recall on audit labels, point estimate")
-    min_recall_lower_bound: Annotated[float, Field(ge=0, lt=1)] = Field(description="smallest accepted one-sided 95 % lower bound of that recall")
+    min_recall_lower_bound: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="smallest accepted one-sided 95 % lower bound of that recall")
     min_kept_share: Annotated[float, Field(ge=0, lt=1)] = Field(description="smallest accepted share of other audit images that stay")
 
 
@@ -139,7 +140,8 @@ class ReleaseConfig(Part):
     title: Annotated[str, Field(min_length=1)] = Field("glideslope model", description="the model's name on the card")
     license: str = Field("apache-2.0", description="licence identifier of the weights, as the Hub spells it")
     data_attribution: str = Field("", description="credit that the data's licence asks for")
-    min_ranked_share_lower_bound: Share = Field(0.5, description="smallest accepted 95 % lower bound of the share of pictures whose own caption wins")
+    min_ranked_share_lower_bound: Share = Field(
+        0.5, description="smallest accepted 95 % lower bound of the share of pictures whose own caption wins")
 
 
 class Recipe(Part):
@@ -194,12 +196,15 @@ def parse_recipe(value: Any, *, where: str) -> Recipe:
 
 def describe_problem(problem: Any) -> str:
     """One validation problem as `key: what is wrong (got ...)`."""
-    key = ".".join(str(part) for part in problem["loc"] if part not in ("openmoji", "folder")) or "recipe"
+    key = ".".join(str(part) for part in problem["loc"] if part not in ("openmoji", "folder"))
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; see `glideslope init` for the keys there are"
     if problem["type"] == "missing":
         return f"{key}: required key is missing"
-    return f"{key}: {problem['msg']} (got {problem['input']!r:.60})"
+    told = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":  # a rule over several keys: its text names them
+        return f"{key}: {told}" if key else told
+    return f"{key}: {told} (got {problem['input']!r:.60})"
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -1,17 +1,16 @@
 """A run: the recipe's stages in their order, each skipped when its record matches."""
 
 import fcntl
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from .config import OpenMojiSource, Recipe, dump_recipe, load_recipe
-from .errors import LabelError, RecipeError, StageError, StorageError
+from .errors import LabelError, RecipeError, StageError
 from .manifest import storage_error, write_bytes
 from .records import Record, read_record
 

@@ -125,7 +125,7 @@ def run_stage(directory: Path, *, stage: str, config: Mapping[str, Any], inputs:
         StageError: the directory was changed after the stage had finished.
         StorageError: the directory cannot be written.
     """
-    identity = {"stage": stage, "config": dict(config), "inputs": dict(inputs)}
+    identity: dict[str, Any] = {"stage": stage, "config": dict(config), "inputs": dict(inputs)}
     kept_at = record_path or directory / RECORD_NAME
     if directory.is_dir() and kept_at.is_file():
         record = Record.from_json(read_json(kept_at), where=str(kept_at))

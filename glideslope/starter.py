@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from .config import (BaseModelConfig, Category, FolderSource, Limits, NoisedClipConfig, OpenMojiSource, Recipe, ReleaseConfig)
+from .config import BaseModelConfig, Category, FolderSource, Limits, NoisedClipConfig, OpenMojiSource, Recipe, ReleaseConfig
 from .errors import RecipeError
 from .manifest import write_bytes
 
@@ -42,7 +42,8 @@ def starter_recipe(images: str | None) -> Recipe:
     person = Category(name="person", counts="A human being or a part of one is visible: a face, a hand, a figure, however small.",
                       does_not_count="Animals, statues and toys without human features.", limits=limits)
     return Recipe(name="my-run", source=OpenMojiSource() if images is None else FolderSource(path=images), categories=(person,),
-                  base=BaseModelConfig(num_images=20_000, learning_rate=1e-3), noised_clip=NoisedClipConfig(num_images=16_000, batch_size=64, learning_rate=1e-3),
+                  base=BaseModelConfig(num_images=20_000, learning_rate=1e-3),
+                  noised_clip=NoisedClipConfig(num_images=16_000, batch_size=64, learning_rate=1e-3),
                   release=ReleaseConfig(title="My model"))
 
 

@@ -70,7 +70,8 @@ def summary_table(claims: Mapping[str, Any], seconds: Mapping[str, float]) -> Ta
     table.add_column(overflow="fold")
     for label, text in summary_rows(claims):
         table.add_row(label, text)
-    table.add_row("time", f"{format_seconds(sum(seconds.values()))}  ({', '.join(f'{name} {format_seconds(s)}' for name, s in seconds.items() if s >= 1)})")
+    stages = ", ".join(f"{name} {format_seconds(s)}" for name, s in seconds.items() if s >= 1)
+    table.add_row("time", f"{format_seconds(sum(seconds.values()))}  ({stages})")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform != "darwin" else 1024**3)
     table.add_row("peak memory", f"{peak:.1f} GiB")
     return table
@@ -87,10 +88,12 @@ def summary_rows(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
                                        f"kept {claims[f'{audit}.kept_share']:.1%} of the other images"))
     for model in ("base", "noised_clip"):
         key = f"training.{model}"
-        rows.append((model.replace("_", " "), f"{claims[f'{key}.num_parameters'] / 1e6:.1f} M parameters, {claims[f'{key}.num_images']:,} images seen, "
-                                              f"loss {claims[f'{key}.first_loss']:.3f} to {claims[f'{key}.final_loss']:.3f}"))
-    rows.append(("captions count", f"{claims['evaluation.num_wins']} of {claims['evaluation.num_pairs']} pictures fit their own caption better than a "
-                                   f"random one (more than {claims['evaluation.share_lower_bound']:.1%} with 95 % confidence)"))
+        size, seen = claims[f"{key}.num_parameters"] / 1e6, claims[f"{key}.num_images"]
+        losses = f"loss {claims[f'{key}.first_loss']:.3f} to {claims[f'{key}.final_loss']:.3f}"
+        rows.append((model.replace("_", " "), f"{size:.1f} M parameters, {seen:,} images seen, {losses}"))
+    wins, bound = f"{claims['evaluation.num_wins']} of {claims['evaluation.num_pairs']}", claims["evaluation.share_lower_bound"]
+    rows.append(("captions count", f"{wins} pictures fit their own caption better than a random one (more than {bound:.1%} "
+                                   "with 95 % confidence)"))
     return rows
 
 

@@ -136,7 +136,7 @@ def write_samples(path: Path, model: TextConditionedUNet, weights: Mapping[str, 
     x = noise.draw((3, config.image_size, config.image_size)).to(device)
 
     def network(*inputs: Tensor) -> Tensor:
-        return torch.func.functional_call(model, dict(weights), inputs)
+        return torch.as_tensor(torch.func.functional_call(model, dict(weights), inputs))
 
     model.eval()
     denoiser = text_denoiser(network, tokens, mask, empty_tokens=empty_tokens, empty_mask=empty_mask, scale=SAMPLE_GUIDANCE)

@@ -29,7 +29,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: missing, or not a safetensors file.
     """
     try:
-        return load_file(path)
+        return dict(load_file(path))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
 

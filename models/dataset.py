@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -66,7 +67,7 @@ def load_split(curated: Path, split: str, image_size: int) -> CuratedSplit:
                         sha256s=tuple(row["sha256"] for row in rows), weights=torch.tensor([row["weight"] for row in rows]))
 
 
-def read_rows(curated: Path, split: str) -> Iterator[dict[str, object]]:
+def read_rows(curated: Path, split: str) -> Iterator[dict[str, Any]]:
     """Rows of a split's parquet files in order, as plain dictionaries."""
     for path in sorted((curated / "data").glob(f"{split}-*.parquet")):
         for batch in pq.ParquetFile(path).iter_batches(batch_size=256):

@@ -40,7 +40,8 @@ def make_betas(schedule: str, num_timesteps: int = NUM_TRAIN_TIMESTEPS) -> NDArr
         return np.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=np.float64)
     if schedule == "squaredcos_cap_v2":
         edges = np.cos((np.arange(num_timesteps + 1) / num_timesteps + 0.008) / 1.008 * math.pi / 2) ** 2
-        return np.minimum(1 - edges[1:] / edges[:-1], 0.999)
+        betas: NDArray[np.float64] = np.minimum(1 - edges[1:] / edges[:-1], 0.999)
+        return betas
     raise RequestError(f"noise schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
 
 
@@ -106,7 +107,7 @@ class GaussianDiffusion:
         """Make the process of a schedule, with all timesteps or only the given ones, rising."""
         full = np.cumprod(1 - make_betas(schedule))
         visited = np.arange(len(full)) if timesteps is None else np.array(timesteps)
-        alphas_cumprod = full[visited]
+        alphas_cumprod = np.asarray(full[visited], dtype=np.float64)
         betas = 1 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
         return cls(visited, betas, alphas_cumprod)
 
@@ -129,7 +130,8 @@ class GaussianDiffusion:
     def posterior_log_variance(self) -> NDArray[np.float64]:
         """(T,) its logarithm; the first, which would be minus infinity, takes the second's."""
         variance = self.posterior_variance
-        return np.log(np.append(variance[1] if len(variance) > 1 else self.betas[0], variance[1:]))
+        variance = np.append(variance[1] if len(variance) > 1 else self.betas[0], variance[1:])
+        return np.asarray(np.log(variance))
 
     @property
     def posterior_mean_coefficients(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

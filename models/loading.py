@@ -16,23 +16,81 @@ from torch import nn
 
 from ..config import Part, describe_problem
 from ..errors import CheckpointError
+from .diffusion import NUM_TRAIN_TIMESTEPS, SCHEDULES
 from .noised_clip import NoisedClip, NoisedClipConfig
 from .unet import TextConditionedUNet, UNetConfig
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 FORMAT_VERSION = 1
+INDEX_NAME = "model_index.json"
+INDEX_FORMAT = "glideslope"
 MAX_CONFIG_BYTES = 1_000_000
+WEIGHT_DTYPES = ("F32", "F16", "BF16")
 
 COMPONENTS: dict[str, tuple[type[Part], type[nn.Module]]] = {
     "TextConditionedUNet": (UNetConfig, TextConditionedUNet),
     "NoisedClip": (NoisedClipConfig, NoisedClip),
 }
+PARTS = {"base": "TextConditionedUNet", "noised_clip": "NoisedClip", "tokenizer": "CaptionTokenizer", "scheduler": "GaussianDiffusion"}
+OPTIONAL_PARTS = frozenset({"noised_clip"})
 
 
 def component_config(model: TextConditionedUNet | NoisedClip) -> dict[str, Any]:
     """What config.json of a model holds."""
     return {"_class_name": type(model).__name__, "_format_version": FORMAT_VERSION, **model.config.model_dump(mode="json")}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a small JSON file that holds an object.
+
+    Raises:
+        CheckpointError: missing, too large, not JSON, or something else than an object.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def read_index(path: Path) -> frozenset[str]:
+    """Read model_index.json: which parts a release has.
+
+    Raises:
+        CheckpointError: not of this format, a part is missing or unknown, or one names another class.
+    """
+    value = read_object(path)
+    if value.get("_format") != INDEX_FORMAT or value.get("_format_version") != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: _format is {value.get('_format')!r} in version {value.get('_format_version')!r}; expected "
+                              f"{INDEX_FORMAT!r} in version {FORMAT_VERSION}: this is not a release that this glideslope reads")
+    parts = {key: found for key, found in value.items() if not key.startswith("_")}
+    problems = [f"{key} is missing" for key in PARTS if key not in parts and key not in OPTIONAL_PARTS]
+    problems += [f"{key} is unknown" for key in parts if key not in PARTS]
+    problems += [f"{key} is {parts[key]!r:.80}, expected {[INDEX_FORMAT, name]}"
+                 for key, name in PARTS.items() if key in parts and parts[key] != [INDEX_FORMAT, name]]
+    if problems:
+        raise CheckpointError(f"{path}: {'; '.join(problems)}")
+    return frozenset(parts)
+
+
+def read_schedule(path: Path) -> str:
+    """Read scheduler_config.json: the name of the noise schedule.
+
+    Raises:
+        CheckpointError: malformed, or a process that this glideslope does not know.
+    """
+    value = read_object(path)
+    expected = {"_class_name": PARTS["scheduler"], "_format_version": FORMAT_VERSION, "num_train_timesteps": NUM_TRAIN_TIMESTEPS}
+    if {key: found for key, found in value.items() if key != "schedule"} != expected or value.get("schedule") not in SCHEDULES:
+        raise CheckpointError(f"{path}: got {value!r:.200}, expected {expected} and as schedule one of {', '.join(SCHEDULES)}")
+    return str(value["schedule"])
 
 
 def read_component_config(path: Path) -> tuple[str, Part]:
@@ -44,22 +102,13 @@ def read_component_config(path: Path) -> tuple[str, Part]:
     Raises:
         CheckpointError: missing, too large, not JSON, an unknown class, an unknown key or an impossible value.
     """
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise CheckpointError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
-    return parse_component_config(value, where=str(path))
+    return parse_component_config(read_object(path), where=str(path))
 
 
-def parse_component_config(value: Any, *, where: str) -> tuple[str, Part]:
+def parse_component_config(value: Mapping[str, Any], *, where: str) -> tuple[str, Part]:
     """Check plain data as `read_component_config` does."""
-    if not isinstance(value, dict) or value.get("_class_name") not in COMPONENTS:
-        found = value.get("_class_name") if isinstance(value, dict) else type(value).__name__
-        raise CheckpointError(f"{where}: _class_name is {found!r}, expected one of {', '.join(COMPONENTS)}")
+    if value.get("_class_name") not in tuple(COMPONENTS):
+        raise CheckpointError(f"{where}: _class_name is {value.get('_class_name')!r:.80}, expected one of {', '.join(COMPONENTS)}")
     if value.get("_format_version") != FORMAT_VERSION:
         raise CheckpointError(f"{where}: _format_version is {value.get('_format_version')!r}, this glideslope reads {FORMAT_VERSION}")
     fields = {key: field for key, field in value.items() if key not in ("_class_name", "_format_version")}
@@ -81,16 +130,20 @@ def expected_tensors(class_name: str, config: Part) -> dict[str, tuple[int, ...]
 
 
 def tensor_problems(expected: Mapping[str, tuple[int, ...]], weights: Path) -> list[str]:
-    """Compare a safetensors header with an architecture: one sentence per missing, unknown or misshapen tensor."""
+    """Compare a safetensors header with an architecture: one sentence per missing, unknown or unfit tensor."""
     try:
         with safe_open(weights, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            found = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
     except (OSError, SafetensorError) as error:
         return [f"{weights.name}: not a readable safetensors file ({error})"]
     problems = [f"tensor {name} is missing" for name in expected if name not in found]
     problems += [f"tensor {name} is not in the architecture" for name in found if name not in expected]
     problems += [f"tensor {name} has shape {list(found[name])}, expected {list(shape)}"
                  for name, shape in expected.items() if name in found and found[name] != shape]
+    problems += [f"tensor {name} holds {dtype}, expected one of {', '.join(WEIGHT_DTYPES)}"
+                 for name, dtype in dtypes.items() if dtype not in WEIGHT_DTYPES]
     return problems
 
 
@@ -115,6 +168,6 @@ def load_component(directory: Path, *, dtype: torch.dtype | None = None, device:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise CheckpointError(f"{weights}: does not fit {class_name}: {shown}")
     with safe_open(weights, framework="pt", device=str(device)) as file:
-        state = {name: file.get_tensor(name).to(dtype or file.get_tensor(name).dtype) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        state = {name: file.get_tensor(name).to(dtype=dtype) for name in file.keys()}  # noqa: SIM118 (no mapping)
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)

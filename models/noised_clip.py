@@ -4,10 +4,10 @@ Parameter names and shapes are those of the published checkpoints; there the two
 two modules of one, `image_encoder` and `text_encoder`.
 """
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,6 +34,12 @@ class NoisedClipConfig(Part):
     n_xf_blocks_text: Annotated[int, Field(ge=1, le=64)] = Field(description="blocks of the text encoder")
     n_timesteps: Annotated[int, Field(ge=1, le=10_000)] = Field(1000, description="noise levels that have an embedding")
     logit_scale: Annotated[float, Field(gt=0, le=1000)] = Field(100.0, description="factor on cosines before the softmax")
+
+    @model_validator(mode="after")
+    def _sizes_divide(self) -> Self:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        return self
 
 
 class GainBiasNorm(nn.Module):
@@ -136,7 +142,8 @@ class ImageInput(nn.Module):
         """Embed pixels: (N, 3, H, W) in 0..255 plus noise, at timesteps: int64 (N,), as (N, 1 + patches, width)."""
         means = torch.tensor(CHANNEL_MEANS, device=pixels.device, dtype=pixels.dtype).view(1, 3, 1, 1)
         stds = torch.tensor(CHANNEL_STDS, device=pixels.device, dtype=pixels.dtype).view(1, 3, 1, 1)
-        patches = functional.conv2d((pixels - means) / stds, self.patch_proj, stride=self.patch_size).flatten(2).transpose(1, 2)
+        pixels = ((pixels - means) / stds).to(self.patch_proj.dtype)
+        patches = functional.conv2d(pixels, self.patch_proj, stride=self.patch_size).flatten(2).transpose(1, 2)
         return torch.as_tensor(self.ln(torch.cat([self.w_t[timesteps][:, None].to(patches.dtype), patches], dim=1) + self.w_pos))
 
 

@@ -1,6 +1,5 @@
 """The pipeline a stranger loads and draws with."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +10,17 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import CheckpointError, RequestError, VerificationError
-from ..manifest import MANIFEST_NAME, Manifest, read_json
+from ..manifest import MANIFEST_NAME, Manifest
 from .diffusion import GaussianDiffusion, space_timesteps
 from .guidance import ClipGradient, text_denoiser
-from .loading import load_component
+from .loading import INDEX_NAME, load_component, read_index, read_object, read_schedule
 from .noised_clip import NoisedClip
+from .options import DrawOptions, check_prompts
 from .pixels import from_pil, to_pil
 from .samplers import SAMPLERS, SampleState, SeededNoise
 from .tokenizer import CaptionTokenizer
 from .unet import TextConditionedUNet
 
-INDEX_NAME = "model_index.json"
-INDEX_FORMAT = "glideslope"
-MAX_STEPS = 1000
-MAX_IMAGES = 1024
 DRAW_BATCH = 16
 Preview = Callable[[SampleState], None]
 
@@ -72,14 +68,14 @@ class GlidePipeline:
         if not root.is_dir():
             raise CheckpointError(f"{root}: no such directory; give the directory of a release (the one with {INDEX_NAME})")
         verify_files(root, verify)
-        index = read_index(root / INDEX_NAME)
+        parts = read_index(root / INDEX_NAME)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         base = load_component(root / "base", dtype=dtype, device=place)
-        clip = load_component(root / "noised_clip", dtype=dtype, device=place) if "noised_clip" in index else None
+        clip = load_component(root / "noised_clip", dtype=dtype, device=place) if "noised_clip" in parts else None
         if not isinstance(base, TextConditionedUNet) or not (clip is None or isinstance(clip, NoisedClip)):
             raise CheckpointError(f"{root}: base must be a TextConditionedUNet and noised_clip a NoisedClip")
-        scheduler = read_json(root / "scheduler" / "scheduler_config.json")
-        return cls(base, CaptionTokenizer.load(root / "tokenizer" / "tokenizer.json"), noised_clip=clip, schedule=str(scheduler.get("schedule")))
+        return cls(base, CaptionTokenizer.load(root / "tokenizer" / "tokenizer.json"), noised_clip=clip,
+                   schedule=read_schedule(root / "scheduler" / "scheduler_config.json"))
 
     @classmethod
     def from_training(cls, training: Path, *, device: str | torch.device = "cpu") -> "GlidePipeline":
@@ -117,19 +113,18 @@ class GlidePipeline:
         Raises:
             RequestError: a prompt or an option that cannot be drawn from; nothing was started.
         """
-        prompts = [text for text in check_prompts(prompt) for _ in range(check_count(num_images))]
-        check_options(self, guidance_scale=guidance_scale, clip_guidance_scale=clip_guidance_scale, num_steps=num_steps,
-                      sampler=sampler, seed=seed)
-        diffusion = GaussianDiffusion.create(self.schedule, space_timesteps(num_steps))
+        options = DrawOptions(num_images, guidance_scale, clip_guidance_scale, num_steps, sampler, seed)
+        if clip_guidance_scale and self.noised_clip is None:
+            raise RequestError("clip_guidance_scale: this release has no noised_clip; set it to 0")
+        prompts = [text for text in check_prompts(prompt) for _ in range(num_images)]
         seeds = list(range(seed, seed + len(prompts)))
         images: list[Image.Image] = []
         for start in range(0, len(prompts), DRAW_BATCH):
             part = slice(start, start + DRAW_BATCH)
-            images += self._draw(prompts[part], seeds[part], diffusion, sampler, guidance_scale, clip_guidance_scale, preview)
+            images += self._draw(prompts[part], seeds[part], options, preview)
         return GlideOutput(images, seeds)
 
-    def _draw(self, prompts: list[str], seeds: list[int], diffusion: GaussianDiffusion, sampler: str, guidance_scale: float,
-              clip_guidance_scale: float, preview: Preview | None) -> list[Image.Image]:
+    def _draw(self, prompts: list[str], seeds: list[int], options: DrawOptions, preview: Preview | None) -> list[Image.Image]:
         config, noise = self.base.config, SeededNoise(seeds)
         x = noise.draw((3, config.image_size, config.image_size)).to(self.device)
         tokens, mask = (t.to(self.device) for t in self.tokenizer.encode_padded(prompts, config.text_ctx))
@@ -139,9 +134,11 @@ class GlidePipeline:
         def network(x: Tensor, *rest: Tensor) -> Tensor:
             return torch.as_tensor(self.base(x.to(dtype), *rest))
 
-        denoiser = text_denoiser(network, tokens, mask, empty_tokens=empty_tokens, empty_mask=empty_mask, scale=guidance_scale)
-        gradient = ClipGradient(self._clip(), self._encode_text(prompts), clip_guidance_scale) if clip_guidance_scale else None
-        for state in SAMPLERS[sampler](denoiser, x, diffusion, noise, gradient):
+        denoiser = text_denoiser(network, tokens, mask, empty_tokens=empty_tokens, empty_mask=empty_mask, scale=options.guidance_scale)
+        guided = options.clip_guidance_scale > 0
+        gradient = ClipGradient(self._clip(), self._encode_text(prompts), options.clip_guidance_scale) if guided else None
+        diffusion = GaussianDiffusion.create(self.schedule, space_timesteps(options.num_steps))
+        for state in SAMPLERS[options.sampler](denoiser, x, diffusion, noise, gradient):
             if preview is not None:
                 preview(state)
         return to_pil(state.x)
@@ -160,7 +157,7 @@ class GlidePipeline:
             raise RequestError("rank: no images were given")
         clip = self._clip()
         x = from_pil(images, clip.config.image_size).to(self.device)
-        cosines = clip.encode_image(x.to(clip.text_encoder.blocks["input"].w_voc.dtype), torch.zeros(len(x), dtype=torch.int64, device=self.device))
+        cosines = clip.encode_image(x, torch.zeros(len(x), dtype=torch.int64, device=self.device))
         scores = (cosines @ self._encode_text(check_prompts(prompt))[0]).tolist()
         return sorted(enumerate(scores), key=lambda pair: -pair[1])
 
@@ -184,64 +181,10 @@ def verify_files(root: Path, verify: str) -> None:
         return
     if not path.exists():
         raise VerificationError(str(root), [f"{MANIFEST_NAME} is missing, and verification is required"])
-    problems = Manifest.from_json(read_json(path)).differences(root)
+    try:
+        manifest = Manifest.from_json(read_object(path))
+    except CheckpointError as error:
+        raise VerificationError(str(root), [str(error)]) from error
+    problems = manifest.differences(root)
     if problems:
         raise VerificationError(str(root), problems)
-
-
-def read_index(path: Path) -> dict[str, object]:
-    """Read model_index.json.
-
-    Raises:
-        CheckpointError: missing, not JSON, or not of this format.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable release index ({error})") from error
-    if not isinstance(value, dict) or value.get("_format") != INDEX_FORMAT or "base" not in value:
-        raise CheckpointError(f"{path}: expected the index of a glideslope release, with _format {INDEX_FORMAT!r} and a base")
-    return value
-
-
-def check_prompts(prompt: str | Sequence[str]) -> list[str]:
-    """Prompts as a list.
-
-    Raises:
-        RequestError: not text, or empty.
-    """
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not prompts:
-        raise RequestError("prompt: the list is empty; give at least one caption")
-    for text in prompts:
-        if not isinstance(text, str):
-            raise RequestError(f"prompt: expected text, got {type(text).__name__} ({text!r:.40})")
-        if not text.strip():
-            raise RequestError("prompt: the caption is empty; say what to draw")
-    return prompts
-
-
-def check_count(num_images: int) -> int:
-    """The number of images per prompt, if it is a sensible one."""
-    if isinstance(num_images, bool) or not isinstance(num_images, int) or not 1 <= num_images <= MAX_IMAGES:
-        raise RequestError(f"num_images is {num_images!r}; expected a whole number from 1 to {MAX_IMAGES}")
-    return num_images
-
-
-def check_options(pipe: GlidePipeline, *, guidance_scale: float, clip_guidance_scale: float, num_steps: int, sampler: str, seed: int) -> None:
-    """Refuse impossible options before any work starts.
-
-    Raises:
-        RequestError: naming the option, its value and what is expected.
-    """
-    if sampler not in SAMPLERS:
-        raise RequestError(f"sampler is {sampler!r}; expected one of {', '.join(SAMPLERS)}")
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int) or not 1 <= num_steps <= MAX_STEPS:
-        raise RequestError(f"num_steps is {num_steps!r}; expected a whole number from 1 to {MAX_STEPS}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**62:
-        raise RequestError(f"seed is {seed!r}; expected a whole number from 0")
-    for name, scale in (("guidance_scale", guidance_scale), ("clip_guidance_scale", clip_guidance_scale)):
-        if not isinstance(scale, int | float) or not 0 <= scale <= 1000:
-            raise RequestError(f"{name} is {scale!r}; expected a number from 0 to 1000")
-    if clip_guidance_scale and pipe.noised_clip is None:
-        raise RequestError("clip_guidance_scale: this release has no noised_clip; set it to 0")

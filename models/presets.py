@@ -7,11 +7,12 @@ from .unet import UNetConfig
 GPT2_VOCAB = 50_257
 CLIP_VOCAB = 65_536
 
-_GLIDE_TEXT = {"text_ctx": 128, "xf_width": 512, "xf_layers": 16, "xf_heads": 8, "n_vocab": GPT2_VOCAB}
 _GLIDE_BASE = UNetConfig(image_size=64, model_channels=192, channel_mult=(1, 2, 3, 4), num_res_blocks=3,
-                         attention_downsample=(2, 4, 8), num_head_channels=64, **_GLIDE_TEXT)
+                         attention_downsample=(2, 4, 8), num_head_channels=64, text_ctx=128, xf_width=512, xf_layers=16, xf_heads=8,
+                         n_vocab=GPT2_VOCAB)
 _GLIDE_UPSAMPLER = UNetConfig(image_size=256, model_channels=192, channel_mult=(1, 1, 2, 2, 4, 4), num_res_blocks=2,
-                              attention_downsample=(8, 16, 32), num_head_channels=64, super_res=True, **_GLIDE_TEXT)
+                              attention_downsample=(8, 16, 32), num_head_channels=64, text_ctx=128, xf_width=512, xf_layers=16,
+                              xf_heads=8, n_vocab=GPT2_VOCAB, super_res=True)
 _TINY_32 = UNetConfig(image_size=32, model_channels=32, channel_mult=(1, 2, 4), num_res_blocks=1, attention_downsample=(2, 4),
                       num_head_channels=32, text_ctx=24, xf_width=192, xf_layers=3, xf_heads=4, n_vocab=2048, dropout=0.0)
 _MICRO_16 = UNetConfig(image_size=16, model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_downsample=(2,),

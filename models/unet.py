@@ -4,10 +4,10 @@ Parameter names, shapes and order are those of the published checkpoints, so tha
 """
 
 import math
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,7 +22,8 @@ class UNetConfig(Part):
     """Architecture of a GLIDE U-Net; the bounds keep a hostile configuration from allocating a machine's memory."""
 
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(description="side of the images in pixels")
-    model_channels: Annotated[int, Field(ge=32, le=1024, multiple_of=32)] = Field(description="channels at the highest resolution, before `channel_mult`")
+    model_channels: Annotated[int, Field(ge=32, le=1024, multiple_of=32)] = Field(
+        description="channels at the highest resolution, before `channel_mult`")
     channel_mult: Annotated[tuple[Annotated[int, Field(ge=1, le=16)], ...], Field(min_length=1, max_length=8, strict=False)] = Field(
         description="channels of each resolution level, as multiples of `model_channels`")
     num_res_blocks: Annotated[int, Field(ge=1, le=16)] = Field(description="residual blocks per level on the way down; one more on the way up")
@@ -37,6 +38,18 @@ class UNetConfig(Part):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="dropout inside residual blocks, while training")
     super_res: bool = Field(False, description="the input also holds the low-resolution image, upsampled")
     inpaint: bool = Field(False, description="the input also holds the known pixels and their mask")
+
+    @model_validator(mode="after")
+    def _sizes_divide(self) -> Self:
+        if self.image_size % 2 ** (len(self.channel_mult) - 1):
+            raise ValueError(f"image_size {self.image_size} cannot be halved {len(self.channel_mult) - 1} times, once per further channel_mult")
+        if self.xf_width % self.xf_heads:
+            raise ValueError(f"xf_width {self.xf_width} is not a multiple of xf_heads {self.xf_heads}")
+        attending = [mult * self.model_channels for level, mult in enumerate(self.channel_mult)
+                     if 2**level in self.attention_downsample or level + 1 == len(self.channel_mult)]
+        if any(channels % self.num_head_channels for channels in attending):
+            raise ValueError(f"num_head_channels {self.num_head_channels} does not divide the channels {attending} of the levels with attention")
+        return self
 
     @property
     def in_channels(self) -> int:
@@ -127,7 +140,7 @@ class AttentionBlock(nn.Module):
         return torch.as_tensor(x + out.view(n, channels, height, width))
 
 
-class Level(nn.Sequential):
+class Level(nn.ModuleList):
     """Layers in a row, each given what it asks for."""
 
     def forward(self, x: Tensor, emb: Tensor, text: Tensor) -> Tensor:
@@ -154,7 +167,7 @@ class TextConditionedUNet(nn.Module):
         self.padding_embedding = nn.Parameter(torch.zeros(config.text_ctx, config.xf_width))
         self.time_embed = nn.Sequential(nn.Linear(config.model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels))
         self.input_blocks, skip_channels, channels, down = self._make_input_blocks(emb_channels)
-        self.middle_block = Level(self._res(channels, channels), self._attention(channels), self._res(channels, channels))
+        self.middle_block = Level([self._res(channels, channels), self._attention(channels), self._res(channels, channels)])
         self.output_blocks = self._make_output_blocks(skip_channels, channels, down)
         first = config.channel_mult[0] * config.model_channels
         self.out = nn.Sequential(GroupNorm32(first, swish=True), nn.Identity(), zeroed(nn.Conv2d(first, 6, 3, padding=1)))
@@ -175,7 +188,7 @@ class TextConditionedUNet(nn.Module):
     def _make_input_blocks(self, emb_channels: int) -> tuple[nn.ModuleList, list[int], int, int]:
         config = self.config
         channels = config.channel_mult[0] * config.model_channels
-        blocks = [Level(nn.Conv2d(config.in_channels, channels, 3, padding=1))]
+        blocks = [Level([nn.Conv2d(config.in_channels, channels, 3, padding=1)])]
         skip_channels, down = [channels], 1
         for level, mult in enumerate(config.channel_mult):
             for _ in range(config.num_res_blocks):
@@ -183,10 +196,10 @@ class TextConditionedUNet(nn.Module):
                 channels = mult * config.model_channels
                 if down in config.attention_downsample:
                     layers.append(self._attention(channels))
-                blocks.append(Level(*layers))
+                blocks.append(Level(layers))
                 skip_channels.append(channels)
             if level + 1 < len(config.channel_mult):
-                blocks.append(Level(self._res(channels, channels, "down")))
+                blocks.append(Level([self._res(channels, channels, "down")]))
                 skip_channels.append(channels)
                 down *= 2
         return nn.ModuleList(blocks), skip_channels, channels, down
@@ -204,7 +217,7 @@ class TextConditionedUNet(nn.Module):
                 if level and i == config.num_res_blocks:
                     layers.append(self._res(channels, channels, "up"))
                     down //= 2
-                blocks.append(Level(*layers))
+                blocks.append(Level(layers))
         return nn.ModuleList(blocks)
 
     def encode_text(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
