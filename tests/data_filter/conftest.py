@@ -1,0 +1,125 @@
+"""A small world for the tests: a folder of plain pictures, an eight-number CLIP, and the stages run on them."""
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+from PIL import Image
+
+from glideslope.config import Category, ClipConfig, CurateConfig, IndexConfig, LabelsConfig, Limits
+from glideslope.data_filter import index
+from glideslope.data_filter.curation import curate
+from glideslope.data_filter.fit import fit_filter
+from glideslope.data_filter.folder import ImageFolder
+from glideslope.data_filter.index import build_index
+from glideslope.data_filter.labels import import_labels, read_label_csv
+from glideslope.records import Record
+
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("steady")
+
+
+@dataclass
+class TinyClip:
+    """Embeds a picture as the mean colour of its halves; may be told to fail after some pictures."""
+
+    batch_size: int = 4
+    num_images_left: int = 10**9
+    num_images: int = 0
+
+    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        self.num_images_left -= len(images)
+        self.num_images += len(images)
+        if self.num_images_left < 0:
+            raise KeyboardInterrupt
+        rows = [[*p[: len(p) // 2].mean((0, 1)), *p[len(p) // 2:].mean((0, 1)), 40.0, 60.0] for p in images]
+        x = np.array(rows, dtype=np.float32).reshape(-1, 8)
+        return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), dtype=np.float32)
+
+
+@pytest.fixture
+def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> TinyClip:
+    clip = TinyClip()
+    monkeypatch.setattr(index, "load_clip", lambda config: clip)
+    return clip
+
+
+def draw(path: Path, colour: tuple[int, int, int], *, size: tuple[int, int] = (16, 16)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def fill_folder(root: Path, num_images: int) -> None:
+    """Pictures with metadata.csv; every third is red and counts as the category."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(num_images):
+        red = number % 3 == 0
+        noise = generator.integers(0, 60, 3)
+        colour = (200 + noise[0] // 2, noise[1], noise[2]) if red else (noise[0], 140 + noise[1], 140 + noise[2])
+        draw(root / f"{number:03d}.png", tuple(int(c) for c in colour))  # type: ignore[arg-type]  # three numbers
+        rows.append({"file_name": f"{number:03d}.png", "text": f"{'red' if red else 'green'} thing {number}"})
+    with (root / "metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["file_name", "text"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_labels(path: Path, num_images: int, *, category: str = "red") -> Path:
+    lines = [f"{number:03d}.png,{category},{int(number % 3 == 0)}" for number in range(num_images)]
+    path.write_text("key,category,label\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def category(name: str = "red", **changes: object) -> Category:
+    values = {"name": name, "counts": "a picture that is mostly red", "target_recall": 0.9,
+              "limits": Limits(min_recall_lower_bound=0.0, min_kept_share=0.0), **changes}
+    return Category.model_validate(values)
+
+
+@dataclass
+class World:
+    """Paths and settings of a small run, and its stages as methods."""
+
+    root: Path
+    num_images: int = 60
+
+    @property
+    def source(self) -> ImageFolder:
+        return ImageFolder(self.root / "images")
+
+    def index(self) -> Record:
+        return build_index(self.source, ClipConfig(), IndexConfig(shard_size=16), self.root / "index")
+
+    def label(self) -> Record:
+        verdicts = read_label_csv(write_labels(self.root / "labels.csv", self.num_images))
+        return import_labels(verdicts, self.root / "labels", self.root / "index", LabelsConfig())
+
+    def fit(self) -> Record:
+        return fit_filter(category(), self.root / "index", self.root / "labels", self.source, self.root / "filters" / "red")
+
+    def curate(self) -> Record:
+        config = CurateConfig(shard_size=10, validation_share=0.2)
+        return curate(self.source, [category()], self.root / "index", self.root / "filters", config, self.root / "curated")
+
+
+@pytest.fixture
+def world(tmp_path: Path, tiny_clip: TinyClip) -> World:
+    fill_folder(tmp_path / "images", 60)
+    return World(tmp_path)
+
+
+@pytest.fixture
+def fitted(world: World) -> World:
+    world.index()
+    world.label()
+    world.fit()
+    return world
+

@@ -1,0 +1,108 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from torch import Tensor, nn
+
+from glideslope.config import ClipConfig
+from glideslope.data_filter.clip import Clip, load_clip, normalise
+from glideslope.errors import CheckpointError, RecipeError
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+class CountingModel(nn.Module):
+    """Counts the crops it sees; embeds a crop as its mean colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.num_crops = 0
+        self.seen: list[Tensor] = []
+
+    def encode_image(self, x: Tensor) -> Tensor:
+        self.num_crops += len(x)
+        self.seen.append(x)
+        return x.mean((2, 3)) + 2
+
+
+def make_clip(**settings: Any) -> Clip:
+    return Clip("counting", CountingModel(), 8, MEAN, STD, None, **settings)
+
+
+def random_image(*shape: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def test_a_square_image_costs_one_forward_pass_and_a_wide_one_three() -> None:
+    clip = make_clip()
+    clip.embed_images([random_image(8, 8)])
+    assert clip.model.num_crops == 1
+    clip.embed_images([random_image(16, 16), random_image(8, 30)])
+    assert clip.model.num_crops == 1 + 1 + 3
+
+
+def test_an_embedding_is_the_normalised_mean_of_the_normalised_crops() -> None:
+    image = random_image(8, 30)
+    crops = [image[:, start:start + 8] for start in (0, 11, 22)]
+    expected = [normalise((crop.reshape(-1, 3).mean(0) / 255 - 0.5)[None].astype(np.float32) / 0.5 + 2) for crop in crops]
+    mean = normalise(np.mean(expected, axis=0))
+    np.testing.assert_allclose(make_clip().embed_images([image]), mean, atol=1e-5)
+
+
+def test_embeddings_have_length_one_and_do_not_depend_on_batching() -> None:
+    images = [random_image(8, 8), random_image(8, 20), random_image(20, 8)]
+    together = make_clip(batch_size=2).embed_images(images)
+    alone = np.concatenate([make_clip().embed_images([image]) for image in images])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    assert together.dtype == np.float32
+
+
+def test_pixels_are_normalised_as_the_model_says() -> None:
+    clip = make_clip()
+    clip.embed_images([np.full((8, 8, 3), 255, dtype=np.uint8)])
+    torch.testing.assert_close(clip.model.seen[0], torch.ones(1, 3, 8, 8))
+
+
+def test_scoring_needs_a_caption_per_image_and_a_text_tower() -> None:
+    with pytest.raises(ValueError, match="1 images with 2 captions"):
+        make_clip().score([random_image(8, 8)], ["a", "b"])
+    with pytest.raises(CheckpointError, match="no text tower; train it first"):
+        make_clip().encode_text(["a"])
+
+
+def test_an_open_clip_model_without_weights_is_refused_rather_than_random() -> None:
+    with pytest.raises(RecipeError, match="its weights would be random"):
+        load_clip(ClipConfig(model="ViT-B-32"))
+
+
+def test_an_unknown_model_is_one_clear_error() -> None:
+    with pytest.raises(RecipeError, match="clip.model: no-such-model .* cannot be loaded by open_clip"):
+        load_clip(ClipConfig(model="no-such-model", pretrained="nowhere"))
+    with pytest.raises(RecipeError, match="lite0 brings its own weights"):
+        load_clip(ClipConfig(pretrained="laion"))
+
+
+def test_any_open_clip_model_loads_from_a_local_directory(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    settings = {"embed_dim": 16, "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32},
+                "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}}
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**settings)
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    preprocess = {"mean": list(MEAN), "std": list(STD)}
+    (tmp_path / "open_clip_config.json").write_text(__import__("json").dumps({"model_cfg": settings, "preprocess_cfg": preprocess}))
+    clip = load_clip(ClipConfig(model=f"local-dir:{tmp_path}"))
+    assert (clip.image_size, clip.pixel_mean) == (32, MEAN)
+    images = [random_image(32, 32), random_image(40, 90)]
+    scores = clip.score(images, ["a red apple", "a house"])
+    expected = clip.embed_images(images) * clip.encode_text(["a red apple", "a house"])
+    np.testing.assert_allclose(scores, expected.sum(1), atol=1e-6)
+    x = torch.from_numpy(images[0]).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.inference_mode():
+        np.testing.assert_allclose(clip.embed_images(images[:1]), normalise(model.eval().encode_image(x).numpy()), atol=1e-4)

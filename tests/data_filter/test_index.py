@@ -1,0 +1,196 @@
+import errno
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glideslope.config import ClipConfig, IndexConfig
+from glideslope.data_filter.folder import ImageFolder
+from glideslope.data_filter.index import build_index, find_repeated, read_ahead
+from glideslope.data_filter.parquet import read_tables
+from glideslope.errors import StageError, StorageError
+from glideslope.manifest import sha256_file
+
+from .conftest import TinyClip, World, draw, fill_folder
+
+
+def index_rows(directory: Path) -> dict[str, dict[str, object]]:
+    return {str(row["key"]): row for table in read_tables(directory) for row in table.to_pylist()}
+
+
+def build(root: Path, **settings: int) -> dict[str, dict[str, object]]:
+    build_index(ImageFolder(root / "images"), ClipConfig(), IndexConfig(**{"shard_size": 3, **settings}), root / "index")
+    return index_rows(root / "index")
+
+
+def test_every_bad_input_is_one_row_with_its_reason_and_the_rest_goes_on(tmp_path: Path, tiny_clip: TinyClip) -> None:
+    images = tmp_path / "images"
+    draw(images / "good.png", (10, 20, 30), size=(20, 10))
+    data = (images / "good.png").read_bytes()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    noise.save(images / "full.png")
+    files = {"truncated.png": (images / "full.png").read_bytes()[:400], "zero.png": b"", "words.png": b"these are words", "really_png.jpg": data}
+    for name, content in files.items():
+        (images / name).write_bytes(content)
+    noise.convert("CMYK").save(images / "cmyk.jpg")
+    Image.fromarray(np.full((8, 8), 40000, dtype=np.uint16)).save(images / "sixteen.png")
+    noise.save(images / "moving.gif", save_all=True, append_images=[Image.new("RGB", (16, 16))])
+    draw(images / "huge.png", (0, 0, 0), size=(300, 300))
+    draw(images / "undescribed.png", (0, 0, 0))
+    names = ["good.png", "full.png", *files, "cmyk.jpg", "sixteen.png", "moving.gif", "huge.png", "gone.png"]
+    captions = "".join(f"{name},{name}\n" for name in [*names, "good.png"]).encode()
+    (images / "metadata.csv").write_bytes(b"file_name,text\n" + captions + b"undescribed.png,caf\xe9\n")
+
+    build_index(ImageFolder(images), ClipConfig(), IndexConfig(shard_size=3, max_pixels=10_000), tmp_path / "index")
+    rows = [row for table in read_tables(tmp_path / "index") for row in table.to_pylist()]
+    assert [row["key"] for row in rows] == [*names, "good.png", "undescribed.png"]
+    found = {row["key"]: (row["reason"], row["error"]) for row in rows if row["status"] == "bad"}
+    assert found == {
+        "truncated.png": ("unreadable", found["truncated.png"][1]),
+        "zero.png": ("unreadable", "file is empty (0 bytes)"),
+        "words.png": ("unreadable", "not an image of a known format (15 bytes, starting with b'these ar')"),
+        "moving.gif": ("unreadable", "animated image with 2 frames; only still images are accepted"),
+        "huge.png": ("unreadable", "image is too large: 300 x 300 pixels, at most 10000 are accepted"),
+        "gone.png": ("missing", "image gone.png is missing"),
+        "good.png": ("duplicate key", "duplicate key good.png: an earlier input has the same one"),
+        "undescribed.png": ("caption", "caption of undescribed.png is not UTF-8"),
+    }
+    assert found["truncated.png"][1].startswith("image is truncated or damaged")
+    assert all((row["embedding"] is None) == (row["status"] == "bad") for row in rows)
+    first = rows[0]
+    assert (first["status"], first["width"], first["height"], first["size_bytes"]) == ("ok", 20, 10, len(data))
+    assert first["sha256"] == sha256_file(images / "good.png")
+
+
+def test_an_interrupted_index_goes_on_and_ends_with_the_same_digest(tmp_path: Path, world: World, tiny_clip: TinyClip) -> None:
+    undisturbed = world.index()
+    num_images = tiny_clip.num_images
+    again = World(tmp_path / "again")
+    fill_folder(again.root / "images", 60)
+    tiny_clip.num_images_left, tiny_clip.num_images = 40, 0
+    with pytest.raises(KeyboardInterrupt):
+        again.index()
+    assert not (again.root / "index").exists()
+    assert len(list((again.root / "index.partial").glob("shard-*.parquet"))) == 2
+    tiny_clip.num_images_left, tiny_clip.num_images = 10**9, 0
+    assert again.index().digest == undisturbed.digest
+    assert tiny_clip.num_images == num_images - 32, "the two finished shards of 16 are not embedded again"
+
+
+def test_a_damaged_piece_of_a_killed_run_is_made_again(tmp_path: Path, world: World, tiny_clip: TinyClip) -> None:
+    tiny_clip.num_images_left = 40
+    with pytest.raises(KeyboardInterrupt):
+        world.index()
+    piece = world.root / "index.partial" / "shard-00000.parquet"
+    piece.write_bytes(piece.read_bytes()[:-20])
+    tiny_clip.num_images_left = 10**9
+    assert world.index().summary == {"num_inputs": 60, "num_ok": 60, "num_bad": {}}
+
+
+def test_a_finished_index_is_not_made_again_unless_the_source_changed(world: World, tiny_clip: TinyClip) -> None:
+    first = world.index()
+    tiny_clip.num_images = 0
+    assert world.index().digest == first.digest
+    assert tiny_clip.num_images == 0
+    draw(world.root / "images" / "000.png", (1, 2, 3))
+    assert world.index().digest != first.digest
+
+
+def test_duplicates_are_refused_across_shards_wherever_a_run_resumes(tmp_path: Path, tiny_clip: TinyClip) -> None:
+    assert find_repeated(["a", "b", "a", "a"]) == {2, 3}
+    images = tmp_path / "images"
+    for name in "abcd":
+        draw(images / f"{name}.png", (0, 0, 0))
+    names = ["a", "b", "c", "d", "a"]
+    (images / "metadata.csv").write_text("file_name,text\n" + "".join(f"{name}.png,{name}\n" for name in names))
+    tiny_clip.num_images_left = 3
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path)
+    tiny_clip.num_images_left = 10**9
+    build(tmp_path)
+    statuses = [status for table in read_tables(tmp_path / "index") for status in table["status"].to_pylist()]
+    assert statuses == ["ok", "ok", "ok", "ok", "bad"]
+
+
+def test_an_embedding_that_is_not_finite_is_left_out(tmp_path: Path, tiny_clip: TinyClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "images" / "a.png", (0, 0, 0))
+    (tmp_path / "images" / "a.txt").write_text("x")
+    monkeypatch.setattr(TinyClip, "embed_images", lambda self, images: np.full((len(images), 8), np.nan, dtype=np.float32))
+    assert build(tmp_path)["a.png"]["embedding"] is None
+
+
+def test_an_unwritable_directory_is_one_clear_error(world: World) -> None:
+    blocked = world.root / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(StorageError, match="cannot write .*Not a directory"):
+        build_index(world.source, ClipConfig(), IndexConfig(), blocked / "index")
+
+
+def test_a_full_disk_is_one_clear_error_and_finished_shards_are_kept(world: World, tiny_clip: TinyClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StorageError, match="No space left on device; free space"):
+        world.index()
+    monkeypatch.setattr(os, "fsync", real)
+    tiny_clip.num_images = 0
+    assert world.index().summary["num_ok"] == 60
+    assert tiny_clip.num_images == 60 - 32
+
+
+def test_an_edited_index_is_refused(world: World) -> None:
+    world.index()
+    shard = world.root / "index" / "shard-00001.parquet"
+    shard.write_bytes(shard.read_bytes() + b"x")
+    with pytest.raises(StageError, match=r"shard-00001.parquet: size is"):
+        world.index()
+
+
+def test_reading_ahead_keeps_order_and_hands_errors_on() -> None:
+    assert list(read_ahead(iter(range(500)), depth=3)) == list(range(500))
+
+    def broken():  # type: ignore[no-untyped-def]  # a generator that raises
+        yield 1
+        raise ZeroDivisionError
+
+    items = read_ahead(broken())
+    assert next(items) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(items)
+
+
+def test_reading_ahead_stops_when_the_reader_stops() -> None:
+    read: list[int] = []
+
+    def endless():  # type: ignore[no-untyped-def]  # counts what is read
+        while True:
+            read.append(1)
+            yield 1
+
+    items = read_ahead(endless(), depth=2)
+    next(items)
+    items.close()  # type: ignore[attr-defined]  # a generator
+    num_read = len(read)
+    assert num_read < 50 and len(read) == num_read
+
+
+def test_rendered_pngs_are_the_original_bytes(tmp_path: Path, tiny_clip: TinyClip) -> None:
+    from glideslope.config import OpenMojiSource
+    from glideslope.data_filter.sources import Shard, open_source
+
+    source = open_source(OpenMojiSource(image_size=32, limit=4))
+    build_index(source, ClipConfig(), IndexConfig(), tmp_path / "index")
+    items = {item.key: item for item in source.read(Shard(0, 0, 4))}
+    for key, row in index_rows(tmp_path / "index").items():
+        with Image.open(io.BytesIO(items[key].image or b"")) as image:
+            assert image.size == (32, 32)
+        assert row["size_bytes"] == len(items[key].image or b"")

@@ -1,0 +1,161 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glideslope.config import LabelsConfig
+from glideslope.data_filter.labels import (
+    ROLES,
+    Verdict,
+    import_labels,
+    read_label_csv,
+    read_labels,
+    role_of,
+    verdicts_of_source,
+)
+from glideslope.data_filter.openmoji import read_rows
+from glideslope.data_filter.sources import SourceLabel
+from glideslope.errors import LabelError, StageError
+from glideslope.records import Record
+
+from .conftest import World
+
+
+def verdict(key: str, label: int, *, category: str = "red") -> Verdict:
+    return Verdict(key, category, label, "me", "by eye", f"test, {key}")
+
+
+def put(world: World, *verdicts: Verdict, config: LabelsConfig | None = None, when: str | None = None) -> Record:
+    return import_labels(verdicts, world.root / "labels", world.root / "index", config or LabelsConfig(), when=when)
+
+
+@pytest.fixture
+def indexed(world: World) -> World:
+    world.index()
+    return world
+
+
+@given(st.lists(st.text(min_size=1), min_size=1), st.floats(0.1, 0.6), st.floats(0.1, 0.3), st.text())
+def test_roles_never_straddle_a_concept(concepts: list[str], train: float, calibrate: float, salt: str) -> None:
+    config = LabelsConfig(train_share=train, calibrate_share=calibrate, salt=salt)
+    assert all(role_of(concept, config) in ROLES for concept in concepts)
+    assert [role_of(concept, config) for concept in concepts] == [role_of(concept, config) for concept in concepts]
+
+
+def test_variants_of_one_emoji_share_a_role_and_shares_are_kept() -> None:
+    config = LabelsConfig()
+    concepts = {row["concept"] for row in read_rows()}
+    shares = {role: sum(role_of(concept, config) == role for concept in concepts) / len(concepts) for role in ROLES}
+    assert shares == pytest.approx({"train": 0.5, "calibrate": 0.25, "audit": 0.25}, abs=0.03)
+
+
+def test_labels_are_appended_and_earlier_lines_stay_as_they_are(indexed: World) -> None:
+    put(indexed, verdict("000.png", 1), when="2026-01-01T00:00:00+00:00")
+    first = (indexed.root / "labels" / "labels.jsonl").read_bytes()
+    put(indexed, verdict("000.png", 1), verdict("001.png", 0), when="2026-02-02T00:00:00+00:00")
+    both = (indexed.root / "labels" / "labels.jsonl").read_bytes()
+    assert both.startswith(first) and len(both.splitlines()) == 2
+    assert json.loads(both.splitlines()[1]) == {
+        "key": "001.png", "concept": "001.png", "category": "red", "label": 0, "role": role_of("001.png", LabelsConfig()),
+        "groups": {}, "who": "me", "when": "2026-02-02T00:00:00+00:00", "how": "by eye"}
+    assert [label.key for label in read_labels(indexed.root / "labels")] == ["000.png", "001.png"]
+
+
+def test_the_digest_does_not_depend_on_the_day(indexed: World, tmp_path: Path) -> None:
+    other = World(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "index").symlink_to(indexed.root / "index")
+    one = put(indexed, verdict("000.png", 1), when="2026-01-01T00:00:00+00:00")
+    two = put(other, verdict("000.png", 1), when="2027-01-01T00:00:00+00:00")
+    three = put(other, verdict("001.png", 1))
+    assert one.digest == two.digest != three.digest
+
+
+def test_importing_the_same_file_twice_changes_nothing(indexed: World) -> None:
+    first = indexed.label()
+    data = (indexed.root / "labels" / "labels.jsonl").read_bytes()
+    assert indexed.label().digest == first.digest
+    assert (indexed.root / "labels" / "labels.jsonl").read_bytes() == data
+
+
+def test_an_ambiguous_label_gives_no_row(indexed: World, tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_text("key,category,label,who,how,skin_tone\n000.png,red,1,ann,search,3\n001.png,red,,ann,search,\n")
+    (only,) = read_label_csv(path)
+    assert (only.key, only.label, only.who, only.how, only.groups) == ("000.png", 1, "ann", "search", {"skin_tone": "3"})
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("key,category,label\na,red,2\n", "line 2: label is '2', expected 1"),
+    ("key,category,label\na,red,yes\n", "line 2: label is 'yes'"),
+    ("key,label\na,1\n", "column category is missing"),
+    ("", "column key, category, label is missing"),
+])
+def test_a_malformed_label_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "l.csv"
+    path.write_text(text)
+    with pytest.raises(LabelError, match=message):
+        read_label_csv(path)
+
+
+def test_a_label_file_that_is_missing_or_not_utf8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="No such file"):
+        read_label_csv(tmp_path / "none.csv")
+    (tmp_path / "l.csv").write_bytes(b"key,category,label\ncaf\xe9,red,1\n")
+    with pytest.raises(LabelError, match="not UTF-8"):
+        read_label_csv(tmp_path / "l.csv")
+
+
+def test_unknown_keys_categories_and_contradictions_are_refused_and_nothing_is_appended(indexed: World) -> None:
+    put(indexed, verdict("000.png", 1))
+    before = (indexed.root / "labels" / "labels.jsonl").read_bytes()
+    with pytest.raises(LabelError, match="unknown key 'none.png'; it is not in the index"):
+        put(indexed, verdict("001.png", 0), verdict("none.png", 1))
+    with pytest.raises(LabelError, match="000.png is labelled 0 for red, an earlier label says 1"):
+        put(indexed, verdict("001.png", 0), verdict("000.png", 0))
+    with pytest.raises(LabelError, match="002.png is labelled 0 for red, an earlier label says 1"):
+        put(indexed, verdict("002.png", 1), verdict("002.png", 0))
+    with pytest.raises(LabelError, match="unknown category 'blue'; the recipe knows red"):
+        import_labels([verdict("001.png", 0, category="blue")], indexed.root / "labels", indexed.root / "index", LabelsConfig(), categories=["red"])
+    assert (indexed.root / "labels" / "labels.jsonl").read_bytes() == before
+
+
+def test_a_label_never_changes_its_role(indexed: World) -> None:
+    put(indexed, verdict("000.png", 1))
+    salt = next(s for s in map(str, range(100)) if role_of("000.png", LabelsConfig(salt=s)) != role_of("000.png", LabelsConfig()))
+    with pytest.raises(LabelError, match="concept 000.png would change its role"):
+        put(indexed, verdict("000.png", 1, category="blue"), config=LabelsConfig(salt=salt))
+
+
+def test_an_edited_store_is_refused(indexed: World) -> None:
+    put(indexed, verdict("000.png", 1), verdict("001.png", 0))
+    path = indexed.root / "labels" / "labels.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"label":0', b'"label":1'))
+    with pytest.raises(StageError, match="labels were edited"):
+        read_labels(indexed.root / "labels")
+    path.write_bytes(b"not json\n")
+    with pytest.raises(StageError, match="line 1: damaged label"):
+        put(indexed, verdict("002.png", 0))
+
+
+def test_a_kill_between_labels_and_record_loses_nothing(indexed: World) -> None:
+    put(indexed, verdict("000.png", 1))
+    record = (indexed.root / "labels" / "record.json").read_bytes()
+    expected = put(indexed, verdict("001.png", 0))
+    (indexed.root / "labels" / "record.json").write_bytes(record)
+    with pytest.raises(StageError, match="import the labels again"):
+        read_labels(indexed.root / "labels")
+    assert put(indexed, verdict("001.png", 0)).digest == expected.digest
+    assert len(read_labels(indexed.root / "labels")) == 2
+
+
+def test_labels_of_a_source_name_who_stands_behind_them() -> None:
+    (found,) = verdicts_of_source([SourceLabel("1F600", "person", 0, {"gender": ""})], who="openmoji_labels.csv")
+    assert (found.key, found.label, found.who, found.groups) == ("1F600", 0, "openmoji_labels.csv", {"gender": ""})
+
+
+def test_labels_need_a_finished_index(world: World) -> None:
+    with pytest.raises(StageError, match="no finished stage here"):
+        put(world, verdict("000.png", 1))
