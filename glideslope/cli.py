@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
+from . import __version__
 from .errors import GlideslopeError
 from .recipe import Run, find_recipe, open_run
 from .terminal import TerminalReporter, summary_table
@@ -32,20 +34,29 @@ out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 def main() -> None:
     """Entry point of the `glideslope` command."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("glideslope").setLevel(logging.INFO if "--verbose" in sys.argv else logging.WARNING)
     try:
         app()
     except GlideslopeError as error:
-        err.print(f"[bold red]glideslope:[/] {escape(str(error))}", highlight=False)
+        err.print(Text.assemble(("glideslope:", "bold red"), " " + " ".join(str(error).splitlines())))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         err.print("glideslope: stopped; run the same command again to go on where it was")
         raise SystemExit(130) from None
 
 
-def escape(text: str) -> str:
-    """Keep square brackets of a message from being read as markup."""
-    return text.replace("[", r"\[")
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def settings(
+        verbose: Annotated[bool, typer.Option("--verbose", help="Also say which stages are skipped, and why others run again.")] = False,
+        version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Set what holds for every command."""
+    logging.getLogger("glideslope").setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def tell(value: dict[str, Any], *, as_json: bool) -> None:

@@ -168,6 +168,19 @@ class Recipe(Part):
         return self
 
 
+class StrictLoader(yaml.SafeLoader):
+    """Reads plain YAML in which no key stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a dictionary of a mapping; the last of two equal keys would silently win otherwise."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe from YAML.
 
@@ -176,7 +189,7 @@ def load_recipe(path: Path) -> Recipe:
             the message names every such key.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except OSError as error:
         raise RecipeError(f"recipe {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -204,7 +217,8 @@ def describe_problem(problem: Any) -> str:
     told = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":  # a rule over several keys: its text names them
         return f"{key}: {told}" if key else told
-    return f"{key}: {told} (got {problem['input']!r:.60})"
+    hint = "; in YAML a number with an exponent needs a point, as in 1.0e-3" if problem["type"] == "float_type" else ""
+    return f"{key}: {told} (got {problem['input']!r:.60}{hint})"
 
 
 def dump_recipe(recipe: Recipe) -> str:

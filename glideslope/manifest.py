@@ -4,6 +4,7 @@ A manifest lists every file under a directory by its relative POSIX path, size a
 directories with equal content have equal manifests whatever the machine or the day.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -56,6 +57,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise storage_error(path, error) from error
 
 
@@ -75,7 +78,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise StageError(f"{path}: file is missing; run the stage that writes it") from error
-    except ValueError as error:
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise StageError(f"{path}: not readable as JSON ({error}); remove its directory and run the stage again") from error
 
 
@@ -105,7 +110,7 @@ class Manifest:
         """Hash every file below a directory, apart from the excluded relative paths.
 
         Raises:
-            VerificationError: a symbolic link that leads out of the directory, or something that is no plain file.
+            VerificationError: something below is no plain file.
         """
         excluded = set(exclude)
         entries = []
@@ -158,9 +163,20 @@ class Manifest:
 
 
 def list_files(directory: Path) -> list[Path]:
-    """Every file below a directory, sorted; links are followed only when they stay inside or point to plain files."""
-    found = []
+    """Every file below a directory, sorted. Links to files count as files (the Hub's cache is made of them).
+
+    Raises:
+        VerificationError: a link to a directory, a dangling link, a pipe or a device.
+    """
+    found, problems = [], []
     for root, folders, names in os.walk(directory):
         folders.sort()
-        found += [Path(root) / name for name in sorted(names)]
+        linked = [name for name in folders if (Path(root) / name).is_symlink()]
+        for path in (Path(root) / name for name in sorted(names + linked)):
+            if path.is_file():
+                found.append(path)
+            else:
+                problems.append(f"{path.relative_to(directory).as_posix()}: not a plain file")
+    if problems:
+        raise VerificationError(str(directory), problems)
     return found

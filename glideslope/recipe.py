@@ -123,7 +123,9 @@ class Run:
     def train(self) -> list[Record]:
         """Train the base model and the noised CLIP."""
         from .models import train_base, train_noised_clip
+        from .models.presets import check_presets
 
+        check_presets(self.recipe.base.preset, self.recipe.noised_clip.preset)
         curated, base = self.directory / "curated", self.directory / "training" / "base"
         digest = read_record(curated).digest
         with self.reporter.stage("training/base") as progress:
@@ -157,8 +159,10 @@ class Run:
 
     def all(self) -> None:
         """Every stage, then gates and verification."""
+        from .models.presets import check_presets
         from .release.verify import verify
 
+        check_presets(self.recipe.base.preset, self.recipe.noised_clip.preset)
         self.index()
         self.label()
         self.fit()

@@ -159,7 +159,7 @@ def run_stage(directory: Path, *, stage: str, config: Mapping[str, Any], inputs:
             write_json(record_path, record.to_json())
     except OSError as error:
         if error.errno in UNWRITABLE:
-            raise storage_error(partial, error) from error
+            raise storage_error(Path(error.filename) if isinstance(error.filename, str) else partial, error) from error
         raise
     return record
 

@@ -1,6 +1,6 @@
 """The curated set as training reads it: parquet shards, decoded once to the model's size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..decode import decode_image
+from ..decode import Refusal, decode_image
 from ..errors import TrainingError
 from ..manifest import sha256_json
 from .pixels import fit_square, to_model_range
@@ -61,10 +61,22 @@ def load_split(curated: Path, split: str, image_size: int) -> CuratedSplit:
     if not rows:
         raise TrainingError(f"{curated / 'data'}: the split {split!r} holds no image; nothing passed the filters, or "
                             "curate.validation_share leaves none")
-    squares = np.stack([fit_square(decode_image(row["image"]["bytes"], max_pixels=MAX_PIXELS), image_size) for row in rows])
+    squares = np.stack([decode_row(row, image_size) for row in rows])
     return CuratedSplit(pixels=torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous(),
                         captions=tuple(row["caption"] for row in rows), keys=tuple(row["key"] for row in rows),
                         sha256s=tuple(row["sha256"] for row in rows), weights=torch.tensor([row["weight"] for row in rows]))
+
+
+def decode_row(row: Mapping[str, Any], image_size: int) -> NDArray[np.uint8]:
+    """The image of a row as uint8 (S, S, 3).
+
+    Raises:
+        TrainingError: it cannot be decoded any more.
+    """
+    try:
+        return fit_square(decode_image(row["image"]["bytes"], max_pixels=MAX_PIXELS), image_size)
+    except Refusal as error:
+        raise TrainingError(f"curated image {row['key']!r}: {error}; it could be read when it was indexed: restore the curated set") from error
 
 
 def read_rows(curated: Path, split: str) -> Iterator[dict[str, Any]]:

@@ -75,4 +75,6 @@ def check_prompts(prompt: str | Sequence[str]) -> list[str]:
             raise RequestError(f"prompt: expected text, got {type(text).__name__} ({text!r:.40})")
         if not text.strip():
             raise RequestError("prompt: the caption is empty; say what to draw")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise RequestError(f"prompt: {text!r:.60} is not valid text; give it as UTF-8")
     return prompts

@@ -45,7 +45,17 @@ class GlidePipeline:
 
     def __init__(self, base: TextConditionedUNet, tokenizer: CaptionTokenizer, *, noised_clip: NoisedClip | None = None,
                  schedule: str = "squaredcos_cap_v2") -> None:
-        """Put loaded components together; `from_pretrained` loads them."""
+        """Put loaded components together; `from_pretrained` loads them.
+
+        Raises:
+            CheckpointError: components that do not belong together.
+        """
+        vocabularies = {"base": base.config.n_vocab} | ({} if noised_clip is None else {"noised_clip": noised_clip.config.n_vocab})
+        for name, n_vocab in vocabularies.items():
+            if tokenizer.vocab_size > n_vocab:
+                raise CheckpointError(f"{name}: knows {n_vocab} tokens, but the tokenizer has {tokenizer.vocab_size}")
+        if noised_clip is not None and noised_clip.config.image_size != base.config.image_size:
+            raise CheckpointError(f"noised_clip: reads images of side {noised_clip.config.image_size}, but base draws {base.config.image_size}")
         self.base, self.tokenizer, self.noised_clip, self.schedule = base, tokenizer, noised_clip, schedule
 
     @classmethod

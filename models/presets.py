@@ -44,6 +44,18 @@ NOISED_CLIP_PRESETS = {
 }
 
 
+def check_presets(base: str, noised_clip: str) -> None:
+    """Refuse a pair of models that cannot draw together.
+
+    Raises:
+        RecipeError: an unknown preset, or two with images of different sizes.
+    """
+    sizes = unet_preset(base).image_size, noised_clip_preset(noised_clip).image_size
+    if sizes[0] != sizes[1]:
+        raise RecipeError(f"noised_clip.preset: {noised_clip!r} reads {sizes[1]}x{sizes[1]} images, but base.preset {base!r} draws "
+                          f"{sizes[0]}x{sizes[0]}; choose presets of one size")
+
+
 def unet_preset(name: str) -> UNetConfig:
     """The U-Net architecture of that name.
 

@@ -42,13 +42,13 @@ class UNetConfig(Part):
     @model_validator(mode="after")
     def _sizes_divide(self) -> Self:
         if self.image_size % 2 ** (len(self.channel_mult) - 1):
-            raise ValueError(f"image_size {self.image_size} cannot be halved {len(self.channel_mult) - 1} times, once per further channel_mult")
+            raise ValueError(f"image_size {self.image_size} cannot be halved {len(self.channel_mult) - 1} times, once for each level but one")
         if self.xf_width % self.xf_heads:
             raise ValueError(f"xf_width {self.xf_width} is not a multiple of xf_heads {self.xf_heads}")
         attending = [mult * self.model_channels for level, mult in enumerate(self.channel_mult)
                      if 2**level in self.attention_downsample or level + 1 == len(self.channel_mult)]
         if any(channels % self.num_head_channels for channels in attending):
-            raise ValueError(f"num_head_channels {self.num_head_channels} does not divide the channels {attending} of the levels with attention")
+            raise ValueError(f"num_head_channels {self.num_head_channels} does not divide {attending}, the channels where attention is")
         return self
 
     @property
