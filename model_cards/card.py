@@ -18,6 +18,7 @@ TEMPLATE_PATH = Path(__file__).with_name(TEMPLATE_NAME)
 LIBRARY_NAME = "glideslope"
 PIPELINE_TAG = "text-to-image"
 WEAK_LOWER_BOUND = 0.9
+CHANCE = 0.5
 TAGS = ("text-to-image", "glide", "diffusion", "filtered-data", "safetensors")
 
 
@@ -52,13 +53,18 @@ def load_template() -> Template:
     filters = (wording.count, wording.percent, wording.at_least, wording.at_most, wording.decimal, wording.significant,
                wording.millions, wording.megabytes, wording.duration, wording.cell)
     environment.filters.update({function.__name__: function for function in filters})
-    environment.tests["weak"] = is_weak
+    environment.tests |= {"weak": is_weak, "above_chance": is_above_chance}
     return environment.get_template(TEMPLATE_NAME)
 
 
 def is_weak(lower_bound: float) -> bool:
     """Whether a bound on a filter's recall is too low to rely on, so that the card must say so."""
     return lower_bound < WEAK_LOWER_BOUND
+
+
+def is_above_chance(lower_bound: float) -> bool:
+    """Whether a bound on the share of wins rules out that each pair was decided by a fair coin."""
+    return lower_bound > CHANCE
 
 
 class ClaimLookup:

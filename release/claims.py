@@ -172,6 +172,9 @@ def _add_training(claims: Claims, release: Release, model: str) -> None:
     if images != sorted(set(images)):
         raise ReleaseError(f"{where}: the number of images does not grow from step to step; train again, then pack")
     environment = record.environment
+    rate = need(environment, "images_per_second", where=f"record of {training_stage(model)}")
+    if not rate > 0:
+        raise ReleaseError(f"record of {training_stage(model)}: images_per_second is {rate!r}, expected more than 0; train again")
     settings = release.recipe.base if model == "base" else release.recipe.noised_clip
     claims |= {f"{prefix}.num_images": images[-1], f"{prefix}.num_steps": len(rows),
                f"{prefix}.num_train_examples": need(record.summary, "num_train_examples", where=f"record of training/{model}"),
@@ -181,7 +184,7 @@ def _add_training(claims: Claims, release: Release, model: str) -> None:
                f"{prefix}.batch_size": settings.batch_size, f"{prefix}.learning_rate": settings.learning_rate,
                f"{prefix}.precision": settings.precision, f"{prefix}.preset": settings.preset,
                f"{prefix}.image_size": need(config, "image_size", where=f"{model}/config.json"),
-               f"{prefix}.seconds": need(environment, "seconds", where=f"record of training/{model}"),
+               f"{prefix}.images_per_second": rate, f"{prefix}.seconds": round(images[-1] / rate, 1),
                f"{prefix}.device": environment.get("device", "cpu"),
                f"{prefix}.machine": environment.get("machine", "unknown"),
                f"{prefix}.num_cores": environment.get("num_cores"),

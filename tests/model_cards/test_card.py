@@ -75,6 +75,13 @@ def test_a_filter_without_any_positive_to_audit_says_that_nothing_is_known(claim
     assert "| Recall | 0 of 0 | not measured | at least 0.0 %" in card
 
 
+def test_captions_are_said_to_count_only_when_chance_is_ruled_out(claims: dict[str, Any]) -> None:
+    assert "This shows that captions steer the pictures" in render_card(claims)
+    card = render_card(claims | {"evaluation.num_wins": 33, "evaluation.share": 33 / 64, "evaluation.share_lower_bound": 0.406})
+    assert "This does not show that captions steer the pictures" in card
+    assert "This shows" not in card
+
+
 def test_text_from_the_data_cannot_add_markup(claims: dict[str, Any]) -> None:
     card = render_card(claims)
     assert r"a &lt;script&gt; \*person\*" in card
