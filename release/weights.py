@@ -75,8 +75,8 @@ def _parse(path: Path) -> tuple[dict[str, TensorHeader], dict[str, Any], int]:
                                    f"expected 2 to {MAX_HEADER_BYTES})")
             text = file.read(length)
         size = path.stat().st_size - 8 - length
-        if not text.startswith(b"{"):
-            raise ReleaseError(f"{path.name}: not a safetensors file (its header does not start with a brace)")
+        if len(text) != length or not text.startswith(b"{"):
+            raise ReleaseError(f"{path.name}: not a safetensors file (its header is cut off or does not start with a brace)")
         value = json.loads(text, object_pairs_hook=_without_repeats)
         metadata = value.pop("__metadata__", {})
         headers = {name: _tensor_header(entry) for name, entry in value.items()}

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from glideslope.release.evaluation import choose_pairs, summarise
+
+from glideslope.errors import StageError
+
+
+def write_split(curated: Path, split: str, captions: list[str]) -> None:
+    (curated / "data").mkdir(parents=True, exist_ok=True)
+    keys = [f"{split}-{number}" for number in range(len(captions))]
+    pq.write_table(pa.table({"key": keys, "caption": captions, "image": [b"" for _ in keys]}), curated / f"data/{split}-00000.parquet")
+
+
+def test_held_back_captions_come_first_and_the_choice_follows_from_the_seed(tmp_path: Path) -> None:
+    write_split(tmp_path, "validation", [f"held back {number}" for number in range(5)])
+    write_split(tmp_path, "train", [f"trained {number}" for number in range(50)])
+    pairs = choose_pairs(tmp_path, 8, seed=3)
+    assert [pair["split"] for pair in pairs] == ["validation"] * 5 + ["train"] * 3
+    assert pairs == choose_pairs(tmp_path, 8, seed=3)
+    assert pairs != choose_pairs(tmp_path, 8, seed=4)
+    assert [pair["seed"] for pair in pairs] == list(range(3, 11))
+
+
+def test_the_random_caption_is_always_another_one(tmp_path: Path) -> None:
+    write_split(tmp_path, "validation", ["an apple", "an apple", "an apple", "a pear"])
+    for pair in choose_pairs(tmp_path, 64, seed=0):
+        assert pair["random_prompt"] != pair["prompt"]
+
+
+def test_one_caption_alone_cannot_be_evaluated(tmp_path: Path) -> None:
+    write_split(tmp_path, "train", ["an apple", "an apple"])
+    with pytest.raises(StageError, match="fewer than two different captions"):
+        choose_pairs(tmp_path, 64, seed=0)
+
+
+def test_a_draw_is_no_win_and_the_bound_is_exact() -> None:
+    pairs = [{"own_score": own, "random_score": 0.2, "split": "validation"} for own in (0.3, 0.2, 0.1, 0.4)]
+    summary = summarise(pairs)
+    assert (summary["num_wins"], summary["num_pairs"], summary["num_held_back"]) == (2, 4, 4)
+    assert summarise([pairs[0]] * 3)["share_lower_bound"] == pytest.approx(0.05 ** (1 / 3))

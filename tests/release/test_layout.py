@@ -1,0 +1,71 @@
+import pickle
+
+import numpy as np
+import pytest
+from glideslope.release.layout import check_name, find_danger, parse_json_lines, parse_json_object, rule_of
+
+from glideslope.errors import ReleaseError
+
+
+@pytest.mark.parametrize("path", ["README.md", "base/diffusion_pytorch_model.safetensors", "evidence/ledger/shard-00012.parquet",
+                                  "evidence/records/filters__person.json", "figures/person_missed.png"])
+def test_places_of_a_release_have_a_rule(path: str) -> None:
+    assert rule_of(path) is not None
+
+
+@pytest.mark.parametrize("path", ["pipeline.py", "base/pytorch_model.bin", "base/model.safetensors", "readme.md",
+                                  "evidence/ledger/shard-1.parquet", "README.md\n",
+                                  "evidence/../README.md", "evidence/filters/a/b/filter.json", "figures/a.svg", ".gitattributes"])
+def test_other_places_have_none(path: str) -> None:
+    assert rule_of(path) is None
+
+
+@pytest.mark.parametrize("path", ["C:\\x", "a/../b", "a//b", "/a", "nul.json", "COM1", "a.", "a b", "cafe\u0301", "x" * 201,
+                                  "a:b", "-rf", ".hidden"])
+def test_names_that_some_machine_cannot_hold_are_refused(path: str) -> None:
+    with pytest.raises(ReleaseError, match="remove the file"):
+        check_name(path)
+
+
+def test_portable_names_pass() -> None:
+    for path in ("README.md", "evidence/records/training__noised_clip.json", "base/diffusion_pytorch_model-00001-of-00003.safetensors"):
+        check_name(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_is_known_by_its_first_bytes(protocol: int) -> None:
+    assert find_danger(pickle.dumps({"a": [1]}, protocol=protocol)) == "a pickle"
+
+
+def test_a_safetensors_file_whose_length_begins_like_a_pickle_is_none() -> None:
+    from safetensors.numpy import save
+
+    for length in (384, 640, 896, 1152, 1408):
+        data = next(data for size in range(1500) if (data := save({"a" * size: np.zeros(1)}))[:8] == length.to_bytes(8, "little"))
+        assert data[0] == 0x80
+        assert find_danger(data[:512]) is None
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\x7fELF", b"MZ\x90", b"#!/bin/sh", b"\x93NUMPY\x01", b"7z\xbc\xaf\x27\x1c", b"\x1f\x8b\x08",
+                                   b"\0" * 257 + b"ustar\0"])
+def test_archives_executables_and_scripts_are_known_by_their_first_bytes(start: bytes) -> None:
+    assert find_danger(start) is not None
+
+
+@pytest.mark.parametrize("start", [b"{", b"PAR1", b"\x89PNG\r\n\x1a\n", b"# Card", b"", b"\x80\x00\x00\x00\x00\x00\x00\x00{"])
+def test_what_a_release_holds_is_not_taken_for_danger(start: bytes) -> None:
+    assert find_danger(start) is None
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"a": 1, "a": 1}', '{"a": NaN}', '{"a": Infinity}', "{", "", '{"a": {"b": 1, "b": 2}}'])
+def test_json_that_two_readers_could_read_differently_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_json_object(text)
+
+
+def test_lines_of_json_are_named_when_they_are_wrong() -> None:
+    assert parse_json_lines(b'{"a": 1}\n{"a": 2}\n') == [{"a": 1}, {"a": 2}]
+    with pytest.raises(ValueError, match="line 2"):
+        parse_json_lines(b'{"a": 1}\n[]\n')
+    with pytest.raises(ValueError, match="not ended"):
+        parse_json_lines(b'{"a": 1}')
