@@ -29,6 +29,7 @@ class CaptionTokenizer:
         start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
         if start is None or end is None:
             raise CheckpointError(f"tokenizer: expected the tokens {START} and {END}; this is not a caption tokenizer")
+        tokenizer.encode_special_tokens = True  # a caption that spells a special token is text like any other
         self.tokenizer, self.start_token, self.end_token = tokenizer, int(start), int(end)
 
     @classmethod

@@ -1,0 +1,117 @@
+"""Small models with lively weights, a small curated set, and a small release."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from glideslope.models.base_training import SCHEDULER_CONFIG
+from glideslope.models.checkpoints import save_tensors
+from glideslope.models.loading import CONFIG_NAME, WEIGHTS_NAME, component_config
+from glideslope.models.noised_clip import NoisedClip
+from glideslope.models.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
+from glideslope.models.tokenizer import CaptionTokenizer
+from glideslope.models.unet import TextConditionedUNet
+from hypothesis import settings
+from PIL import Image
+
+from glideslope.manifest import Manifest, sha256_bytes, write_json
+
+from .published import with_closed_form_weights
+
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("steady")
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 230), "yellow": (240, 220, 40)}
+SHAPES = ("square", "bar", "corner")
+MODEL_INDEX = {"_class_name": "GlidePipeline", "_format": "glideslope", "_format_version": 1,
+               "base": ["glideslope", "TextConditionedUNet"], "noised_clip": ["glideslope", "NoisedClip"],
+               "tokenizer": ["glideslope", "CaptionTokenizer"], "scheduler": ["glideslope", "GaussianDiffusion"]}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def picture(colour: str, shape: str) -> bytes:
+    """A 24x24 PNG of a coloured shape on white."""
+    pixels = np.full((24, 24, 3), 255, dtype=np.uint8)
+    rows, columns = {"square": (slice(6, 18), slice(6, 18)), "bar": (slice(9, 15), slice(0, 24)), "corner": (slice(0, 12), slice(0, 12))}[shape]
+    pixels[rows, columns] = COLOURS[colour]
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="png")
+    return file.getvalue()
+
+
+def write_curated(directory: Path, split: str, rows: list[dict[str, object]]) -> None:
+    schema = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("caption", pa.string()),
+                        ("key", pa.string()), ("sha256", pa.string()), ("concept", pa.string()), ("weight", pa.float32())])
+    (directory / "data").mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), directory / "data" / f"{split}-00000.parquet")
+
+
+def curated_rows() -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for colour in COLOURS:
+        for shape in SHAPES:
+            data = picture(colour, shape)
+            rows.append({"image": {"bytes": data, "path": f"{colour}-{shape}.png"}, "caption": f"a {colour} {shape}",
+                         "key": f"{colour}-{shape}", "sha256": sha256_bytes(data), "concept": shape, "weight": 1.0})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def curated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A curated set of twelve captioned shapes, eleven of them to train on."""
+    directory = tmp_path_factory.mktemp("curated")
+    rows = curated_rows()
+    write_curated(directory, "train", rows[:-1])
+    write_curated(directory, "validation", rows[-1:])
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> CaptionTokenizer:
+    return CaptionTokenizer.train([str(row["caption"]) for row in curated_rows()], 300)
+
+
+@pytest.fixture(scope="session")
+def unet(tokenizer: CaptionTokenizer) -> TextConditionedUNet:
+    config = UNET_PRESETS["glide-micro-16"].model_copy(update={"n_vocab": tokenizer.vocab_size})
+    return with_closed_form_weights(TextConditionedUNet(config)).requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def clip(tokenizer: CaptionTokenizer) -> NoisedClip:
+    config = NOISED_CLIP_PRESETS["noised-clip-micro-16"].model_copy(update={"n_vocab": tokenizer.vocab_size})
+    return with_closed_form_weights(NoisedClip(config)).requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def whole_release(tmp_path_factory: pytest.TempPathFactory, unet: TextConditionedUNet, clip: NoisedClip, tokenizer: CaptionTokenizer) -> Path:
+    directory = tmp_path_factory.mktemp("release")
+    for name, model in (("base", unet), ("noised_clip", clip)):
+        save_tensors(directory / name / WEIGHTS_NAME, model.state_dict())
+        write_json(directory / name / CONFIG_NAME, component_config(model))
+    (directory / "tokenizer").mkdir()
+    tokenizer.save(directory / "tokenizer" / "tokenizer.json")
+    write_json(directory / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
+    write_json(directory / "model_index.json", MODEL_INDEX)
+    write_json(directory / "manifest.json", Manifest.of_directory(directory).to_json())
+    return directory
+
+
+@pytest.fixture
+def release(whole_release: Path, tmp_path: Path) -> Path:
+    """A copy of a small release, to be damaged."""
+    return Path(shutil.copytree(whole_release, tmp_path / "release"))
+
+
+def sign_again(release: Path) -> None:
+    """Write a manifest that matches what lies there now."""
+    write_json(release / "manifest.json", Manifest.of_directory(release).to_json())

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+from glideslope.models.pixels import contact_sheet, fit_square, from_pil, to_model_range, to_pil, to_uint8
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+
+def test_every_pixel_value_survives_the_way_into_the_model_and_back() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8)
+    x = to_model_range(pixels)
+    assert (float(x.min()), float(x.max())) == (-1, 1)
+    assert torch.equal(to_uint8(x), pixels)
+
+
+def test_what_lies_outside_the_range_is_clamped() -> None:
+    assert to_uint8(torch.tensor([-3.0, -1.0, 0.0, 1.0, 7.0])).tolist() == [0, 0, 128, 255, 255]
+
+
+def test_a_picture_survives_the_way_through_pil() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    images = [Image.fromarray(picture) for picture in pixels]
+    x = from_pil(images, 8)
+    assert x.shape == (2, 3, 8, 8)
+    assert all(np.array_equal(np.asarray(image), picture) for image, picture in zip(to_pil(x), pixels, strict=True))
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([8, 16, 33]))
+def test_any_size_becomes_the_asked_square(height: int, width: int, side: int) -> None:
+    square = fit_square(np.full((height, width, 3), 77, dtype=np.uint8), side)
+    assert square.shape == (side, side, 3)
+    assert (square == 77).all()
+
+
+@pytest.mark.parametrize("shape", [(30, 90), (90, 30)])
+def test_the_middle_is_kept_of_what_is_not_square(shape: tuple[int, int]) -> None:
+    pixels = np.zeros((*shape, 3), dtype=np.uint8)
+    middle = (slice(None), slice(30, 60)) if shape[1] == 90 else (slice(30, 60), slice(None))
+    pixels[middle] = 255
+    assert (fit_square(pixels, 30) == 255).mean() > 0.95
+
+
+def test_a_sheet_holds_every_picture_enlarged_in_rows() -> None:
+    images = [Image.new("RGB", (2, 2), colour) for colour in ("red", "lime", "blue")]
+    sheet = contact_sheet(images, num_columns=2, scale=3, gap=1)
+    assert sheet.size == (15, 15)
+    assert [sheet.getpixel(p) for p in ((1, 1), (8, 6), (6, 13), (10, 10), (0, 0))] == [
+        (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (255, 255, 255)]

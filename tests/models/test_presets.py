@@ -1,0 +1,60 @@
+from typing import Any
+
+import pytest
+from glideslope.models.loading import expected_tensors
+from glideslope.models.presets import NOISED_CLIP_PRESETS, UNET_PRESETS, check_presets, noised_clip_preset, unet_preset
+
+from glideslope.errors import RecipeError
+
+from .published import read_fixture
+
+
+def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    entry: dict[str, Any] = read_fixture("released_layouts.json")[name]
+    shapes = entry["shapes"] if "shapes" in entry else read_fixture("released_layouts.json")[entry["like"]]["shapes"] | entry["but"]
+    return {key: tuple(shape) for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(("preset", "published", "num_parameters"), [
+    ("glide-base-64", "base", 385_030_726), ("glide-base-64-inpaint", "base_inpaint", None),
+    ("glide-upsampler-256", "upsample", 398_361_286), ("glide-upsampler-256-inpaint", "upsample_inpaint", None)])
+def test_a_glide_preset_has_the_names_shapes_and_order_of_the_published_checkpoint(
+        preset: str, published: str, num_parameters: int | None) -> None:
+    found = expected_tensors("TextConditionedUNet", unet_preset(preset))
+    assert list(found.items()) == list(published_shapes(published).items())
+    total = sum(_numel(shape) for shape in found.values())
+    assert total == read_fixture("released_layouts.json")[published]["num_parameters"]
+    assert num_parameters in (None, total)
+
+
+@pytest.mark.parametrize(("side", "published"), [("image_encoder", "clip_image_enc"), ("text_encoder", "clip_text_enc")])
+def test_the_noised_clip_preset_has_the_names_shapes_and_order_of_the_published_encoders(side: str, published: str) -> None:
+    found = expected_tensors("NoisedClip", noised_clip_preset("noised-clip-vit-b"))
+    ours = [(name.removeprefix(f"{side}."), shape) for name, shape in found.items() if name.startswith(f"{side}.")]
+    assert ours == list(published_shapes(published).items())
+
+
+@pytest.mark.parametrize("name", [*UNET_PRESETS, *NOISED_CLIP_PRESETS])
+def test_every_preset_is_an_architecture_that_the_loader_accepts(name: str) -> None:
+    config = UNET_PRESETS.get(name) or NOISED_CLIP_PRESETS[name]
+    assert type(config).model_validate(config.model_dump(mode="json")) == config
+
+
+def test_an_unknown_preset_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"base\.preset: 'glide-huge' is unknown; choose one of glide-base-64, "):
+        unet_preset("glide-huge")
+    with pytest.raises(RecipeError, match=r"noised_clip\.preset: 'x' is unknown"):
+        noised_clip_preset("x")
+
+
+def test_two_models_of_different_image_sizes_are_refused() -> None:
+    check_presets("glide-tiny-32", "noised-clip-tiny-32")
+    with pytest.raises(RecipeError, match=r"noised_clip\.preset: 'noised-clip-micro-16' reads 16x16 .* draws 32x32"):
+        check_presets("glide-tiny-32", "noised-clip-micro-16")
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
