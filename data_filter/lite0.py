@@ -23,7 +23,7 @@ EMBEDDING_DIM = 1280
 PIXEL_MEAN = (127 / 255,) * 3
 PIXEL_STD = (128 / 255,) * 3
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
-TEXT_CONFIG = {"context_length": 32, "vocab_size": 2048, "width": 256, "heads": 4, "layers": 2}  # the first two are upper limits
+TEXT_CONFIG = {"context_length": 32, "vocab_size": 2048, "width": 256, "heads": 4, "layers": 1}  # the first two are upper limits
 TEXT_FORMAT = "glideslope.lite0_text/1"
 
 

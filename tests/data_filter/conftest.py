@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
-from numpy.typing import NDArray
-from PIL import Image
-
-from glideslope.config import Category, ClipConfig, CurateConfig, IndexConfig, LabelsConfig, Limits
 from glideslope.data_filter import index
 from glideslope.data_filter.curation import curate
 from glideslope.data_filter.fit import fit_filter
 from glideslope.data_filter.folder import ImageFolder
 from glideslope.data_filter.index import build_index
 from glideslope.data_filter.labels import import_labels, read_label_csv
+from hypothesis import settings
+from numpy.typing import NDArray
+from PIL import Image
+
+from glideslope.config import Category, ClipConfig, CurateConfig, IndexConfig, LabelsConfig, Limits
 from glideslope.records import Record
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from glideslope.data_filter.classifier import TENSORS, RbfSvm, balance, centre, fit_rbf_svm, load_classifier, save_classifier
 from safetensors.torch import save_file
 from sklearn.svm import SVC
 
-from glideslope.data_filter.classifier import TENSORS, RbfSvm, balance, centre, fit_rbf_svm, load_classifier, save_classifier
 from glideslope.errors import FilterError, StorageError
 
 

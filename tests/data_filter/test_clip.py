@@ -5,10 +5,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from glideslope.data_filter.clip import Clip, load_clip, normalise
 from torch import Tensor, nn
 
 from glideslope.config import ClipConfig
-from glideslope.data_filter.clip import Clip, load_clip, normalise
 from glideslope.errors import CheckpointError, RecipeError
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -81,7 +81,7 @@ def test_an_open_clip_model_without_weights_is_refused_rather_than_random() -> N
 
 
 def test_an_unknown_model_is_one_clear_error() -> None:
-    with pytest.raises(RecipeError, match="clip.model: no-such-model .* cannot be loaded by open_clip"):
+    with pytest.raises(RecipeError, match=r"clip.model: no-such-model .* cannot be loaded by open_clip"):
         load_clip(ClipConfig(model="no-such-model", pretrained="nowhere"))
     with pytest.raises(RecipeError, match="lite0 brings its own weights"):
         load_clip(ClipConfig(pretrained="laion"))

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from glideslope.data_filter.crops import three_crops
 
 

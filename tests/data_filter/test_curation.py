@@ -4,14 +4,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from glideslope.config import CurateConfig
 from glideslope.data_filter import curation
 from glideslope.data_filter.classifier import RbfSvm
 from glideslope.data_filter.curation import Filter, curate, decide
 from glideslope.data_filter.index import INDEX_SCHEMA
 from glideslope.data_filter.parquet import read_tables
 from glideslope.data_filter.sources import Shard
+
+from glideslope.config import CurateConfig
 from glideslope.errors import FilterError, StageError, StorageError
 from glideslope.manifest import sha256_bytes
 

@@ -3,11 +3,10 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from glideslope.data_filter.evidence import SCORES_SCHEMA, choose_threshold, is_dropped, measure_filter, trace_curve
 from glideslope.data_filter.statistics import lower_bound, upper_bound
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def table(rows: list[tuple[str, int, float, str]]) -> pa.Table:

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from glideslope.config import LabelsConfig
 from glideslope.data_filter.evidence import measure_filter
 from glideslope.data_filter.fit import fit_filter
-from glideslope.data_filter.labels import Verdict, import_labels, role_of
+from glideslope.data_filter.labels import ROLES, Verdict, import_labels, role_of
 from glideslope.data_filter.parquet import read_table
+
+from glideslope.config import LabelsConfig
 from glideslope.errors import FilterError, StageError
 
 from .conftest import World, category
@@ -87,7 +87,7 @@ def test_training_without_negatives_or_without_labels_is_refused(world: World) -
 
 
 def test_a_handful_of_positives_gives_a_filter_with_honest_bounds(world: World) -> None:
-    by_role = {role: [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) == role] for role in ("train", "calibrate", "audit")}
+    by_role = {role: [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) == role] for role in ROLES}
     label_with(world, [numbers[0] for numbers in by_role.values()])
     found = fit(world)
     assert found["calibrate"]["recall"] == 1.0  # type: ignore[index]  # a mapping

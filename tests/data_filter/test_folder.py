@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-
-from glideslope.config import FolderSource
 from glideslope.data_filter.folder import ImageFolder
 from glideslope.data_filter.sources import Shard, SourceItem, open_source
+
+from glideslope.config import FolderSource
 from glideslope.errors import SourceError
 
 from .conftest import draw

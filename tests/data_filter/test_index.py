@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-from glideslope.config import ClipConfig, IndexConfig
 from glideslope.data_filter.folder import ImageFolder
 from glideslope.data_filter.index import build_index, find_repeated, read_ahead
 from glideslope.data_filter.parquet import read_tables
+from PIL import Image
+
+from glideslope.config import ClipConfig, IndexConfig
 from glideslope.errors import StageError, StorageError
 from glideslope.manifest import sha256_file
 
@@ -32,7 +32,8 @@ def test_every_bad_input_is_one_row_with_its_reason_and_the_rest_goes_on(tmp_pat
     data = (images / "good.png").read_bytes()
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
     noise.save(images / "full.png")
-    files = {"truncated.png": (images / "full.png").read_bytes()[:400], "zero.png": b"", "words.png": b"these are words", "really_png.jpg": data}
+    files = {"truncated.png": (images / "full.png").read_bytes()[:400], "zero.png": b"", "words.png": b"these are words",
+             "really_png.jpg": data}
     for name, content in files.items():
         (images / name).write_bytes(content)
     noise.convert("CMYK").save(images / "cmyk.jpg")
@@ -125,11 +126,12 @@ def test_an_embedding_that_is_not_finite_is_left_out(tmp_path: Path, tiny_clip: 
 def test_an_unwritable_directory_is_one_clear_error(world: World) -> None:
     blocked = world.root / "file"
     blocked.write_text("not a folder")
-    with pytest.raises(StorageError, match="cannot write .*Not a directory"):
+    with pytest.raises(StorageError, match=r"cannot write .*Not a directory"):
         build_index(world.source, ClipConfig(), IndexConfig(), blocked / "index")
 
 
-def test_a_full_disk_is_one_clear_error_and_finished_shards_are_kept(world: World, tiny_clip: TinyClip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_clear_error_and_finished_shards_are_kept(world: World, tiny_clip: TinyClip,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = os.fsync, []
 
     def fsync(descriptor: int) -> None:
@@ -184,8 +186,9 @@ def test_reading_ahead_stops_when_the_reader_stops() -> None:
 
 
 def test_rendered_pngs_are_the_original_bytes(tmp_path: Path, tiny_clip: TinyClip) -> None:
-    from glideslope.config import OpenMojiSource
     from glideslope.data_filter.sources import Shard, open_source
+
+    from glideslope.config import OpenMojiSource
 
     source = open_source(OpenMojiSource(image_size=32, limit=4))
     build_index(source, ClipConfig(), IndexConfig(), tmp_path / "index")

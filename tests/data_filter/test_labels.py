@@ -2,10 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from glideslope.config import LabelsConfig
 from glideslope.data_filter.labels import (
     ROLES,
     Verdict,
@@ -17,6 +13,10 @@ from glideslope.data_filter.labels import (
 )
 from glideslope.data_filter.openmoji import read_rows
 from glideslope.data_filter.sources import SourceLabel
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glideslope.config import LabelsConfig
 from glideslope.errors import LabelError, StageError
 from glideslope.records import Record
 
@@ -111,21 +111,22 @@ def test_a_label_file_that_is_missing_or_not_utf8_is_refused(tmp_path: Path) -> 
 def test_unknown_keys_categories_and_contradictions_are_refused_and_nothing_is_appended(indexed: World) -> None:
     put(indexed, verdict("000.png", 1))
     before = (indexed.root / "labels" / "labels.jsonl").read_bytes()
-    with pytest.raises(LabelError, match="unknown key 'none.png'; it is not in the index"):
+    with pytest.raises(LabelError, match=r"unknown key 'none.png'; it is not in the index"):
         put(indexed, verdict("001.png", 0), verdict("none.png", 1))
-    with pytest.raises(LabelError, match="000.png is labelled 0 for red, an earlier label says 1"):
+    with pytest.raises(LabelError, match=r"000.png is labelled 0 for red, an earlier label says 1"):
         put(indexed, verdict("001.png", 0), verdict("000.png", 0))
-    with pytest.raises(LabelError, match="002.png is labelled 0 for red, an earlier label says 1"):
+    with pytest.raises(LabelError, match=r"002.png is labelled 0 for red, an earlier label says 1"):
         put(indexed, verdict("002.png", 1), verdict("002.png", 0))
     with pytest.raises(LabelError, match="unknown category 'blue'; the recipe knows red"):
-        import_labels([verdict("001.png", 0, category="blue")], indexed.root / "labels", indexed.root / "index", LabelsConfig(), categories=["red"])
+        import_labels([verdict("001.png", 0, category="blue")], indexed.root / "labels", indexed.root / "index", LabelsConfig(),
+                      categories=["red"])
     assert (indexed.root / "labels" / "labels.jsonl").read_bytes() == before
 
 
 def test_a_label_never_changes_its_role(indexed: World) -> None:
     put(indexed, verdict("000.png", 1))
     salt = next(s for s in map(str, range(100)) if role_of("000.png", LabelsConfig(salt=s)) != role_of("000.png", LabelsConfig()))
-    with pytest.raises(LabelError, match="concept 000.png would change its role"):
+    with pytest.raises(LabelError, match=r"concept 000.png would change its role"):
         put(indexed, verdict("000.png", 1, category="blue"), config=LabelsConfig(salt=salt))
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from glideslope.data_filter import lite0
 from glideslope.data_filter.crops import three_crops
+from PIL import Image
+
 from glideslope.errors import CheckpointError, SourceError
 
 # classes of ImageNet, by their usual numbers
@@ -46,7 +46,7 @@ def test_folding_batch_norms_changes_nothing_but_the_time(trunk: torch.nn.Module
 
 def test_a_weight_file_with_another_digest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lite0, "WEIGHTS_SHA256", "0" * 64)
-    with pytest.raises(CheckpointError, match="sha256 is 579344248a93.*expected 0000"):
+    with pytest.raises(CheckpointError, match=r"sha256 is 579344248a93.*expected 0000"):
         lite0.build_trunk()
 
 

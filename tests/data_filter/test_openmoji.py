@@ -3,12 +3,12 @@ from collections import Counter
 from importlib import resources
 
 import pytest
-from PIL import Image
-
-from glideslope.config import OpenMojiSource
 from glideslope.data_filter import openmoji
 from glideslope.data_filter.openmoji import OpenMoji, choose_rows, read_rows
 from glideslope.data_filter.sources import Shard, open_source
+from PIL import Image
+
+from glideslope.config import OpenMojiSource
 from glideslope.errors import SourceError
 
 

@@ -1,11 +1,8 @@
 from collections import Counter
 
 import numpy as np
-import pytest
-
 from glideslope.data_filter.labels import Label
-from glideslope.data_filter.selection import GAMMAS, assign_folds, choose_kernel, choose_training, concept_weights
-from glideslope.errors import FilterError
+from glideslope.data_filter.selection import choose_training, concept_weights
 
 
 def make_labels(spec: list[tuple[str, int, str, int]]) -> list[Label]:
@@ -24,7 +21,8 @@ def test_only_train_labels_are_used_and_never_more_than_allowed() -> None:
 
 
 def test_concepts_take_turns_and_classes_share_three_to_seven() -> None:
-    labels = make_labels([("big", 1, "train", 500), *[(f"p{n}", 1, "train", 3) for n in range(29)], *[(f"n{n}", 0, "train", 1) for n in range(400)]])
+    labels = make_labels([("big", 1, "train", 500), *[(f"p{n}", 1, "train", 3) for n in range(29)],
+                          *[(f"n{n}", 0, "train", 1) for n in range(400)]])
     chosen = [labels[place] for place in choose_training(labels, 100)]
     assert Counter(label.label for label in chosen) == {1: 30, 0: 70}
     assert Counter(label.concept for label in chosen if label.label == 1).most_common(1)[0][1] == 1
@@ -44,33 +42,3 @@ def test_the_choice_does_not_depend_on_the_order_of_the_labels() -> None:
 def test_a_concept_of_many_variants_weighs_less_per_variant() -> None:
     weights = concept_weights(np.array(["a"] * 4 + ["b"], dtype=object))
     assert weights.tolist() == [0.5] * 4 + [1.0]
-
-
-def test_folds_never_split_a_concept_and_spread_the_positives() -> None:
-    concepts = np.array([f"c{n // 3}" for n in range(60)], dtype=object)
-    labels = (np.arange(60) < 15).astype(np.int64)
-    folds = assign_folds(concepts, labels)
-    assert all(len(set(folds[concepts == concept])) == 1 for concept in set(concepts))
-    assert sorted(folds[labels == 1]) == sorted([0, 1, 2, 3, 4] * 3)
-
-
-def test_the_kernel_is_chosen_from_the_candidates_by_what_stays() -> None:
-    generator = np.random.default_rng(0)
-    labels = (np.arange(120) % 3 == 0).astype(np.int64)
-    x = generator.normal(size=(120, 8)) + 2 * labels[:, None]
-    kernel = choose_kernel(x, labels, np.array([f"c{n // 2}" for n in range(120)], dtype=object))
-    assert [row["gamma"] for row in kernel.table] == list(GAMMAS)
-    best = max(row["kept_share"] for row in kernel.table)
-    assert {row["gamma"]: row["kept_share"] for row in kernel.table}[kernel.gamma] == best > 0.5
-
-
-def test_positives_of_a_single_concept_leave_nothing_to_compare() -> None:
-    concepts = np.array(["p"] * 3 + [f"n{n}" for n in range(20)], dtype=object)
-    labels = np.array([1] * 3 + [0] * 20)
-    kernel = choose_kernel(np.random.default_rng(0).normal(size=(23, 4)), labels, concepts)
-    assert kernel.table == [] and kernel.gamma == GAMMAS[len(GAMMAS) // 2]
-
-
-def test_training_sets_of_one_class_are_refused() -> None:
-    with pytest.raises(FilterError, match="labels of both kinds"):
-        choose_kernel(np.eye(3), np.array([1, 1, 1]), np.array(["a", "b", "c"], dtype=object))

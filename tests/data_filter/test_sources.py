@@ -1,7 +1,6 @@
+from glideslope.data_filter.sources import Shard, cut_shards, hash_share
 from hypothesis import given
 from hypothesis import strategies as st
-
-from glideslope.data_filter.sources import Shard, cut_shards, hash_share
 
 
 @given(st.integers(0, 500), st.integers(1, 60))

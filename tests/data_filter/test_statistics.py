@@ -1,10 +1,9 @@
 import math
 
 import pytest
+from glideslope.data_filter.statistics import lower_bound, upper_bound
 from hypothesis import given
 from hypothesis import strategies as st
-
-from glideslope.data_filter.statistics import lower_bound, upper_bound
 
 
 @pytest.mark.parametrize(("hits", "percent"), [(0, 0.292), (1, 0.462), (2, 0.614), (3, 0.755), (5, 1.024), (10, 1.651)])
