@@ -10,9 +10,12 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/pytest tests
 
+# mypy follows folders, not the mapping of an editable install, so it is shown the package as it installs.
 lint: .venv/installed
 	$(BIN)/ruff check .
-	$(BIN)/mypy -p glideslope
+	rm -rf build/types && mkdir -p build/types/glideslope
+	ln -s $(CURDIR)/glideslope/* $(foreach room,data_filter models model_cards release recipes,$(CURDIR)/$(room)) build/types/glideslope/
+	MYPYPATH=build/types $(BIN)/mypy -p glideslope
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"glideslope needs Python 3.11 to 3.13, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.11")'

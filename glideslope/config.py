@@ -86,7 +86,7 @@ class Category(Part):
     does_not_count: str = Field("", description="what looks close but does not count")
     max_train_labels: Annotated[int, Field(ge=2)] = Field(1000, description="most train labels the classifier may use")
     target_recall: Share = Field(0.99, description="share of calibrate positives that the threshold must catch")
-    kernel_gamma: Annotated[float, Field(gt=0)] = Field(2.0, description="narrowness of the RBF kernel on unit embeddings; rarer, more varied: higher")
+    kernel_gamma: Annotated[float, Field(gt=0)] = Field(2.0, description="narrowness of the RBF kernel; rare and varied: higher")
     limits: Limits = Field(description="what the release accepts")
 
 
