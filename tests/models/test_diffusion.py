@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_spaced_timesteps_rise_from_the_first_and_end_at_the_last(count: int) ->
     assert len(steps) == count
     assert steps[0] == 0
     assert count == 1 or steps[-1] == 999
-    assert all(a < b for a, b in zip(steps, steps[1:], strict=False))
+    assert all(a < b for a, b in pairwise(steps))
 
 
 @given(st.sampled_from(SCHEDULES), st.integers(1, 1000))

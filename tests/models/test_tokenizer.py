@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 
 from glideslope.errors import CheckpointError
 
-CAPTIONS = ["a red apple", "a green apple", "flag: Côte d’Ivoire", "family: man, woman 👨‍👩‍👧", "keycap: 10"]
+CAPTIONS = ["a red apple", "a green apple", "flag: Côte d'Ivoire", "family: man, woman 👨‍👩‍👧", "keycap: 10"]
 TOKENIZER = CaptionTokenizer.train(CAPTIONS, 320)
 
 

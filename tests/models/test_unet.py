@@ -24,7 +24,8 @@ def test_the_network_computes_what_the_published_one_computes(name: str) -> None
 def test_a_fresh_network_predicts_zero_so_that_training_starts_from_the_mean() -> None:
     torch.manual_seed(0)
     model = TextConditionedUNet(MICRO).eval()
-    output = model(torch.randn(2, 3, 16, 16), torch.tensor([0, 999]), torch.zeros(2, 16, dtype=torch.int64), torch.ones(2, 16, dtype=torch.bool))
+    tokens, mask = torch.zeros(2, 16, dtype=torch.int64), torch.ones(2, 16, dtype=torch.bool)
+    output = model(torch.randn(2, 3, 16, 16), torch.tensor([0, 999]), tokens, mask)
     assert output.shape == (2, 6, 16, 16)
     assert not output.any()
 

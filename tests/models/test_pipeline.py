@@ -1,0 +1,224 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from glideslope.models import pipeline as pipeline_module
+from glideslope.models.loading import CONFIG_NAME, WEIGHTS_NAME, component_config
+from glideslope.models.noised_clip import NoisedClip
+from glideslope.models.pipeline import GlideOutput, GlidePipeline
+from glideslope.models.pixels import from_pil
+from glideslope.models.presets import NOISED_CLIP_PRESETS
+from glideslope.models.samplers import SampleState
+from glideslope.models.tokenizer import CaptionTokenizer
+from glideslope.models.unet import TextConditionedUNet
+from PIL import Image
+
+from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
+from glideslope.manifest import write_json
+
+from .conftest import COLOURS, picture, sign_again
+
+PROMPT = "a red square"
+
+
+@pytest.fixture(scope="module")
+def pipe(whole_release: Path) -> GlidePipeline:
+    return GlidePipeline.from_pretrained(whole_release, device="cpu", verify="required")
+
+
+def arrays(output: GlideOutput) -> list[np.ndarray]:
+    return [np.asarray(image) for image in output.images]
+
+
+def test_a_seed_gives_the_same_picture_alone_and_in_any_batch(pipe: GlidePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = pipe(PROMPT, num_images=5, num_steps=4, seed=10)
+    assert together.seeds == [10, 11, 12, 13, 14]
+    alone = pipe(PROMPT, num_steps=4, seed=13)
+    monkeypatch.setattr(pipeline_module, "DRAW_BATCH", 2)
+    in_pairs = pipe(PROMPT, num_images=5, num_steps=4, seed=10)
+    for first, second in zip(arrays(together), arrays(in_pairs), strict=True):
+        assert np.abs(first.astype(int) - second).max() <= 1  # matrix products round differently in another batch
+    assert np.abs(arrays(together)[3].astype(int) - arrays(alone)[0]).max() <= 1
+    assert np.abs(arrays(together)[3].astype(int) - arrays(together)[2]).max() > 30
+
+
+def test_the_same_call_gives_the_same_bytes(pipe: GlidePipeline) -> None:
+    first, second = (pipe(PROMPT, num_images=2, num_steps=3, seed=4) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(arrays(first), arrays(second), strict=True))
+
+
+def test_every_prompt_is_drawn_as_often_as_asked(pipe: GlidePipeline) -> None:
+    output = pipe([PROMPT, "a blue bar"], num_images=2, num_steps=2)
+    assert len(output.images) == 4
+    assert output.seeds == [0, 1, 2, 3]
+    assert all(image.size == (16, 16) and image.mode == "RGB" for image in output.images)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_the_caption_counts_and_guidance_makes_it_count_more(pipe: GlidePipeline, sampler: str) -> None:
+    def difference(scale: float) -> float:
+        one, other = (pipe(text, num_steps=8, guidance_scale=scale, sampler=sampler) for text in (PROMPT, "a blue bar"))
+        return float(np.abs(arrays(one)[0].astype(int) - arrays(other)[0]).mean())
+
+    assert difference(0.0) < difference(1.0) / 2 < difference(8.0) / 4  # DDPM's learned variance is the caption's even at 0
+
+
+def test_guidance_scale_one_is_the_conditional_model_alone(pipe: GlidePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    forward = pipe.base.forward
+    monkeypatch.setattr(pipe.base, "forward", lambda x, *rest: sizes.append(len(x)) or forward(x, *rest))
+    pipe(PROMPT, num_images=3, num_steps=2, guidance_scale=1.0)
+    assert sizes == [3, 3]
+    pipe(PROMPT, num_images=3, num_steps=2, guidance_scale=2.0)
+    assert sizes == [3, 3, 6, 6]
+
+
+def agreement(pipe: GlidePipeline, images: list[Image.Image], prompt: str) -> float:
+    return float(np.mean([score for _, score in pipe.rank(images, prompt)]))
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_clip_guidance_raises_the_agreement_with_the_caption(pipe: GlidePipeline, sampler: str) -> None:
+    plain = pipe(PROMPT, num_images=4, num_steps=30, sampler=sampler)
+    guided = pipe(PROMPT, num_images=4, num_steps=30, sampler=sampler, clip_guidance_scale=10.0)
+    assert agreement(pipe, guided.images, PROMPT) > agreement(pipe, plain.images, PROMPT) + 0.01
+
+
+def test_ranking_orders_pictures_by_their_agreement(pipe: GlidePipeline) -> None:
+    images = [Image.fromarray(np.full((20, 20, 3), colour, dtype=np.uint8)) for colour in COLOURS.values()]
+    ranked = pipe.rank(images, PROMPT)
+    assert sorted(position for position, _ in ranked) == [0, 1, 2, 3]
+    assert [score for _, score in ranked] == sorted((score for _, score in ranked), reverse=True)
+    assert pipe.noised_clip is not None
+    with torch.no_grad():
+        text = pipe.noised_clip.encode_text(*pipe.tokenizer.encode_delimited([PROMPT], 18))[0]
+        for position, score in ranked:
+            cosine = pipe.noised_clip.encode_image(from_pil([images[position]], 16), torch.zeros(1, dtype=torch.int64))[0] @ text
+            assert abs(float(cosine) - score) < 1e-5
+
+
+def test_previews_come_after_every_step(pipe: GlidePipeline) -> None:
+    states: list[SampleState] = []
+    pipe(PROMPT, num_steps=5, preview=states.append)
+    assert [state.step for state in states] == [1, 2, 3, 4, 5]
+
+
+def test_half_precision_draws_with_both_kinds_of_guidance(whole_release: Path) -> None:
+    pipe = GlidePipeline.from_pretrained(whole_release, dtype=torch.bfloat16, device="cpu")
+    assert pipe(PROMPT, num_steps=2, clip_guidance_scale=1.0).images[0].size == (16, 16)
+    assert len(pipe.rank([Image.new("RGB", (16, 16))], PROMPT)) == 1
+
+
+def test_drawing_works_inside_inference_mode(pipe: GlidePipeline) -> None:
+    with torch.inference_mode():
+        inside = pipe(PROMPT, num_steps=3, clip_guidance_scale=1.0)
+    assert np.array_equal(arrays(inside)[0], arrays(pipe(PROMPT, num_steps=3, clip_guidance_scale=1.0))[0])
+
+
+@pytest.mark.parametrize("arguments", [
+    {"prompt": ""}, {"prompt": []}, {"prompt": PROMPT, "num_steps": 0}, {"prompt": PROMPT, "sampler": "euler"},
+    {"prompt": PROMPT, "num_images": 0}, {"prompt": PROMPT, "guidance_scale": float("nan")}, {"prompt": PROMPT, "seed": -1}])
+def test_an_impossible_request_is_refused_before_any_work(
+        pipe: GlidePipeline, arguments: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe.base, "forward", lambda *_: pytest.fail("the network ran"))
+    with pytest.raises(RequestError):
+        pipe(**arguments)
+
+
+def test_without_a_noised_clip_guiding_and_ranking_are_refused(pipe: GlidePipeline) -> None:
+    bare = GlidePipeline(pipe.base, pipe.tokenizer)
+    with pytest.raises(RequestError, match="clip_guidance_scale: this release has no noised_clip; set it to 0"):
+        bare(PROMPT, clip_guidance_scale=1.0)
+    with pytest.raises(RequestError, match="this release has no noised_clip"):
+        bare.rank([Image.new("RGB", (4, 4))], PROMPT)
+    with pytest.raises(RequestError, match="no images were given"):
+        pipe.rank([], PROMPT)
+
+
+def test_components_that_do_not_belong_together_are_refused(unet: TextConditionedUNet, tokenizer: CaptionTokenizer, clip: NoisedClip) -> None:
+    larger = CaptionTokenizer.train(["some other words entirely, and a great many more of them"] * 2, 400)
+    assert larger.vocab_size > tokenizer.vocab_size
+    with pytest.raises(CheckpointError, match=f"base: knows {tokenizer.vocab_size} tokens, but the tokenizer has {larger.vocab_size}"):
+        GlidePipeline(unet, larger)
+    of_other_size = NoisedClip(NOISED_CLIP_PRESETS["noised-clip-micro-16"].model_copy(update={"image_size": 32}))
+    with pytest.raises(CheckpointError, match="noised_clip: reads images of side 32, but base draws 16"):
+        GlidePipeline(unet, tokenizer, noised_clip=of_other_size)
+
+
+def test_one_flipped_byte_anywhere_is_refused_by_the_name_of_the_file(release: Path) -> None:
+    for path in sorted(p for p in release.rglob("*") if p.is_file() and p.name != "manifest.json"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        for verify in ("auto", "required"):
+            with pytest.raises(VerificationError, match=path.relative_to(release).as_posix()):
+                GlidePipeline.from_pretrained(release, verify=verify)
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    GlidePipeline.from_pretrained(release)
+
+
+def test_an_added_and_a_missing_file_are_refused(release: Path) -> None:
+    (release / "evil.pkl").write_bytes(b"\x80\x05.")
+    with pytest.raises(VerificationError, match=r"evil\.pkl: file is not in the manifest"):
+        GlidePipeline.from_pretrained(release)
+    (release / "evil.pkl").unlink()
+    (release / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(VerificationError, match=r"tokenizer/tokenizer\.json: file is missing"):
+        GlidePipeline.from_pretrained(release)
+
+
+def test_a_damaged_manifest_is_refused(release: Path) -> None:
+    for content in (b"{", b"[]", b'{"format": "other", "files": []}', b'{"format": "glideslope.manifest/1", "files": [1]}'):
+        (release / "manifest.json").write_bytes(content)
+        with pytest.raises(VerificationError):
+            GlidePipeline.from_pretrained(release)
+
+
+def test_without_a_manifest_only_required_verification_refuses(release: Path) -> None:
+    (release / "manifest.json").unlink()
+    GlidePipeline.from_pretrained(release, verify="auto")
+    with pytest.raises(VerificationError, match=r"manifest\.json is missing, and verification is required"):
+        GlidePipeline.from_pretrained(release, verify="required")
+
+
+def test_switching_verification_off_does_not_look_at_digests(release: Path) -> None:
+    (release / "README.md").write_text("added")
+    GlidePipeline.from_pretrained(release, verify="off")
+    with pytest.raises(RequestError, match="verify is 'maybe'; expected 'auto', 'required' or 'off'"):
+        GlidePipeline.from_pretrained(release, verify="maybe")  # type: ignore[arg-type]  # wrong values are the point
+
+
+def test_what_is_no_release_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such directory; give the directory of a release"):
+        GlidePipeline.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"model_index\.json: No such file"):
+        GlidePipeline.from_pretrained(tmp_path)
+
+
+def test_swapped_components_are_refused(release: Path, clip: NoisedClip) -> None:
+    (release / "noised_clip" / WEIGHTS_NAME).rename(release / "base" / WEIGHTS_NAME)
+    write_json(release / "base" / CONFIG_NAME, component_config(clip))
+    (release / "noised_clip" / CONFIG_NAME).unlink()
+    sign_again(release)
+    with pytest.raises(GlideslopeError):
+        GlidePipeline.from_pretrained(release)
+
+
+def test_training_that_has_not_finished_cannot_be_drawn_from(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"config\.json: No such file"):
+        GlidePipeline.from_training(tmp_path)
+
+
+def test_a_fresh_process_draws_the_same_picture(whole_release: Path, pipe: GlidePipeline, tmp_path: Path) -> None:
+    program = ("import sys, torch; torch.set_num_threads(1); from glideslope import GlidePipeline; "
+               "GlidePipeline.from_pretrained(sys.argv[1], device='cpu')('a red square', num_steps=3, seed=5).images[0].save(sys.argv[2])")
+    subprocess.run([sys.executable, "-c", program, str(whole_release), str(tmp_path / "drawn.png")], check=True, cwd=tmp_path)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "drawn.png")), arrays(pipe(PROMPT, num_steps=3, seed=5))[0])
+
+
+def test_the_pictures_of_the_tests_are_pictures() -> None:
+    assert picture("red", "bar").startswith(b"\x89PNG")
