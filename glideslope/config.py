@@ -43,9 +43,9 @@ class ClipConfig(Part):
     model: str = Field("lite0", description="`lite0`, an open_clip name, `hf-hub:<repository>` or `local-dir:<path>`")
     pretrained: str | None = Field(None, description="open_clip's pretrained tag or a weight file; for open_clip names only")
     batch_size: Count = Field(32, description="images embedded at once")
-    text_epochs: Annotated[int, Field(ge=0)] = Field(15, description="lite0 only: epochs of text tower training on the run's captions")
+    text_epochs: Annotated[int, Field(ge=0)] = Field(10, description="lite0 only: epochs of text tower training on the run's captions")
     text_batch_size: Count = Field(256, description="lite0 only: image-caption pairs per contrastive batch")
-    text_learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="lite0 only: peak learning rate of the text tower")
+    text_learning_rate: Annotated[float, Field(gt=0)] = Field(2e-3, description="lite0 only: peak learning rate of the text tower")
 
 
 class IndexConfig(Part):
