@@ -205,7 +205,11 @@ def parse_recipe(value: Any, *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(value)
     except ValidationError as error:
-        raise RecipeError(f"{where}: " + "; ".join(describe_problem(p) for p in error.errors())) from error
+        problems = error.errors()
+        inner = {problem["loc"][:length] for problem in problems for length in range(len(problem["loc"]))}
+        # pydantic counts an item that it refused as absent, and then says that the list is too short
+        told = [describe_problem(p) for p in problems if not (p["type"] == "too_short" and p["loc"] in inner)]
+        raise RecipeError(f"{where}: {'; '.join(told)}") from error
 
 
 def describe_problem(problem: Any) -> str:

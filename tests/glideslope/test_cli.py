@@ -1,0 +1,154 @@
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from glideslope import cli
+from glideslope.errors import TrainingError
+from glideslope.records import run_stage
+
+COMMANDS = ("init", "index", "label", "fit", "curate", "train", "evaluate", "run", "demo", "pack", "check", "verify", "sample")
+
+
+class Ended:
+    """How a command ended: exit code, output, errors."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def glideslope(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs the command line as the shell would, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["glideslope", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        code = stopped.value.code
+        captured = capsys.readouterr()
+        return Ended(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return call
+
+
+def test_help_lists_every_command(glideslope: Any) -> None:
+    ended = glideslope("--help")
+    assert ended.code == 0
+    assert all(command in ended.out for command in COMMANDS)
+    group = typer.main.get_command(cli.app)
+    assert set(group.commands) == set(COMMANDS)  # type: ignore[attr-defined]  # typer's type is the plain command
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_does(glideslope: Any, command: str) -> None:
+    ended = glideslope(command, "--help")
+    assert ended.code == 0
+    assert "Usage: glideslope" in ended.out
+    assert len(ended.out.splitlines()) > 8
+
+
+def test_the_version_is_told(glideslope: Any) -> None:
+    assert glideslope("--version").out == "0.1.0\n"
+
+
+@pytest.mark.parametrize("arguments", [
+    ["check", "nowhere"], ["verify", "nowhere"], ["sample", "nowhere", "a red apple"], ["check", "."], ["verify", "."],
+    ["sample", ".", "a red apple"], ["sample", ".", ""], ["sample", ".", "a", "--steps", "0"], ["sample", ".", "a", "--out", "x.jpg"],
+    ["sample", ".", "a", "--sampler", "euler"], ["sample", ".", "a", "--num-images", "-3"], ["sample", ".", "a", "--guidance-scale", "nan"],
+    ["index", "nowhere.yaml", "--json"], ["run", "no-such-recipe", "--json"], ["init", "taken.yaml"], ["init", "taken.yaml/below.yaml"],
+    ["index", "recipe.yaml", "--json"], ["label", "recipe.yaml", "--json"], ["label", "recipe.yaml", "--import", "no.csv", "--json"],
+    ["fit", "recipe.yaml", "--json"], ["curate", "recipe.yaml", "--json"], ["train", "recipe.yaml", "--json"],
+    ["evaluate", "recipe.yaml", "--json"], ["pack", "recipe.yaml", "--json"], ["fit", "recipe.yaml", "--runs-dir", "taken.yaml"],
+    ["run", "unknown-key.yaml"], ["run", "bad-value.yaml"], ["run", "not-yaml.yaml"], ["run", "bad-preset.yaml", "--json"]], ids=" ".join)
+def test_a_mistake_of_the_user_is_one_clear_line_and_exit_code_one(
+        glideslope: Any, arguments: list[str], plain_recipe: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "taken.yaml").write_text("mine")
+    (tmp_path / "not-yaml.yaml").write_text("name: [")
+    for name, change in (("recipe", {}), ("unknown-key", {"sead": 0}), ("bad-value", {"seed": -1}),
+                         ("bad-preset", {"noised_clip": plain_recipe["noised_clip"] | {"preset": "x"}})):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(plain_recipe | change))
+    ended = glideslope(*arguments)
+    lines = [line for line in ended.err.splitlines() if not line.endswith(" …")]  # a stage that had begun
+    assert ended.code == 1
+    assert len(lines) == 1, ended.err
+    assert lines[0].startswith("glideslope: ")
+    assert len(lines[0]) > 30
+    assert "Traceback" not in ended.err
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["run"], ["run", "a", "b"], ["check", ".", "--loud"], ["sample", "."],
+                                       ["sample", ".", "a", "--steps", "many"]], ids=" ".join)
+def test_wrong_usage_ends_with_exit_code_two(glideslope: Any, arguments: list[str]) -> None:
+    ended = glideslope(*arguments)
+    assert ended.code == 2
+    assert "Usage:" in ended.err
+
+
+def test_a_message_with_brackets_and_line_breaks_stays_one_readable_line(glideslope: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise TrainingError("got [bold]\nand [/] in\r\nruns/[x]")
+
+    monkeypatch.setattr("glideslope.starter.write_starter", refuse)
+    assert glideslope("init").err == "glideslope: got [bold] and [/] in runs/[x]\n"
+
+
+def test_a_defect_is_not_disguised(glideslope: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("glideslope.starter.write_starter", defect)
+    with pytest.raises(ZeroDivisionError):
+        glideslope("init")
+
+
+def test_stopping_by_hand_says_how_to_go_on(glideslope: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", stopped)
+    ended = glideslope("run", "x")
+    assert ended.code == 130
+    assert "run the same command again" in ended.err
+
+
+def test_init_writes_a_recipe_and_says_what_comes_next(glideslope: Any, tmp_path: Path) -> None:
+    ended = glideslope("init", "--images", "my pictures")
+    assert ended.code == 0
+    assert ended.out == "wrote recipe.yaml; edit it, then: glideslope run recipe.yaml\n"
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["source"] == {
+        "kind": "folder", "path": "my pictures", "caption_column": "text"}
+
+
+def test_machines_get_one_json_object_and_nothing_else(
+        glideslope: Any, recipe_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    record = run_stage(tmp_path / "index", stage="index", config={}, inputs={}, work=lambda partial: {"num_rows": 3, "note": "é [x]"})
+    monkeypatch.setattr("glideslope.recipe.Run.index", lambda self: [record])
+    ended = glideslope("index", str(recipe_file), "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads(ended.out) == {"index": {"num_rows": 3, "note": "é [x]"}}
+    assert ended.out.count("\n") == 1
+    assert glideslope("index", str(recipe_file)).out == "index: {'num_rows': 3, 'note': 'é [x]'}\n"
+
+
+def test_verbose_says_which_stages_are_skipped(glideslope: Any, recipe_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                               caplog: pytest.LogCaptureFixture) -> None:
+    def work(partial: Path) -> dict[str, Any]:
+        return {}
+
+    def index(self: object) -> list[object]:
+        return [run_stage(tmp_path / "index", stage="index", config={}, inputs={}, work=work)]
+
+    monkeypatch.setattr("glideslope.recipe.Run.index", index)
+    glideslope("--verbose", "index", str(recipe_file))
+    glideslope("--verbose", "index", str(recipe_file))
+    assert caplog.messages == ["index: already done"]
+    glideslope("index", str(recipe_file))
+    assert caplog.messages == ["index: already done"]

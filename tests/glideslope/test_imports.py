@@ -1,0 +1,94 @@
+"""Who may import whom."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("data_filter", "models", "model_cards", "release")
+FRONT = ("__init__.py", "cli.py", "recipe.py")
+ALLOWED = {"data_filter": set(), "models": set(), "model_cards": set(), "release": {"data_filter", "models", "model_cards"}}
+
+
+def imported_modules(path: Path, package: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """Absolute names of what a module imports, with the line, lazy and type-checking imports included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module, node.lineno
+            yield from ((f"{module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "glideslope" and parts[1] in ROOMS else None
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_the_rooms_it_may(room: str) -> None:
+    wrong = [f"{path.relative_to(ROOT)}:{line} imports {module}" for path in sorted((ROOT / room).rglob("*.py"))
+             for module, line in imported_modules(path, ("glideslope", room))
+             if room_of(module) not in {None, room} | ALLOWED[room]]
+    assert wrong == []
+
+
+def test_the_ground_imports_no_room() -> None:
+    ground = [path for path in sorted((ROOT / "glideslope").glob("*.py")) if path.name not in FRONT]
+    assert {path.name for path in ground} >= {"errors.py", "config.py", "manifest.py", "records.py", "decode.py"}
+    wrong = [f"{path.name}:{line} imports {module}" for path in ground
+             for module, line in imported_modules(path, ("glideslope",)) if room_of(module)]
+    assert wrong == []
+
+
+def test_the_ground_and_the_rooms_do_not_import_the_front_door() -> None:
+    paths = [(path, ("glideslope", room)) for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    paths += [(path, ("glideslope",)) for path in (ROOT / "glideslope").glob("*.py") if path.name not in FRONT]
+    wrong = [f"{path}:{line} imports {module}" for path, package in sorted(paths) for module, line in imported_modules(path, package)
+             if module in ("glideslope.cli", "glideslope.recipe")]
+    assert wrong == []
+
+
+def test_rooms_are_never_imported_under_their_bare_names() -> None:
+    wrong = [f"{path}:{line} imports {module}" for folder in (*ROOMS, "glideslope") for path in sorted((ROOT / folder).rglob("*.py"))
+             for module, line in imported_modules(path, ("glideslope", folder)) if module.split(".")[0] in ROOMS]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("word", ["pickle", "joblib", "dill", "shelve"])
+def test_nothing_that_reads_pickles_is_imported(word: str) -> None:
+    wrong = [f"{path}:{line}" for folder in (*ROOMS, "glideslope") for path in sorted((ROOT / folder).rglob("*.py"))
+             for module, line in imported_modules(path, ("glideslope", folder)) if module.split(".")[0] == word]
+    assert wrong == []
+
+
+def test_torch_saves_nothing_and_loads_only_the_digest_checked_published_file() -> None:
+    paths = [path for folder in (*ROOMS, "glideslope") for path in sorted((ROOT / folder).rglob("*.py"))]
+    calls = [f"{path.relative_to(ROOT)}: {ast.unparse(node)}" for path in paths
+             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.load", "torch.save")]
+    assert calls in ([], ["data_filter/lite0.py: torch.load"])
+
+
+def test_importing_glideslope_and_asking_for_help_loads_nothing_heavy() -> None:
+    program = """
+import sys
+import glideslope, glideslope.cli
+assert glideslope.__version__ and glideslope.GlideslopeError
+sys.argv = ["glideslope", "--help"]
+try:
+    glideslope.cli.main()
+except SystemExit as stop:
+    assert stop.code == 0, stop.code
+heavy = {"torch", "numpy", "open_clip", "sklearn", "datasets", "matplotlib", "accelerate", "pyarrow", "PIL"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "Stages of a run" in found.stdout

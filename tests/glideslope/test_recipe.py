@@ -1,0 +1,111 @@
+import importlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from glideslope import recipe as recipe_module
+from glideslope.config import load_recipe, parse_recipe
+from glideslope.errors import LabelError, RecipeError, StageError, StorageError
+from glideslope.recipe import Run, Silent, find_recipe, open_run
+
+
+def test_a_run_has_its_own_directory_with_the_resolved_recipe(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    with open_run(recipe, tmp_path / "runs") as run:
+        assert run.directory == tmp_path / "runs" / "small"
+        assert load_recipe(run.directory / "recipe.yaml") == recipe
+        assert isinstance(run.reporter, Silent)
+
+
+def test_a_second_run_in_the_same_process_is_refused_until_the_first_is_closed(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    with (open_run(recipe, tmp_path), pytest.raises(StageError, match="another glideslope process is working on this run; wait for it"),
+          open_run(recipe, tmp_path)):
+        pytest.fail("the run was opened twice")
+    with open_run(recipe, tmp_path):
+        pass
+
+
+def test_a_second_process_on_the_same_run_is_refused_and_a_killed_one_leaves_no_lock(recipe_file: Path, tmp_path: Path) -> None:
+    program = ("import sys, time; from pathlib import Path; from glideslope.recipe import find_recipe, open_run\n"
+               "with open_run(find_recipe(sys.argv[1]), Path(sys.argv[2])): print('open', flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", program, str(recipe_file), str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "open\n"
+            with pytest.raises(StageError, match="another glideslope process"), open_run(load_recipe(recipe_file), tmp_path):
+                pytest.fail("the run was opened twice")
+        finally:
+            holder.kill()
+    for _ in range(50):
+        try:
+            with open_run(load_recipe(recipe_file), tmp_path):
+                return
+        except StageError:
+            time.sleep(0.1)
+    pytest.fail("the lock outlived its process")
+
+
+def test_a_runs_directory_that_cannot_be_made_is_one_clear_error(recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (pytest.raises(StorageError, match=r"cannot write .*file/small: Not a directory"),
+          open_run(load_recipe(recipe_file), tmp_path / "file")):
+        pytest.fail("the run was opened")
+
+
+def test_a_recipe_is_found_by_path_or_by_ready_made_name(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_recipe(str(recipe_file)) == load_recipe(recipe_file)
+    assert find_recipe("openmoji-demo").name == "openmoji-demo"
+    with pytest.raises(RecipeError, match=r"recipe 'openmojis': no such file, and no ready-made recipe .*\(there are .*openmoji-demo"):
+        find_recipe("openmojis")
+    with pytest.raises(RecipeError, match=r"missing\.yaml: No such file"):
+        find_recipe("missing.yaml")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plain").write_text(recipe_file.read_text())
+    assert find_recipe("plain").name == "small"
+
+
+def run_in(directory: Path, plain: dict[str, Any]) -> Run:
+    return Run(parse_recipe(plain, where="recipe"), directory, Silent())
+
+
+def test_models_that_do_not_fit_together_are_refused_before_anything_is_read(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
+    plain_recipe["noised_clip"]["preset"] = "noised-clip-micro-16"
+    run = run_in(tmp_path / "run", plain_recipe)
+    for start in (run.all, run.train):
+        with pytest.raises(RecipeError, match=r"noised_clip\.preset: 'noised-clip-micro-16' reads 16x16"):
+            start()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_source_without_labels_asks_for_them(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
+    with pytest.raises(LabelError, match=r"no labels yet, .*; import them with `glideslope label RECIPE --import FILE\.csv`"):
+        run_in(tmp_path, plain_recipe).label()
+
+
+def test_training_before_curating_is_refused(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
+    with pytest.raises(StageError, match="curated: no finished stage here"):
+        run_in(tmp_path, plain_recipe).train()
+
+
+def test_running_everything_goes_through_the_stages_in_their_order(
+        tmp_path: Path, plain_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    for name in ("index", "label", "fit", "curate", "train", "evaluate", "pack", "check"):
+        monkeypatch.setattr(recipe_module.Run, name, lambda self, name=name: done.append(name))
+    module = importlib.import_module("glideslope.release.verify")  # the package has a function of the same name
+    monkeypatch.setattr(module, "verify", lambda release: done.append(f"verify {release.name}"))
+    run_in(tmp_path, plain_recipe).all()
+    assert done == ["index", "label", "fit", "curate", "train", "evaluate", "pack", "check", "verify release"]
+
+
+def test_the_resolved_recipe_is_itself_a_recipe_for_the_same_run(recipe_file: Path, tmp_path: Path) -> None:
+    with open_run(load_recipe(recipe_file), tmp_path) as run:
+        written = run.directory / "recipe.yaml"
+    assert find_recipe(str(written)) == load_recipe(recipe_file)
+    assert yaml.safe_load(written.read_text())["seed"] == 0
