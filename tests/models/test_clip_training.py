@@ -47,7 +47,7 @@ def test_a_stage_that_was_stopped_ends_with_the_record_of_an_undisturbed_one(cur
 
 
 def test_training_teaches_it_which_caption_belongs_to_which_picture(curated: Path, tokenizer_path: Path, tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"num_images": 2400})
+    config = CONFIG.model_copy(update={"num_images": 1440})
     train_noised_clip(config, curated, tokenizer_path, tmp_path / "clip", seed=0, curated_digest="d")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "clip" / "metrics.jsonl").read_text().splitlines()]
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
@@ -55,7 +55,7 @@ def test_training_teaches_it_which_caption_belongs_to_which_picture(curated: Pat
     assert isinstance(model, NoisedClip)
     tokens, lengths = CaptionTokenizer.load(tokenizer_path).encode_delimited(data.captions, model.config.max_text_len)
     logits = model(to_model_range(data.pixels), torch.zeros(len(data), dtype=torch.int64), tokens, lengths)
-    assert (logits.argmax(dim=1) == torch.arange(len(data))).float().mean() > 0.4  # guessing is right once in eleven
+    assert (logits.argmax(dim=1) == torch.arange(len(data))).float().mean() > 0.3  # guessing is right once in eleven
 
 
 def test_the_first_loss_of_a_model_that_knows_nothing_is_that_of_guessing(curated: Path, tokenizer: CaptionTokenizer) -> None:
