@@ -127,20 +127,13 @@ def run_stage(directory: Path, *, stage: str, config: Mapping[str, Any], inputs:
     """
     identity: dict[str, Any] = {"stage": stage, "config": dict(config), "inputs": dict(inputs)}
     kept_at = record_path or directory / RECORD_NAME
-    if directory.is_dir() and kept_at.is_file():
-        record = Record.from_json(read_json(kept_at), where=str(kept_at))
-        if {"stage": record.stage, "config": dict(record.config), "inputs": dict(record.inputs)} == identity:
-            check_outputs(directory, record)
-            log.info("%s: already done", stage)
-            return record
-        log.info("%s: configuration or inputs changed, running again", stage)
+    found = finished_record(directory, kept_at, identity)
+    if found is not None:
+        return found
     partial = directory.with_name(directory.name + ".partial")
     started = time.time()
     try:
-        if partial.exists() and (not (partial / INTENT_NAME).is_file() or read_json(partial / INTENT_NAME) != identity):
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True, exist_ok=True)
-        write_json(partial / INTENT_NAME, identity)
+        prepare_partial(partial, identity)
         summary = dict(work(partial))
         environment = describe_environment(started) | dict(summary.pop("environment", {}))
         for leftover in partial.rglob("*.tmp"):
@@ -162,6 +155,28 @@ def run_stage(directory: Path, *, stage: str, config: Mapping[str, Any], inputs:
             raise storage_error(Path(error.filename) if isinstance(error.filename, str) else partial, error) from error
         raise
     return record
+
+
+def finished_record(directory: Path, kept_at: Path, identity: Mapping[str, Any]) -> Record | None:
+    """The record of a finished stage of this identity, its files hashed again, or none."""
+    if not (directory.is_dir() and kept_at.is_file()):
+        return None
+    record = Record.from_json(read_json(kept_at), where=str(kept_at))
+    if {"stage": record.stage, "config": dict(record.config), "inputs": dict(record.inputs)} != identity:
+        log.info("%s: configuration or inputs changed, running again", record.stage)
+        return None
+    check_outputs(directory, record)
+    log.info("%s: already done", record.stage)
+    return record
+
+
+def prepare_partial(partial: Path, identity: Mapping[str, Any]) -> None:
+    """Keep what a stopped stage of this identity has finished; throw anything else away."""
+    intent = partial / INTENT_NAME
+    if partial.exists() and (not intent.is_file() or read_json(intent) != identity):
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    write_json(intent, identity)
 
 
 def describe_environment(started: float) -> dict[str, Any]:

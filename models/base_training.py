@@ -70,9 +70,10 @@ def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, 
 
     trained = train(config, model, batches.loss, partial, ema_half_life_images=config.ema_half_life_images, progress=progress,
                     at_checkpoint=draw)
-    finish(partial, trained, tokenizer)
+    write_results(partial, trained, tokenizer)
     write_samples(partial / "samples" / f"images-{trained.num_images:09d}.png", model, trained.ema or {}, tokenizer, prompts, seed)
     write_json(partial / "samples" / "prompts.json", list(prompts))
+    remove_checkpoints(partial / CHECKPOINTS)  # last, so that a process killed before goes on from one
     return plain_summary(trained) | {
         "num_train_examples": len(data), "consumed_sha256": data.consumed_sha256, "seed": seed,
         "environment": {"images_per_second": round(trained.images_per_second, 2), "device": str(next(model.parameters()).device),
@@ -146,12 +147,11 @@ def write_samples(path: Path, model: TextConditionedUNet, weights: Mapping[str, 
     torch.set_rng_state(state)
 
 
-def finish(partial: Path, trained: TrainedModel, tokenizer: CaptionTokenizer) -> None:
-    """Write the final files and drop what was only for resuming."""
+def write_results(partial: Path, trained: TrainedModel, tokenizer: CaptionTokenizer) -> None:
+    """Write weights, configuration and tokenizer."""
     save_tensors(partial / "model.safetensors", trained.model.state_dict())
     save_tensors(partial / "ema.safetensors", trained.ema or trained.model.state_dict())
     assert isinstance(trained.model, TextConditionedUNet)
     write_json(partial / CONFIG_NAME, component_config(trained.model))
     write_json(partial / "scheduler_config.json", SCHEDULER_CONFIG)
     tokenizer.save(partial / "tokenizer.json")
-    remove_checkpoints(partial / CHECKPOINTS)
