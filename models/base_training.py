@@ -13,7 +13,7 @@ from ..manifest import write_json
 from ..records import Record, run_stage
 from .checkpoints import remove_checkpoints, save_tensors
 from .dataset import CuratedSplit, batch_indices, load_split, take
-from .diffusion import GaussianDiffusion, space_timesteps, training_loss
+from .diffusion import GaussianDiffusion, space_timesteps, training_loss, weigh_errors
 from .guidance import text_denoiser
 from .loading import CONFIG_NAME, component_config
 from .pixels import contact_sheet, to_pil
@@ -87,6 +87,7 @@ class BaseBatches:
                  text_ctx: int, seed: int) -> None:
         """Tokenise all captions once."""
         self.config, self.data, self.diffusion, self.seed = config, data, diffusion, seed
+        self.error_weights = weigh_errors(diffusion, min_snr_gamma=config.min_snr_gamma, high_noise_weight=config.high_noise_weight)
         self.tokens, self.mask = tokenizer.encode_padded(data.captions, text_ctx)
         self.empty_tokens, self.empty_mask = tokenizer.encode_padded([""], text_ctx)
 
@@ -107,7 +108,7 @@ class BaseBatches:
         x = self.diffusion.add_noise(x_start, steps, noise)
         output = model(x, steps, tokens, mask)
         losses = training_loss(self.diffusion, output, x_start=x_start, x=x, noise=noise, steps=steps,
-                               min_snr_gamma=self.config.min_snr_gamma)
+                               error_weights=self.error_weights)
         return (losses * self.data.weights[indices].to(device)).mean()
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import RequestError
 
@@ -185,8 +184,30 @@ def gather(table: NDArray[np.float64], steps: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype if like.dtype == torch.float64 else torch.float32).view(-1, *[1] * (like.ndim - 1))
 
 
+def weigh_errors(diffusion: GaussianDiffusion, *, min_snr_gamma: float | None = None,
+                 high_noise_weight: float | None = None) -> NDArray[np.float64]:
+    """Factors of the squared error of the noise at each timestep; 1 everywhere is DDPM's simple loss.
+
+    Args:
+        diffusion: the complete process.
+        min_snr_gamma: little noise counts less, min(SNR, gamma) / SNR (arXiv 2303.09556); none: it counts fully.
+        high_noise_weight: strong noise counts more, max(SNR, 1) / SNR (arXiv 2202.00512, section 4: then the error of
+            the image counts fully there), at most this; none: it counts simply.
+
+    Returns:
+        float64 (T,).
+    """
+    snr = diffusion.snr()
+    weights = np.ones_like(snr)
+    if min_snr_gamma is not None:
+        weights *= np.minimum(snr, min_snr_gamma) / snr
+    if high_noise_weight is not None:
+        weights *= np.minimum(np.maximum(snr, 1) / snr, high_noise_weight)
+    return weights
+
+
 def training_loss(diffusion: GaussianDiffusion, output: Tensor, *, x_start: Tensor, x: Tensor, noise: Tensor, steps: Tensor,
-                  min_snr_gamma: float | None = None) -> Tensor:
+                  error_weights: NDArray[np.float64] | None = None) -> Tensor:
     """The hybrid loss of a learned-variance model, per image (arXiv 2102.09672, equation 16).
 
     Squared error of the noise, plus the variational bound's term scaled by 0.001 whose gradient reaches the
@@ -199,16 +220,15 @@ def training_loss(diffusion: GaussianDiffusion, output: Tensor, *, x_start: Tens
         x: (N, 3, H, W), noised.
         noise: (N, 3, H, W), the noise in it.
         steps: int64 (N,).
-        min_snr_gamma: weigh the squared error by min(SNR, gamma) / SNR (arXiv 2303.09556); none: by 1.
+        error_weights: (T,) factor of the squared error at each timestep, see `weigh_errors`; none: 1.
 
     Returns:
         (N,) losses.
     """
     predicted, fraction = output.float().chunk(2, dim=1)
     error = (predicted - noise).square().mean(dim=(1, 2, 3))
-    if min_snr_gamma is not None:
-        snr = diffusion.snr()
-        error = error * gather(np.minimum(snr, min_snr_gamma) / snr, steps, error)
+    if error_weights is not None:
+        error = error * gather(error_weights, steps, error)
     log_variance = diffusion.log_variance(fraction, steps)
     start = diffusion.predict_start(x, predicted.detach(), steps)
     mean, true_mean = diffusion.posterior_mean(start, x, steps), diffusion.posterior_mean(x_start, x, steps)
@@ -236,8 +256,3 @@ def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_variance: T
     below = torch.special.ndtr((x - mean - 1 / 255) * precision)
     inside = torch.where(x < -0.999, above, torch.where(x > 0.999, 1 - below, above - below))
     return inside.clamp(min=1e-12).log()
-
-
-def mean_squared_error(output: Tensor, noise: Tensor) -> Tensor:
-    """Plain squared error of the noise alone, for reporting; a scalar."""
-    return functional.mse_loss(output.float()[:, :3], noise)

@@ -10,10 +10,10 @@ from glideslope.models.diffusion import (
     discretized_gaussian_log_likelihood,
     fast27_timesteps,
     make_betas,
-    mean_squared_error,
     space_timesteps,
     strided_timesteps,
     training_loss,
+    weigh_errors,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,11 +124,11 @@ def test_the_variance_fraction_runs_from_posterior_to_beta() -> None:
     assert math.isclose(math.exp(high), diffusion.betas[300], rel_tol=1e-5)
 
 
-def loss_of(output: torch.Tensor, step: int, *, gamma: float | None = None) -> torch.Tensor:
+def loss_of(output: torch.Tensor, step: int, **weighting: float) -> torch.Tensor:
     diffusion, x_start = FULL["squaredcos_cap_v2"], images(0)
     noise, steps = torch.randn(x_start.shape, generator=torch.Generator().manual_seed(1)), torch.full((2,), step)
     return training_loss(diffusion, output, x_start=x_start, x=diffusion.add_noise(x_start, steps, noise), noise=noise, steps=steps,
-                         min_snr_gamma=gamma)
+                         error_weights=weigh_errors(diffusion, **weighting))
 
 
 @pytest.mark.parametrize("step", [0, 1, 500, 999])
@@ -156,10 +156,16 @@ def test_min_snr_weighting_shrinks_the_loss_of_nearly_clean_images_only() -> Non
     output, snr = torch.zeros(2, 6, 4, 4), FULL["squaredcos_cap_v2"].snr()
     error = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)).square().mean(dim=(1, 2, 3))
     assert snr[5] > 5 > snr[900]
-    torch.testing.assert_close(loss_of(output, 5, gamma=5.0), loss_of(output, 5) - (1 - 5 / snr[5]) * error)
-    torch.testing.assert_close(loss_of(output, 900, gamma=5.0), loss_of(output, 900))
+    torch.testing.assert_close(loss_of(output, 5, min_snr_gamma=5.0), loss_of(output, 5) - (1 - 5 / snr[5]) * error)
+    torch.testing.assert_close(loss_of(output, 900, min_snr_gamma=5.0), loss_of(output, 900))
 
 
-def test_the_reported_error_is_that_of_the_noise_alone() -> None:
-    noise = torch.ones(1, 3, 2, 2)
-    assert float(mean_squared_error(torch.cat([noise * 3, noise * 100], dim=1), noise)) == 4
+
+def test_very_noisy_images_count_more_up_to_the_given_factor_and_others_as_before() -> None:
+    diffusion = FULL["squaredcos_cap_v2"]
+    snr, weights = diffusion.snr(), weigh_errors(diffusion, high_noise_weight=10.0)
+    assert weights[999] == 10
+    assert np.all(weights[snr >= 1] == 1)
+    middle = (snr < 1) & (snr > 0.1)
+    np.testing.assert_allclose(weights[middle], 1 / snr[middle])
+    assert np.all(weigh_errors(diffusion) == 1)
