@@ -132,7 +132,9 @@ class NoisedClipConfig(ModelConfig):
 class EvaluateConfig(Part):
     """The pictures drawn to show that captions count."""
 
-    num_pairs: Count = Field(64, description="prompt-seed pairs, prompts held back from training where there are enough")
+    num_pairs: Count = Field(64, description="prompt-seed pairs")
+    captions_from: Literal["validation", "train"] = Field(
+        "validation", description="take captions held back from training first, or captions that were trained on")
     num_steps: Count = Field(50, description="denoising steps per picture")
     guidance_scale: Annotated[float, Field(ge=0)] = Field(3.0, description="classifier-free guidance scale; 1 is none")
 

@@ -49,7 +49,7 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
     settings = config.model_dump(mode="json") | {"seed": seed, "clip": clip_config.model}
 
     def work(partial: Path) -> Mapping[str, Any]:
-        pairs = choose_pairs(run_dir / "curated", config.num_pairs, seed)
+        pairs = choose_pairs(run_dir / "curated", config, seed)
         images = draw_pairs(GlidePipeline.from_training(run_dir / "training" / "base"), pairs, config, progress)
         clip = load_clip(clip_config, text_dir=text_dir)
         arrays = [np.asarray(image) for image in images]
@@ -66,8 +66,8 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
     return run_stage(directory, stage="evaluation", config=settings, inputs=inputs, work=work)
 
 
-def choose_pairs(curated: Path, num_pairs: int, seed: int) -> list[dict[str, Any]]:
-    """Captions held back from training first, then, if those are too few, captions of the training set.
+def choose_pairs(curated: Path, config: EvaluateConfig, seed: int) -> list[dict[str, Any]]:
+    """Captions of the split that the recipe names, in the order of their hash, then, if those are too few, of the other.
 
     Returns:
         Plain rows: index, prompt, key, split, seed, random_prompt.
@@ -76,11 +76,11 @@ def choose_pairs(curated: Path, num_pairs: int, seed: int) -> list[dict[str, Any
         StageError: fewer than two different captions.
     """
     rows = []
-    for split in ("validation", "train"):
+    for split in sorted(("train", "validation"), key=lambda split: split != config.captions_from):
         found = [row | {"split": split} for path in sorted((curated / "data").glob(f"{split}-*.parquet"))
                  for row in pq.read_table(path, columns=["key", "caption"]).to_pylist()]
         rows += sorted(found, key=lambda row: hash_share(str(seed), row["key"]))
-    rows = rows[:num_pairs]
+    rows = rows[:config.num_pairs]
     if len({row["caption"] for row in rows}) < 2:
         raise StageError(f"{curated}: fewer than two different captions are left to evaluate with; keep more data")
     generator = random.Random(seed)

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from glideslope.release.evaluation import choose_pairs, summarise
 
+from glideslope.config import EvaluateConfig
 from glideslope.errors import StageError
 
 
@@ -17,23 +18,25 @@ def write_split(curated: Path, split: str, captions: list[str]) -> None:
 def test_held_back_captions_come_first_and_the_choice_follows_from_the_seed(tmp_path: Path) -> None:
     write_split(tmp_path, "validation", [f"held back {number}" for number in range(5)])
     write_split(tmp_path, "train", [f"trained {number}" for number in range(50)])
-    pairs = choose_pairs(tmp_path, 8, seed=3)
+    pairs = choose_pairs(tmp_path, EvaluateConfig(num_pairs=8), seed=3)
     assert [pair["split"] for pair in pairs] == ["validation"] * 5 + ["train"] * 3
-    assert pairs == choose_pairs(tmp_path, 8, seed=3)
-    assert pairs != choose_pairs(tmp_path, 8, seed=4)
+    assert pairs == choose_pairs(tmp_path, EvaluateConfig(num_pairs=8), seed=3)
+    assert pairs != choose_pairs(tmp_path, EvaluateConfig(num_pairs=8), seed=4)
     assert [pair["seed"] for pair in pairs] == list(range(3, 11))
+    trained = choose_pairs(tmp_path, EvaluateConfig(num_pairs=8, captions_from="train"), seed=3)
+    assert [pair["split"] for pair in trained] == ["train"] * 8
 
 
 def test_the_random_caption_is_always_another_one(tmp_path: Path) -> None:
     write_split(tmp_path, "validation", ["an apple", "an apple", "an apple", "a pear"])
-    for pair in choose_pairs(tmp_path, 64, seed=0):
+    for pair in choose_pairs(tmp_path, EvaluateConfig(), seed=0):
         assert pair["random_prompt"] != pair["prompt"]
 
 
 def test_one_caption_alone_cannot_be_evaluated(tmp_path: Path) -> None:
     write_split(tmp_path, "train", ["an apple", "an apple"])
     with pytest.raises(StageError, match="fewer than two different captions"):
-        choose_pairs(tmp_path, 64, seed=0)
+        choose_pairs(tmp_path, EvaluateConfig(), seed=0)
 
 
 def test_a_draw_is_no_win_and_the_bound_is_exact() -> None:
