@@ -112,7 +112,7 @@ class ModelConfig(Part):
 class BaseModelConfig(ModelConfig):
     """The GLIDE base model and its training."""
 
-    preset: str = Field("glide-tiny-32", description="name in glideslope.models.presets")
+    preset: str = Field("glide-tiny-24", description="name in glideslope.models.presets")
     caption_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share of captions dropped for classifier-free guidance")
     ema_half_life_images: Count = Field(20_000, description="images after which the average has forgotten half; shorter at the start")
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weighting (arXiv 2303.09556); none: uniform")
@@ -126,7 +126,7 @@ class BaseModelConfig(ModelConfig):
 class NoisedClipConfig(ModelConfig):
     """The noised CLIP and its training."""
 
-    preset: str = Field("noised-clip-tiny-32", description="name in glideslope.models.presets")
+    preset: str = Field("noised-clip-tiny-24", description="name in glideslope.models.presets")
 
 
 class EvaluateConfig(Part):
