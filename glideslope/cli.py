@@ -65,7 +65,8 @@ def tell(value: dict[str, Any], *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n")
         return
     for key, item in value.items():
-        out.print(f"{key}: {item}", markup=False, highlight=False)
+        text = ", ".join(f"{name} {figure}" for name, figure in item.items()) if isinstance(item, dict) else item
+        out.print(f"{key}: {text}", markup=False, highlight=False)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -177,7 +178,7 @@ def verify(release: ReleaseArgument, as_json: JsonOption = False) -> None:
     from .release.verify import verify as verify_release
 
     report = verify_release(release)
-    tell({"release": str(release), **report.to_json()}, as_json=as_json)
+    tell(report.to_json(), as_json=as_json)
 
 
 @app.command(rich_help_panel=RELEASES)

@@ -135,7 +135,7 @@ def test_machines_get_one_json_object_and_nothing_else(
     assert (ended.code, ended.err) == (0, "")
     assert json.loads(ended.out) == {"index": {"num_rows": 3, "note": "é [x]"}}
     assert ended.out.count("\n") == 1
-    assert glideslope("index", str(recipe_file)).out == "index: {'num_rows': 3, 'note': 'é [x]'}\n"
+    assert glideslope("index", str(recipe_file)).out == "index: num_rows 3, note é [x]\n"
 
 
 def test_verbose_says_which_stages_are_skipped(glideslope: Any, recipe_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,

@@ -17,7 +17,8 @@ def test_an_impossible_option_is_refused_by_name_and_value(name: str, value: obj
 
 
 def test_the_bounds_themselves_are_accepted() -> None:
-    DrawOptions(num_images=1024, num_steps=1000, seed=0, guidance_scale=0, clip_guidance_scale=1000, sampler="ddim")
+    options = DrawOptions(num_images=1024, num_steps=1000, seed=0, guidance_scale=0, clip_guidance_scale=1000, sampler="ddim")
+    assert (options.num_images, options.num_steps, options.clip_guidance_scale) == (1024, 1000, 1000)
 
 
 @pytest.mark.parametrize(("prompt", "told"), [
