@@ -20,7 +20,7 @@ from .pixels import contact_sheet, to_pil
 from .presets import unet_preset
 from .samplers import SeededNoise, ddim, run
 from .tokenizer import CaptionTokenizer
-from .training import CHECKPOINTS, Progress, TrainedModel, plain_summary, seed_step, train
+from .training import CHECKPOINTS, Progress, TrainedModel, seed_step, stage_summary, train
 from .unet import TextConditionedUNet
 
 SCHEDULE = "squaredcos_cap_v2"
@@ -74,10 +74,7 @@ def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, 
     write_samples(partial / "samples" / f"images-{trained.num_images:09d}.png", model, trained.ema or {}, tokenizer, prompts, seed)
     write_json(partial / "samples" / "prompts.json", list(prompts))
     remove_checkpoints(partial / CHECKPOINTS)  # last, so that a process killed before goes on from one
-    return plain_summary(trained) | {
-        "num_train_examples": len(data), "consumed_sha256": data.consumed_sha256, "seed": seed,
-        "environment": {"images_per_second": round(trained.images_per_second, 2), "device": str(next(model.parameters()).device),
-                        "num_threads": torch.get_num_threads()}}
+    return stage_summary(trained, data, seed)
 
 
 class BaseBatches:

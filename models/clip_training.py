@@ -19,7 +19,7 @@ from .loading import CONFIG_NAME, component_config
 from .noised_clip import NoisedClip
 from .presets import noised_clip_preset
 from .tokenizer import CaptionTokenizer
-from .training import CHECKPOINTS, Progress, plain_summary, seed_step, train
+from .training import CHECKPOINTS, Progress, seed_step, stage_summary, train
 
 
 def train_noised_clip(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, directory: Path, *, seed: int,
@@ -60,10 +60,7 @@ def _train(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, part
     save_tensors(partial / "model.safetensors", model.state_dict())
     write_json(partial / CONFIG_NAME, component_config(model))
     remove_checkpoints(partial / CHECKPOINTS)
-    return plain_summary(trained) | {
-        "num_train_examples": len(data), "consumed_sha256": data.consumed_sha256, "seed": seed,
-        "environment": {"images_per_second": round(trained.images_per_second, 2), "device": str(next(model.parameters()).device),
-                        "num_threads": torch.get_num_threads()}}
+    return stage_summary(trained, data, seed)
 
 
 class ContrastiveBatches:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from ..errors import TrainingError
 from .checkpoints import MetricsLog, latest_checkpoint, restore_checkpoint, save_checkpoint
+from .dataset import CuratedSplit
 
 EMA_RAMP = 0.1  # the average never reaches further back than this share of the images seen
 GRADIENT_CLIP = 1.0
@@ -202,3 +203,11 @@ def plain_summary(trained: TrainedModel) -> dict[str, Any]:
     """The deterministic figures for the stage's record."""
     return {"num_steps": trained.num_steps, "num_images_seen": trained.num_images, "final_loss": trained.final_loss,
             "num_parameters": sum(p.numel() for p in trained.model.parameters())}
+
+
+def stage_summary(trained: TrainedModel, data: CuratedSplit, seed: int) -> dict[str, Any]:
+    """What a training stage hands to `run_stage`: its figures, what exactly it consumed, and under `environment` the rate and device."""
+    environment = {"images_per_second": round(trained.images_per_second, 2), "device": str(next(trained.model.parameters()).device),
+                   "num_threads": torch.get_num_threads()}
+    return plain_summary(trained) | {"num_train_examples": len(data), "consumed_sha256": data.consumed_sha256, "seed": seed,
+                                     "environment": environment}
