@@ -18,6 +18,7 @@ from . import lite0
 from .crops import three_crops
 
 Embeddings = NDArray[np.float32]
+CPU_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,13 @@ def load_lite0(config: ClipConfig, text_dir: Path | None) -> Clip:
     text_config = lite0.TEXT_CONFIG if text_dir is None else lite0.read_text_config(text_dir)
     model = lite0.build_model(text_config)
     if text_dir is None:
-        return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, None, None, config.batch_size)
+        return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, None, None, config.batch_size or CPU_BATCH)
     tokenizer, mean = lite0.load_text_tower(model, text_dir)
 
     def tokenize(captions: list[str]) -> Tensor:
         return lite0.encode_captions(tokenizer, captions, text_config["context_length"])
 
-    return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, tokenize, mean, config.batch_size)
+    return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, tokenize, mean, config.batch_size or CPU_BATCH)
 
 
 def load_open_clip(config: ClipConfig, device: str) -> Clip:
@@ -164,4 +165,4 @@ def load_open_clip(config: ClipConfig, device: str) -> Clip:
     def tokenize(captions: list[str]) -> Tensor:
         return torch.as_tensor(tokenizer(captions))
 
-    return Clip(config.model, model.eval(), side, tuple(settings["mean"]), tuple(settings["std"]), tokenize, None, config.batch_size)
+    return Clip(config.model, model.eval(), side, tuple(settings["mean"]), tuple(settings["std"]), tokenize, None, config.batch_size or CPU_BATCH)

@@ -23,8 +23,7 @@ from ..manifest import write_bytes, write_json
 from ..records import Record, read_record, run_stage
 from . import lite0
 from .clip import normalise
-from .index import Progress
-from .parquet import read_tables
+from .index import Progress, read_index
 
 MAX_LOGIT_SCALE = math.log(100)
 WARMUP_SHARE = 0.1
@@ -71,7 +70,7 @@ def read_pairs(index_dir: Path) -> Pairs:
     """
     captions: list[str] = []
     embeddings: list[NDArray[np.float32]] = []
-    for table in read_tables(index_dir, columns=["status", "caption", "embedding"]):
+    for _, table in read_index(index_dir, columns=["status", "caption", "embedding"]):
         sound = table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["embedding"])))
         captions += sound["caption"].to_pylist()
         embeddings += [stack_embeddings(sound["embedding"])] if len(sound) else []

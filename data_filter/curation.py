@@ -23,8 +23,8 @@ from .classifier import RbfSvm, load_classifier
 from .evidence import is_dropped
 from .fit import CLASSIFIER_NAME, FILTER_NAME
 from .fit import FORMAT as FILTER_FORMAT
-from .index import Progress
-from .parquet import read_table, write_table
+from .index import Progress, read_index
+from .parquet import write_table
 from .sources import Shard, Source, hash_share
 
 FORMAT = "glideslope.curated/1"
@@ -123,18 +123,17 @@ def write_curated(source: Source, filters: Sequence[Filter], index_dir: Path, co
         leftover.unlink()
     writers = {split: SplitWriter(directory / "data", split, config.shard_size) for split in SPLITS}
     counts: Counter[str] = Counter()
-    position, total = 0, len(source.keys)
-    for number, path in enumerate(sorted(index_dir.glob("shard-*.parquet"))):
-        index = read_table(path)
+    shards = {shard.name: shard for shard in source.shards()}
+    position, total = 0, read_record(index_dir).summary["num_inputs"]
+    for name, index in read_index(index_dir):
         ledger = decide(index, filters, config.validation_share)
-        shard = Shard(number, position, position + len(index))
-        for place, image in read_kept(source, shard, index, ledger):
+        for place, image in read_kept(source, shards[name], index, ledger):
             row = ledger[place]
             writers[row["split"]].add({"image": {"bytes": image, "path": None}, "caption": row["caption"], "key": row["key"],
                                        "sha256": row["sha256"], "concept": index["concept"][place].as_py(), "weight": row["weight"]})
-        write_table(directory / "ledger" / path.name, pa.Table.from_pylist(ledger, schema=ledger_schema([f.category for f in filters])))
+        write_table(directory / "ledger" / f"{name}.parquet", pa.Table.from_pylist(ledger, schema=ledger_schema([f.category for f in filters])))
         counts.update(row["reason"] for row in ledger)
-        position = shard.stop
+        position += len(index)
         if progress is not None:
             progress(position, total, "inputs decided")
     splits = {split: writer.finish() for split, writer in writers.items()}

@@ -18,11 +18,12 @@ from ..manifest import sha256_file, write_bytes, write_json
 from ..records import Record, read_record, run_stage
 from .classifier import RbfSvm, fit_rbf_svm, load_classifier, save_classifier
 from .evidence import GROUPS, SCORES_SCHEMA, choose_threshold, measure_filter
+from .index import read_images, read_index
 from .labels import ROLES, Label, read_labels
-from .parquet import read_tables, write_table
+from .parquet import write_table
 from .plots import MAX_MISSED, draw_contact_sheet, plot_precision_recall
 from .selection import choose_training, concept_weights
-from .sources import Shard, Source
+from .sources import Source
 
 FORMAT = "glideslope.filter/1"
 # Chosen by mean kept share at mean recall 0.99 over random role assignments of OpenMoji: the default kernel_gamma over twenty
@@ -82,7 +83,7 @@ def fit_filter(category: Category, index_dir: Path, labels_dir: Path, source: So
     config = category.model_dump(mode="json", exclude={"limits"}) | {"seed": seed}
 
     def work(partial: Path) -> dict[str, Any]:
-        return write_filter(category, join_labels(category.name, index_dir, labels_dir), source, partial)
+        return write_filter(category, join_labels(category.name, index_dir, labels_dir), source, index_dir, partial)
 
     return run_stage(directory, stage=f"filters/{category.name}", config=config, inputs=inputs, work=work)
 
@@ -91,7 +92,7 @@ def join_labels(category: str, index_dir: Path, labels_dir: Path) -> LabelledSet
     """The labels of a category with the embeddings of their inputs."""
     by_key = {label.key: label for label in read_labels(labels_dir) if label.category == category}
     labels, captions, embeddings = [], [], []
-    for table in read_tables(index_dir, columns=["key", "caption", "status", "embedding"]):
+    for _, table in read_index(index_dir, columns=["key", "caption", "status", "embedding"]):
         for row in table.filter(pc.equal(table["status"], "ok")).to_pylist():
             if row["key"] in by_key and row["embedding"] is not None:
                 labels.append(by_key[row["key"]])
@@ -113,12 +114,12 @@ def check_labels(category: str, data: LabelledSet) -> None:
             raise FilterError(f"{category}: none of the {num_positive} {role} labels is negative; label images that do not count as {category}")
 
 
-def write_filter(category: Category, data: LabelledSet, source: Source, directory: Path) -> dict[str, Any]:
+def write_filter(category: Category, data: LabelledSet, source: Source, index_dir: Path, directory: Path) -> dict[str, Any]:
     """Fit, choose the threshold, measure and write; returns the summary."""
     check_labels(category.name, data)
     chosen = choose_training(data.labels, category.max_train_labels)
     x, y, concepts = data.embeddings[chosen], data.values[chosen], data.concepts[chosen]
-    fitted = fit_rbf_svm(x, y, regularisation=REGULARISATION, gamma=category.kernel_gamma, weights=concept_weights(concepts))
+    fitted = fit_rbf_svm(x, y, regularisation=REGULARISATION, gamma=category.kernel_gamma or 2.0, weights=concept_weights(concepts))
     save_classifier(fitted, directory / CLASSIFIER_NAME)
     scores = tabulate_scores(data, chosen, load_classifier(directory / CLASSIFIER_NAME))
     write_table(directory / SCORES_NAME, scores)
@@ -130,12 +131,12 @@ def write_filter(category: Category, data: LabelledSet, source: Source, director
         "format": FORMAT,
         "category": {"name": category.name, "counts": category.counts, "does_not_count": category.does_not_count},
         "target_recall": category.target_recall, "threshold": threshold,
-        "classifier": {"kind": "rbf_svm", "C": REGULARISATION, "gamma": category.kernel_gamma, "sha256": sha256,
+        "classifier": {"kind": "rbf_svm", "C": REGULARISATION, "gamma": category.kernel_gamma or 2.0, "sha256": sha256,
                        "num_support_vectors": len(fitted.dual_coefficients)},
         "num_labels_without_embedding": data.num_without_embedding} | evidence)
     write_bytes(directory / "precision_recall.png", plot_precision_recall(category.name, evidence["curve"], evidence["audit"]))
     if evidence["missed"]:
-        write_bytes(directory / "missed.png", draw_missed(evidence["missed"], source))
+        write_bytes(directory / "missed.png", draw_missed(evidence["missed"], source, index_dir))
     audit = evidence["audit"]
     return {"classifier_sha256": sha256, "threshold": threshold, "recall": audit["recall"], "kept_share": audit["kept_share"],
             "num_missed": len(evidence["missed"])}
@@ -153,15 +154,15 @@ def tabulate_scores(data: LabelledSet, training: NDArray[np.int64], classifier: 
     return pa.table(columns, schema=SCORES_SCHEMA)
 
 
-def draw_missed(missed: Sequence[Mapping[str, Any]], source: Source) -> bytes:
+def draw_missed(missed: Sequence[Mapping[str, Any]], source: Source, index_dir: Path) -> bytes:
     """A contact sheet of the missed, the worst first, at most `MAX_MISSED`: PNG bytes."""
     shown = missed[:MAX_MISSED]
     wanted = {row["key"] for row in shown}
-    images = {item.key: item.image for item in source.read(Shard(0, 0, len(source.keys)), keys=wanted)}
+    images = read_images(source, index_dir, wanted)
     pictures = []
     for row in shown:
         try:
-            picture = Image.fromarray(decode_image(images.get(row["key"]) or b"", max_pixels=10**9))
+            picture = Image.fromarray(decode_image(images.get(row["key"], b""), max_pixels=10**9))
         except Refusal:
             picture = Image.new("RGB", (64, 64), "#d0d7de")
         pictures.append((picture, str(row["caption"]), f"{row['key']}  {row['score']:.3f}"))

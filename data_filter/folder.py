@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import SourceError
 from ..manifest import sha256_file, sha256_json
-from .sources import Shard, SourceItem, SourceLabel
+from .sources import Shard, SourceItem, SourceLabel, digest_shards, shard_name
 
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
                             ".tif", ".tiff", ".webp"})
@@ -38,7 +38,7 @@ class Entry:
 class ImageFolder:
     """A folder as a source; keys are the images' POSIX paths relative to the folder."""
 
-    def __init__(self, root: Path, *, caption_column: str = "text") -> None:
+    def __init__(self, root: Path, *, caption_column: str = "text", shard_size: int = 256) -> None:
         """List the inputs.
 
         Raises:
@@ -47,23 +47,27 @@ class ImageFolder:
         if not root.is_dir():
             raise SourceError(f"{root}: no such folder; the source needs a folder of images")
         self.root = root
-        self.caption_column = caption_column
+        self.caption_column, self.shard_size = caption_column, shard_size
         self.entries = list_entries(root, caption_column)
 
     @cached_property
-    def _fingerprint(self) -> str:
-        files = {path.relative_to(self.root).as_posix().encode("utf-8", "surrogateescape").hex(): digest_or_error(path)
-                 for path in list_visible(self.root)}
-        return sha256_json({"source": "folder", "files": files, "caption_column": self.caption_column})
+    def _shards(self) -> list[Shard]:
+        found = []
+        for number, start in enumerate(range(0, len(self.entries), self.shard_size)):
+            entries = self.entries[start:start + self.shard_size]
+            rows = [[entry.key, entry.caption, entry.reason, entry.error,
+                     None if entry.image is None else digest_or_error(entry.image)] for entry in entries]
+            fingerprint = sha256_json({"source": "folder", "inputs": rows})
+            found.append(Shard(shard_name(number), fingerprint, start, start + len(entries), len(entries)))
+        return found
 
     def fingerprint(self) -> str:
-        """Digest of every file's path and content and of the caption column; wherever the folder lies."""
-        return self._fingerprint
+        """Digest of every input's path, caption and content, wherever the folder lies."""
+        return digest_shards(self._shards)
 
-    @property
-    def keys(self) -> Sequence[str]:
-        """Relative paths: rows of metadata in their order, then the images that no metadata lists."""
-        return [entry.key for entry in self.entries]
+    def shards(self) -> Sequence[Shard]:
+        """Runs of inputs: rows of metadata in their order, then the images that no metadata lists."""
+        return self._shards
 
     def read(self, shard: Shard, *, keys: Collection[str] | None = None) -> Iterator[SourceItem]:
         """Read the files of a shard."""

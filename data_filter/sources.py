@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ..config import FolderSource, OpenMojiSource
+from ..config import Source as SourceConfig
+from ..errors import SourceError
+from ..manifest import sha256_json
 
 PROJECT_SALT = "glideslope"
 
@@ -26,6 +29,7 @@ class SourceItem:
         caption: the caption as it stands in the data, or None when there is no usable one.
         reason: "" or the kind of refusal: `missing`, `unreadable` or `caption`.
         error: None or one sentence on what is wrong.
+        metadata: JSON text that came with the pair, kept as it stands; None when there is none.
     """
 
     key: str
@@ -34,15 +38,25 @@ class SourceItem:
     caption: str | None
     reason: str = ""
     error: str | None = None
+    metadata: str | None = None
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A run of inputs: `start` (included) to `stop` (excluded) in the source's order."""
+    """A part of a source that is read, embedded and resumed as one: a tar file, some rows of a table, some files of a folder.
 
-    number: int
+    Attributes:
+        name: stable and unique in the source; the name of the index file without its ending.
+        fingerprint: digest of everything that the shard's inputs depend on.
+        start, stop: the source's own numbering of what lies in it, `stop` excluded (inputs, or files where inputs are not counted).
+        num_inputs: how many inputs there are, or None where that is not known before they are read.
+    """
+
+    name: str
+    fingerprint: str
     start: int
     stop: int
+    num_inputs: int | None
 
 
 @dataclass(frozen=True)
@@ -68,9 +82,8 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Digest of everything the inputs depend on; equal fingerprints mean equal bytes and captions."""
 
-    @property
-    def keys(self) -> Sequence[str]:
-        """The key of every input, in order; a key may occur twice, the index refuses the later ones."""
+    def shards(self) -> Sequence[Shard]:
+        """The shards in their order; cheap beside reading them. A key may occur twice, also across shards: the index finds that."""
 
     def read(self, shard: Shard, *, keys: Collection[str] | None = None) -> Iterator[SourceItem]:
         """Read the inputs of a shard, in order; with `keys`, only those."""
@@ -79,8 +92,12 @@ class Source(Protocol):
         """The labels that come with the data for these categories; none for most sources."""
 
 
-def open_source(config: OpenMojiSource | FolderSource) -> Source:
+def open_source(config: SourceConfig, *, shard_size: int) -> Source:
     """Open a source.
+
+    Args:
+        config: the recipe's part.
+        shard_size: inputs per shard where the source has no shards of its own.
 
     Raises:
         SourceError: it cannot be opened as a whole; single bad inputs are reported row by row instead.
@@ -88,16 +105,22 @@ def open_source(config: OpenMojiSource | FolderSource) -> Source:
     if isinstance(config, OpenMojiSource):
         from .openmoji import OpenMoji
 
-        return OpenMoji(config)
-    from .folder import ImageFolder
+        return OpenMoji(config, shard_size=shard_size)
+    if isinstance(config, FolderSource):
+        from .folder import ImageFolder
 
-    return ImageFolder(Path(config.path), caption_column=config.caption_column)
+        return ImageFolder(Path(config.path), caption_column=config.caption_column, shard_size=shard_size)
+    raise SourceError(f"source.kind: {config.kind} cannot be read yet")
 
 
-def cut_shards(num_inputs: int, shard_size: int) -> list[Shard]:
-    """Cut a source's inputs into runs of `shard_size`."""
-    starts = range(0, num_inputs, shard_size)
-    return [Shard(number, start, min(start + shard_size, num_inputs)) for number, start in enumerate(starts)]
+def shard_name(number: int) -> str:
+    """Name of the shard of that number: `shard-00003`."""
+    return f"shard-{number:05d}"
+
+
+def digest_shards(shards: Sequence[Shard]) -> str:
+    """Fingerprint of a source made of these shards."""
+    return sha256_json([[shard.name, shard.fingerprint] for shard in shards])
 
 
 def hash_share(*words: str) -> float:

@@ -34,7 +34,41 @@ class FolderSource(Part):
     caption_column: str = Field("text", description="name of the caption's column in metadata.jsonl or metadata.csv")
 
 
-Source = Annotated[OpenMojiSource | FolderSource, Field(discriminator="kind")]
+class DatasetsSource(Part):
+    """Anything that Hugging Face `datasets` loads: a Hub id, a local directory or files, downloaded or streamed."""
+
+    kind: Literal["datasets"] = "datasets"
+    path: str = Field(description="Hub id `org/name`, a local directory, or a builder (`parquet`, `arrow`, `imagefolder`, ...) with data_files")
+    name: str | None = Field(None, description="configuration of the data set")
+    split: str = Field("train", description="which split; slices like `train[:1000]` are allowed unless streaming")
+    revision: str | None = Field(None, description="commit of a Hub data set; none: the newest, whose commit is recorded")
+    data_files: tuple[str, ...] | None = Field(None, strict=False, description="files or globs, for a builder or a directory")
+    streaming: bool = Field(False, description="read while downloading instead of preparing the whole set first")
+    image_column: str = Field("image", description="column of the images")
+    caption_column: str = Field("text", description="column of the captions")
+    key_column: str | None = Field(None, description="column of the keys; none: a digest of image and caption")
+
+
+class WebDatasetSource(Part):
+    """Tar files whose members pair up by name: `000123.jpg`, `000123.txt`, `000123.json`."""
+
+    kind: Literal["webdataset"] = "webdataset"
+    path: str = Field(description="a directory of .tar files, one file, a glob, or a brace range like `part-{0000..0099}.tar`")
+    caption_member: str = Field("txt", description="suffix of the caption member, or `json:<field>` to take a field of the JSON member")
+
+
+class ParquetSource(Part):
+    """Parquet files with images as bytes, or as paths to files."""
+
+    kind: Literal["parquet"] = "parquet"
+    path: str = Field(description="a directory of .parquet files, one file, or a glob")
+    image_column: str = Field("image", description="bytes, a struct {bytes, path} as `datasets` writes, or a path")
+    caption_column: str = Field("text", description="column of the captions")
+    key_column: str | None = Field(None, description="column of the keys; none: a digest of image and caption")
+    image_root: str | None = Field(None, description="where relative image paths count from; none: the parquet file's directory")
+
+
+Source = Annotated[OpenMojiSource | FolderSource | DatasetsSource | WebDatasetSource | ParquetSource, Field(discriminator="kind")]
 
 
 class ClipConfig(Part):
@@ -42,7 +76,7 @@ class ClipConfig(Part):
 
     model: str = Field("lite0", description="`lite0`, an open_clip name, `hf-hub:<repository>` or `local-dir:<path>`")
     pretrained: str | None = Field(None, description="open_clip's pretrained tag or a weight file; for open_clip names only")
-    batch_size: Count = Field(32, description="images embedded at once")
+    batch_size: Count | None = Field(None, description="images embedded at once; none: 16 on a CPU, as many as fit on a GPU")
     text_epochs: Annotated[int, Field(ge=0)] = Field(10, description="lite0 only: epochs of text tower training on the run's captions")
     text_batch_size: Count = Field(256, description="lite0 only: image-caption pairs per contrastive batch")
     text_learning_rate: Annotated[float, Field(gt=0)] = Field(2e-3, description="lite0 only: peak learning rate of the text tower")
@@ -51,7 +85,7 @@ class ClipConfig(Part):
 class IndexConfig(Part):
     """How the inputs are read and embedded."""
 
-    shard_size: Count = Field(256, description="inputs per index shard, the unit of resuming")
+    shard_size: Count = Field(256, description="inputs per index shard where the source has no shards of its own; the unit of resuming")
     max_pixels: Count = Field(50_000_000, description="a larger image is refused as a decompression bomb, in pixels")
 
 
@@ -78,15 +112,33 @@ class Limits(Part):
     min_kept_share: Annotated[float, Field(ge=0, lt=1)] = Field(description="smallest accepted share of other audit images that stay")
 
 
+class Detector(Part):
+    """A second opinion from outside: scores that another tool gave to the same inputs (a face detector, say)."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")] = Field(description="short name, used in reasons")
+    path: str = Field(description="CSV or parquet file with the columns key and score; an input without a score is dropped")
+    threshold: float = Field(description="a score of at least this drops the image")
+
+
+ClassifierKind = Literal["rbf_svm", "logistic", "mlp", "zero_shot"]
+
+
 class Category(Part):
-    """One thing that must not be learned."""
+    """One thing that must not be learned: its specification, and how it is found. Dropped if any judge says so."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")] = Field(description="short name, used in paths and reasons")
     counts: Annotated[str, Field(min_length=10)] = Field(description="what counts as this category, in a sentence")
     does_not_count: str = Field("", description="what looks close but does not count")
-    max_train_labels: Annotated[int, Field(ge=2)] = Field(1000, description="most train labels the classifier may use")
+    examples: tuple[str, ...] = Field((), strict=False, description="short descriptions of images that count, for whoever labels")
+    max_train_labels: Annotated[int, Field(ge=2)] = Field(1000, description="label budget: most train labels the classifier may use")
     target_recall: Share = Field(0.99, description="share of calibrate positives that the threshold must catch")
-    kernel_gamma: Annotated[float, Field(gt=0)] = Field(2.0, description="narrowness of the RBF kernel; rare and varied: higher")
+    classifiers: Annotated[tuple[ClassifierKind, ...], Field(min_length=1, strict=False)] = Field(
+        ("rbf_svm", "logistic", "mlp"), description="kinds to choose from by cross-validated kept share at the target recall")
+    kernel_gamma: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="narrowness of the RBF kernel; rare and varied: higher; none: chosen by cross-validation")
+    prompts: tuple[str, ...] = Field((), strict=False, description="captions that describe the category, for zero_shot; none: its name")
+    caption_words: tuple[str, ...] = Field((), strict=False, description="an image whose caption has one of these as a whole word is dropped")
+    detectors: tuple[Detector, ...] = Field((), strict=False, description="second opinions from outside")
     limits: Limits = Field(description="what the release accepts")
 
 
@@ -218,7 +270,7 @@ def parse_recipe(value: Any, *, where: str) -> Recipe:
 
 def describe_problem(problem: Any) -> str:
     """One validation problem as `key: what is wrong (got ...)`."""
-    key = ".".join(str(part) for part in problem["loc"] if part not in ("openmoji", "folder"))
+    key = ".".join(str(part) for part in problem["loc"] if part not in ("openmoji", "folder", "datasets", "webdataset", "parquet"))
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; see `glideslope init` for the keys there are"
     if problem["type"] == "missing":

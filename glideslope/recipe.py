@@ -7,12 +7,15 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .config import OpenMojiSource, Recipe, dump_recipe, load_recipe
 from .errors import LabelError, RecipeError, StageError
 from .manifest import storage_error, write_bytes
 from .records import Record, read_record
+
+if TYPE_CHECKING:
+    from .data_filter import Source
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
@@ -66,13 +69,17 @@ class Run:
     directory: Path
     reporter: Reporter
 
+    def _open_source(self) -> "Source":
+        from .data_filter import open_source
+
+        return open_source(self.recipe.source, shard_size=self.recipe.index.shard_size)
+
     def index(self) -> list[Record]:
         """Read and embed every input; for lite0, train its text tower on the captions."""
-        from .data_filter import build_index, open_source, train_text_tower
+        from .data_filter import build_index, train_text_tower
 
-        source = open_source(self.recipe.source)
         with self.reporter.stage("index") as progress:
-            records = [build_index(source, self.recipe.clip, self.recipe.index, self.directory / "index", progress=progress)]
+            records = [build_index(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index", progress=progress)]
         if self.recipe.clip.model == "lite0":
             with self.reporter.stage("clip") as progress:
                 records.append(train_text_tower(self.recipe.clip, self.directory / "index", self.directory / "clip",
@@ -85,7 +92,7 @@ class Run:
         Raises:
             LabelError: neither a file nor a source with labels of its own.
         """
-        from .data_filter import import_labels, open_source, read_label_csv
+        from .data_filter import import_labels, read_label_csv
         from .data_filter.labels import verdicts_of_source
 
         names = [category.name for category in self.recipe.categories]
@@ -93,7 +100,7 @@ class Run:
             if csv_path is not None:
                 verdicts = read_label_csv(csv_path)
             elif isinstance(self.recipe.source, OpenMojiSource):
-                verdicts = verdicts_of_source(open_source(self.recipe.source).labels(names), who="openmoji_labels.csv")
+                verdicts = verdicts_of_source(self._open_source().labels(names), who="openmoji_labels.csv")
             elif (self.directory / "labels" / "labels.jsonl").is_file():
                 verdicts = []
             else:
@@ -103,9 +110,9 @@ class Run:
 
     def fit(self) -> list[Record]:
         """Fit and measure one filter per category."""
-        from .data_filter import fit_filter, open_source
+        from .data_filter import fit_filter
 
-        source, records = open_source(self.recipe.source), []
+        source, records = self._open_source(), []
         for category in self.recipe.categories:
             with self.reporter.stage(f"filters/{category.name}"):
                 records.append(fit_filter(category, self.directory / "index", self.directory / "labels", source,
@@ -114,10 +121,10 @@ class Run:
 
     def curate(self) -> Record:
         """Decide on every input and write the curated set."""
-        from .data_filter import curate, open_source
+        from .data_filter import curate
 
         with self.reporter.stage("curated") as progress:
-            return curate(open_source(self.recipe.source), self.recipe.categories, self.directory / "index",
+            return curate(self._open_source(), self.recipe.categories, self.directory / "index",
                           self.directory / "filters", self.recipe.curate, self.directory / "curated", progress=progress)
 
     def train(self) -> list[Record]:

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
 
-from glideslope.config import Category, ClipConfig, CurateConfig, IndexConfig, LabelsConfig, Limits
+from glideslope.config import Category, ClipConfig, CurateConfig, FolderSource, IndexConfig, LabelsConfig, Limits
 from glideslope.records import Record
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -45,10 +45,12 @@ class TinyClip:
 
 
 @pytest.fixture
-def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> TinyClip:
+def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> Iterator[TinyClip]:
     clip = TinyClip()
+    index.load_clip_once.cache_clear()
     monkeypatch.setattr(index, "load_clip", lambda config: clip)
-    return clip
+    yield clip
+    index.load_clip_once.cache_clear()
 
 
 def draw(path: Path, colour: tuple[int, int, int], *, size: tuple[int, int] = (16, 16)) -> None:
@@ -93,10 +95,10 @@ class World:
 
     @property
     def source(self) -> ImageFolder:
-        return ImageFolder(self.root / "images")
+        return ImageFolder(self.root / "images", shard_size=16)
 
     def index(self) -> Record:
-        return build_index(self.source, ClipConfig(), IndexConfig(shard_size=16), self.root / "index")
+        return build_index(FolderSource(path=str(self.root / "images")), ClipConfig(), IndexConfig(shard_size=16), self.root / "index")
 
     def label(self) -> Record:
         verdicts = read_label_csv(write_labels(self.root / "labels.csv", self.num_images))
