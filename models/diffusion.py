@@ -65,7 +65,10 @@ def space_timesteps(*counts: int, num_timesteps: int = NUM_TRAIN_TIMESTEPS) -> l
         if not 1 <= count <= length:
             raise RequestError(f"{count} steps do not fit into {length} timesteps; ask for 1 to {length}")
         stride = (length - 1) / (count - 1) if count > 1 else 1.0
-        chosen += [start + round(stride * i) for i in range(count)]
+        position = 0.0
+        for _ in range(count):  # added up, not multiplied: the published models round this sum, and its last bit decides halves
+            chosen.append(start + round(position))
+            position += stride
         start += length
     return chosen
 
