@@ -32,8 +32,12 @@ COMPONENTS: dict[str, tuple[type[Part], type[nn.Module]]] = {
     "TextConditionedUNet": (UNetConfig, TextConditionedUNet),
     "NoisedClip": (NoisedClipConfig, NoisedClip),
 }
-PARTS = {"base": "TextConditionedUNet", "noised_clip": "NoisedClip", "tokenizer": "CaptionTokenizer", "scheduler": "GaussianDiffusion"}
-OPTIONAL_PARTS = frozenset({"noised_clip"})
+PARTS = {"base": "TextConditionedUNet", "upsampler": "TextConditionedUNet", "base_inpaint": "TextConditionedUNet",
+         "upsampler_inpaint": "TextConditionedUNet", "noised_clip": "NoisedClip", "tokenizer": "CaptionTokenizer",
+         "clip_tokenizer": "CaptionTokenizer", "scheduler": "GaussianDiffusion", "upsampler_scheduler": "GaussianDiffusion"}
+REQUIRED_PARTS = frozenset({"base", "tokenizer", "scheduler"})
+UPSAMPLERS = ("upsampler", "upsampler_inpaint")
+OPTIONAL_MODELS = ("noised_clip", "upsampler", "base_inpaint", "upsampler_inpaint")
 
 
 def component_config(model: TextConditionedUNet | NoisedClip) -> dict[str, Any]:
@@ -71,7 +75,8 @@ def read_index(path: Path) -> frozenset[str]:
         raise CheckpointError(f"{path}: _format is {value.get('_format')!r} in version {value.get('_format_version')!r}; expected "
                               f"{INDEX_FORMAT!r} in version {FORMAT_VERSION}: this is not a release that this glideslope reads")
     parts = {key: found for key, found in value.items() if not key.startswith("_")}
-    problems = [f"{key} is missing" for key in PARTS if key not in parts and key not in OPTIONAL_PARTS]
+    required = REQUIRED_PARTS | ({"upsampler_scheduler"} if any(name in parts for name in UPSAMPLERS) else set())
+    problems = [f"{key} is missing" for key in PARTS if key in required and key not in parts]
     problems += [f"{key} is unknown" for key in parts if key not in PARTS]
     problems += [f"{key} is {parts[key]!r:.80}, expected {[INDEX_FORMAT, name]}"
                  for key, name in PARTS.items() if key in parts and parts[key] != [INDEX_FORMAT, name]]

@@ -1,6 +1,6 @@
 """The pipeline a stranger loads and draws with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,17 +11,19 @@ from torch import Tensor
 
 from ..errors import CheckpointError, RequestError, VerificationError
 from ..manifest import MANIFEST_NAME, Manifest
+from .companions import Companions, check_together, choose_components, load_companions, load_unet
 from .diffusion import GaussianDiffusion, space_timesteps
 from .guidance import ClipGradient, text_denoiser
 from .loading import INDEX_NAME, load_component, read_index, read_object, read_schedule
 from .noised_clip import NoisedClip
 from .options import DrawOptions, check_prompts
 from .pixels import from_pil, to_pil
-from .samplers import SAMPLERS, SampleState, SeededNoise
+from .samplers import SAMPLERS, Denoiser, Gradient, SampleState, SeededNoise
 from .tokenizer import CaptionTokenizer
 from .unet import TextConditionedUNet
 
 DRAW_BATCH = 16
+TOKENIZER_NAME = "tokenizer.json"
 Preview = Callable[[SampleState], None]
 
 
@@ -34,33 +36,38 @@ class GlideOutput:
 
 
 class GlidePipeline:
-    """A GLIDE base model with its tokenizer and, where there is one, its noised CLIP.
+    """A GLIDE base model with its tokenizer and, where they are, noised CLIP, upsampler and inpainting variants.
 
     Attributes:
         base: the denoiser.
         tokenizer: captions to tokens.
         noised_clip: for CLIP guidance and ranking, or none.
         schedule: name of the noise schedule.
+        clip_tokenizer: the noised CLIP's tokens, where they are others than the base's.
+        companions: the networks beside the base.
     """
 
     def __init__(self, base: TextConditionedUNet, tokenizer: CaptionTokenizer, *, noised_clip: NoisedClip | None = None,
-                 schedule: str = "squaredcos_cap_v2") -> None:
+                 clip_tokenizer: CaptionTokenizer | None = None, schedule: str = "squaredcos_cap_v2",
+                 companions: Companions | None = None) -> None:
         """Put loaded components together; `from_pretrained` loads them.
 
         Raises:
             CheckpointError: components that do not belong together.
         """
-        vocabularies = {"base": base.config.n_vocab} | ({} if noised_clip is None else {"noised_clip": noised_clip.config.n_vocab})
-        for name, n_vocab in vocabularies.items():
-            if tokenizer.vocab_size > n_vocab:
-                raise CheckpointError(f"{name}: knows {n_vocab} tokens, but the tokenizer has {tokenizer.vocab_size}")
+        self.companions = companions or Companions()
+        check_together(base, self.companions, vocab_size=tokenizer.vocab_size)
+        self.clip_tokenizer = clip_tokenizer or tokenizer
+        if noised_clip is not None and self.clip_tokenizer.vocab_size > noised_clip.config.n_vocab:
+            raise CheckpointError(f"noised_clip: knows {noised_clip.config.n_vocab} tokens, but the tokenizer has "
+                                  f"{self.clip_tokenizer.vocab_size}")
         if noised_clip is not None and noised_clip.config.image_size != base.config.image_size:
             raise CheckpointError(f"noised_clip: reads images of side {noised_clip.config.image_size}, but base draws {base.config.image_size}")
         self.base, self.tokenizer, self.noised_clip, self.schedule = base, tokenizer, noised_clip, schedule
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None,
-                        verify: Literal["auto", "required", "off"] = "auto") -> "GlidePipeline":
+                        verify: Literal["auto", "required", "off"] = "auto", components: Collection[str] | None = None) -> "GlidePipeline":
         """Load a release directory: digests first, then shapes, then weights.
 
         Args:
@@ -69,23 +76,30 @@ class GlidePipeline:
             device: none takes a GPU where there is one.
             verify: `auto` checks every file against the manifest if there is one, `required` refuses a release
                 without a manifest, `off` does not look.
+            components: which of `noised_clip`, `upsampler`, `base_inpaint` and `upsampler_inpaint` to load beside the
+                base; none loads what the release has, an empty list the base alone.
 
         Raises:
+            RequestError: a component is asked for that the release does not hold.
             VerificationError: files do not match the manifest, or there is none where it is required.
             CheckpointError: not a release, or weights that do not fit the architecture.
         """
         root = Path(directory)
         if not root.is_dir():
             raise CheckpointError(f"{root}: no such directory; give the directory of a release (the one with {INDEX_NAME})")
+        wanted = choose_components(root, components)
         verify_files(root, verify)
-        parts = read_index(root / INDEX_NAME)
+        held = read_index(root / INDEX_NAME)
+        parts = held if wanted is None else held & wanted
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        base = load_component(root / "base", dtype=dtype, device=place)
+        base = load_unet(root / "base", dtype=dtype, device=place)
         clip = load_component(root / "noised_clip", dtype=dtype, device=place) if "noised_clip" in parts else None
-        if not isinstance(base, TextConditionedUNet) or not (clip is None or isinstance(clip, NoisedClip)):
-            raise CheckpointError(f"{root}: base must be a TextConditionedUNet and noised_clip a NoisedClip")
-        return cls(base, CaptionTokenizer.load(root / "tokenizer" / "tokenizer.json"), noised_clip=clip,
-                   schedule=read_schedule(root / "scheduler" / "scheduler_config.json"))
+        if not (clip is None or isinstance(clip, NoisedClip)):
+            raise CheckpointError(f"{root / 'noised_clip'}: holds a {type(clip).__name__}, expected a NoisedClip")
+        clip_tokenizer = CaptionTokenizer.load(root / "clip_tokenizer" / TOKENIZER_NAME) if clip and "clip_tokenizer" in held else None
+        return cls(base, CaptionTokenizer.load(root / "tokenizer" / TOKENIZER_NAME), noised_clip=clip, clip_tokenizer=clip_tokenizer,
+                   schedule=read_schedule(root / "scheduler" / "scheduler_config.json"),
+                   companions=load_companions(root, parts, dtype=dtype, device=place))
 
     @classmethod
     def from_training(cls, training: Path, *, device: str | torch.device = "cpu") -> "GlidePipeline":
@@ -97,7 +111,7 @@ class GlidePipeline:
         base = load_component(training, device=device, weights_name="ema.safetensors")
         if not isinstance(base, TextConditionedUNet):
             raise CheckpointError(f"{training}: expected the training of a TextConditionedUNet")
-        return cls(base, CaptionTokenizer.load(training / "tokenizer.json"))
+        return cls(base, CaptionTokenizer.load(training / TOKENIZER_NAME))
 
     @property
     def device(self) -> torch.device:
@@ -137,21 +151,35 @@ class GlidePipeline:
     def _draw(self, prompts: list[str], seeds: list[int], options: DrawOptions, preview: Preview | None) -> list[Image.Image]:
         config, noise = self.base.config, SeededNoise(seeds)
         x = noise.draw((3, config.image_size, config.image_size)).to(self.device)
-        tokens, mask = (t.to(self.device) for t in self.tokenizer.encode_padded(prompts, config.text_ctx))
-        empty_tokens, empty_mask = (t.to(self.device) for t in self.tokenizer.encode_padded([""], config.text_ctx))
-        dtype = self.base.token_embedding.weight.dtype
-
-        def network(x: Tensor, *rest: Tensor) -> Tensor:
-            return torch.as_tensor(self.base(x.to(dtype), *rest))
-
-        denoiser = text_denoiser(network, tokens, mask, empty_tokens=empty_tokens, empty_mask=empty_mask, scale=options.guidance_scale)
-        guided = options.clip_guidance_scale > 0
-        gradient = ClipGradient(self._clip(), self._encode_text(prompts), options.clip_guidance_scale) if guided else None
+        denoiser, gradient = self.guide(self.base, prompts, options)
         diffusion = GaussianDiffusion.create(self.schedule, space_timesteps(options.num_steps))
         for state in SAMPLERS[options.sampler](denoiser, x, diffusion, noise, gradient):
             if preview is not None:
                 preview(state)
         return to_pil(state.x)
+
+    def guide(self, unet: TextConditionedUNet, prompts: list[str], options: DrawOptions, *,
+              condition: Callable[[Tensor], Tensor] | None = None) -> tuple[Denoiser, Gradient | None]:
+        """The guided denoiser of prompts, one per image, and the gradient of CLIP guidance if asked for.
+
+        Args:
+            unet: the network: the base, or a companion.
+            prompts: one for each image of the batch.
+            options: scales of guidance.
+            condition: appends to the noised images, (N, 3, H, W), what the network sees beside them; N may be a
+                multiple of the batch, in repeats of the whole batch.
+        """
+        config = unet.config
+        tokens, mask = (t.to(self.device) for t in self.tokenizer.encode_padded(prompts, config.text_ctx))
+        empty_tokens, empty_mask = (t.to(self.device) for t in self.tokenizer.encode_padded([""], config.text_ctx))
+        dtype = unet.token_embedding.weight.dtype
+
+        def network(x: Tensor, *rest: Tensor) -> Tensor:
+            return torch.as_tensor(unet((x if condition is None else condition(x)).to(dtype), *rest))
+
+        denoiser = text_denoiser(network, tokens, mask, empty_tokens=empty_tokens, empty_mask=empty_mask, scale=options.guidance_scale)
+        guided = options.clip_guidance_scale > 0
+        return denoiser, ClipGradient(self._clip(), self._encode_text(prompts), options.clip_guidance_scale) if guided else None
 
     @torch.no_grad()
     def rank(self, images: Sequence[Image.Image], prompt: str) -> list[tuple[int, float]]:
@@ -178,7 +206,7 @@ class GlidePipeline:
 
     def _encode_text(self, prompts: Sequence[str]) -> Tensor:
         clip = self._clip()
-        tokens, lengths = self.tokenizer.encode_delimited(prompts, clip.config.max_text_len)
+        tokens, lengths = self.clip_tokenizer.encode_delimited(prompts, clip.config.max_text_len)
         return clip.encode_text(tokens.to(self.device), lengths.to(self.device))
 
 

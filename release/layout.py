@@ -22,6 +22,8 @@ MAX_PATH_LENGTH = 200
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 RESERVED_NAMES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
 MODELS = ("base", "noised_clip")
+OPTIONAL_MODELS = ("upsampler", "base_inpaint", "upsampler_inpaint")
+COMPONENT_PATTERN = "|".join((*MODELS, *OPTIONAL_MODELS))
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 # What a file may never be, by its first bytes.
@@ -46,9 +48,9 @@ class Rule:
 RULES = (
     Rule(r"README\.md|LICENSE|evidence/recipe\.yaml", "text", MEGABYTE),
     Rule(r"manifest\.json|model_index\.json", "json", MEGABYTE),
-    Rule(rf"({'|'.join(MODELS)})/config\.json|scheduler/scheduler_config\.json", "json", MEGABYTE),
-    Rule(r"tokenizer/tokenizer\.json", "json", 32 * MEGABYTE),
-    Rule(rf"({'|'.join(MODELS)})/{re.escape(WEIGHTS_NAME)}", "safetensors", 20_000 * MEGABYTE),
+    Rule(rf"({COMPONENT_PATTERN})/config\.json|(upsampler_)?scheduler/scheduler_config\.json", "json", MEGABYTE),
+    Rule(r"(clip_)?tokenizer/tokenizer\.json", "json", 32 * MEGABYTE),
+    Rule(rf"({COMPONENT_PATTERN})/{re.escape(WEIGHTS_NAME)}", "safetensors", 20_000 * MEGABYTE),
     Rule(r"figures/[a-z0-9_]+\.png", "png", 4 * MEGABYTE),
     Rule(r"evidence/(claims|curated|evaluation/evaluation)\.json", "json", 4 * MEGABYTE),
     Rule(r"evidence/records/[a-z0-9_]+\.json", "json", 16 * MEGABYTE),

@@ -8,14 +8,17 @@ from glideslope.errors import ReleaseError
 
 
 @pytest.mark.parametrize("path", ["README.md", "base/diffusion_pytorch_model.safetensors", "evidence/ledger/shard-00012.parquet",
-                                  "evidence/records/filters__person.json", "figures/person_missed.png"])
+                                  "evidence/records/filters__person.json", "figures/person_missed.png", "upsampler/config.json",
+                                  "base_inpaint/config.json", "upsampler_inpaint/diffusion_pytorch_model.safetensors",
+                                  "upsampler_scheduler/scheduler_config.json", "clip_tokenizer/tokenizer.json"])
 def test_places_of_a_release_have_a_rule(path: str) -> None:
     assert rule_of(path) is not None
 
 
 @pytest.mark.parametrize("path", ["pipeline.py", "base/pytorch_model.bin", "base/model.safetensors", "readme.md",
                                   "evidence/ledger/shard-1.parquet", "README.md\n",
-                                  "evidence/../README.md", "evidence/filters/a/b/filter.json", "figures/a.svg", ".gitattributes"])
+                                  "evidence/../README.md", "base_scheduler/scheduler_config.json", "evidence/training/upsampler/metrics.jsonl",
+                                  "evidence/filters/a/b/filter.json", "figures/a.svg", ".gitattributes"])
 def test_other_places_have_none(path: str) -> None:
     assert rule_of(path) is None
 
