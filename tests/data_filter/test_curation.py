@@ -9,7 +9,6 @@ from glideslope.data_filter.classifier import RbfSvm
 from glideslope.data_filter.curation import Filter, curate, decide
 from glideslope.data_filter.index import INDEX_SCHEMA
 from glideslope.data_filter.parquet import read_tables
-from glideslope.data_filter.sources import Shard
 
 from glideslope.config import CurateConfig
 from glideslope.errors import FilterError, StageError, StorageError
@@ -83,7 +82,7 @@ def test_the_ledger_has_one_row_for_every_input_and_the_counts_add_up(fitted: Wo
     record = fitted.curate()
     summary = json.loads((fitted.root / "curated" / "curated.json").read_text())
     rows = [row for table in read_tables(fitted.root / "curated" / "ledger") for row in table.to_pylist()]
-    assert [row["key"] for row in rows] == list(fitted.source.keys)
+    assert [row["key"] for row in rows] == [entry.key for entry in fitted.source.entries]
     assert summary["seen"] == len(rows) == 61 == summary["kept"] + sum(summary["dropped"].values())
     assert summary["dropped"] == {"filter:red": summary["dropped"]["filter:red"], "unreadable": 1}
     assert sum(summary["splits"].values()) == summary["kept"] == sum(row["decision"] == "keep" for row in rows)
@@ -112,7 +111,7 @@ def test_load_dataset_opens_the_curated_set_with_the_original_bytes(fitted: Worl
 def test_an_input_that_changed_since_it_was_indexed_is_dropped(fitted: World) -> None:
     ledger = [{"key": "001.png", "decision": "keep", "reason": "", "split": "train", "weight": 1.0, "detail": None}]
     index = pa.table({"sha256": [sha256_bytes((fitted.root / "images" / "001.png").read_bytes())]})
-    shard = Shard(0, 0, 60)
+    shard = fitted.source.shards()[0]
     assert [place for place, _ in curation.read_kept(fitted.source, shard, index, ledger)] == [0]
     draw(fitted.root / "images" / "001.png", (0, 0, 0))
     assert list(curation.read_kept(fitted.source, shard, index, ledger)) == []

@@ -5,24 +5,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from glideslope.data_filter.folder import ImageFolder
-from glideslope.data_filter.index import build_index, find_repeated, read_ahead
-from glideslope.data_filter.parquet import read_tables
+from glideslope.data_filter.index import build_index, read_ahead, read_index
 from PIL import Image
 
-from glideslope.config import ClipConfig, IndexConfig
+from glideslope.config import ClipConfig, FolderSource, IndexConfig
 from glideslope.errors import StageError, StorageError
 from glideslope.manifest import sha256_file
 
 from .conftest import TinyClip, World, draw, fill_folder
 
 
-def index_rows(directory: Path) -> dict[str, dict[str, object]]:
-    return {str(row["key"]): row for table in read_tables(directory) for row in table.to_pylist()}
+def index_rows(directory: Path) -> list[dict[str, object]]:
+    return [row for _, table in read_index(directory) for row in table.to_pylist()]
 
 
-def build(root: Path, **settings: int) -> dict[str, dict[str, object]]:
-    build_index(ImageFolder(root / "images"), ClipConfig(), IndexConfig(**{"shard_size": 3, **settings}), root / "index")
+def build(root: Path, **settings: int) -> list[dict[str, object]]:
+    build_index(FolderSource(path=str(root / "images")), ClipConfig(), IndexConfig(**{"shard_size": 3, **settings}), root / "index")
     return index_rows(root / "index")
 
 
@@ -45,8 +43,7 @@ def test_every_bad_input_is_one_row_with_its_reason_and_the_rest_goes_on(tmp_pat
     captions = "".join(f"{name},{name}\n" for name in [*names, "good.png"]).encode()
     (images / "metadata.csv").write_bytes(b"file_name,text\n" + captions + b"undescribed.png,caf\xe9\n")
 
-    build_index(ImageFolder(images), ClipConfig(), IndexConfig(shard_size=3, max_pixels=10_000), tmp_path / "index")
-    rows = [row for table in read_tables(tmp_path / "index") for row in table.to_pylist()]
+    rows = build(tmp_path, max_pixels=10_000)
     assert [row["key"] for row in rows] == [*names, "good.png", "undescribed.png"]
     found = {row["key"]: (row["reason"], row["error"]) for row in rows if row["status"] == "bad"}
     assert found == {
@@ -101,7 +98,6 @@ def test_a_finished_index_is_not_made_again_unless_the_source_changed(world: Wor
 
 
 def test_duplicates_are_refused_across_shards_wherever_a_run_resumes(tmp_path: Path, tiny_clip: TinyClip) -> None:
-    assert find_repeated(["a", "b", "a", "a"]) == {2, 3}
     images = tmp_path / "images"
     for name in "abcd":
         draw(images / f"{name}.png", (0, 0, 0))
@@ -111,23 +107,21 @@ def test_duplicates_are_refused_across_shards_wherever_a_run_resumes(tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path)
     tiny_clip.num_images_left = 10**9
-    build(tmp_path)
-    statuses = [status for table in read_tables(tmp_path / "index") for status in table["status"].to_pylist()]
-    assert statuses == ["ok", "ok", "ok", "ok", "bad"]
+    assert [row["status"] for row in build(tmp_path)] == ["ok", "ok", "ok", "ok", "bad"]
 
 
 def test_an_embedding_that_is_not_finite_is_left_out(tmp_path: Path, tiny_clip: TinyClip, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path / "images" / "a.png", (0, 0, 0))
     (tmp_path / "images" / "a.txt").write_text("x")
     monkeypatch.setattr(TinyClip, "embed_images", lambda self, images: np.full((len(images), 8), np.nan, dtype=np.float32))
-    assert build(tmp_path)["a.png"]["embedding"] is None
+    assert [row["embedding"] for row in build(tmp_path)] == [None]
 
 
 def test_an_unwritable_directory_is_one_clear_error(world: World) -> None:
     blocked = world.root / "file"
     blocked.write_text("not a folder")
     with pytest.raises(StorageError, match=r"cannot write .*Not a directory"):
-        build_index(world.source, ClipConfig(), IndexConfig(), blocked / "index")
+        build_index(FolderSource(path=str(world.root / "images")), ClipConfig(), IndexConfig(), blocked / "index")
 
 
 def test_a_full_disk_is_one_clear_error_and_finished_shards_are_kept(world: World, tiny_clip: TinyClip,
@@ -186,14 +180,18 @@ def test_reading_ahead_stops_when_the_reader_stops() -> None:
 
 
 def test_rendered_pngs_are_the_original_bytes(tmp_path: Path, tiny_clip: TinyClip) -> None:
-    from glideslope.data_filter.sources import Shard, open_source
+    from glideslope.data_filter.sources import open_source
 
     from glideslope.config import OpenMojiSource
 
-    source = open_source(OpenMojiSource(image_size=32, limit=4))
-    build_index(source, ClipConfig(), IndexConfig(), tmp_path / "index")
-    items = {item.key: item for item in source.read(Shard(0, 0, 4))}
-    for key, row in index_rows(tmp_path / "index").items():
-        with Image.open(io.BytesIO(items[key].image or b"")) as image:
-            assert image.size == (32, 32)
-        assert row["size_bytes"] == len(items[key].image or b"")
+    config = OpenMojiSource(image_size=32, limit=4)
+    build_index(config, ClipConfig(), IndexConfig(), tmp_path / "index")
+    source = open_source(config, shard_size=256)
+    items = {item.key: item for shard in source.shards() for item in source.read(shard)}
+    rows = index_rows(tmp_path / "index")
+    assert len(rows) == len(items) >= 4
+    for row in rows:
+        image = items[str(row["key"])].image or b""
+        with Image.open(io.BytesIO(image)) as picture:
+            assert picture.size == (32, 32)
+        assert row["size_bytes"] == len(image)
