@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, UndefinedError
 
+from .. import wording
 from ..errors import ReleaseError
-from . import wording
 
 TEMPLATE_NAME = "model_card.md.jinja"
 TEMPLATE_PATH = Path(__file__).with_name(TEMPLATE_NAME)

@@ -1,7 +1,8 @@
 import pytest
-from glideslope.model_cards import wording
 from hypothesis import given
 from hypothesis import strategies as st
+
+from glideslope import wording
 
 
 @given(st.floats(0, 1))

@@ -1,4 +1,4 @@
-"""Numbers as a card writes them: bounds are rounded to the cautious side, small differences are not rounded away."""
+"""Numbers as cards and reports write them: bounds are rounded to the cautious side, small differences are not rounded away."""
 
 import math
 
