@@ -1,13 +1,21 @@
-"""Guidance: turns a network and a prompt into a denoiser, and a noised CLIP and a prompt into a gradient."""
+"""Guidance: denoisers around denoisers. A network with its captions is the innermost; each kind of guidance maps one to another.
+
+    TextDenoiser -> ClassifierFreeGuidance -> GradientGuidance (noised CLIP) or ClipGuidance (any CLIP) -> GuidanceInterval
+
+`ClipGuidance` lives in `clip_guidance`.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from .diffusion import NUM_TRAIN_TIMESTEPS
 from .noised_clip import NoisedClip
 from .samplers import Denoiser, Prediction
+
+Gradient = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,23 @@ def text_denoiser(network: Callable[..., Tensor], tokens: Tensor, mask: Tensor, 
 
 
 @dataclass(frozen=True)
+class GradientGuidance:
+    """A denoiser whose score is bent by the gradient of a log-likelihood (arXiv 2105.05233).
+
+    Attributes:
+        inner: the denoiser to guide.
+        gradient: of x: (N, 3, H, W) at timesteps: (N,), shaped like x.
+    """
+
+    inner: Denoiser
+    gradient: Gradient
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Prediction:
+        """Predict, and add the gradient to what the inner denoiser brings."""
+        return with_gradient(self.inner(x, timesteps), self.gradient(x, timesteps))
+
+
+@dataclass(frozen=True)
 class ClipGradient:
     """The gradient of the scaled cosine between noised image and caption (arXiv 2112.10741, section 2.4).
 
@@ -84,3 +109,34 @@ class ClipGradient:
             x = x.detach().clone().requires_grad_(True)
             agreement = self.clip.config.logit_scale * (self.clip.encode_image(x, timesteps) * self.text.clone()).sum()
             return self.scale * torch.autograd.grad(agreement, x)[0]
+
+
+@dataclass(frozen=True)
+class GuidanceInterval:
+    """Guidance between two noise levels only (arXiv 2404.07724); elsewhere the caption alone, which costs half.
+
+    Attributes:
+        guided: asked inside.
+        plain: asked outside.
+        interval: least and greatest noise level, both inside, as fractions of the training's timesteps: 0 is the image,
+            1 the noise, and timestep t lies at t / num_timesteps.
+        num_timesteps: of the training.
+    """
+
+    guided: Denoiser
+    plain: Denoiser
+    interval: tuple[float, float]
+    num_timesteps: int = NUM_TRAIN_TIMESTEPS
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Prediction:
+        """Predict; all images of a batch are at one timestep, as samplers ask."""
+        first, last = int(timesteps.min()), int(timesteps.max())
+        if first != last:
+            raise ValueError(f"timesteps run from {first} to {last}; a guidance interval takes one for the whole batch")
+        low, high = self.interval
+        return (self.guided if low <= first / self.num_timesteps <= high else self.plain)(x, timesteps)
+
+
+def with_gradient(prediction: Prediction, gradient: Tensor) -> Prediction:
+    """A prediction guided by one gradient more, shaped like its noise."""
+    return replace(prediction, gradient=gradient if prediction.gradient is None else prediction.gradient + gradient)

@@ -1,28 +1,41 @@
 """Samplers: generators that walk from noise to an image, one state per step.
 
-All share one contract: `sampler(denoiser, x, diffusion, noise_source, gradient=None)` yields a `SampleState` after every
-step; the last one's `x` is the image. A denoiser maps noised images and original timesteps to a `Prediction`.
+All share one contract: `sampler(denoiser, x, diffusion, noise_source, *, clip=True)` asks the denoiser once at each timestep that
+the diffusion visits, yields a `SampleState` after every step, and the last one's `x` is the image. `x` has the noise of the
+last visited timestep: pure noise, or, to change an image (SDEdit), an image noised to it and a diffusion that visits the
+timesteps up to there. `clip` keeps predicted images in [-1, 1].
+
+A denoiser maps noised images and original timesteps to a `Prediction`. Guidance and editing are denoisers around denoisers.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .diffusion import GaussianDiffusion, gather
 
-Gradient = Callable[[Tensor, Tensor], Tensor]
-
+FloatTable = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a denoiser says of a noised image: (N, 3, H, W) noise, and the variance's fraction in [-1, 1] or none."""
+    """What a denoiser says of a noised image.
+
+    Attributes:
+        noise: (N, 3, H, W), the noise in it.
+        variance_fraction: (N, 3, H, W) in about [-1, 1], where between its bounds the step's variance lies, or none.
+        gradient: (N, 3, H, W), of a log-likelihood by the noised image, that guides beyond the predicted noise, or none.
+            The ancestral sampler adds it to the mean times the variance, all others to the score (arXiv 2105.05233).
+    """
 
     noise: Tensor
     variance_fraction: Tensor | None
+    gradient: Tensor | None = None
 
 
 class Denoiser(Protocol):
@@ -64,8 +77,8 @@ class NoiseSource(Protocol):
         ...
 
 
-def ddpm(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource,
-         gradient: Gradient | None = None) -> Iterator[SampleState]:
+def ddpm(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource, *,
+         clip: bool = True) -> Iterator[SampleState]:
     """Ancestral sampling with learned variance (arXiv 2006.11239, algorithm 2; arXiv 2102.09672, section 3.1).
 
     A gradient is added to the mean times the variance (arXiv 2105.05233, algorithm 1).
@@ -73,34 +86,34 @@ def ddpm(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_sour
     for done, i in enumerate(reversed(range(diffusion.num_steps)), start=1):
         steps, times = step_tensors(diffusion, i, x)
         prediction = denoiser(x, times)
-        start = diffusion.predict_start(x, prediction.noise, steps)
+        start = diffusion.predict_start(x, prediction.noise, steps, clip=clip)
         mean = diffusion.posterior_mean(start, x, steps)
         if prediction.variance_fraction is None:
             log_variance = gather(diffusion.posterior_log_variance, steps, x)
         else:
             log_variance = diffusion.log_variance(prediction.variance_fraction, steps)
-        if gradient is not None:
-            mean = mean + log_variance.exp() * gradient(x, times)
+        if prediction.gradient is not None:
+            mean = mean + log_variance.exp() * prediction.gradient
         noise = noise_source.draw(x.shape[1:], x)
         x = mean + (0.5 * log_variance).exp() * noise if i > 0 else mean
         yield SampleState(done, diffusion.num_steps, x, start)
 
 
-def ddim(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource,
-         gradient: Gradient | None = None, *, eta: float = 0.0) -> Iterator[SampleState]:
+def ddim(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource, *,
+         clip: bool = True, eta: float = 0.0) -> Iterator[SampleState]:
     """DDIM (arXiv 2010.02502, equation 12); eta 0 is deterministic, 1 is as noisy as DDPM.
 
-    A gradient changes the score (arXiv 2105.05233, algorithm 2).
+    A gradient changes the score after clipping (arXiv 2105.05233, algorithm 2), as in the published sampler.
     """
     before = diffusion.alphas_cumprod_prev
     for done, i in enumerate(reversed(range(diffusion.num_steps)), start=1):
         steps, times = step_tensors(diffusion, i, x)
         prediction = denoiser(x, times)
-        start = diffusion.predict_start(x, prediction.noise, steps)
+        start = diffusion.predict_start(x, prediction.noise, steps, clip=clip)
         signal, remaining = diffusion.alphas_cumprod[i], 1 - diffusion.alphas_cumprod[i]
         noise = diffusion.predict_noise(x, start, steps)
-        if gradient is not None:
-            noise = noise - np.sqrt(remaining) * gradient(x, times)
+        if prediction.gradient is not None:
+            noise = noise - np.sqrt(remaining) * prediction.gradient
             start = diffusion.predict_start(x, noise, steps, clip=False)
         sigma = eta * np.sqrt((1 - before[i]) / remaining) * np.sqrt(1 - signal / before[i])
         fresh = noise_source.draw(x.shape[1:], x)
@@ -110,7 +123,91 @@ def ddim(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_sour
         yield SampleState(done, diffusion.num_steps, x, start)
 
 
-SAMPLERS: dict[str, Callable[..., Iterator[SampleState]]] = {"ddpm": ddpm, "ddim": ddim}
+def dpm_solver(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource, *,
+               clip: bool = True) -> Iterator[SampleState]:
+    """DPM-Solver++(2M), deterministic (arXiv 2211.01095, algorithm 2); the first and the last step are of first order.
+
+    With l half the logarithm of the signal-to-noise ratio, a step solves the probability flow exactly but for the
+    predicted image, which is continued as a straight line in l through the last two predictions.
+    """
+    alpha, sigma, half_log_snr = signal_and_noise(diffusion)
+    earlier = None
+    for done, i in enumerate(reversed(range(diffusion.num_steps)), start=1):
+        start = x_start = guided_start(denoiser, x, diffusion, i, clip=clip)
+        if i == 0:
+            x = start
+        else:
+            h = half_log_snr[i - 1] - half_log_snr[i]
+            if earlier is not None:
+                start = start + h / (2 * (half_log_snr[i] - half_log_snr[i + 1])) * (start - earlier)
+            x = sigma[i - 1] / sigma[i] * x - alpha[i - 1] * math.expm1(-h) * start
+        earlier = x_start
+        yield SampleState(done, diffusion.num_steps, x, x_start)
+
+
+def sa_solver(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource, *,
+              clip: bool = True, tau: float = 0.0) -> Iterator[SampleState]:
+    """SA-Solver, a predictor of second and a corrector of third order in one pass a step (arXiv 2309.05019, algorithm 1).
+
+    Between two timesteps the image moves by an integral over the predicted images, taken exactly for the parabola
+    through three of them: first through the newest two known alone, to know where to ask the denoiser; then, with
+    its answer, the step is taken again. With tau 0 this is UniPC's way (arXiv 2302.04867).
+
+    Args:
+        denoiser: asked once a step.
+        x: (N, 3, H, W).
+        diffusion: the visited timesteps.
+        noise_source: drawn from where tau is not 0.
+        clip: keep predicted images in [-1, 1].
+        tau: fresh noise a step; 0 is deterministic, 1 as noisy as the reverse diffusion.
+    """
+    alpha, sigma, half_log_snr = signal_and_noise(diffusion)
+    decay = 1 + tau**2
+    known: list[tuple[float, Tensor]] = []  # half log SNR and predicted image, newest first
+    carried = x  # what the last step kept of its image, and its noise
+    for done, i in enumerate(reversed(range(diffusion.num_steps)), start=1):
+        start = guided_start(denoiser, x, diffusion, i, clip=clip)
+        known = [(half_log_snr[i], start), *known[:2]]
+        if i == 0:
+            x = start
+        else:
+            if done > 1:
+                x = carried + alpha[i] * integrate(known, half_log_snr[i + 1], half_log_snr[i], decay)
+            h = half_log_snr[i - 1] - half_log_snr[i]
+            carried = sigma[i - 1] / sigma[i] * math.exp(-(tau**2) * h) * x
+            if tau:
+                carried = carried + sigma[i - 1] * math.sqrt(-math.expm1(-2 * tau**2 * h)) * noise_source.draw(x.shape[1:], x)
+            x = carried + alpha[i - 1] * integrate(known[:2], half_log_snr[i], half_log_snr[i - 1], decay)
+        yield SampleState(done, diffusion.num_steps, x, start)
+
+
+SAMPLERS: dict[str, Callable[..., Iterator[SampleState]]] = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm_solver, "sa": sa_solver}
+
+
+def signal_and_noise(diffusion: GaussianDiffusion) -> tuple[FloatTable, FloatTable, FloatTable]:
+    """(T,) each: factor of the image, factor of the noise, and the logarithm of their ratio (half the log SNR)."""
+    alpha, sigma = np.sqrt(diffusion.alphas_cumprod), np.sqrt(1 - diffusion.alphas_cumprod)
+    return alpha, sigma, np.log(alpha / sigma)
+
+
+def guided_start(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, i: int, *, clip: bool) -> Tensor:
+    """The image predicted at the i-th visited timestep, (N, 3, H, W), with the gradient added to the score."""
+    steps, times = step_tensors(diffusion, i, x)
+    prediction = denoiser(x, times)
+    noise = prediction.noise
+    if prediction.gradient is not None:
+        noise = noise - np.sqrt(1 - diffusion.alphas_cumprod[i]) * prediction.gradient
+    return diffusion.predict_start(x, noise, steps, clip=clip)
+
+
+def integrate(known: Sequence[tuple[float, Tensor]], begin: float, end: float, decay: float) -> Tensor:
+    """Integrate decay exp(decay (l - end)) P(l) from begin to end, P the polynomial through the known (l, image) pairs."""
+    h, moments = end - begin, [-math.expm1(-decay * (end - begin))]  # of (l - begin)^k, by parts
+    for k in range(1, len(known)):
+        moments.append(h**k - k / decay * moments[-1])
+    powers = np.array([[(place - begin) ** k for place, _ in known] for k in range(len(known))])
+    weights = np.linalg.solve(powers, np.array(moments))
+    return torch.stack([float(weight) * image for weight, (_, image) in zip(weights, known, strict=True)]).sum(dim=0)
 
 
 def step_tensors(diffusion: GaussianDiffusion, i: int, x: Tensor) -> tuple[Tensor, Tensor]:

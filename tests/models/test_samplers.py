@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from glideslope.models.diffusion import GaussianDiffusion, fast27_timesteps, gather, space_timesteps
+from glideslope.models.guidance import GradientGuidance
 from glideslope.models.samplers import SAMPLERS, Prediction, SeededNoise, ddim, ddpm, run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,9 +40,9 @@ def test_a_whole_run_ends_where_the_published_sampler_ends(name: str) -> None:
     schedule, spacing, kind = name.split(".", 2)
     steps = fast27_timesteps() if spacing == "fast27" else space_timesteps(int(spacing))
     sampler, guided = KINDS[kind]
-    gradient = (lambda x, timesteps: 0.3 * torch.cos(x)) if guided else None
+    denoiser = GradientGuidance(analytic_model, lambda x, timesteps: 0.3 * torch.cos(x)) if guided else analytic_model
     noise = RecordedNoise(TRAJECTORIES[f"{schedule}.{spacing}.noise"])
-    image = run(sampler(analytic_model, TRAJECTORIES["x_T"], GaussianDiffusion.create(schedule, steps), noise, gradient))
+    image = run(sampler(denoiser, TRAJECTORIES["x_T"], GaussianDiffusion.create(schedule, steps), noise))
     torch.testing.assert_close(image, TRAJECTORIES[name], rtol=0, atol=1e-4)
 
 
