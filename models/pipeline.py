@@ -8,21 +8,27 @@ from typing import Literal
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from ..errors import CheckpointError, RequestError, VerificationError
 from ..manifest import MANIFEST_NAME, Manifest
+from .clip_guidance import ClipGuidance, ImageTextModel, embed_captions
 from .companions import Companions, check_together, choose_components, load_companions, load_unet
 from .diffusion import GaussianDiffusion, space_timesteps
-from .guidance import ClipGradient, text_denoiser
+from .editing import Batch, Known, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary, walk
+from .guidance import ClassifierFreeGuidance, ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser
 from .loading import INDEX_NAME, load_component, read_index, read_object, read_schedule
+from .masks import fit_mask, fit_picture, read_mask, read_picture
 from .noised_clip import NoisedClip
-from .options import DrawOptions, check_prompts
-from .pixels import from_pil, to_pil
-from .samplers import SAMPLERS, Denoiser, Gradient, SampleState, SeededNoise
+from .options import DrawOptions, check_lengths, check_prompts
+from .pixels import to_pil
+from .ranking import ImageTextScorer
+from .samplers import SAMPLERS, Denoiser, SampleState, SeededNoise
 from .tokenizer import CaptionTokenizer
 from .unet import TextConditionedUNet
 
 DRAW_BATCH = 16
+UPSAMPLE_BATCH = 4
 TOKENIZER_NAME = "tokenizer.json"
 Preview = Callable[[SampleState], None]
 
@@ -45,6 +51,7 @@ class GlidePipeline:
         schedule: name of the noise schedule.
         clip_tokenizer: the noised CLIP's tokens, where they are others than the base's.
         companions: the networks beside the base.
+        guiding_clip: an ordinary CLIP that guides in place of the noised one, such as `OpenClip.of(...)`; none at first.
     """
 
     def __init__(self, base: TextConditionedUNet, tokenizer: CaptionTokenizer, *, noised_clip: NoisedClip | None = None,
@@ -64,6 +71,7 @@ class GlidePipeline:
         if noised_clip is not None and noised_clip.config.image_size != base.config.image_size:
             raise CheckpointError(f"noised_clip: reads images of side {noised_clip.config.image_size}, but base draws {base.config.image_size}")
         self.base, self.tokenizer, self.noised_clip, self.schedule = base, tokenizer, noised_clip, schedule
+        self.guiding_clip: ImageTextModel | None = None
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None,
@@ -121,46 +129,46 @@ class GlidePipeline:
     @torch.no_grad()
     def __call__(self, prompt: str | Sequence[str], *, num_images: int = 1, guidance_scale: float = 3.0,
                  clip_guidance_scale: float = 0.0, num_steps: int = 50, sampler: str = "ddpm", seed: int = 0,
-                 preview: Preview | None = None) -> GlideOutput:
-        """Draw.
+                 guidance_interval: tuple[float, float] | None = None, preview: Preview | None = None) -> GlideOutput:
+        """Draw; `draw` does the same from options kept together.
 
         Args:
-            prompt: one caption, or one for each image.
+            prompt: one caption, or several.
             num_images: images per prompt.
             guidance_scale: classifier-free guidance; 1 is none.
-            clip_guidance_scale: guidance by the noised CLIP; 0 is none.
+            clip_guidance_scale: guidance by `guiding_clip` or else the noised CLIP; 0 is none.
             num_steps: denoising steps, 1 to 1000.
-            sampler: `ddpm` or `ddim`.
+            sampler: `ddpm`, `ddim`, `dpm++` or `sa`.
             seed: image i is drawn from seed + i, whatever the batch.
+            guidance_interval: noise levels between which guidance acts, from 0 (the image) to 1 (the noise) in fractions
+                of the training's timesteps; elsewhere only the caption's pass runs, at half the cost. None: everywhere.
             preview: called with every state of every batch.
 
         Raises:
             RequestError: a prompt or an option that cannot be drawn from; nothing was started.
         """
-        options = DrawOptions(num_images, guidance_scale, clip_guidance_scale, num_steps, sampler, seed)
-        if clip_guidance_scale and self.noised_clip is None:
-            raise RequestError("clip_guidance_scale: this release has no noised_clip; set it to 0")
-        prompts = [text for text in check_prompts(prompt) for _ in range(num_images)]
-        seeds = list(range(seed, seed + len(prompts)))
-        images: list[Image.Image] = []
-        for start in range(0, len(prompts), DRAW_BATCH):
-            part = slice(start, start + DRAW_BATCH)
-            images += self._draw(prompts[part], seeds[part], options, preview)
-        return GlideOutput(images, seeds)
+        return self.draw(prompt, DrawOptions(num_images, guidance_scale, clip_guidance_scale, num_steps, sampler, seed, guidance_interval),
+                         preview=preview)
 
-    def _draw(self, prompts: list[str], seeds: list[int], options: DrawOptions, preview: Preview | None) -> list[Image.Image]:
-        config, noise = self.base.config, SeededNoise(seeds)
-        x = noise.draw((3, config.image_size, config.image_size)).to(self.device)
-        denoiser, gradient = self.guide(self.base, prompts, options)
+    @torch.no_grad()
+    def draw(self, prompt: str | Sequence[str], options: DrawOptions, *, preview: Preview | None = None) -> GlideOutput:
+        """Draw `options.num_images` images of each prompt, image i of all from `options.seed` + i.
+
+        Raises:
+            RequestError: a prompt that cannot be drawn from, or CLIP guidance without a CLIP; nothing was started.
+        """
+        return self._in_batches(Batch.of(self.prompts(prompt, options), options, preview), self._draw)
+
+    def _draw(self, batch: Batch) -> Tensor:
+        size, options, noise = self.base.config.image_size, batch.options, SeededNoise(batch.seeds)
+        x = noise.draw((3, size, size)).to(self.device)
         diffusion = GaussianDiffusion.create(self.schedule, space_timesteps(options.num_steps))
-        for state in SAMPLERS[options.sampler](denoiser, x, diffusion, noise, gradient):
-            if preview is not None:
-                preview(state)
-        return to_pil(state.x)
+        denoiser = self.guide(self.base, batch.prompts, options)
+        return walk(SAMPLERS[options.sampler](denoiser, x, diffusion, noise), batch.preview)
 
     def guide(self, unet: TextConditionedUNet, prompts: list[str], options: DrawOptions, *,
-              condition: Callable[[Tensor], Tensor] | None = None) -> tuple[Denoiser, Gradient | None]:
-        """The guided denoiser of prompts, one per image, and the gradient of CLIP guidance if asked for.
+              condition: Callable[[Tensor], Tensor] | None = None) -> Denoiser:
+        """The guided denoiser of prompts, one per image.
 
         Args:
             unet: the network: the base, or a companion.
@@ -177,27 +185,160 @@ class GlidePipeline:
         def network(x: Tensor, *rest: Tensor) -> Tensor:
             return torch.as_tensor(unet((x if condition is None else condition(x)).to(dtype), *rest))
 
-        denoiser = text_denoiser(network, tokens, mask, empty_tokens=empty_tokens, empty_mask=empty_mask, scale=options.guidance_scale)
-        guided = options.clip_guidance_scale > 0
-        return denoiser, ClipGradient(self._clip(), self._encode_text(prompts), options.clip_guidance_scale) if guided else None
+        plain = TextDenoiser(network, tokens, mask)
+        guided: Denoiser = plain
+        if options.guidance_scale != 1:
+            guided = ClassifierFreeGuidance(plain, empty_tokens, empty_mask, options.guidance_scale)
+        if options.clip_guidance_scale > 0:
+            guided = self._guide_with_clip(guided, prompts, options.clip_guidance_scale)
+        return guided if options.guidance_interval is None else GuidanceInterval(guided, plain, options.guidance_interval)
 
-    @torch.no_grad()
-    def rank(self, images: Sequence[Image.Image], prompt: str) -> list[tuple[int, float]]:
-        """Order images by how well the noised CLIP, told there is no noise, finds that they fit the prompt.
+    def _guide_with_clip(self, denoiser: Denoiser, prompts: list[str], scale: float) -> Denoiser:
+        if self.guiding_clip is None:
+            return GradientGuidance(denoiser, ClipGradient(self._clip(), self._encode_text(prompts), scale))
+        text = embed_captions(self.guiding_clip, prompts).to(self.device)
+        return ClipGuidance(denoiser, self.guiding_clip, text, scale, GaussianDiffusion.create(self.schedule))
 
-        Returns:
-            (position in `images`, cosine) pairs, best first.
+    def prompts(self, prompt: str | Sequence[str], options: DrawOptions) -> list[str]:
+        """Checked prompts, each as often as images are wanted of it.
 
         Raises:
-            RequestError: no image, an unusable prompt, or a release without a noised CLIP.
+            RequestError: a prompt that is empty, not text or too long for the models, or CLIP guidance without a CLIP.
+        """
+        prompts = check_prompts(prompt)
+        by_noised_clip = options.clip_guidance_scale > 0 and self.guiding_clip is None
+        if by_noised_clip and self.noised_clip is None:
+            raise RequestError("clip_guidance_scale: this release has no noised_clip; set it to 0, or set the pipeline's guiding_clip")
+        if not options.cut_long_prompts:
+            check_lengths(prompts, self.tokenizer, self.base.config.text_ctx)
+            if by_noised_clip:
+                check_lengths(prompts, self.clip_tokenizer, self._clip().config.max_text_len - 2)
+        return [text for text in prompts for _ in range(options.num_images)]
+
+    @torch.no_grad()
+    def inpaint(self, prompt: str | Sequence[str], image: Image.Image, mask: Image.Image, *, options: DrawOptions | None = None,
+                preview: Preview | None = None) -> GlideOutput:
+        """Draw a part of a picture anew: WHITE in the mask is drawn, black is kept.
+
+        With `base_inpaint` where the release has it, else with the base and projection (see `editing`). The result has
+        the model's size; there, kept pixels are those of the picture's middle square bit for bit, so that the result
+        can be edited again.
+
+        Args:
+            prompt: what the whole picture shall show; one caption, or several.
+            image: any mode and size; its middle square is brought to the model's size.
+            mask: as large as the image, black and white (see `masks.read_mask`); a pixel of the model's that holds any
+                white is drawn.
+            options: as for drawing; image i is drawn from options.seed + i.
+            preview: called with every state of every batch.
+
+        Raises:
+            RequestError: prompt, image, mask or options that cannot be used; nothing was started.
+        """
+        options, size = options or DrawOptions(), self.base.config.image_size
+        prompts, pixels = self.prompts(prompt, options), read_picture(image)
+        draw = fit_mask(read_mask(mask, size=(pixels.shape[1], pixels.shape[0])), size)
+        known = Known(to_tensor([fit_picture(pixels, size)], self.device), torch.from_numpy(draw).to(self.device)[None, None])
+        return self._in_batches(Batch.of(prompts, options, preview), lambda batch: inpaint(self, batch, known))
+
+    @torch.no_grad()
+    def vary(self, image: Image.Image, prompt: str | Sequence[str], strength: float = 0.6, *, options: DrawOptions | None = None,
+             preview: Preview | None = None) -> GlideOutput:
+        """Draw from a photograph or a line sketch: noise it to a strength, denoise it with the prompt (SDEdit).
+
+        Args:
+            image: any mode and size; its middle square is brought to the model's size.
+            prompt: one caption, or several.
+            strength: above 0 (nearly the picture) to 1 (drawn from noise alone, as if there were no picture).
+            options: as for drawing; all steps go from the strength's noise to none.
+            preview: called with every state of every batch.
+
+        Raises:
+            RequestError: prompt, image, strength or options that cannot be used; nothing was started.
+        """
+        check_strength(strength)
+        options = options or DrawOptions()
+        prompts = self.prompts(prompt, options)
+        picture = to_tensor([fit_picture(read_picture(image), self.base.config.image_size)], self.device)
+        return self._in_batches(Batch.of(prompts, options, preview), lambda batch: vary(self, batch, picture, strength))
+
+    @torch.no_grad()
+    def upsample(self, images: Image.Image | Sequence[Image.Image], prompt: str | Sequence[str], *, source: Image.Image | None = None,
+                 mask: Image.Image | None = None, options: UpsampleOptions | None = None, preview: Preview | None = None) -> GlideOutput:
+        """Enlarge pictures to the upsampler's size; after inpainting, keep what was kept at that size too.
+
+        Args:
+            images: what the base has drawn, one or several; other sizes are cropped and scaled to the base's.
+            prompt: one caption for all, or one for each image.
+            source: the picture that was inpainted, in full resolution; none: nothing is kept.
+            mask: its mask (white was drawn), with `source` only.
+            options: temperature, steps, seed.
+            preview: called with every state of every batch.
+
+        Raises:
+            RequestError: images, prompt, mask or options that cannot be used, or no upsampler; nothing was started.
+        """
+        options = options or UpsampleOptions()
+        pictures = [images] if isinstance(images, Image.Image) else list(images)
+        prompts = check_prompts(prompt)
+        if not pictures or len(prompts) not in (1, len(pictures)):
+            raise RequestError(f"upsample: {len(pictures)} images with {len(prompts)} prompts; give images, and one prompt or one for each")
+        if (source is None) != (mask is None):
+            raise RequestError("upsample: source and mask go together; give both, or neither")
+        known = self._known_enlarged(source, mask) if source is not None and mask is not None else None
+        choose_upsampler(self, inpaint=known is not None)
+        small = self.base.config.image_size
+        low_res = to_tensor([fit_picture(read_picture(picture), small) for picture in pictures], self.device)
+        whole = Batch.of(prompts * (len(pictures) // len(prompts)), options.drawing(), preview)
+
+        def draw(batch: Batch) -> Tensor:
+            first = batch.seeds[0] - options.seed
+            return upsample(self, batch, low_res[first:first + len(batch.seeds)], options, known)
+
+        return self._in_batches(whole, draw, size=UPSAMPLE_BATCH)
+
+    @torch.no_grad()
+    def rank(self, images: Sequence[Image.Image], prompt: str, *, clip: ImageTextScorer | None = None) -> list[tuple[int, float]]:
+        """Order images by how well they fit the prompt.
+
+        Args:
+            images: of any mode and size.
+            prompt: one caption.
+            clip: who judges, such as `ranking.CosineScorer`; none: the release's noised CLIP, told there is no noise.
+
+        Returns:
+            (position in `images`, score) pairs, best first; the noised CLIP's and open_clip's scores are cosines.
+
+        Raises:
+            RequestError: no image, an unusable image or prompt, or neither a CLIP nor a release with a noised one.
         """
         if not images:
             raise RequestError("rank: no images were given")
-        clip = self._clip()
-        x = from_pil(images, clip.config.image_size).to(self.device)
-        cosines = clip.encode_image(x, torch.zeros(len(x), dtype=torch.int64, device=self.device))
-        scores = (cosines @ self._encode_text(check_prompts(prompt))[0]).tolist()
+        prompts, pictures = check_prompts(prompt), [read_picture(image) for image in images]
+        if len(prompts) != 1:
+            raise RequestError(f"rank: {len(prompts)} prompts were given; rank for one prompt at a time")
+        if clip is not None:
+            scores = [float(score) for score in clip.score(pictures, prompts * len(pictures))]
+        else:
+            noised = self._clip()
+            x = to_tensor([fit_picture(picture, noised.config.image_size) for picture in pictures], self.device)
+            cosines = noised.encode_image(x, torch.zeros(len(x), dtype=torch.int64, device=self.device))
+            scores = (cosines @ self._encode_text(prompts)[0]).tolist()
         return sorted(enumerate(scores), key=lambda pair: -pair[1])
+
+    def _known_enlarged(self, source: Image.Image, mask: Image.Image) -> Known:
+        """A picture at the upsampler's size, with the mask at the base's size enlarged to it, as the base has drawn it."""
+        small, size = self.base.config.image_size, choose_upsampler(self, inpaint=True).config.image_size
+        pixels = read_picture(source, name="source")
+        draw = torch.from_numpy(fit_mask(read_mask(mask, size=(pixels.shape[1], pixels.shape[0])), small)).to(self.device)[None, None]
+        enlarged = functional.interpolate(draw.float(), (size, size), mode="nearest") > 0
+        return Known(to_tensor([fit_picture(pixels, size)], self.device), enlarged)
+
+    def _in_batches(self, whole: Batch, draw: Callable[[Batch], Tensor], *, size: int = DRAW_BATCH) -> GlideOutput:
+        images: list[Image.Image] = []
+        for start in range(0, len(whole.seeds), size):
+            images += to_pil(draw(whole.rows(start, start + size)))
+        return GlideOutput(images, whole.seeds)
 
     def _clip(self) -> NoisedClip:
         if self.noised_clip is None:
