@@ -49,8 +49,8 @@ def test_respaced_timesteps_are_the_published_ones(spelling: str) -> None:
 
 @pytest.mark.parametrize(("count", "expected"), [
     (21, [0, 50, 100, 150, 200, 250, 300, 350, 400, 450, 499, 549, 599, 649, 699, 749, 799, 849, 899, 949, 999]),
-    (31, [0, 33, 67, 100, 133, 166, 200, 233, 266, 300, 333, 366, 400, 433, 466, 500, 533, 566, 599, 633, 666, 699, 733, 766, 799, 832, 866, 899, 932,
-          966, 999])])
+    (31, [0, 33, 67, 100, 133, 166, 200, 233, 266, 300, 333, 366, 400, 433, 466, 500, 533, 566, 599, 633, 666, 699, 733, 766, 799, 832, 866,
+          899, 932, 966, 999])])
 def test_halves_are_rounded_as_the_published_sum_rounds_them(count: int, expected: list[int]) -> None:
     assert space_timesteps(count) == expected
     stride = 999 / (count - 1)
