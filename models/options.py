@@ -1,11 +1,13 @@
 """How to draw: the options of a call, refused before any work starts when they are impossible."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import RequestError
 from .samplers import SAMPLERS
+from .tokenizer import CaptionTokenizer
 
 MAX_STEPS = 1000
 MAX_IMAGES = 1024
@@ -19,10 +21,13 @@ class DrawOptions:
     Attributes:
         num_images: images per prompt.
         guidance_scale: classifier-free guidance; 1 is none.
-        clip_guidance_scale: guidance by the noised CLIP; 0 is none.
+        clip_guidance_scale: guidance by a CLIP; 0 is none.
         num_steps: denoising steps, 1 to 1000.
-        sampler: `ddpm` or `ddim`.
+        sampler: a name in `SAMPLERS`: `ddpm`, `ddim`, `dpm++` or `sa`.
         seed: image i is drawn from seed + i.
+        guidance_interval: least and greatest noise level at which both kinds of guidance act, 0 (the image) to 1 (the
+            noise) in fractions of the training's timesteps; elsewhere the caption acts alone. None: at all levels.
+        cut_long_prompts: cut prompts that are longer than the model's context instead of refusing them.
     """
 
     num_images: int = 1
@@ -31,6 +36,8 @@ class DrawOptions:
     num_steps: int = 50
     sampler: str = "ddpm"
     seed: int = 0
+    guidance_interval: tuple[float, float] | None = None
+    cut_long_prompts: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible values.
@@ -45,18 +52,51 @@ class DrawOptions:
             raise RequestError(f"sampler is {self.sampler!r}; expected one of {', '.join(SAMPLERS)}")
         for name in ("guidance_scale", "clip_guidance_scale"):
             scale = getattr(self, name)
-            if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale <= MAX_SCALE:
+            if not is_number(scale) or not 0 <= scale <= MAX_SCALE:
                 raise RequestError(f"{name} is {scale!r}; expected a number from 0 to {MAX_SCALE}")
+        if not isinstance(self.cut_long_prompts, bool):
+            raise RequestError(f"cut_long_prompts is {self.cut_long_prompts!r}; expected true or false")
+        if self.guidance_interval is not None:
+            object.__setattr__(self, "guidance_interval", check_interval(self.guidance_interval))
 
     def to_json(self) -> dict[str, Any]:
         """The options as plain data."""
         return asdict(self)
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is a whole or floating-point number; true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_interval(value: object) -> tuple[float, float]:
+    """A guidance interval as a pair.
+
+    Raises:
+        RequestError: not two rising numbers in [0, 1].
+    """
+    if isinstance(value, tuple | list) and len(value) == 2 and all(is_number(end) for end in value) and 0 <= value[0] < value[1] <= 1:
+        return float(value[0]), float(value[1])
+    raise RequestError(f"guidance_interval is {value!r}; expected two rising numbers from 0 (the image) to 1 (the noise), for example 0.1 0.8")
+
+
 def check_whole(name: str, value: object, low: int, high: int) -> None:
     """Refuse what is not a whole number in the range."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise RequestError(f"{name} is {value!r}; expected a whole number from {low} to {high}")
+
+
+def check_lengths(prompts: Sequence[str], tokenizer: CaptionTokenizer, max_tokens: int) -> None:
+    """Refuse prompts that a model cannot read to their end.
+
+    Raises:
+        RequestError: naming the prompt, its length and the limit.
+    """
+    for text in prompts:
+        length = len(tokenizer.encode(text, sys.maxsize))
+        if length > max_tokens:
+            raise RequestError(f"prompt: {text!r:.60} is {length} tokens long, this model reads {max_tokens}; shorten it, or allow it "
+                               "to be cut (cut_long_prompts)")
 
 
 def check_prompts(prompt: str | Sequence[str]) -> list[str]:

@@ -334,8 +334,9 @@ class GlidePipeline:
         enlarged = functional.interpolate(draw.float(), (size, size), mode="nearest") > 0
         return Known(to_tensor([fit_picture(pixels, size)], self.device), enlarged)
 
-    def _in_batches(self, whole: Batch, draw: Callable[[Batch], Tensor], *, size: int = DRAW_BATCH) -> GlideOutput:
+    def _in_batches(self, whole: Batch, draw: Callable[[Batch], Tensor], *, size: int | None = None) -> GlideOutput:
         images: list[Image.Image] = []
+        size = size or DRAW_BATCH
         for start in range(0, len(whole.seeds), size):
             images += to_pil(draw(whole.rows(start, start + size)))
         return GlideOutput(images, whole.seeds)
