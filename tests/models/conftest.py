@@ -11,6 +11,7 @@ import pytest
 import torch
 from glideslope.models.base_training import SCHEDULER_CONFIG
 from glideslope.models.checkpoints import save_tensors
+from glideslope.models.companions import Companions
 from glideslope.models.loading import CONFIG_NAME, WEIGHTS_NAME, component_config
 from glideslope.models.noised_clip import NoisedClip
 from glideslope.models.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
@@ -103,6 +104,30 @@ def whole_release(tmp_path_factory: pytest.TempPathFactory, unet: TextConditione
     write_json(directory / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
     write_json(directory / "model_index.json", MODEL_INDEX)
     write_json(directory / "manifest.json", Manifest.of_directory(directory).to_json())
+    return directory
+
+
+@pytest.fixture(scope="session")
+def companions(unet: TextConditionedUNet) -> Companions:
+    """Upsampler from 16 to 32 pixels, and both inpainting variants."""
+    networks = {}
+    for name, changes in {"upsampler": {"image_size": 32, "super_res": True}, "base_inpaint": {"inpaint": True},
+                          "upsampler_inpaint": {"image_size": 32, "super_res": True, "inpaint": True}}.items():
+        networks[name] = with_closed_form_weights(TextConditionedUNet(unet.config.model_copy(update=changes))).requires_grad_(False)
+    return Companions(networks["upsampler"], networks["base_inpaint"], networks["upsampler_inpaint"])
+
+
+@pytest.fixture(scope="session")
+def full_release(tmp_path_factory: pytest.TempPathFactory, whole_release: Path, companions: Companions) -> Path:
+    """A release with every component."""
+    directory = Path(shutil.copytree(whole_release, tmp_path_factory.mktemp("full") / "release"))
+    for name, model in companions.networks.items():
+        save_tensors(directory / name / WEIGHTS_NAME, model.state_dict())
+        write_json(directory / name / CONFIG_NAME, component_config(model))
+    write_json(directory / "upsampler_scheduler" / "scheduler_config.json", SCHEDULER_CONFIG | {"schedule": "linear"})
+    parts = {name: ["glideslope", "TextConditionedUNet"] for name in companions.networks}
+    write_json(directory / "model_index.json", MODEL_INDEX | parts | {"upsampler_scheduler": ["glideslope", "GaussianDiffusion"]})
+    sign_again(directory)
     return directory
 
 
