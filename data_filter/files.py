@@ -6,7 +6,6 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -23,19 +22,6 @@ BLOCK_SIZE = 64
 GLOB_SIGNS = re.compile(r"[*?\[]")
 BRACES = re.compile(r"\{([^{}]*)\}")
 BRACE_RANGE = re.compile(r"(\d+)\.\.(\d+)")
-
-
-@dataclass(frozen=True)
-class FileList:
-    """Files of a source.
-
-    Attributes:
-        root: the folder that relative paths count from.
-        files: their paths below it, in order.
-    """
-
-    root: Path
-    files: tuple[str, ...]
 
 
 class Unreadable(Exception):
@@ -81,36 +67,42 @@ def list_visible(root: Path) -> Iterator[str]:
         waiting += reversed(folders)
 
 
-def list_files(path: str, *, suffix: str) -> FileList:
-    """The files that a recipe's path names: a folder, one file, a glob, or braces like `part-{0000..0099}.tar`.
+def list_files(path: str, *, suffix: str) -> tuple[str, ...]:
+    """The files that a recipe's path names, relative to the first part of `split_path`, in order.
+
+    The path is a folder (everything below it that ends with the suffix), one file, a glob, or has braces as in
+    `part-{0000..0099}.tar`.
 
     Raises:
         SourceError: there is none, or one that braces name does not exist.
     """
-    whole = Path(path)
-    if whole.is_dir():
-        files = tuple(name for name in list_visible(whole) if name.lower().endswith(suffix))
+    root, pattern = split_path(path)
+    if not pattern:
+        files = tuple(name for name in list_visible(root) if name.lower().endswith(suffix))
         if not files:
             raise SourceError(f"{path}: no {suffix} file in this folder or below it")
-        return FileList(whole, files)
-    if whole.exists():
-        return FileList(whole.parent, (whole.name,))
-    root, pattern = split_pattern(path)
-    names = expand_braces(pattern)
+        return files
+    if (root / pattern).exists():
+        return (pattern,)
     found: list[str] = []
-    for name in names:
+    for name in expand_braces(pattern):
         found += sorted(place.relative_to(root).as_posix() for place in root.glob(name)) if GLOB_SIGNS.search(name) else [name]
     missing = [name for name in found if not (root / name).is_file()]
     if not found or missing:
         many = f"{', '.join(missing[:3])} is missing, {len(missing)} of {len(found)} files are"
         told = many if len(found) > 1 else "no such file or folder"
         raise SourceError(f"{path}: {told}; expected a folder, a {suffix} file, a glob or braces like part-{{000..099}}{suffix}")
-    return FileList(root, tuple(dict.fromkeys(found)))
+    return tuple(dict.fromkeys(found))
 
 
-def split_pattern(path: str) -> tuple[Path, str]:
-    """The folder before the first part with a glob sign or a brace, and the rest."""
-    parts = Path(path).parts
+def split_path(path: str) -> tuple[Path, str]:
+    """The folder that a source's paths count from, and the rest: "" for a folder, a file's name, or a pattern with its folders."""
+    whole = Path(path)
+    if whole.is_dir():
+        return whole, ""
+    if whole.exists():
+        return whole.parent, whole.name
+    parts = whole.parts
     plain = next((i for i, part in enumerate(parts[:-1]) if GLOB_SIGNS.search(part) or "{" in part), len(parts) - 1)
     return Path(*parts[:plain]), "/".join(parts[plain:])
 
@@ -169,10 +161,8 @@ def read_file(path: Path, *, max_bytes: int) -> bytes:
                 return file.read()
         finally:
             os.close(handle)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise Unreadable("missing", "is missing") from error
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise Unreadable("unreadable", f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except (OSError, ValueError) as error:
+        raise describe_failure(error) from error
 
 
 def check_stat(found: os.stat_result, max_bytes: int) -> None:
@@ -206,23 +196,38 @@ def digest_settled(path: Path, device: int, inode: int, size: int, written_ns: i
 
 
 def digest_image(path: Path) -> str:
-    """What a fingerprint says of an image file: its SHA-256, or the reason why `read_file` refuses it."""
+    """SHA-256 of an image file that `read_file` would read.
+
+    Raises:
+        Unreadable: as `read_file`.
+    """
     try:
         check_stat(path.stat(), MAX_IMAGE_BYTES)
         return digest_file(path)
-    except Unreadable as error:
-        return error.reason
-    except (FileNotFoundError, NotADirectoryError):
-        return "missing"
-    except (OSError, ValueError):
-        return "unreadable"
+    except (OSError, ValueError) as error:
+        raise describe_failure(error) from error
+
+
+def digest_or_reason(path: Path) -> str:
+    """What a fingerprint says of an image file: its SHA-256, or the reason why `read_file` refuses it."""
+    try:
+        return digest_image(path)
+    except Unreadable as problem:
+        return problem.reason
+
+
+def describe_failure(error: OSError | ValueError) -> Unreadable:
+    """The system's refusal (a ValueError: a name with a zero byte) as this module's."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return Unreadable("missing", "is missing")
+    return Unreadable("unreadable", f"cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def digest_images(paths: Sequence[Path]) -> list[str]:
-    """`digest_image` of many files, several at once."""
+    """`digest_or_reason` of many files, several at once."""
     blocks = [paths[start:start + BLOCK_SIZE] for start in range(0, len(paths), BLOCK_SIZE)]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return [digest for block in pool.map(lambda block: [digest_image(path) for path in block], blocks) for digest in block]
+        return [digest for block in pool.map(lambda block: [digest_or_reason(path) for path in block], blocks) for digest in block]
 
 
 def digest_files(root: Path, names: Sequence[str]) -> list[str]:

@@ -41,7 +41,7 @@ class DatasetsSource(Part):
     path: str = Field(description="Hub id `org/name`, a local directory, or a builder (`parquet`, `arrow`, `imagefolder`, ...) with data_files")
     name: str | None = Field(None, description="configuration of the data set")
     split: str = Field("train", description="which split; slices like `train[:1000]` are allowed unless streaming")
-    revision: str | None = Field(None, description="commit of a Hub data set; none: the newest, whose commit is recorded")
+    revision: str | None = Field(None, description="commit of a Hub data set; none: the newest")
     data_files: tuple[str, ...] | None = Field(None, strict=False, description="files or globs, for a builder or a directory")
     streaming: bool = Field(False, description="read while downloading instead of preparing the whole set first")
     image_column: str = Field("image", description="column of the images")
@@ -55,6 +55,7 @@ class WebDatasetSource(Part):
     kind: Literal["webdataset"] = "webdataset"
     path: str = Field(description="a directory of .tar files, one file, a glob, or a brace range like `part-{0000..0099}.tar`")
     caption_member: str = Field("txt", description="suffix of the caption member, or `json:<field>` to take a field of the JSON member")
+    image_member: str | None = Field(None, description="suffix of the image member, `jpg` say; none: the only member that is an image")
 
 
 class ParquetSource(Part):
