@@ -201,6 +201,30 @@ def sample(release: ReleaseArgument,
     out.print(f"wrote {out_file}", markup=False, highlight=False)
 
 
+@app.command("import-openai", rich_help_panel=RELEASES)
+def import_openai(directory: Annotated[Path, typer.Argument(help="Holds the published base.pt, upsample.pt, base_inpaint.pt, "
+                                                                 "upsample_inpaint.pt, clip_image_enc.pt and clip_text_enc.pt.")],
+                  release: Annotated[Path, typer.Option("--out", metavar="RELEASE", help="The release directory to write; must not exist.")],
+                  components: Annotated[str | None, typer.Option(help="Only these, with commas: base, upsampler, base_inpaint, "
+                                                                      "upsampler_inpaint, noised_clip.")] = None,
+                  gpt2_tokenizer: Annotated[str | None, typer.Option(metavar="PATH", help="GPT-2's encoder.json and vocab.bpe, or "
+                                                                     "tokenizer.json: a path, or hf-hub:REPOSITORY.")] = None,
+                  clip_tokenizer: Annotated[str | None, typer.Option(metavar="PATH", help="CLIP's merges or tokenizer.json, likewise.")] = None,
+                  as_json: JsonOption = False) -> None:
+    """Turn OpenAI's published GLIDE checkpoints into a release directory, without running anything in them."""
+    from .models.importing import ImportOptions, import_published
+
+    chosen = None if components is None else [name.strip() for name in components.split(",")]
+    with TerminalReporter(err).stage("import") as progress:
+        report = import_published(directory, release, ImportOptions(chosen, gpt2_tokenizer, clip_tokenizer), progress=progress)
+    if as_json:
+        tell({"release": str(release), **report}, as_json=True)
+        return
+    for name, entry in report["sources"].items():
+        out.print(f"{name}: sha256 {entry['sha256']}", markup=False, highlight=False)
+    out.print(f"wrote {release}: {', '.join(report['components'])}; every tensor equals its source bit for bit", markup=False, highlight=False)
+
+
 def opened(recipe: str, runs_dir: Path, *, as_json: bool) -> Any:
     """A run opened with progress on the terminal's error stream."""
     return open_run(find_recipe(recipe), runs_dir, None if as_json else TerminalReporter(err))

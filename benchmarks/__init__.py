@@ -1,0 +1,1 @@
+"""Comparisons with the published model, and timings: run by hand, never part of the tests."""
