@@ -150,6 +150,36 @@ class CurateConfig(Part):
     validation_share: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="share of kept concepts held back from training")
 
 
+class WordGroup(Part):
+    """Captions that have one of some words, as a group for figures."""
+
+    name: Annotated[str, Field(min_length=1, max_length=60)] = Field(description="the group's name")
+    words: Annotated[tuple[Annotated[str, Field(pattern=r"[^\W_]")], ...], Field(min_length=1, strict=False)] = Field(
+        description="words and phrases, in any case; a caption with one of them as whole words belongs to the group")
+
+
+class AttributeValue(Part):
+    """One value of an attribute, and the caption that describes it."""
+
+    value: Annotated[str, Field(min_length=1, max_length=60)] = Field(description="short name of the value")
+    prompt: Annotated[str, Field(min_length=1)] = Field(description="caption of an image that has it, for example `a photo of a woman`")
+
+
+class Attribute(Part):
+    """A group that a CLIP guesses: an image has the value whose prompt it is closest to."""
+
+    name: Annotated[str, Field(min_length=1, max_length=60)] = Field(description="the attribute's name")
+    values: Annotated[tuple[AttributeValue, ...], Field(min_length=2, strict=False)] = Field(
+        description="all values, one for `none of these` included")
+
+
+class ReportConfig(Part):
+    """The groups that report.html and the comparison of runs give figures for, beyond those of the labels."""
+
+    word_groups: tuple[WordGroup, ...] = Field((), strict=False, description="further groups of caption words; a built-in name: other words for it")
+    attributes: tuple[Attribute, ...] = Field((), strict=False, description="groups that the run's CLIP guesses; it needs a text tower")
+
+
 class ModelConfig(Part):
     """The optimisation that the base model and the noised CLIP share."""
 
@@ -213,6 +243,7 @@ class Recipe(Part):
     labels: LabelsConfig = Field(LabelsConfig())
     categories: Annotated[tuple[Category, ...], Field(min_length=1, strict=False)] = Field(description="what is filtered out")
     curate: CurateConfig = Field(CurateConfig())
+    report: ReportConfig = Field(ReportConfig())
     base: BaseModelConfig = Field(description="the base model")
     noised_clip: NoisedClipConfig = Field(description="the noised CLIP")
     evaluate: EvaluateConfig = Field(EvaluateConfig())
