@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glideslope.decode import Refusal, decode_image
+from glideslope.decode import Refusal, decode_image, decode_picture
 
 LIMIT = 1_000_000
 
@@ -128,3 +128,63 @@ def test_random_damage_never_escapes_as_another_exception() -> None:
                 decode_image(bytes(damaged), max_pixels=LIMIT)
             except Refusal as refusal:
                 assert "\n" not in str(refusal)
+
+
+def photograph(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """A smooth picture, bright on the left and dark on the right, its upper half redder."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    red = np.where(rows < height / 2, 220, 120)
+    pixels = np.stack([red, 255 - 200 * columns / width, 60 + 100 * rows / height], axis=2)
+    return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
+
+
+@pytest.mark.parametrize(("short_side", "expected"), [
+    (None, (300, 500)), (300, (300, 500)), (151, (300, 500)), (150, (150, 250)), (75, (75, 125)), (37, (38, 63)), (1, (38, 63)),
+])
+def test_a_jpeg_is_decoded_at_the_smallest_size_that_is_large_enough(short_side: int | None, expected: tuple[int, int]) -> None:
+    picture = decode_picture(encode(photograph(500, 300), "JPEG"), max_pixels=LIMIT, short_side=short_side)
+    assert picture.pixels.shape == (*expected, 3)
+    assert (picture.width, picture.height) == (500, 300)
+
+
+def test_only_jpegs_are_reduced() -> None:
+    for kind in ("PNG", "WEBP", "TIFF", "BMP"):
+        picture = decode_picture(encode(photograph(500, 300), kind), max_pixels=LIMIT, short_side=20)
+        assert picture.pixels.shape == (300, 500, 3) and (picture.width, picture.height) == (500, 300)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_reduced_jpeg_shows_what_the_full_one_shows(mode: str, progressive: bool) -> None:
+    data = encode(photograph(512, 256, mode), "JPEG", quality=95, progressive=progressive)
+    full = Image.fromarray(decode_image(data, max_pixels=LIMIT)).resize((128, 64), Image.Resampling.BOX)
+    reduced = decode_picture(data, max_pixels=LIMIT, short_side=64).pixels
+    assert reduced.shape == (64, 128, 3)
+    assert np.abs(np.asarray(full).astype(int) - reduced.astype(int)).max() <= 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_is_turned_upright_and_states_the_upright_size(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(photograph(401, 400), "JPEG", quality=95, exif=exif)
+    full = decode_image(data, max_pixels=LIMIT)
+    picture = decode_picture(data, max_pixels=LIMIT, short_side=100)
+    assert (picture.height, picture.width) == full.shape[:2] == ((401, 400) if orientation >= 5 else (400, 401))
+    small = np.asarray(Image.fromarray(full).resize(picture.pixels.shape[1::-1], Image.Resampling.BOX)).astype(int)
+    assert np.abs(small - picture.pixels.astype(int)).mean() < 4
+
+
+def test_a_phone_photograph_with_a_preview_is_reduced_too() -> None:
+    data = encode(photograph(500, 300), "MPO", save_all=True, append_images=[photograph(50, 30)])
+    picture = decode_picture(data, max_pixels=LIMIT, short_side=70)
+    assert picture.pixels.shape == (75, 125, 3) and (picture.width, picture.height) == (500, 300)
+
+
+def test_a_reduced_jpeg_that_is_cut_off_or_too_large_is_refused_all_the_same() -> None:
+    data = encode(photograph(500, 300), "JPEG", quality=95)
+    for share in (0.2, 0.5, 0.9, 0.99):
+        with pytest.raises(Refusal, match="truncated or damaged"):
+            decode_picture(data[: int(len(data) * share)], max_pixels=LIMIT, short_side=30)
+    with pytest.raises(Refusal, match="image is too large: 500 x 300 pixels, at most 149999 are accepted"):
+        decode_picture(data, max_pixels=500 * 300 - 1, short_side=30)
