@@ -176,7 +176,7 @@ class Attribute(Part):
 class ReportConfig(Part):
     """The groups that report.html and the comparison of runs give figures for, beyond those of the labels."""
 
-    word_groups: tuple[WordGroup, ...] = Field((), strict=False, description="further groups of caption words; a built-in name: other words for it")
+    word_groups: tuple[WordGroup, ...] = Field((), strict=False, description="further groups; one with a built-in name replaces it")
     attributes: tuple[Attribute, ...] = Field((), strict=False, description="groups that the run's CLIP guesses; it needs a text tower")
 
 
