@@ -1,35 +1,48 @@
 """Labels: an append-only store in which every label has one role for ever.
 
 The role (train, calibrate or audit) comes from the hash of the concept, so that the variants of one concept (skin tones
-and genders of one emoji) never straddle roles: the figures speak about concepts that a classifier has never seen.
+and genders of one emoji) never straddle roles: the figures speak about concepts that a classifier has never seen. The
+first label of a concept decides; later ones follow it, whatever the recipe's shares say by then.
+
+Labels that an audit asked for lie in a file of their own. They were drawn from what the filter kept, so they say
+nothing about its recall, and a filter that learned from them would spoil the audit: `read_labels` leaves them out.
 """
 
-import csv
-import io
 import json
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..config import LabelsConfig
 from ..errors import LabelError, StageError
 from ..manifest import Manifest, canonical_json, read_json, sha256_bytes, write_bytes, write_json
 from ..records import RECORD_NAME, Record, describe_environment, read_record
 from .index import read_index
+from .label_files import Verdict, read_label_csv
 from .sources import SourceLabel, hash_share
 
-LABELS_NAME = "labels.jsonl"
+__all__ = ["ROLES", "Judgement", "Label", "Verdict", "consensus", "find_concepts", "import_audit_labels", "import_labels",
+           "read_audit_labels", "read_label_csv", "read_labels", "role_of", "verdicts_of_source"]
+
+LABELS_NAME, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME = "labels.jsonl", "audits.jsonl", "audits_record.json"
 ROLES = ("train", "calibrate", "audit")
-GROUP_COLUMNS = ("skin_tone", "gender")
-CSV_COLUMNS = ("key", "category", "label")
+FITTING_ROLES = ("train", "calibrate")
+AUDIT_PREFIX = "audit:"
+MAX_NAMED = 5
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Label:
-    """One judgement of one input.
+    """One judgement of one input by one person.
 
     Attributes:
         key, concept: the input and what it shows.
@@ -37,7 +50,7 @@ class Label:
         label: 1 (counts) or 0 (does not).
         role: `train`, `calibrate` or `audit`.
         groups: group name -> value, for figures per group; a value may be "".
-        who, when, how: who judged it, when (ISO 8601), and how it was found.
+        who, when, how: who judged it, when (ISO 8601), and how it was found; `audit:<id>` for an audit's sample.
     """
 
     key: str
@@ -63,59 +76,52 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A label before it has a role: what a person or a file says.
+class Judgement:
+    """What all labels of one input for one category say together.
 
     Attributes:
-        key, category, label, groups, who, how: as in `Label`.
-        where: where it stands, for messages, for example `labels.csv, line 7`.
+        key, concept, category, role: as in `Label`.
+        label: 1 or 0 when everybody agrees, None when people disagree.
+        groups: the first value that anybody gave for each group.
+        num_labels: how many people judged it.
     """
 
     key: str
+    concept: str
     category: str
-    label: int
-    who: str
-    how: str
-    where: str
-    groups: Mapping[str, str] = field(default_factory=dict)
+    role: str
+    label: int | None
+    groups: Mapping[str, str]
+    num_labels: int
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether people disagree: such an input is left out of fitting and of every figure, and dropped."""
+        return self.label is None
+
+
+def consensus(labels: Iterable[Label]) -> list[Judgement]:
+    """One judgement for each key and category, in the order of their first labels."""
+    together: dict[tuple[str, str], list[Label]] = {}
+    for label in labels:
+        together.setdefault((label.key, label.category), []).append(label)
+    judgements = []
+    for (key, category), given in together.items():
+        values = {label.label for label in given}
+        groups: dict[str, str] = {}
+        for name, value in (item for label in given for item in label.groups.items()):
+            groups[name] = groups.get(name) or value
+        judgements.append(Judgement(key, given[0].concept, category, given[0].role, given[0].label if len(values) == 1 else None, groups,
+                                    len({label.who for label in given})))
+    return judgements
 
 
 def role_of(concept: str, config: LabelsConfig) -> str:
-    """The role of a concept's labels; the same whatever the category, the input or the day."""
+    """The role of a concept's labels where none has been given yet; the same whatever the category, the input or the day."""
     share = hash_share(config.salt, concept)
     if share < config.train_share:
         return "train"
     return "calibrate" if share < config.train_share + config.calibrate_share else "audit"
-
-
-def read_label_csv(path: Path) -> list[Verdict]:
-    """Read labels from a CSV file with the columns key, category, label and, if wanted, who, how, skin_tone, gender.
-
-    A row with an empty label is ambiguous and gives no verdict.
-
-    Raises:
-        LabelError: the file cannot be read, lacks a column, or holds a label that is not 0, 1 or empty.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise LabelError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise LabelError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    missing = [name for name in CSV_COLUMNS if name not in (reader.fieldnames or ())]
-    if missing:
-        raise LabelError(f"{path}: column {', '.join(missing)} is missing; the header must name {', '.join(CSV_COLUMNS)}")
-    verdicts = []
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
-        if row["label"] not in ("0", "1", ""):
-            raise LabelError(f"{where}: label is {row['label']!r}, expected 1 (counts), 0 (does not) or empty (ambiguous)")
-        if row["label"]:
-            groups = {name: row[name] for name in GROUP_COLUMNS if name in row}
-            verdicts.append(Verdict(row["key"], row["category"], int(row["label"]), row.get("who") or "", row.get("how") or path.name,
-                                    where, groups))
-    return verdicts
 
 
 def verdicts_of_source(labels: Iterable[SourceLabel], *, who: str) -> list[Verdict]:
@@ -126,7 +132,9 @@ def verdicts_of_source(labels: Iterable[SourceLabel], *, who: str) -> list[Verdi
 
 def import_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir: Path, config: LabelsConfig, *,
                   categories: Collection[str] | None = None, when: str | None = None) -> Record:
-    """Append verdicts to the store; a verdict that is already there is left as it is.
+    """Append verdicts to the store; one that is already there is left as it is.
+
+    Several people may judge one input. Where they disagree the input is ambiguous, see `consensus`.
 
     Args:
         verdicts: from `read_label_csv` or `verdicts_of_source`.
@@ -136,39 +144,100 @@ def import_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir: Path
         categories: the categories that the recipe knows; None: any.
         when: ISO 8601 time of the labels; None: now.
 
+    Returns:
+        The store's record; its summary counts labels of keys that the index no longer knows (`num_vanished`).
+
     Raises:
-        LabelError: an unknown key or category, a label that contradicts an earlier one, or a concept whose earlier
-            labels have another role. Nothing is appended then.
+        LabelError: an unknown key or category, or a person who contradicts himself. Nothing is appended then.
         StageError: the store was edited.
         StorageError: the store cannot be written.
     """
     started = datetime.now(UTC)
-    concepts = read_concepts(index_dir)
-    kept, old_bytes = read_store(labels_dir)
-    known = {(label.key, label.category): label.label for label in kept}
-    roles = {label.concept: label.role for label in kept}
+    kept, old_bytes = read_store(labels_dir, LABELS_NAME, RECORD_NAME)
+    audited, _ = read_store(labels_dir, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME)
+    concepts = find_concepts(index_dir, {verdict.key for verdict in verdicts} | {label.key for label in kept})
+    roles = {(label.concept, label.category): label.role for label in reversed([*kept, *audited])}
+    elsewhere = {label.concept: label.role for label in reversed(kept)}
     stamp = when or started.isoformat(timespec="seconds")
     added = []
-    for verdict in verdicts:
+    for verdict in new_verdicts(verdicts, [*kept, *audited]):
         check_verdict(verdict, concepts, categories)
-        earlier = known.get((verdict.key, verdict.category))
-        if earlier is not None:
-            if earlier != verdict.label:
-                raise LabelError(f"{verdict.where}: {verdict.key} is labelled {verdict.label} for {verdict.category}, "
-                                 f"an earlier label says {earlier}; settle which one holds before importing")
-            continue
         concept = concepts[verdict.key]
-        role = role_of(concept, config)
-        if roles.setdefault(concept, role) != role:
-            raise LabelError(f"{verdict.where}: concept {concept} would change its role from {roles[concept]} to {role}; labels keep "
-                             "their role: restore labels.salt, train_share and calibrate_share of the recipe, or start a new run")
-        known[verdict.key, verdict.category] = verdict.label
+        role = roles.setdefault((concept, verdict.category), elsewhere.setdefault(concept, role_of(concept, config)))
         added.append(Label(verdict.key, concept, verdict.category, verdict.label, role, verdict.groups, verdict.who, stamp, verdict.how))
+    append_labels(labels_dir / LABELS_NAME, old_bytes, added)
     everything = [*kept, *added]
-    if added or not (labels_dir / LABELS_NAME).exists():
-        lines = "".join(canonical_json(label.to_json()) + "\n" for label in added)
-        write_bytes(labels_dir / LABELS_NAME, old_bytes + lines.encode())
-    return write_labels_record(labels_dir, everything, config, started.timestamp())
+    vanished = sorted({label.key for label in kept} - set(concepts))
+    if vanished:
+        log.warning("%s: labels of %d keys that the index no longer knows are kept but not used: %s%s", labels_dir, len(vanished),
+                    ", ".join(vanished[:MAX_NAMED]), " …" if len(vanished) > MAX_NAMED else "")
+    summary = summarise_labels(everything) | {"num_vanished": len(vanished)}
+    record = Record("labels", config.model_dump(mode="json"), {}, Manifest(()), summary, describe_environment(started.timestamp()))
+    write_json(labels_dir / RECORD_NAME, record.to_json())
+    return record
+
+
+def import_audit_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir: Path, *, audit_id: str, when: str | None = None) -> Record:
+    """Append what people said about an audit's sample; the labels get the role `audit` and `how` names the audit.
+
+    Args:
+        verdicts: the judgements; their own `how` is not used.
+        labels_dir: the store.
+        index_dir: the finished index that knows the keys and their concepts.
+        audit_id: which audit asked.
+        when: ISO 8601 time of the labels; None: now.
+
+    Raises:
+        LabelError: as in `import_labels`; or an input whose concept has train or calibrate labels in the category: the
+            filter may have learned from it, so it can't testify about the filter. Nothing is appended then.
+        StageError: the store was edited.
+        StorageError: the store cannot be written.
+    """
+    started = datetime.now(UTC)
+    fitted, _ = read_store(labels_dir, LABELS_NAME, RECORD_NAME)
+    kept, old_bytes = read_store(labels_dir, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME)
+    concepts = find_concepts(index_dir, {verdict.key for verdict in verdicts})
+    roles = {(label.concept, label.category): label.role for label in reversed(fitted)}
+    stamp = when or started.isoformat(timespec="seconds")
+    added, refused = [], []
+    for verdict in new_verdicts(verdicts, [*fitted, *kept]):
+        check_verdict(verdict, concepts, None)
+        concept = concepts[verdict.key]
+        role = roles.get((concept, verdict.category), "audit")
+        if role in FITTING_ROLES:
+            shown = verdict.key if verdict.key == concept else f"{verdict.key} (concept {concept})"
+            refused.append(f"{shown}, which has the role {role} ({verdict.where})")
+        added.append(Label(verdict.key, concept, verdict.category, verdict.label, "audit", verdict.groups, verdict.who, stamp,
+                           AUDIT_PREFIX + audit_id))
+    if refused:
+        more = f" and {len(refused) - MAX_NAMED} more" if len(refused) > MAX_NAMED else ""
+        raise LabelError(f"audit {audit_id}: labels that fit or set a threshold can't enter an audit: {'; '.join(refused[:MAX_NAMED])}{more}; "
+                         "they were labelled after the sample had been drawn: fit and curate again, then draw a new audit")
+    append_labels(labels_dir / AUDIT_LABELS_NAME, old_bytes, added)
+    record = Record("audit labels", {}, {}, Manifest(()), summarise_labels([*kept, *added]), describe_environment(started.timestamp()))
+    write_json(labels_dir / AUDIT_RECORD_NAME, record.to_json())
+    return record
+
+
+def new_verdicts(verdicts: Sequence[Verdict], known: Iterable[Label]) -> list[Verdict]:
+    """The verdicts that are not there yet.
+
+    Raises:
+        LabelError: somebody contradicts what he said before.
+    """
+    said = {(label.key, label.category, label.who): (label.label, "an earlier label") for label in known}
+    new = []
+    for verdict in verdicts:
+        name = verdict.key, verdict.category, verdict.who
+        label, where = said.get(name, (verdict.label, ""))
+        if label != verdict.label:
+            raise LabelError(f"{verdict.where}: {verdict.key} is labelled {verdict.label} for {verdict.category}, {where} of "
+                             f"{verdict.who or 'the same unnamed person'} says {label}; settle which one holds before importing, or name "
+                             "in the column `who` which different people judged")
+        if name not in said:
+            said[name] = verdict.label, verdict.where
+            new.append(verdict)
+    return new
 
 
 def check_verdict(verdict: Verdict, concepts: Mapping[str, str], categories: Collection[str] | None) -> None:
@@ -179,12 +248,15 @@ def check_verdict(verdict: Verdict, concepts: Mapping[str, str], categories: Col
         raise LabelError(f"{verdict.where}: unknown category {verdict.category!r}; the recipe knows {', '.join(sorted(categories))}")
 
 
-def read_concepts(index_dir: Path) -> dict[str, str]:
-    """Key -> concept of every input in a finished index."""
+def find_concepts(index_dir: Path, keys: Collection[str]) -> dict[str, str]:
+    """Key -> concept of those of the keys that a finished index knows; it is read a shard at a time."""
     read_record(index_dir)
+    wanted = pa.array(sorted(keys), type=pa.string())
     concepts: dict[str, str] = {}
-    for _, table in read_index(index_dir, columns=["key", "concept"]):
-        concepts |= dict(zip(table["key"].to_pylist(), table["concept"].to_pylist(), strict=True))
+    if len(wanted):
+        for _, table in read_index(index_dir, columns=["key", "concept", "reason"]):
+            found = table.filter(pc.and_(pc.is_in(table["key"], value_set=wanted), pc.not_equal(table["reason"], "duplicate key")))
+            concepts |= dict(zip(found["key"].to_pylist(), found["concept"].to_pylist(), strict=True))
     return concepts
 
 
@@ -194,48 +266,60 @@ def digest_labels(labels: Iterable[Label]) -> str:
     return sha256_bytes("\n".join(lines).encode())
 
 
-def write_labels_record(labels_dir: Path, labels: Sequence[Label], config: LabelsConfig, started: float) -> Record:
-    """Write the store's record; its digest does not depend on the day, so the file itself is not among its outputs."""
-    counts = Counter((label.category, label.role, label.label) for label in labels)
-    summary = {"num_labels": len(labels), "labels_sha256": digest_labels(labels),
-               "counts": {category: {role: {"num_positive": counts[category, role, 1], "num_negative": counts[category, role, 0]}
-                                     for role in ROLES} for category in sorted({label.category for label in labels})}}
-    record = Record("labels", config.model_dump(mode="json"), {}, Manifest(()), summary, describe_environment(started))
-    write_json(labels_dir / RECORD_NAME, record.to_json())
-    return record
+def summarise_labels(labels: Sequence[Label]) -> dict[str, Any]:
+    """What a record says of labels: how many, their digest, and judgements by category and role; it does not depend on the day."""
+    judged = consensus(labels)
+    counts = Counter((one.category, one.role, one.label) for one in judged)
+    return {"num_labels": len(labels), "labels_sha256": digest_labels(labels),
+            "counts": {category: {role: {"num_positive": counts[category, role, 1], "num_negative": counts[category, role, 0],
+                                         "num_ambiguous": counts[category, role, None]} for role in ROLES}
+                       for category in sorted({one.category for one in judged})}}
 
 
-def read_store(labels_dir: Path) -> tuple[list[Label], bytes]:
-    """The labels of a store and the file's bytes; empty when there is none.
+def append_labels(path: Path, old_bytes: bytes, added: Sequence[Label]) -> None:
+    """Write a store's file again with more lines at its end, whole or not at all."""
+    if added or not path.exists():
+        write_bytes(path, old_bytes + "".join(canonical_json(label.to_json()) + "\n" for label in added).encode())
+
+
+def read_store(labels_dir: Path, name: str, record_name: str) -> tuple[list[Label], bytes]:
+    """The labels of one file of a store and its bytes; empty when there is none.
 
     Raises:
         StageError: a line is damaged, or the labels that the record vouches for were changed.
     """
-    path = labels_dir / LABELS_NAME
-    if not path.exists():
-        return [], b""
-    data = path.read_bytes()
+    path = labels_dir / name
+    data = path.read_bytes() if path.exists() else b""
     labels = []
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), start=1):
+    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n") if data else [], start=1):
         try:
             labels.append(Label.from_json(json.loads(line)))
         except (ValueError, KeyError, TypeError) as error:
             raise StageError(f"{path}, line {number}: damaged label ({error!r}); restore the file from a copy") from error
-    if (labels_dir / RECORD_NAME).exists():  # a kill between file and record leaves more labels than the record knows
-        summary = Record.from_json(read_json(labels_dir / RECORD_NAME), where=str(labels_dir / RECORD_NAME)).summary
+    if (labels_dir / record_name).exists():  # a kill between file and record leaves more labels than the record knows
+        summary = Record.from_json(read_json(labels_dir / record_name), where=str(labels_dir / record_name)).summary
         if digest_labels(labels[:summary["num_labels"]]) != summary["labels_sha256"]:
             raise StageError(f"{path}: labels were edited after they had been recorded; the store is append-only: restore the file")
     return labels, data
 
 
 def read_labels(labels_dir: Path) -> list[Label]:
-    """The labels of a finished store, checked against its record.
+    """The labels of a finished store that are not of audits, checked against its record.
 
     Raises:
         StageError: there is no store, or it is not what its record says.
     """
     record = read_record(labels_dir)
-    labels, _ = read_store(labels_dir)
+    labels, _ = read_store(labels_dir, LABELS_NAME, RECORD_NAME)
     if digest_labels(labels) != record.summary["labels_sha256"]:
         raise StageError(f"{labels_dir}: the labels are not those of the record; import the labels again")
     return labels
+
+
+def read_audit_labels(labels_dir: Path) -> list[Label]:
+    """The labels that audits asked for, of every audit and category; none when no audit has any.
+
+    Raises:
+        StageError: they were edited.
+    """
+    return read_store(labels_dir, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME)[0]

@@ -4,8 +4,13 @@ from pathlib import Path
 import pytest
 from glideslope.data_filter.labels import (
     ROLES,
+    Label,
     Verdict,
+    consensus,
+    find_concepts,
+    import_audit_labels,
     import_labels,
+    read_audit_labels,
     read_label_csv,
     read_labels,
     role_of,
@@ -23,8 +28,17 @@ from glideslope.records import Record
 from .conftest import World
 
 
-def verdict(key: str, label: int, *, category: str = "red") -> Verdict:
-    return Verdict(key, category, label, "me", "by eye", f"test, {key}")
+def verdict(key: str, label: int, *, category: str = "red", who: str = "me") -> Verdict:
+    return Verdict(key, category, label, who, "by eye", f"test, {key}")
+
+
+def audit(world: World, *verdicts: Verdict, audit_id: str = "red_001") -> Record:
+    return import_audit_labels(verdicts, world.root / "labels", world.root / "index", audit_id=audit_id)
+
+
+def key_of(role: str, number: int = 0) -> str:
+    """The key of a picture whose concept has this role."""
+    return [f"{n:03d}.png" for n in range(60) if role_of(f"{n:03d}.png", LabelsConfig()) == role][number]
 
 
 def put(world: World, *verdicts: Verdict, config: LabelsConfig | None = None, when: str | None = None) -> Record:
@@ -87,11 +101,23 @@ def test_an_ambiguous_label_gives_no_row(indexed: World, tmp_path: Path) -> None
     assert (only.key, only.label, only.who, only.how, only.groups) == ("000.png", 1, "ann", "search", {"skin_tone": "3"})
 
 
+def test_a_label_file_may_name_any_group(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_text("group:age,key,category,label,gender,note\nold,000.png,red,1,f,\"x,\ny\"\n,001.png,red,0,,\n,,,,,\n")
+    assert [verdict.groups for verdict in read_label_csv(path)] == [{"age": "old", "gender": "f"}, {"age": "", "gender": ""}]
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("key,category,label\na,red,2\n", "line 2: label is '2', expected 1"),
     ("key,category,label\na,red,yes\n", "line 2: label is 'yes'"),
     ("key,label\na,1\n", "column category is missing"),
     ("", "column key, category, label is missing"),
+    ("key;category;label\na;red;1\n", "separated by ';', save the file with commas"),
+    ("key,category,label,key\na,red,1,b\n", "column key stands twice"),
+    ("key,category,label,group:Age\na,red,1,b\n", "column 'group:Age': a group is named by small letters"),
+    ("key,category,label,gender,group:gender\na,red,1,b,c\n", "group gender stands in two columns"),
+    ("key,category,label\na,red,1,more\n", "line 2: 4 cells, the header has 3"),
+    ('key,category,label\n"a,red,1\n', "not readable as CSV"),
 ])
 def test_a_malformed_label_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "l.csv"
@@ -113,9 +139,9 @@ def test_unknown_keys_categories_and_contradictions_are_refused_and_nothing_is_a
     before = (indexed.root / "labels" / "labels.jsonl").read_bytes()
     with pytest.raises(LabelError, match=r"unknown key 'none.png'; it is not in the index"):
         put(indexed, verdict("001.png", 0), verdict("none.png", 1))
-    with pytest.raises(LabelError, match=r"000.png is labelled 0 for red, an earlier label says 1"):
+    with pytest.raises(LabelError, match=r"000.png is labelled 0 for red, an earlier label of me says 1"):
         put(indexed, verdict("001.png", 0), verdict("000.png", 0))
-    with pytest.raises(LabelError, match=r"002.png is labelled 0 for red, an earlier label says 1"):
+    with pytest.raises(LabelError, match=r"002.png is labelled 0 for red, test, 002.png of me says 1"):
         put(indexed, verdict("002.png", 1), verdict("002.png", 0))
     with pytest.raises(LabelError, match="unknown category 'blue'; the recipe knows red"):
         import_labels([verdict("001.png", 0, category="blue")], indexed.root / "labels", indexed.root / "index", LabelsConfig(),
@@ -123,11 +149,101 @@ def test_unknown_keys_categories_and_contradictions_are_refused_and_nothing_is_a
     assert (indexed.root / "labels" / "labels.jsonl").read_bytes() == before
 
 
-def test_a_label_never_changes_its_role(indexed: World) -> None:
+def test_the_first_label_of_a_concept_decides_its_role_for_ever(indexed: World) -> None:
     put(indexed, verdict("000.png", 1))
-    salt = next(s for s in map(str, range(100)) if role_of("000.png", LabelsConfig(salt=s)) != role_of("000.png", LabelsConfig()))
-    with pytest.raises(LabelError, match=r"concept 000.png would change its role"):
-        put(indexed, verdict("000.png", 1, category="blue"), config=LabelsConfig(salt=salt))
+    role = role_of("000.png", LabelsConfig())
+    salt = next(s for s in map(str, range(100)) if role_of("000.png", LabelsConfig(salt=s)) != role)
+    put(indexed, verdict("000.png", 1, category="blue"), verdict("000.png", 1, who="you"), config=LabelsConfig(salt=salt))
+    assert {label.role for label in read_labels(indexed.root / "labels")} == {role}
+
+
+def test_people_who_disagree_make_an_input_ambiguous(indexed: World) -> None:
+    record = put(indexed, verdict("000.png", 1), verdict("000.png", 0, who="you"), verdict("001.png", 1), verdict("001.png", 1, who="you"),
+                 verdict("000.png", 0, category="blue"))
+    found = {(one.key, one.category): one for one in consensus(read_labels(indexed.root / "labels"))}
+    assert found["000.png", "red"].is_ambiguous and found["000.png", "red"].label is None
+    assert (found["001.png", "red"].label, found["001.png", "red"].num_labels) == (1, 2)
+    assert found["000.png", "blue"].label == 0
+    counts = record.summary["counts"]["red"][role_of("000.png", LabelsConfig())]
+    assert counts["num_ambiguous"] == 1
+
+
+def test_consensus_keeps_the_first_group_value_that_anybody_gave() -> None:
+    first, second = ({"age": "", "tone": "3"}, {"age": "old", "tone": "4"})
+    labels = [Label("k", "k", "red", 1, "audit", groups, who, "", "") for groups, who in ((first, "a"), (second, "b"))]
+    (only,) = consensus(labels)
+    assert only.groups == {"age": "old", "tone": "3"}
+
+
+def test_audit_labels_lie_apart_and_leave_the_other_labels_as_they_are(indexed: World) -> None:
+    before = put(indexed, verdict(key_of("train"), 1))
+    audit(indexed, verdict(key_of("train", 1), 0), verdict(key_of("audit"), 1))
+    assert [label.key for label in read_labels(indexed.root / "labels")] == [key_of("train")]
+    drawn = read_audit_labels(indexed.root / "labels")
+    assert [(label.key, label.role, label.how) for label in drawn] == [
+        (key_of("train", 1), "audit", "audit:red_001"), (key_of("audit"), "audit", "audit:red_001")]
+    after = put(indexed, verdict(key_of("train"), 1))
+    assert after.digest == before.digest, "an audit must not make the filters fit again"
+
+
+def test_an_audit_label_makes_its_concept_an_audit_concept_of_that_category(indexed: World) -> None:
+    put(indexed)
+    key = key_of("train")
+    audit(indexed, verdict(key, 0))
+    put(indexed, verdict(key, 0, who="you"), verdict(key, 0, category="blue"))
+    assert [(label.category, label.role) for label in read_labels(indexed.root / "labels")] == [("red", "audit"), ("blue", "train")]
+
+
+@pytest.mark.parametrize("role", ["train", "calibrate"])
+def test_an_audit_refuses_what_the_filter_was_fitted_to_and_names_it(indexed: World, role: str) -> None:
+    put(indexed, verdict(key_of(role), 0))
+    with pytest.raises(LabelError, match=rf"can't enter an audit: {key_of(role)}, which has the role {role} "):
+        audit(indexed, verdict(key_of("audit"), 0), verdict(key_of(role), 0, who="you"))
+    assert read_audit_labels(indexed.root / "labels") == []
+    audit(indexed, verdict(key_of(role), 0, category="blue"))
+
+
+def test_an_audit_refuses_contradictions_and_unknown_keys(indexed: World) -> None:
+    put(indexed, verdict(key_of("audit"), 0))
+    audit(indexed, verdict(key_of("audit", 1), 1))
+    with pytest.raises(LabelError, match="an earlier label of me says 1"):
+        audit(indexed, verdict(key_of("audit", 1), 0))
+    with pytest.raises(LabelError, match="an earlier label of me says 0"):
+        audit(indexed, verdict(key_of("audit"), 1))
+    with pytest.raises(LabelError, match=r"unknown key 'none\.png'"):
+        audit(indexed, verdict("none.png", 1))
+    with pytest.raises(LabelError, match="an earlier label of me says 1"):
+        put(indexed, verdict(key_of("audit", 1), 0))
+    audit(indexed, verdict(key_of("audit", 1), 0, who="you"), verdict(key_of("audit", 1), 1))
+    assert len(read_audit_labels(indexed.root / "labels")) == 2
+
+
+def test_edited_audit_labels_are_refused(indexed: World) -> None:
+    put(indexed)
+    audit(indexed, verdict(key_of("audit"), 1))
+    path = indexed.root / "labels" / "audits.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"label":1', b'"label":0'))
+    with pytest.raises(StageError, match="labels were edited"):
+        read_audit_labels(indexed.root / "labels")
+
+
+def test_labels_of_keys_that_vanished_are_kept_and_counted(indexed: World, caplog: pytest.LogCaptureFixture) -> None:
+    first = put(indexed, verdict("000.png", 1), verdict("001.png", 0))
+    assert first.summary["num_vanished"] == 0
+    (indexed.root / "images" / "000.png").unlink()
+    metadata = indexed.root / "images" / "metadata.csv"
+    metadata.write_text("".join(line for line in metadata.read_text().splitlines(keepends=True) if not line.startswith("000.png")))
+    indexed.index()
+    second = put(indexed, verdict("001.png", 0))
+    assert (second.summary["num_vanished"], second.summary["num_labels"]) == (1, 2)
+    assert "labels of 1 keys that the index no longer knows are kept but not used: 000.png" in caplog.text
+    with pytest.raises(LabelError, match=r"unknown key '000\.png'"):
+        put(indexed, verdict("000.png", 1, category="blue"))
+
+
+def test_concepts_are_looked_up_for_the_wanted_keys_alone(indexed: World) -> None:
+    assert find_concepts(indexed.root / "index", {"000.png", "none.png"}) == {"000.png": "000.png"}
+    assert find_concepts(indexed.root / "index", set()) == {}
 
 
 def test_an_edited_store_is_refused(indexed: World) -> None:
