@@ -1,5 +1,6 @@
 """One class for every CLIP: the built-in `lite0` and whatever open_clip can load."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,19 @@ from torch.nn import functional
 
 from ..config import ClipConfig
 from ..decode import Pixels
-from ..errors import CheckpointError, RecipeError
+from ..errors import CheckpointError, RecipeError, StageError
 from . import lite0
 from .crops import three_crops
 
 Embeddings = NDArray[np.float32]
+Crops = tuple[list[Pixels], list[float]]
 CPU_BATCH = 16
+MOST_GPU_BATCH = 512  # larger batches do not embed faster, and their crops fill the main memory
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Clip:
     """A CLIP that embeds images and, where it has a text tower, captions.
 
@@ -32,7 +37,7 @@ class Clip:
         pixel_mean, pixel_std: of pixels in [0, 1], per channel.
         tokenize: captions -> int64 (N, context); None when there is no text tower yet.
         image_mean: float32 (D,), taken off image embeddings before they are compared with text; None: nothing.
-        batch_size: crops per forward pass.
+        batch_size: crops per forward pass; halved for good when a GPU runs out of memory.
     """
 
     name: str
@@ -42,7 +47,7 @@ class Clip:
     pixel_std: tuple[float, ...]
     tokenize: Callable[[list[str]], Tensor] | None
     image_mean: Tensor | None = None
-    batch_size: int = 16
+    batch_size: int = CPU_BATCH
 
     @property
     def device(self) -> torch.device:
@@ -60,26 +65,63 @@ class Clip:
         Returns:
             float32 (N, D), each row of length 1.
         """
-        crops: list[Pixels] = []
-        weights: list[tuple[int, list[float]]] = []
-        for pixels in images:
-            found, shares = three_crops(pixels, self.image_size)
-            weights.append((len(crops), shares))
-            crops += found
-        embedded = self._embed_crops(crops)
-        pooled = [np.average(embedded[start:start + len(share)], axis=0, weights=share) for start, share in weights]
+        return self.embed_crops([self.crop(pixels) for pixels in images])
+
+    def crop(self, pixels: Pixels) -> Crops:
+        """The distinct ones of an image's three crops, and the weight of each in their mean; see `three_crops`."""
+        return three_crops(pixels, self.image_size)
+
+    def embed_crops(self, images: Sequence[Crops]) -> Embeddings:
+        """Embed images that `crop` has cut: float32 (N, D), each row of length 1.
+
+        Raises:
+            StageError: a single crop does not fit into the GPU's memory.
+        """
+        embedded = self._embed_pixels([crop for crops, _ in images for crop in crops])
+        pooled, start = [], 0
+        for crops, weights in images:
+            pooled.append(np.average(embedded[start:start + len(crops)], axis=0, weights=weights))
+            start += len(crops)
         return normalise(np.stack(pooled).astype(np.float32)) if pooled else np.zeros((0, 0), np.float32)
 
-    @torch.inference_mode()
-    def _embed_crops(self, crops: Sequence[Pixels]) -> Embeddings:
-        mean, std = torch.tensor(self.pixel_mean) * 255, torch.tensor(self.pixel_std) * 255
-        model: Any = self.model
-        found = []
-        for start in range(0, len(crops), self.batch_size):
-            pixels = torch.from_numpy(np.stack(crops[start:start + self.batch_size])).float()
-            x = ((pixels - mean) / std).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-            found.append(functional.normalize(model.encode_image(x.to(self.device)).float(), dim=-1).cpu().numpy())
+    def _embed_pixels(self, crops: Sequence[Pixels]) -> Embeddings:
+        found, start = [], 0
+        while start < len(crops):
+            batch_size = self.batch_size
+            try:
+                found.append(self._forward(np.stack(crops[start:start + batch_size])))
+                start += batch_size
+                continue
+            except torch.OutOfMemoryError as error:
+                if batch_size == 1:
+                    raise StageError(f"clip: a single image of {self.image_size} pixels does not fit into the memory of {self.device}; "
+                                     "free it, or run on a CPU with CUDA_VISIBLE_DEVICES=''") from error
+            # outside of the handler: the exception holds on to what the failed pass had allocated
+            self.batch_size = batch_size // 2
+            log.warning("clip: out of memory on %s with %d images at once; going on with %d", self.device, batch_size, self.batch_size)
+            torch.cuda.empty_cache()
         return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+    @torch.inference_mode()
+    def _forward(self, pixels: Pixels) -> Embeddings:
+        """One forward pass: uint8 (N, size, size, 3) -> float32 (N, D), each row of length 1."""
+        mean, std = torch.tensor(self.pixel_mean, device=self.device) * 255, torch.tensor(self.pixel_std, device=self.device) * 255
+        model: Any = self.model
+        x = torch.from_numpy(pixels).to(self.device).float().sub_(mean).div_(std)
+        x = x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        return np.asarray(functional.normalize(model.encode_image(x).float(), dim=-1).cpu().numpy())
+
+    def find_batch_size(self) -> int:
+        """The largest power of two, at most MOST_GPU_BATCH, of crops that fit into the memory at once."""
+        batch_size = 1
+        while batch_size < MOST_GPU_BATCH:
+            try:
+                self._forward(np.zeros((2 * batch_size, self.image_size, self.image_size, 3), np.uint8))
+            except torch.OutOfMemoryError:
+                break
+            batch_size *= 2
+        torch.cuda.empty_cache()
+        return batch_size
 
     @torch.inference_mode()
     def encode_text(self, captions: Sequence[str]) -> Embeddings:
@@ -116,34 +158,35 @@ def load_clip(config: ClipConfig, *, text_dir: Path | None = None, device: str =
     """Load the CLIP of a recipe.
 
     Args:
-        config: the model's name.
+        config: the model's name; without a batch size it is 16 on a CPU, and what fits on a GPU.
         text_dir: lite0 only: the finished stage `clip` with the trained text tower; None: images only.
         device: where the model shall lie.
 
     Raises:
         RecipeError: a name that open_clip does not know, or weights that cannot be had.
     """
-    if config.model == "lite0":
-        clip = load_lite0(config, text_dir)
-        clip.model.to(device)
-        return clip
-    return load_open_clip(config, device)
+    clip = load_lite0(config, text_dir, device) if config.model == "lite0" else load_open_clip(config, device)
+    if config.batch_size is not None:
+        clip.batch_size = config.batch_size
+    elif clip.device.type == "cuda":
+        clip.batch_size = clip.find_batch_size()
+    return clip
 
 
-def load_lite0(config: ClipConfig, text_dir: Path | None) -> Clip:
+def load_lite0(config: ClipConfig, text_dir: Path | None, device: str) -> Clip:
     """The built-in CLIP; see `lite0`."""
     if config.pretrained is not None:
         raise RecipeError(f"clip.pretrained: lite0 brings its own weights (got {config.pretrained!r}); remove the key")
     text_config = lite0.TEXT_CONFIG if text_dir is None else lite0.read_text_config(text_dir)
-    model = lite0.build_model(text_config)
+    model = lite0.build_model(text_config).to(device)
     if text_dir is None:
-        return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, None, None, config.batch_size or CPU_BATCH)
+        return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, None)
     tokenizer, mean = lite0.load_text_tower(model, text_dir)
 
     def tokenize(captions: list[str]) -> Tensor:
         return lite0.encode_captions(tokenizer, captions, text_config["context_length"])
 
-    return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, tokenize, mean, config.batch_size or CPU_BATCH)
+    return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, tokenize, mean)
 
 
 def load_open_clip(config: ClipConfig, device: str) -> Clip:
@@ -165,4 +208,4 @@ def load_open_clip(config: ClipConfig, device: str) -> Clip:
     def tokenize(captions: list[str]) -> Tensor:
         return torch.as_tensor(tokenizer(captions))
 
-    return Clip(config.model, model.eval(), side, tuple(settings["mean"]), tuple(settings["std"]), tokenize, None, config.batch_size or CPU_BATCH)
+    return Clip(config.model, model.eval(), side, tuple(settings["mean"]), tuple(settings["std"]), tokenize)

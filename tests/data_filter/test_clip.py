@@ -9,7 +9,7 @@ from glideslope.data_filter.clip import Clip, load_clip, normalise
 from torch import Tensor, nn
 
 from glideslope.config import ClipConfig
-from glideslope.errors import CheckpointError, RecipeError
+from glideslope.errors import CheckpointError, RecipeError, StageError
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
@@ -106,3 +106,35 @@ def test_any_open_clip_model_loads_from_a_local_directory(tmp_path: Path) -> Non
     x = torch.from_numpy(images[0]).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
         np.testing.assert_allclose(clip.embed_images(images[:1]), normalise(model.eval().encode_image(x).numpy()), atol=1e-4)
+
+
+class SmallMemory(CountingModel):
+    """Runs out of memory, as a GPU does, on more crops at once than it has room for."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def encode_image(self, x: Tensor) -> Tensor:
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().encode_image(x)
+
+
+def test_running_out_of_memory_halves_the_batch_for_good_and_loses_no_row() -> None:
+    images = [random_image(8, 8 + 6 * (number % 3)) for number in range(21)]
+    clip = Clip("small", SmallMemory(room=5), 8, MEAN, STD, None, batch_size=32)
+    np.testing.assert_allclose(clip.embed_images(images), make_clip().embed_images(images), atol=1e-6)
+    assert clip.batch_size == 4
+    assert clip.model.num_crops == sum(1 + 2 * (number % 3 > 0) for number in range(21))
+
+
+def test_an_image_that_does_not_fit_alone_is_one_clear_error() -> None:
+    clip = Clip("small", SmallMemory(room=0), 8, MEAN, STD, None, batch_size=4)
+    with pytest.raises(StageError, match=r"a single image of 8 pixels does not fit into the memory of cpu"):
+        clip.embed_images([random_image(8, 8)])
+
+
+@pytest.mark.parametrize(("room", "expected"), [(1, 1), (5, 4), (64, 64), (10**9, 512)])
+def test_the_batch_size_that_fits_is_found(room: int, expected: int) -> None:
+    assert Clip("small", SmallMemory(room), 8, MEAN, STD, None).find_batch_size() == expected
