@@ -1,14 +1,17 @@
 """The index: one row per input with digest, size, caption, what is wrong with it, and its CLIP embedding.
 
 A shard of the source becomes one parquet file; a file's content depends on the source, the configuration and nothing
-else, so a killed run goes on where it stopped and ends with the same digests.
+else, so a killed run goes on where it stopped and ends with the same digests, wherever its shards were worked on.
 """
 
+import fcntl
 import os
 import queue
+import shutil
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,17 +23,21 @@ import pyarrow.parquet as pq
 
 from ..config import ClipConfig, IndexConfig
 from ..config import Source as SourceConfig
-from ..decode import Pixels, Refusal, decode_image
+from ..decode import Refusal, decode_picture
 from ..errors import StageError
 from ..manifest import sha256_bytes, sha256_json
-from ..records import Record, run_stage
-from .clip import Clip, load_clip
+from ..records import RECORD_NAME, Record, finished_record, prepare_partial, run_stage
+from .clip import Clip, Crops, load_clip
+from .engine import available_threads, run_tasks, worker_number
 from .parquet import read_table, write_table
+from .repeated_keys import DUPLICATES_NAME, write_duplicates
 from .sources import Shard, Source, SourceItem, open_source
 
 Progress = Callable[[int, int, str], None]
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
+INDEX_FORMAT = "glideslope.index/2"  # changes whenever the same input would give another row
 INDEX_SCHEMA = pa.schema([
     pa.field("key", pa.string(), nullable=False),
     pa.field("concept", pa.string(), nullable=False),
@@ -44,10 +51,6 @@ INDEX_SCHEMA = pa.schema([
     pa.field("error", pa.string()),
     pa.field("embedding", pa.list_(pa.float16())),
 ])
-
-DUPLICATES_NAME = "duplicates.parquet"
-DUPLICATES_SCHEMA = pa.schema([pa.field("shard", pa.string(), nullable=False), pa.field("row", pa.int32(), nullable=False),
-                               pa.field("key", pa.string(), nullable=False)])
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,22 @@ class ShardTask:
     shard: Shard
     path: Path
 
+    @property
+    def name(self) -> str:
+        """The shard's name."""
+        return self.shard.name
 
-def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, directory: Path, *, progress: Progress | None = None) -> Record:
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What came of one shard: its name and how many rows its index file has."""
+
+    name: str
+    num_rows: int
+
+
+def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, directory: Path, *, engine: str = "local",
+                workers: int | None = None, progress: Progress | None = None) -> Record:
     """Run the stage `index`.
 
     Args:
@@ -75,22 +92,61 @@ def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, dire
         clip: the CLIP; only its image tower counts here.
         index: shard size and the largest image.
         directory: the stage's directory.
+        engine, workers: where the shards are worked on; see `run_tasks`. They do not change a byte of the files.
         progress: told how many inputs are done.
 
     Raises:
         SourceError: the source cannot be opened.
-        StageError: `directory` holds an index that was changed.
+        StageError: `directory` holds an index that was changed, or a shard ended its worker process twice.
         StorageError: `directory` cannot be written.
     """
-    open_source_once.cache_clear()  # the files may have changed since this process last looked
-    opened = open_source_once(source, index.shard_size)
-    config = {"clip": image_settings(clip), "index": index.model_dump(mode="json")}
+    opened, identity = identify(source, clip, index)
 
     def work(partial: Path) -> dict[str, Any]:
         tasks = [ShardTask(source, clip, index, shard, partial / f"{shard.name}.parquet") for shard in opened.shards()]
-        return index_shards(tasks, partial, directory, progress)
+        index_shards(tasks, directory, engine, workers, progress)
+        return summarise(tasks, partial)
 
-    return run_stage(directory, stage="index", config=config, inputs={"source": opened.fingerprint()}, work=work)
+    return run_stage(directory, **identity, work=work)
+
+
+def build_part(source: SourceConfig, clip: ClipConfig, index: IndexConfig, directory: Path, *, part: int, num_parts: int,
+               engine: str = "local", workers: int | None = None, progress: Progress | None = None) -> dict[str, int]:
+    """Work on every `num_parts`-th shard of the stage `index`; `build_index` ends the stage once every part is done.
+
+    Several machines may do this at the same time on storage that they share, each another part.
+
+    Args:
+        source, clip, index, directory, engine, workers, progress: as in `build_index`.
+        part: which part, from 0.
+        num_parts: how many there are.
+
+    Returns:
+        `num_shards` and `num_inputs` of this part.
+
+    Raises:
+        StageError: no such part; and as `build_index` does.
+    """
+    if not 0 <= part < num_parts:
+        raise StageError(f"index: part is {part}, expected 0 to {num_parts - 1} with {num_parts} parts")
+    opened, identity = identify(source, clip, index)
+    if finished_record(directory, directory / RECORD_NAME, identity) is not None:
+        return {"num_shards": 0, "num_inputs": 0}
+    partial = directory.with_name(directory.name + ".partial")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with directory.with_name(f".{directory.name}.lock").open("w") as lock:  # one of the parts makes the directory, the others find it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        prepare_partial(partial, identity)
+    tasks = [ShardTask(source, clip, index, shard, partial / f"{shard.name}.parquet") for shard in opened.shards()[part::num_parts]]
+    return {"num_shards": len(tasks), "num_inputs": index_shards(tasks, directory, engine, workers, progress)}
+
+
+def identify(source: SourceConfig, clip: ClipConfig, index: IndexConfig) -> tuple[Source, dict[str, Any]]:
+    """The opened source, and what makes the stage this one and no other: its name, configuration and inputs."""
+    open_source_once.cache_clear()  # the files may have changed since this process last looked
+    opened = open_source_once(source, index.shard_size)
+    config = {"clip": image_settings(clip), "index": index.model_dump(mode="json")}
+    return opened, {"stage": "index", "config": config, "inputs": {"source": opened.fingerprint()}}
 
 
 def image_settings(clip: ClipConfig) -> dict[str, Any]:
@@ -98,38 +154,70 @@ def image_settings(clip: ClipConfig) -> dict[str, Any]:
     return clip.model_dump(mode="json", include={"model", "pretrained", "batch_size"})
 
 
-def index_shards(tasks: Sequence[ShardTask], directory: Path, finished: Path, progress: Progress | None) -> dict[str, Any]:
-    """Write the missing shards of an index, find repeated keys, and count.
+def index_shards(tasks: Sequence[ShardTask], finished: Path, engine: str, workers: int | None, progress: Progress | None) -> int:
+    """Write the missing shards of an index.
 
     Args:
-        tasks: one per shard, in order.
-        directory: where the shards go; those of a stopped run are kept.
+        tasks: one per shard, in order; files of a stopped run are kept.
         finished: an earlier index of this run, whose unchanged shards are taken over.
+        engine, workers: see `run_tasks`.
         progress: told how many inputs are done.
+
+    Returns:
+        How many rows the shards have.
     """
-    total = sum(task.shard.num_inputs or 0 for task in tasks)
-    done = 0
+    missing, results = [], []
     for task in tasks:
-        earlier = finished / task.path.name
-        if not is_finished(task.path, task) and is_finished(earlier, task):
-            os.link(earlier, task.path)
-        if not is_finished(task.path, task):
-            index_shard_file(task, progress_from(progress, done, total))
-        done += pq.read_metadata(task.path).num_rows
+        if not is_finished(task.path, task) and is_finished(finished / task.path.name, task):
+            link_or_copy(finished / task.path.name, task.path)
+        if is_finished(task.path, task):
+            results.append(ShardResult(task.name, pq.read_metadata(task.path).num_rows))
+        else:
+            missing.append(task)
+    sizes = {task.name: task.shard.num_inputs for task in tasks}
+
+    def tell(result: ShardResult) -> None:
+        results.append(result)
+        sizes[result.name] = result.num_rows
+        done = sum(result.num_rows for result in results)
         if progress is not None:
-            progress(done, max(total, done), "images embedded")
-    write_duplicates([task.shard.name for task in tasks], directory)
+            progress(done, max(done, estimate_total(sizes)), "images embedded")
+
+    run_tasks(index_shard_file, missing, engine=engine, workers=workers, progress=tell)
+    return sum(result.num_rows for result in results)
+
+
+def estimate_total(sizes: dict[str, int | None]) -> int:
+    """How many inputs some shards have; one of unknown size counts as the mean of the others."""
+    known = [size for size in sizes.values() if size is not None]
+    return round(sum(known) * len(sizes) / len(known)) if known else 0
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a finished file a second place without writing it again, where the file system can."""
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target.with_name(target.name + ".tmp"))
+        target.with_name(target.name + ".tmp").replace(target)
+
+
+def summarise(tasks: Sequence[ShardTask], directory: Path) -> dict[str, Any]:
+    """Find repeated keys in the finished shards, and count."""
+    write_duplicates([task.name for task in tasks], directory)
     reasons: Counter[str] = Counter()
     for _, table in read_index(directory, columns=["reason"]):
-        reasons.update(table["reason"].to_pylist())
-    num_ok = reasons.pop("", 0)
-    return {"num_inputs": done, "num_ok": num_ok, "num_bad": dict(sorted(reasons.items()))}
+        reasons.update({count["values"].as_py(): count["counts"].as_py() for count in table["reason"].value_counts()})
+    num_inputs, num_ok = sum(reasons.values()), reasons.pop("", 0)
+    return {"num_inputs": num_inputs, "num_ok": num_ok, "num_bad": dict(sorted(reasons.items()))}
 
 
-def index_shard_file(task: ShardTask, tell: Callable[[int], None]) -> None:
+def index_shard_file(task: ShardTask) -> ShardResult:
     """Write the index file of one shard."""
     source, clip = open_source_once(task.source, task.index.shard_size), load_clip_once(task.clip)
-    write_table(task.path, index_shard(source, task.shard, clip, task.index, tell).replace_schema_metadata(identity_of(task)))
+    table = index_shard(source, task.shard, clip, task.index)
+    write_table(task.path, table.replace_schema_metadata(identity_of(task)))
+    return ShardResult(task.name, len(table))
 
 
 @lru_cache(maxsize=1)
@@ -140,13 +228,16 @@ def open_source_once(config: SourceConfig, shard_size: int) -> Source:
 
 @lru_cache(maxsize=1)
 def load_clip_once(config: ClipConfig) -> Clip:
-    """The CLIP of this process."""
-    return load_clip(config)
+    """The CLIP of this process, on a GPU where there is one; several workers take the GPUs in turn."""
+    import torch
+
+    device = f"cuda:{worker_number() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    return load_clip(config, device=device)
 
 
 def identity_of(task: ShardTask) -> dict[str, str]:
     """What an index file's content depends on, as its parquet metadata holds it."""
-    settings = sha256_json({"clip": image_settings(task.clip), "index": task.index.model_dump(mode="json")})
+    settings = sha256_json({"format": INDEX_FORMAT, "clip": image_settings(task.clip), "index": task.index.model_dump(mode="json")})
     return {"glideslope.shard": task.shard.fingerprint, "glideslope.settings": settings}
 
 
@@ -159,28 +250,9 @@ def is_finished(path: Path, task: ShardTask) -> bool:
     return all(found.get(name.encode()) == value.encode() for name, value in identity_of(task).items())
 
 
-def progress_from(progress: Progress | None, done: int, total: int) -> Callable[[int], None]:
-    """Tell how many inputs of the running shard are done."""
-    def tell(num_rows: int) -> None:
-        if progress is not None:
-            progress(done + num_rows, max(total, done + num_rows), "images embedded")
-    return tell
-
-
-def write_duplicates(names: Sequence[str], directory: Path) -> None:
-    """Write which rows repeat the key of an earlier row, over all shards; shard files do not know of each other."""
-    seen: set[str] = set()
-    repeated: list[dict[str, Any]] = []
-    for name in names:
-        for row, key in enumerate(read_table(directory / f"{name}.parquet", columns=["key"])["key"].to_pylist()):
-            if key in seen:
-                repeated.append({"shard": name, "row": row, "key": key})
-            seen.add(key)
-    write_table(directory / DUPLICATES_NAME, pa.Table.from_pylist(repeated, schema=DUPLICATES_SCHEMA))
-
-
-def read_index(directory: Path, *, columns: Sequence[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
-    """Read an index shard by shard, in order: name and rows, in which a repeated key is a bad input.
+def read_index(directory: Path, *, columns: Sequence[str] | None = None,
+               names: Collection[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
+    """Read an index shard by shard, in order: name and rows, in which a repeated key is a bad input; with `names` only those shards.
 
     Raises:
         StageError: a file is missing or damaged.
@@ -189,6 +261,8 @@ def read_index(directory: Path, *, columns: Sequence[str] | None = None) -> Iter
     for row in read_table(directory / DUPLICATES_NAME).to_pylist():
         repeated[row["shard"]].append(row["row"])
     for path in sorted(directory.glob("shard-*.parquet")):
+        if names is not None and path.stem not in names:
+            continue
         table = read_table(path, columns=columns)
         yield path.stem, mark_repeated(table, repeated.get(path.stem, []), path)
 
@@ -221,24 +295,26 @@ def mark_repeated(table: pa.Table, rows: Sequence[int], path: Path) -> pa.Table:
     return table
 
 
-def index_shard(source: Source, shard: Shard, clip: Clip, config: IndexConfig, tell: Callable[[int], None]) -> pa.Table:
+def index_shard(source: Source, shard: Shard, clip: Clip, config: IndexConfig) -> pa.Table:
     """Read, check and embed one shard: one row per input whatever happens."""
     rows: list[dict[str, Any]] = []
-    waiting: list[tuple[int, Pixels]] = []
+    waiting: list[tuple[int, Crops]] = []
 
     def embed_waiting() -> None:
-        embeddings = clip.embed_images([pixels for _, pixels in waiting])
+        embeddings = clip.embed_crops([crops for _, crops in waiting])
         for (place, _), embedding in zip(waiting, embeddings, strict=True):
             if np.isfinite(embedding).all():  # else it stays null, and curation drops the image for its missing score
                 rows[place]["embedding"] = embedding.astype(np.float16)
         waiting.clear()
-        tell(len(rows))
 
-    for row, pixels in read_ahead(check_inputs(source, shard, config)):
-        if pixels is not None:
-            waiting.append((len(rows), pixels))
+    def check(item: SourceItem) -> tuple[dict[str, Any], Crops | None]:
+        return check_input(item, clip, max_pixels=config.max_pixels)
+
+    for row, crops in map_ahead(check, source.read(shard), num_threads=num_decoders(clip), depth=clip.batch_size + 32):
+        if crops is not None:
+            waiting.append((len(rows), crops))
         rows.append(row)
-        if len(waiting) == clip.batch_size:
+        if len(waiting) >= clip.batch_size:
             embed_waiting()
     embed_waiting()
     if shard.num_inputs is not None and len(rows) != shard.num_inputs:
@@ -247,18 +323,17 @@ def index_shard(source: Source, shard: Shard, clip: Clip, config: IndexConfig, t
     return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
 
 
-def check_inputs(source: Source, shard: Shard, config: IndexConfig) -> Iterator[tuple[dict[str, Any], Pixels | None]]:
-    """Each input of a shard as a row without embedding, and its pixels when it is sound."""
-    for item in source.read(shard):
-        yield check_input(item, max_pixels=config.max_pixels)
+def num_decoders(clip: Clip) -> int:
+    """How many threads decode: on a CPU half of them, for the forward pass needs the others; beside a GPU all."""
+    return available_threads() if clip.device.type == "cuda" else max(1, available_threads() // 2)
 
 
-def check_input(item: SourceItem, *, max_pixels: int) -> tuple[dict[str, Any], Pixels | None]:
-    """One input as an index row without embedding, and its pixels when it is sound; the first thing wrong is named."""
-    reason, error, pixels = item.reason, item.error, None
+def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[str, Any], Crops | None]:
+    """One input as an index row without embedding, and its crops when it is sound; the first thing wrong is named."""
+    reason, error, picture = item.reason, item.error, None
     if item.image is not None:
         try:
-            pixels = decode_image(item.image, max_pixels=max_pixels)
+            picture = decode_picture(item.image, max_pixels=max_pixels, short_side=clip.image_size)
         except Refusal as refusal:
             reason, error = "unreadable", str(refusal)
     if item.image is None and not reason:
@@ -268,8 +343,19 @@ def check_input(item: SourceItem, *, max_pixels: int) -> tuple[dict[str, Any], P
     row = {"key": item.key, "concept": item.concept, "caption": item.caption, "reason": reason, "error": error,
            "status": "bad" if reason else "ok", "embedding": None,
            "sha256": None if item.image is None else sha256_bytes(item.image), "size_bytes": len(item.image or b""),
-           "width": None if pixels is None else pixels.shape[1], "height": None if pixels is None else pixels.shape[0]}
-    return row, None if reason else pixels
+           "width": None if picture is None else picture.width, "height": None if picture is None else picture.height}
+    return row, None if reason or picture is None else clip.crop(picture.pixels)
+
+
+def map_ahead(function: Callable[[Item], Result], items: Iterator[Item], *, num_threads: int, depth: int) -> Iterator[Result]:
+    """Apply a function to items in threads, in order and at most `depth` items ahead: inputs are decoded while others are embedded."""
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
+        futures: Iterator[Future[Result]] = read_ahead((pool.submit(function, item) for item in items), depth=depth)
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def read_ahead(items: Iterator[Item], *, depth: int = 64) -> Iterator[Item]:
