@@ -225,6 +225,33 @@ def import_openai(directory: Annotated[Path, typer.Argument(help="Holds the publ
     out.print(f"wrote {release}: {', '.join(report['components'])}; every tensor equals its source bit for bit", markup=False, highlight=False)
 
 
+@app.command(rich_help_panel=RELEASES)
+def edit(release: ReleaseArgument,  # noqa: PLR0913, PLR0917 (a command's parameters are its options)
+         prompt: Annotated[str, typer.Option(help="What the result shall show.")],
+         image: Annotated[Path, typer.Option(metavar="FILE", help="The picture to edit; its middle square is used.")],
+         mask: Annotated[Path | None, typer.Option(
+             metavar="MASK.png", help="Where to draw, as large as the picture: white is drawn anew, black is kept. "
+                                      "Without one the whole picture is varied.")] = None,
+         strength: Annotated[float | None, typer.Option(
+             help="Without a mask: how much to change, above 0 (nearly the picture) to 1 (drawn anew).", show_default="0.6")] = None,
+         out_file: Annotated[Path, typer.Option("--out", help="The PNG to write: one picture, or a sheet of several.")] = Path("edited.png"),
+         num_images: Annotated[int, typer.Option(help="How many pictures.")] = 1,
+         guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")] = 3.0,
+         clip_guidance_scale: Annotated[float, typer.Option(help="Guidance by the noised CLIP; 0 is none.")] = 0.0,
+         num_steps: Annotated[int, typer.Option("--steps", help="Denoising steps, 1 to 1000.")] = 50,
+         sampler: Annotated[str, typer.Option(help="ddpm, ddim, dpm++ or sa.")] = "ddpm",
+         seed: Annotated[int, typer.Option(help="Picture i is drawn from seed + i.")] = 0,
+         upsample: Annotated[bool, typer.Option("--upsample", help="Enlarge the result with the release's upsampler.")] = False) -> None:
+    """Edit a picture: inpainting with a mask, image-to-image without."""
+    from .models.edit_file import Edit, edit_to_file
+    from .models.options import DrawOptions
+
+    options = DrawOptions(num_images, guidance_scale, clip_guidance_scale, num_steps, sampler, seed)
+    with TerminalReporter(err).stage("edit") as progress:
+        edit_to_file(release, Edit(prompt, image, mask, strength, upsample), out_file, options, progress=progress)
+    out.print(f"wrote {out_file}", markup=False, highlight=False)
+
+
 def opened(recipe: str, runs_dir: Path, *, as_json: bool) -> Any:
     """A run opened with progress on the terminal's error stream."""
     return open_run(find_recipe(recipe), runs_dir, None if as_json else TerminalReporter(err))

@@ -92,12 +92,23 @@ def choose_components(root: Path, components: Collection[str] | None) -> frozens
     if unknown:
         raise RequestError(f"components: {', '.join(map(repr, unknown))} is unknown; choose from {', '.join(OPTIONAL_MODELS)} "
                            "(base, tokenizer and schedulers are always loaded)")
-    parts = read_index(root / INDEX_NAME)
-    missing = [name for name in components if name not in parts]
+    held = held_models(root)
+    missing = [name for name in components if name not in held]
     if missing:
-        held = [name for name in OPTIONAL_MODELS if name in parts]
         raise RequestError(f"components: {root} has no {', '.join(missing)}; beside base it holds {', '.join(held) or 'nothing'}")
     return frozenset(components)
+
+
+def held_models(root: Path) -> list[str]:
+    """The optional models of a release directory, by its index.
+
+    Raises:
+        CheckpointError: no release directory.
+    """
+    if not root.is_dir():
+        raise CheckpointError(f"{root}: no such directory; give the directory of a release (the one with {INDEX_NAME})")
+    parts = read_index(root / INDEX_NAME)
+    return [name for name in OPTIONAL_MODELS if name in parts]
 
 
 def load_companions(root: Path, names: Collection[str], *, dtype: torch.dtype | None, device: torch.device) -> Companions:

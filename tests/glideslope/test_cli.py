@@ -11,7 +11,8 @@ from glideslope import cli
 from glideslope.errors import TrainingError
 from glideslope.records import run_stage
 
-COMMANDS = ("init", "index", "label", "fit", "curate", "train", "evaluate", "run", "demo", "pack", "check", "verify", "sample")
+COMMANDS = ("init", "index", "label", "fit", "curate", "train", "evaluate", "run", "demo", "pack", "check", "verify",
+            "sample", "edit", "import-openai")
 
 
 class Ended:
@@ -62,6 +63,9 @@ def test_the_version_is_told(glideslope: Any) -> None:
     ["check", "nowhere"], ["verify", "nowhere"], ["sample", "nowhere", "a red apple"], ["check", "."], ["verify", "."],
     ["sample", ".", "a red apple"], ["sample", ".", ""], ["sample", ".", "a", "--steps", "0"], ["sample", ".", "a", "--out", "x.jpg"],
     ["sample", ".", "a", "--sampler", "euler"], ["sample", ".", "a", "--num-images", "-3"], ["sample", ".", "a", "--guidance-scale", "nan"],
+    ["edit", ".", "--prompt", "a", "--image", "none.png"], ["edit", "nowhere", "--prompt", "a", "--image", "taken.yaml"],
+    ["edit", ".", "--prompt", "a", "--image", "taken.yaml", "--strength", "0"], ["edit", ".", "--prompt", "", "--image", "taken.yaml"],
+    ["edit", ".", "--prompt", "a", "--image", "taken.yaml", "--steps", "0"],
     ["index", "nowhere.yaml", "--json"], ["run", "no-such-recipe", "--json"], ["init", "taken.yaml"], ["init", "taken.yaml/below.yaml"],
     ["index", "recipe.yaml", "--json"], ["label", "recipe.yaml", "--json"], ["label", "recipe.yaml", "--import", "no.csv", "--json"],
     ["fit", "recipe.yaml", "--json"], ["curate", "recipe.yaml", "--json"], ["train", "recipe.yaml", "--json"],
@@ -85,7 +89,8 @@ def test_a_mistake_of_the_user_is_one_clear_line_and_exit_code_one(
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["run"], ["run", "a", "b"], ["check", ".", "--loud"], ["sample", "."],
-                                       ["sample", ".", "a", "--steps", "many"]], ids=" ".join)
+                                       ["sample", ".", "a", "--steps", "many"], ["edit", "."], ["edit", ".", "--prompt", "a"],
+                                       ["edit", ".", "--prompt", "a", "--image", "a.png", "--strength", "half"]], ids=" ".join)
 def test_wrong_usage_ends_with_exit_code_two(glideslope: Any, arguments: list[str]) -> None:
     ended = glideslope(*arguments)
     assert ended.code == 2

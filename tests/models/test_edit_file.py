@@ -1,0 +1,148 @@
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from glideslope.models.edit_file import Edit, edit_to_file
+from glideslope.models.loading import WEIGHTS_NAME
+from glideslope.models.options import DrawOptions
+from glideslope.models.pipeline import GlidePipeline
+from PIL import Image
+
+from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
+from glideslope.manifest import sha256_file
+
+from .conftest import picture, sign_again
+
+PROMPT = "a red square"
+QUICK = DrawOptions(num_steps=2, seed=7)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with a picture, a mask of its right half, and files that are neither."""
+    (tmp_path / "photo.png").write_bytes(picture("red", "bar"))
+    (tmp_path / "cut.png").write_bytes(picture("red", "bar")[:-60])
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.png").touch()
+    mask = Image.new("L", (24, 24), 0)
+    mask.save(tmp_path / "black.png")
+    mask.paste(255, (12, 0, 24, 24))
+    mask.save(tmp_path / "mask.png")
+    mask.resize((48, 24)).save(tmp_path / "wide.png")
+    mask.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("L", (24, 24), 9)])
+    clear = mask.convert("RGBA")
+    clear.putpixel((0, 0), (255, 255, 255, 0))
+    clear.save(tmp_path / "clear.png")
+    return tmp_path
+
+
+def made(path: Path) -> dict[str, Any]:
+    return dict(json.loads(Image.open(path).text["glideslope"]))  # type: ignore[attr-defined]  # PNG only
+
+
+def test_inpainting_keeps_what_the_mask_leaves_and_remembers_how_it_was_made(whole_release: Path, files: Path) -> None:
+    told: list[tuple[int, int]] = []
+    edit = Edit(PROMPT, files / "photo.png", files / "mask.png")
+    edit_to_file(whole_release, edit, files / "new" / "out.png", QUICK, progress=lambda done, total, text: told.append((done, total)))
+    result = Image.open(files / "new" / "out.png")
+    photo, mask = Image.open(files / "photo.png"), Image.open(files / "mask.png")
+    expected = GlidePipeline.from_pretrained(whole_release).inpaint(PROMPT, photo, mask, options=QUICK).images[0]
+    assert np.array_equal(np.asarray(result), np.asarray(expected))
+    assert told == [(1, 2), (2, 2)]
+    assert made(files / "new" / "out.png") == {
+        "prompt": PROMPT, "options": json.loads(json.dumps(QUICK.to_json())), "strength": None, "upsample": False,
+        "image_sha256": sha256_file(files / "photo.png"), "mask_sha256": sha256_file(files / "mask.png"),
+        "manifest_sha256": sha256_file(whole_release / "manifest.json")}
+
+
+def test_without_a_mask_the_picture_is_varied(whole_release: Path, files: Path) -> None:
+    edit_to_file(whole_release, Edit(PROMPT, files / "photo.png", strength=0.3), files / "out.png", QUICK)
+    photo = Image.open(files / "photo.png")
+    expected = GlidePipeline.from_pretrained(whole_release).vary(photo, PROMPT, 0.3, options=QUICK).images[0]
+    assert np.array_equal(np.asarray(Image.open(files / "out.png")), np.asarray(expected))
+    assert made(files / "out.png")["strength"] == 0.3
+    edit_to_file(whole_release, Edit(PROMPT, files / "photo.png"), files / "out.png", QUICK)
+    assert made(files / "out.png")["strength"] == 0.6
+
+
+def test_a_result_is_edited_again_and_its_kept_half_stays(whole_release: Path, files: Path) -> None:
+    edit_to_file(whole_release, Edit(PROMPT, files / "photo.png", files / "mask.png"), files / "first.png", QUICK)
+    mask = Image.new("1", (16, 16), 0)
+    mask.paste(1, (0, 8, 16, 16))
+    mask.save(files / "below.png")
+    edit_to_file(whole_release, Edit("a blue bar", files / "first.png", files / "below.png"), files / "second.png", QUICK)
+    first, second = (np.asarray(Image.open(files / name)) for name in ("first.png", "second.png"))
+    assert np.array_equal(first[:8], second[:8])
+    assert not np.array_equal(first[8:], second[8:])
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_upsampling_enlarges_the_result(full_release: Path, files: Path, masked: bool) -> None:
+    edit = Edit(PROMPT, files / "photo.png", files / "mask.png" if masked else None, upsample=True)
+    edit_to_file(full_release, edit, files / "out.png", dataclasses.replace(QUICK, num_images=1))
+    assert Image.open(files / "out.png").size == (32, 32)
+    assert made(files / "out.png")["upsample"] is True
+
+
+def test_several_results_become_a_sheet(whole_release: Path, files: Path) -> None:
+    edit_to_file(whole_release, Edit(PROMPT, files / "photo.png"), files / "out.png", dataclasses.replace(QUICK, num_images=5))
+    assert Image.open(files / "out.png").size == (4 * 132 + 4, 2 * 132 + 4)
+
+
+def test_only_the_models_that_an_edit_needs_are_loaded(full_release: Path, files: Path) -> None:
+    copy = Path(shutil.copytree(full_release, files / "release"))
+    for name in ("noised_clip", "upsampler", "upsampler_inpaint"):
+        (copy / name / WEIGHTS_NAME).write_bytes(b"never read")
+    sign_again(copy)
+    edit_to_file(copy, Edit(PROMPT, files / "photo.png", files / "mask.png"), files / "out.png", QUICK)
+    with pytest.raises(CheckpointError, match="upsampler_inpaint"):
+        edit_to_file(copy, Edit(PROMPT, files / "photo.png", files / "mask.png", upsample=True), files / "out.png", QUICK)
+    with pytest.raises(CheckpointError, match="noised_clip"):
+        edit_to_file(copy, Edit(PROMPT, files / "photo.png"), files / "out.png", dataclasses.replace(QUICK, clip_guidance_scale=1.0))
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"prompt": " "}, "caption is empty"),
+    ({"image": "none.png"}, r"--image .*none\.png: No such file"), ({"image": "."}, "--image .*directory"),
+    ({"image": "text.png"}, r"--image .*text\.png: not an image of a known format"), ({"image": "cut.png"}, "--image .*truncated or damaged"),
+    ({"image": "empty.png"}, r"--image .*empty\.png: file is empty"), ({"image": "moving.gif"}, "--image .*animated image with 2 frames"),
+    ({"mask": "none.png"}, r"--mask .*none\.png: No such file"), ({"mask": "moving.gif"}, "--mask .*animated"),
+    ({"mask": "black.png"}, "mask: is black everywhere"), ({"mask": "wide.png"}, "mask: 48 x 24 pixels, but the image has 24 x 24"),
+    ({"mask": "photo.png"}, r"mask: has colours; .*were image and mask exchanged\?"), ({"mask": "clear.png"}, "mask: has transparent pixels"),
+    ({"strength": 0.0}, r"strength is 0\.0"), ({"strength": 1.5}, r"strength is 1\.5"),
+    ({"mask": "mask.png", "strength": 0.5}, r"--strength 0\.5 beside --mask")])
+def test_an_impossible_edit_is_refused_before_the_release_is_read(files: Path, changes: dict[str, Any], told: str) -> None:
+    for name in ("image", "mask"):
+        if name in changes:
+            changes = changes | {name: files / changes[name]}
+    with pytest.raises(RequestError, match=told):
+        edit_to_file(files / "no release", dataclasses.replace(Edit(PROMPT, files / "photo.png"), **changes), files / "out.png", QUICK)
+    assert not (files / "out.png").exists()
+
+
+def test_other_endings_than_png_are_refused(files: Path) -> None:
+    with pytest.raises(RequestError, match=r"--out .*out\.jpg: .* end the name with \.png"):
+        edit_to_file(files, Edit(PROMPT, files / "photo.png"), files / "out.jpg", QUICK)
+
+
+@pytest.mark.parametrize(("options", "edit", "told"), [
+    (QUICK, {"upsample": True}, "has no upsampler; beside base it holds noised_clip"),
+    (QUICK, {"upsample": True, "mask": "mask.png"}, "has no upsampler;")])
+def test_a_release_without_what_is_asked_for_is_refused_before_its_weights_are_read(
+        release: Path, files: Path, options: DrawOptions, edit: dict[str, Any], told: str) -> None:
+    (release / "base" / WEIGHTS_NAME).unlink()
+    edit = {name: files / value if name == "mask" else value for name, value in edit.items()}
+    with pytest.raises(RequestError, match=told):
+        edit_to_file(release, Edit(PROMPT, files / "photo.png", **edit), files / "out.png", options)
+
+
+def test_a_release_that_was_changed_and_a_folder_that_is_none_are_refused(release: Path, files: Path) -> None:
+    (release / "base" / "config.json").write_text("{}")
+    with pytest.raises(VerificationError, match=r"base/config\.json"):
+        edit_to_file(release, Edit(PROMPT, files / "photo.png"), files / "out.png", QUICK)
+    with pytest.raises(GlideslopeError, match="no such directory; give the directory of a release"):
+        edit_to_file(files / "nowhere", Edit(PROMPT, files / "photo.png"), files / "out.png", QUICK)
