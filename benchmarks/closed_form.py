@@ -26,6 +26,7 @@ def closed_form(name: str, shape: Sequence[int], *, seed: int = 1) -> Tensor:
 
 
 def with_closed_form_weights(model: ModuleT, *, seed: int = 1) -> ModuleT:
-    """Give every parameter its closed-form value (lively outputs without training) and switch dropout off."""
-    model.load_state_dict({name: closed_form(name, tuple(tensor.shape), seed=seed) for name, tensor in model.state_dict().items()})
+    """Give every parameter its closed-form value (lively outputs without training) and switch dropout off; takes a model on meta too."""
+    state = {name: closed_form(name, tuple(tensor.shape), seed=seed) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)
     return model.eval()

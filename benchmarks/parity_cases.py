@@ -18,7 +18,7 @@ from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet, UNetConfig, condition_input
 from torch import Tensor, nn
 
-from .closed_form import closed_form
+from .closed_form import with_closed_form_weights
 
 UNET_INPUTS = {"x", "timesteps", "tokens", "mask", "low_res", "inpaint_image", "inpaint_mask"}
 IMAGE_SIDE = {"image_size": 4, "patch_size": 4, "n_head_image": 1, "n_head_state_image": 8, "n_xf_blocks_image": 1}
@@ -66,8 +66,7 @@ def network_error(case: Mapping[str, Any], tensors: Mapping[str, Tensor], *, see
         raise Misfit(f"the file holds the inputs {sorted(inputs)}, the index says {sorted(case['inputs'])}, and an output belongs to them")
     model, forward = build_case(case["config"], inputs)
     check_layout({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, case["shapes"])
-    model.load_state_dict({name: closed_form(name, tuple(tensor.shape), seed=seed) for name, tensor in model.state_dict().items()}, assign=True)
-    model.eval().to(device)
+    with_closed_form_weights(model, seed=seed).to(device)
     with torch.no_grad():
         output = forward({name: tensor.to(device) for name, tensor in inputs.items()})
     return largest_difference(output.cpu(), tensors["output"])
