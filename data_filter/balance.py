@@ -6,6 +6,7 @@ inputs whose caption has it, among all judged inputs and among those that were k
 of the same kind; for the run itself the shares are plain counts.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ def split_phrase(phrase: str) -> tuple[str, ...]:
     Raises:
         ValueError: it holds no letter and no digit.
     """
-    words = tuple(word for word in pc.split_pattern_regex(pa.scalar(phrase.lower()), pattern=f"{BREAK}+").as_py() if word)
+    words = tuple("".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in phrase.lower()).split())
     if not words:
         raise ValueError(f"{phrase!r} holds no letter and no digit")
     return words
