@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ..decode import Pixels
 from ..errors import RequestError
-from .diffusion import NUM_TRAIN_TIMESTEPS, GaussianDiffusion, fast27_timesteps, space_timesteps
+from .diffusion import NUM_TRAIN_TIMESTEPS, GaussianDiffusion, fast27_timesteps
 from .options import DrawOptions
 from .pixels import to_model_range
 from .samplers import SAMPLERS, Denoiser, Prediction, SampleState, SeededNoise
+from .spacing import sampling_timesteps
 from .unet import TextConditionedUNet, condition_input
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class UpsampleOptions:
         guidance_scale: classifier-free guidance; 1 is none, as published.
         sampler: as for drawing.
         seed: image i is drawn from seed + i.
+        cut_long_prompts: cut prompts that are longer than the upsampler's context instead of refusing them.
     """
 
     temperature: float = 0.997
@@ -46,6 +48,7 @@ class UpsampleOptions:
     guidance_scale: float = 1.0
     sampler: str = "ddim"
     seed: int = 0
+    cut_long_prompts: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible values.
@@ -59,11 +62,12 @@ class UpsampleOptions:
     def drawing(self) -> DrawOptions:
         """The same as options of drawing, which checks what both have."""
         return DrawOptions(num_steps=len(fast27_timesteps()) if self.num_steps is None else self.num_steps,
-                           guidance_scale=self.guidance_scale, sampler=self.sampler, seed=self.seed)
+                           guidance_scale=self.guidance_scale, sampler=self.sampler, seed=self.seed,
+                           cut_long_prompts=self.cut_long_prompts)
 
     def timesteps(self) -> list[int]:
         """The timesteps visited."""
-        return fast27_timesteps() if self.num_steps is None else space_timesteps(self.num_steps)
+        return fast27_timesteps() if self.num_steps is None else sampling_timesteps(self.sampler, self.num_steps)
 
     def to_json(self) -> dict[str, Any]:
         """The options as plain data."""
@@ -174,7 +178,7 @@ def inpaint(pipe: "GlidePipeline", batch: Batch, known: Known) -> Tensor:
     x = noise.draw(known.image.shape[1:], known.image)
     denoiser = pipe.guide(network, batch.prompts, batch.options, condition=Sight(known) if network.config.inpaint else None)
     denoiser = keep_known(denoiser, known, pipe.schedule)
-    diffusion = GaussianDiffusion.create(pipe.schedule, space_timesteps(batch.options.num_steps))
+    diffusion = GaussianDiffusion.create(pipe.schedule, sampling_timesteps(batch.options.sampler, batch.options.num_steps))
     return known.paste(walk(SAMPLERS[batch.options.sampler](denoiser, x, diffusion, noise), batch.preview))
 
 
@@ -190,7 +194,7 @@ def vary(pipe: "GlidePipeline", batch: Batch, image: Tensor, strength: float) ->
     Returns:
         float32 (N, 3, S, S).
     """
-    diffusion = GaussianDiffusion.create(pipe.schedule, strength_timesteps(strength, batch.options.num_steps))
+    diffusion = GaussianDiffusion.create(pipe.schedule, strength_timesteps(strength, batch.options.num_steps, batch.options.sampler))
     noise = SeededNoise(batch.seeds)
     x = noise.draw(image.shape[1:], image)
     if strength < 1:
@@ -247,20 +251,19 @@ def keep_known(denoiser: Denoiser, known: Known, schedule: str) -> Denoiser:
     return KnownRegion(denoiser, GaussianDiffusion.create(schedule), known)
 
 
-def strength_timesteps(strength: float, num_steps: int) -> list[int]:
-    """Timesteps from the noise of a strength down to none: evenly spread, at most one for each timestep there is.
+def strength_timesteps(strength: float, num_steps: int, sampler: str) -> list[int]:
+    """Timesteps from the noise of a strength down to none: spread as the sampler does, at most one for each timestep there is.
 
     Args:
         strength: in (0, 1], the share of the noising process that is gone back.
         num_steps: steps wanted.
+        sampler: a name in `SAMPLERS`.
 
     Returns:
         Timesteps in rising order; the last is where sampling starts.
     """
-    if strength == 1:
-        return space_timesteps(num_steps)
     below = max(1, round(strength * NUM_TRAIN_TIMESTEPS))
-    return space_timesteps(min(num_steps, below), num_timesteps=below) if num_steps > 1 else [below - 1]
+    return sampling_timesteps(sampler, min(num_steps, below), num_timesteps=below)
 
 
 def walk(states: Iterator[SampleState], preview: Preview | None) -> Tensor:

@@ -23,7 +23,7 @@ class DrawOptions:
         guidance_scale: classifier-free guidance; 1 is none.
         clip_guidance_scale: guidance by a CLIP; 0 is none.
         num_steps: denoising steps, 1 to 1000.
-        sampler: a name in `SAMPLERS`: `ddpm`, `ddim`, `dpm++` or `sa`.
+        sampler: a name in `SAMPLERS`: `ddpm`, `ddim`, `dpm++` or `unipc`.
         seed: image i is drawn from seed + i.
         guidance_interval: least and greatest noise level at which both kinds of guidance act, 0 (the image) to 1 (the
             noise) in fractions of the training's timesteps; elsewhere the caption acts alone. None: at all levels.

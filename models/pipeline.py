@@ -14,7 +14,7 @@ from ..errors import CheckpointError, RequestError, VerificationError
 from ..manifest import MANIFEST_NAME, Manifest
 from .clip_guidance import ClipGuidance, ImageTextModel, embed_captions
 from .companions import Companions, check_together, choose_components, load_companions, load_unet
-from .diffusion import GaussianDiffusion, space_timesteps
+from .diffusion import GaussianDiffusion
 from .editing import Batch, Known, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary, walk
 from .guidance import ClassifierFreeGuidance, ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser
 from .loading import INDEX_NAME, load_component, read_index, read_object, read_schedule
@@ -24,6 +24,7 @@ from .options import DrawOptions, check_lengths, check_prompts
 from .pixels import to_pil
 from .ranking import ImageTextScorer
 from .samplers import SAMPLERS, Denoiser, SampleState, SeededNoise
+from .spacing import sampling_timesteps
 from .tokenizer import CaptionTokenizer
 from .unet import TextConditionedUNet
 
@@ -138,7 +139,7 @@ class GlidePipeline:
             guidance_scale: classifier-free guidance; 1 is none.
             clip_guidance_scale: guidance by `guiding_clip` or else the noised CLIP; 0 is none.
             num_steps: denoising steps, 1 to 1000.
-            sampler: `ddpm`, `ddim`, `dpm++` or `sa`.
+            sampler: `ddpm`, `ddim`, `dpm++` or `unipc`.
             seed: image i is drawn from seed + i, whatever the batch.
             guidance_interval: noise levels between which guidance acts, from 0 (the image) to 1 (the noise) in fractions
                 of the training's timesteps; elsewhere only the caption's pass runs, at half the cost. None: everywhere.
@@ -162,7 +163,7 @@ class GlidePipeline:
     def _draw(self, batch: Batch) -> Tensor:
         size, options, noise = self.base.config.image_size, batch.options, SeededNoise(batch.seeds)
         x = noise.draw((3, size, size)).to(self.device)
-        diffusion = GaussianDiffusion.create(self.schedule, space_timesteps(options.num_steps))
+        diffusion = GaussianDiffusion.create(self.schedule, sampling_timesteps(options.sampler, options.num_steps))
         denoiser = self.guide(self.base, batch.prompts, options)
         return walk(SAMPLERS[options.sampler](denoiser, x, diffusion, noise), batch.preview)
 
@@ -280,13 +281,15 @@ class GlidePipeline:
         """
         options = options or UpsampleOptions()
         pictures = [images] if isinstance(images, Image.Image) else list(images)
-        prompts = check_prompts(prompt)
+        prompts = self.prompts(prompt, options.drawing())
         if not pictures or len(prompts) not in (1, len(pictures)):
             raise RequestError(f"upsample: {len(pictures)} images with {len(prompts)} prompts; give images, and one prompt or one for each")
         if (source is None) != (mask is None):
             raise RequestError("upsample: source and mask go together; give both, or neither")
         known = self._known_enlarged(source, mask) if source is not None and mask is not None else None
-        choose_upsampler(self, inpaint=known is not None)
+        network = choose_upsampler(self, inpaint=known is not None)
+        if not options.cut_long_prompts:
+            check_lengths(prompts, self.tokenizer, network.config.text_ctx)
         small = self.base.config.image_size
         low_res = to_tensor([fit_picture(read_picture(picture), small) for picture in pictures], self.device)
         whole = Batch.of(prompts * (len(pictures) // len(prompts)), options.drawing(), preview)

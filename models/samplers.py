@@ -22,6 +22,7 @@ from .diffusion import GaussianDiffusion, gather
 
 FloatTable = NDArray[np.float64]
 
+
 @dataclass(frozen=True)
 class Prediction:
     """What a denoiser says of a noised image.
@@ -145,26 +146,18 @@ def dpm_solver(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, nois
         yield SampleState(done, diffusion.num_steps, x, x_start)
 
 
-def sa_solver(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource, *,
-              clip: bool = True, tau: float = 0.0) -> Iterator[SampleState]:
-    """SA-Solver, a predictor of second and a corrector of third order in one pass a step (arXiv 2309.05019, algorithm 1).
+def unipc(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource, *,
+          clip: bool = True) -> Iterator[SampleState]:
+    """UniPC, deterministic: predictor of second, corrector of third order, one pass a step (arXiv 2302.04867, algorithms 1 and 2).
 
-    Between two timesteps the image moves by an integral over the predicted images, taken exactly for the parabola
-    through three of them: first through the newest two known alone, to know where to ask the denoiser; then, with
-    its answer, the step is taken again. With tau 0 this is UniPC's way (arXiv 2302.04867).
-
-    Args:
-        denoiser: asked once a step.
-        x: (N, 3, H, W).
-        diffusion: the visited timesteps.
-        noise_source: drawn from where tau is not 0.
-        clip: keep predicted images in [-1, 1].
-        tau: fresh noise a step; 0 is deterministic, 1 as noisy as the reverse diffusion.
+    Between two timesteps the image moves by an integral over the predicted images. Taken for the line through the newest
+    two, it says where to ask the denoiser next; with that answer the same step is taken again, for the parabola through
+    three. The coefficients are those of the exact integrals (the paper's UniPC_v). The first step and the one to the
+    last visited timestep, where the log SNR is steep, are of first order.
     """
     alpha, sigma, half_log_snr = signal_and_noise(diffusion)
-    decay = 1 + tau**2
     known: list[tuple[float, Tensor]] = []  # half log SNR and predicted image, newest first
-    carried = x  # what the last step kept of its image, and its noise
+    carried = x  # the share of the last image that the step to this one kept
     for done, i in enumerate(reversed(range(diffusion.num_steps)), start=1):
         start = guided_start(denoiser, x, diffusion, i, clip=clip)
         known = [(half_log_snr[i], start), *known[:2]]
@@ -172,16 +165,13 @@ def sa_solver(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise
             x = start
         else:
             if done > 1:
-                x = carried + alpha[i] * integrate(known, half_log_snr[i + 1], half_log_snr[i], decay)
-            h = half_log_snr[i - 1] - half_log_snr[i]
-            carried = sigma[i - 1] / sigma[i] * math.exp(-(tau**2) * h) * x
-            if tau:
-                carried = carried + sigma[i - 1] * math.sqrt(-math.expm1(-2 * tau**2 * h)) * noise_source.draw(x.shape[1:], x)
-            x = carried + alpha[i - 1] * integrate(known[:2], half_log_snr[i], half_log_snr[i - 1], decay)
+                x = carried + alpha[i] * integrate(known, half_log_snr[i + 1], half_log_snr[i])
+            carried = sigma[i - 1] / sigma[i] * x
+            x = carried + alpha[i - 1] * integrate(known[:min(2, i)], half_log_snr[i], half_log_snr[i - 1])
         yield SampleState(done, diffusion.num_steps, x, start)
 
 
-SAMPLERS: dict[str, Callable[..., Iterator[SampleState]]] = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm_solver, "sa": sa_solver}
+SAMPLERS: dict[str, Callable[..., Iterator[SampleState]]] = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm_solver, "unipc": unipc}
 
 
 def signal_and_noise(diffusion: GaussianDiffusion) -> tuple[FloatTable, FloatTable, FloatTable]:
@@ -200,11 +190,11 @@ def guided_start(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, i:
     return diffusion.predict_start(x, noise, steps, clip=clip)
 
 
-def integrate(known: Sequence[tuple[float, Tensor]], begin: float, end: float, decay: float) -> Tensor:
-    """Integrate decay exp(decay (l - end)) P(l) from begin to end, P the polynomial through the known (l, image) pairs."""
-    h, moments = end - begin, [-math.expm1(-decay * (end - begin))]  # of (l - begin)^k, by parts
+def integrate(known: Sequence[tuple[float, Tensor]], begin: float, end: float) -> Tensor:
+    """Integrate exp(l - end) P(l) from begin to end, P being the polynomial through the known (l, image) pairs."""
+    h, moments = end - begin, [-math.expm1(begin - end)]  # of exp(l - end) (l - begin)^k, by parts
     for k in range(1, len(known)):
-        moments.append(h**k - k / decay * moments[-1])
+        moments.append(h**k - k * moments[-1])
     powers = np.array([[(place - begin) ** k for place, _ in known] for k in range(len(known))])
     weights = np.linalg.solve(powers, np.array(moments))
     return torch.stack([float(weight) * image for weight, (_, image) in zip(weights, known, strict=True)]).sum(dim=0)

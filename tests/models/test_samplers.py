@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 import torch
 from glideslope.models.diffusion import GaussianDiffusion, fast27_timesteps, gather, space_timesteps
 from glideslope.models.guidance import GradientGuidance
-from glideslope.models.samplers import SAMPLERS, Prediction, SeededNoise, ddim, ddpm, run
+from glideslope.models.samplers import SAMPLERS, Prediction, SampleState, SeededNoise, ddim, ddpm, dpm_solver, run, unipc
+from glideslope.models.spacing import sampling_timesteps
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ from .published import FIXTURES
 TRAJECTORIES = load_file(FIXTURES / "trajectories.safetensors")
 KINDS = {"ddpm": (ddpm, False), "ddpm_guided": (ddpm, True), "ddim_eta0": (ddim, False),
          "ddim_eta0.5": (partial(ddim, eta=0.5), False), "ddim_guided": (ddim, True)}
+Sampler = Callable[..., Iterator[SampleState]]
 MEAN, DEVIATION = 0.1, 0.15  # of the Gaussian data whose best denoiser is known in closed form
 
 
@@ -46,12 +48,32 @@ def test_a_whole_run_ends_where_the_published_sampler_ends(name: str) -> None:
     torch.testing.assert_close(image, TRAJECTORIES[name], rtol=0, atol=1e-4)
 
 
-def gaussian_denoiser(diffusion: GaussianDiffusion, x: Tensor, timesteps: Tensor) -> Prediction:
-    """The best possible denoiser for pixels drawn independently from N(MEAN, DEVIATION^2)."""
+def gaussian_denoiser(diffusion: GaussianDiffusion, x: Tensor, timesteps: Tensor, *, mean: float = MEAN,
+                      deviation: float = DEVIATION) -> Prediction:
+    """The best possible denoiser for pixels drawn independently from N(mean, deviation^2)."""
     steps = torch.searchsorted(torch.from_numpy(diffusion.timesteps), timesteps)
     alpha = gather(diffusion.alphas_cumprod, steps, x)
-    noise = (1 - alpha).sqrt() * (x - alpha.sqrt() * MEAN) / (alpha * DEVIATION**2 + 1 - alpha)
+    noise = (1 - alpha).sqrt() * (x - alpha.sqrt() * mean) / (alpha * deviation**2 + 1 - alpha)
     return Prediction(noise, None)
+
+
+def gaussian_flow(x: Tensor, begin: float, end: float) -> Tensor:
+    """Where the probability flow carries x from one signal power to another, for the same data."""
+    slope = np.sqrt((end * DEVIATION**2 + 1 - end) / (begin * DEVIATION**2 + 1 - begin))
+    return np.sqrt(end) * MEAN + slope * (x - np.sqrt(begin) * MEAN)
+
+
+def even_diffusion(num_steps: int) -> GaussianDiffusion:
+    """Visits noise levels evenly spread in half the log SNR, from -3 to 4, whatever timesteps a training has."""
+    alphas_cumprod = 1 / (1 + np.exp(-2 * np.linspace(4, -3, num_steps)))
+    return GaussianDiffusion(np.arange(num_steps), 1 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1]), alphas_cumprod)
+
+
+class NoNoise:
+    """For samplers that draw none."""
+
+    def draw(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:
+        raise AssertionError("a deterministic sampler drew noise")
 
 
 @pytest.mark.parametrize("schedule", ["squaredcos_cap_v2", "linear"])
@@ -65,14 +87,97 @@ def test_with_a_perfect_denoiser_samples_have_the_distribution_of_the_data(sched
     assert abs(float(image.std()) - DEVIATION) < 0.01
 
 
-def test_ddim_follows_the_probability_flow_to_its_closed_form_end() -> None:
+@pytest.mark.parametrize("sampler", [dpm_solver, unipc, ddim])
+def test_deterministic_samplers_follow_the_probability_flow_to_its_closed_form_end(sampler: Sampler) -> None:
     diffusion = GaussianDiffusion.create("squaredcos_cap_v2")
-    noise = SeededNoise([0])
-    x = noise.draw((3, 8, 8))
-    alpha = float(diffusion.alphas_cumprod[-1])
-    end = MEAN + DEVIATION * (x - np.sqrt(alpha) * MEAN) / np.sqrt(alpha * DEVIATION**2 + 1 - alpha)
-    image = run(ddim(partial(gaussian_denoiser, diffusion), x, diffusion, noise))
-    torch.testing.assert_close(image, end, rtol=0, atol=0.02)
+    x = SeededNoise([0]).draw((3, 8, 8))
+    image = run(sampler(partial(gaussian_denoiser, diffusion), x, diffusion, SeededNoise([0])))
+    torch.testing.assert_close(image, gaussian_flow(x, float(diffusion.alphas_cumprod[-1]), 1.0), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(ddim, 1), (dpm_solver, 2), (unipc, 3)])
+def test_the_error_falls_with_the_order_of_the_sampler(sampler: Sampler, order: int) -> None:
+    x, errors = SeededNoise([0]).draw((3, 8, 8)).double(), []
+    for num_steps in (41, 81, 161):
+        diffusion = even_diffusion(num_steps)
+        states = list(sampler(partial(gaussian_denoiser, diffusion), x, diffusion, SeededNoise([0]), clip=False))
+        end = gaussian_flow(x, float(diffusion.alphas_cumprod[-1]), float(diffusion.alphas_cumprod[1]))
+        errors.append(float((states[-3].x - end).abs().max()))  # the last two steps are of first order on purpose
+    slopes = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+    assert np.abs(slopes - order).max() < 0.15, (errors, slopes)
+
+
+@pytest.mark.parametrize("num_steps", [8, 16])
+def test_at_few_steps_the_solvers_are_nearer_to_the_flow_than_ddim_and_unipc_is_nearest(num_steps: int) -> None:
+    x, errors = SeededNoise(range(4)).draw((3, 8, 8)), []
+    for name in ("ddim", "dpm++", "unipc"):
+        diffusion = GaussianDiffusion.create("squaredcos_cap_v2", sampling_timesteps(name, num_steps))
+        image = run(SAMPLERS[name](partial(gaussian_denoiser, diffusion), x, diffusion, SeededNoise(range(4)), clip=False))
+        errors.append(float((image - gaussian_flow(x, float(diffusion.alphas_cumprod[-1]), 1.0)).abs().mean()))
+    assert errors[0] > 1.2 * errors[1] > 1.2 * 1.5 * errors[2], errors
+
+
+@pytest.mark.parametrize("sampler", [dpm_solver, unipc])
+def test_the_deterministic_solvers_draw_no_noise(sampler: Sampler) -> None:
+    diffusion = GaussianDiffusion.create("linear", space_timesteps(5))
+    assert run(sampler(analytic_model, torch.zeros(1, 3, 2, 2), diffusion, NoNoise())).isfinite().all()
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_a_gradient_moves_the_samples_to_the_data_whose_score_it_completes(sampler: str) -> None:
+    diffusion = GaussianDiffusion.create("squaredcos_cap_v2", space_timesteps(250))
+    other = partial(gaussian_denoiser, diffusion, mean=-0.3, deviation=0.1)
+
+    def gradient(x: Tensor, timesteps: Tensor) -> Tensor:
+        alpha = gather(diffusion.alphas_cumprod, torch.searchsorted(torch.from_numpy(diffusion.timesteps), timesteps), x)
+        return (gaussian_denoiser(diffusion, x, timesteps).noise - other(x, timesteps).noise) / (1 - alpha).sqrt()
+
+    noise = SeededNoise(range(8))
+    denoiser = GradientGuidance(partial(gaussian_denoiser, diffusion), gradient)
+    image = run(SAMPLERS[sampler](denoiser, noise.draw((3, 24, 24)), diffusion, noise))
+    assert abs(float(image.mean()) + 0.3) < 0.05  # it came from 0.1; the ancestral step is exact only in the limit
+    assert abs(float(image.std()) - 0.1) < 0.02
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_a_walk_may_begin_with_a_noised_image_part_of_the_way(sampler: str) -> None:
+    timesteps = space_timesteps(100)[:15]
+    diffusion, noise = GaussianDiffusion.create("squaredcos_cap_v2", timesteps), SeededNoise(range(8))
+    clean = MEAN + DEVIATION * noise.draw((3, 24, 24))
+    x = diffusion.add_noise(clean, torch.full((8,), 14), noise.draw((3, 24, 24)))
+    image = run(SAMPLERS[sampler](partial(gaussian_denoiser, diffusion), x, diffusion, noise))
+    assert abs(float(image.mean()) - MEAN) < 0.01
+    assert abs(float(image.std()) - DEVIATION) < 0.02
+    assert float(torch.corrcoef(torch.stack([image.flatten(), clean.flatten()]))[0, 1]) > 0.2  # something of the image is left
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_one_step_is_the_predicted_image(sampler: str) -> None:
+    diffusion, x = GaussianDiffusion.create("squaredcos_cap_v2", [600]), SeededNoise([0]).draw((3, 4, 4))
+    expected = diffusion.predict_start(x, analytic_model(x, torch.tensor([600])).noise, torch.tensor([0]))
+    torch.testing.assert_close(run(SAMPLERS[sampler](analytic_model, x, diffusion, SeededNoise([0]))), expected)
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_clipping_keeps_images_in_range_and_can_be_switched_off(sampler: str) -> None:
+    diffusion = GaussianDiffusion.create("squaredcos_cap_v2", space_timesteps(50))
+    wide = partial(gaussian_denoiser, diffusion, mean=0.0, deviation=2.0)
+    for clip, reach in ((True, 1.0), (False, 4.0)):
+        noise = SeededNoise(range(4))
+        image = run(SAMPLERS[sampler](wide, noise.draw((3, 16, 16)), diffusion, noise, clip=clip))
+        assert (float(image.abs().max()) <= reach) is clip
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_a_seed_walks_to_the_same_image_whatever_the_batch(sampler: str) -> None:
+    def draw(seeds: Sequence[int]) -> Tensor:
+        diffusion, noise = GaussianDiffusion.create("squaredcos_cap_v2", space_timesteps(12)), SeededNoise(seeds)
+        return run(SAMPLERS[sampler](analytic_model, noise.draw((3, 5, 5)), diffusion, noise))
+
+    together = draw([4, 8, 15, 16, 23])
+    torch.testing.assert_close(together[2:3], draw([15]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(together[3:], draw([16, 23]), rtol=0, atol=1e-6)
+    assert float((together[0] - together[1]).abs().max()) > 0.1
 
 
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
