@@ -9,8 +9,8 @@ import os
 import queue
 import shutil
 import threading
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ..config import ClipConfig, IndexConfig
 from ..config import Source as SourceConfig
@@ -30,7 +32,7 @@ from ..records import RECORD_NAME, Record, finished_record, prepare_partial, run
 from .clip import Clip, Crops, load_clip
 from .engine import available_threads, run_tasks, worker_number
 from .parquet import read_table, write_table
-from .repeated_keys import DUPLICATES_NAME, write_duplicates
+from .repeated_keys import read_duplicates, write_duplicates
 from .sources import Shard, Source, SourceItem, open_source
 
 Progress = Callable[[int, int, str], None]
@@ -145,7 +147,7 @@ def identify(source: SourceConfig, clip: ClipConfig, index: IndexConfig) -> tupl
     """The opened source, and what makes the stage this one and no other: its name, configuration and inputs."""
     open_source_once.cache_clear()  # the files may have changed since this process last looked
     opened = open_source_once(source, index.shard_size)
-    config = {"clip": image_settings(clip), "index": index.model_dump(mode="json")}
+    config = {"format": INDEX_FORMAT, "clip": image_settings(clip), "index": index.model_dump(mode="json")}
     return opened, {"stage": "index", "config": config, "inputs": {"source": opened.fingerprint()}}
 
 
@@ -166,31 +168,40 @@ def index_shards(tasks: Sequence[ShardTask], finished: Path, engine: str, worker
     Returns:
         How many rows the shards have.
     """
-    missing, results = [], []
+    missing, sizes = [], Sizes(len(tasks))
     for task in tasks:
         if not is_finished(task.path, task) and is_finished(finished / task.path.name, task):
             link_or_copy(finished / task.path.name, task.path)
         if is_finished(task.path, task):
-            results.append(ShardResult(task.name, pq.read_metadata(task.path).num_rows))
+            sizes.add(pq.read_metadata(task.path).num_rows)
         else:
             missing.append(task)
-    sizes = {task.name: task.shard.num_inputs for task in tasks}
 
     def tell(result: ShardResult) -> None:
-        results.append(result)
-        sizes[result.name] = result.num_rows
-        done = sum(result.num_rows for result in results)
+        sizes.add(result.num_rows)
         if progress is not None:
-            progress(done, max(done, estimate_total(sizes)), "images embedded")
+            progress(sizes.num_rows, sizes.estimate(), "images embedded")
 
     run_tasks(index_shard_file, missing, engine=engine, workers=workers, progress=tell)
-    return sum(result.num_rows for result in results)
+    return sizes.num_rows
 
 
-def estimate_total(sizes: dict[str, int | None]) -> int:
-    """How many inputs some shards have; one of unknown size counts as the mean of the others."""
-    known = [size for size in sizes.values() if size is not None]
-    return round(sum(known) * len(sizes) / len(known)) if known else 0
+@dataclass
+class Sizes:
+    """How many rows the finished ones of `num_shards` shards have."""
+
+    num_shards: int
+    num_finished: int = 0
+    num_rows: int = 0
+
+    def add(self, num_rows: int) -> None:
+        """Count one more shard."""
+        self.num_finished += 1
+        self.num_rows += num_rows
+
+    def estimate(self) -> int:
+        """How many rows there will be: an unfinished shard counts as the mean of the others."""
+        return round(self.num_rows * self.num_shards / self.num_finished)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -257,14 +268,11 @@ def read_index(directory: Path, *, columns: Sequence[str] | None = None,
     Raises:
         StageError: a file is missing or damaged.
     """
-    repeated: dict[str, list[int]] = defaultdict(list)
-    for row in read_table(directory / DUPLICATES_NAME).to_pylist():
-        repeated[row["shard"]].append(row["row"])
-    for path in sorted(directory.glob("shard-*.parquet")):
-        if names is not None and path.stem not in names:
-            continue
+    repeated = read_duplicates(directory)
+    paths = list(directory.glob("shard-*.parquet")) if names is None else [directory / f"{name}.parquet" for name in names]
+    for path in sorted(paths, key=lambda path: (len(path.name), path.name)):
         table = read_table(path, columns=columns)
-        yield path.stem, mark_repeated(table, repeated.get(path.stem, []), path)
+        yield path.stem, mark_repeated(table, repeated.get(path.stem), path)
 
 
 def read_images(source: Source, index_dir: Path, keys: Collection[str]) -> dict[str, bytes]:
@@ -280,18 +288,21 @@ def read_images(source: Source, index_dir: Path, keys: Collection[str]) -> dict[
     return images
 
 
-def mark_repeated(table: pa.Table, rows: Sequence[int], path: Path) -> pa.Table:
+def mark_repeated(table: pa.Table, rows: NDArray[np.int32] | None, path: Path) -> pa.Table:
     """Make the given rows of an index table bad inputs with the reason `duplicate key`."""
-    if not rows:
+    if rows is None:
         return table
-    keys = read_table(path, columns=["key"])["key"].to_pylist() if "error" in table.column_names else []
+    is_repeated = np.zeros(len(table), dtype=bool)
+    is_repeated[rows] = True
     values: dict[str, Any] = {"status": "bad", "reason": "duplicate key", "embedding": None}
-    for name in [name for name in (*values, "error") if name in table.column_names]:
-        old = table[name].to_pylist()
-        for i in rows:
-            old[i] = f"duplicate key {keys[i]}: an earlier input has the same one" if name == "error" else values[name]
-        place = table.column_names.index(name)
-        table = table.set_column(place, table.schema.field(name), pa.chunked_array([pa.array(old, type=table.schema.field(name).type)]))
+    if "error" in table.column_names:
+        keys = read_table(path, columns=["key"])["key"]
+        values["error"] = pc.binary_join_element_wise("duplicate key ", keys, ": an earlier input has the same one", "")
+    for place, field in enumerate(table.schema):
+        if field.name in values:
+            value = values[field.name]
+            new = value if isinstance(value, pa.ChunkedArray) else pa.scalar(value, type=field.type)
+            table = table.set_column(place, field, pc.if_else(pa.array(is_repeated), new, table[field.name]))
     return table
 
 
@@ -350,15 +361,16 @@ def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[
 def map_ahead(function: Callable[[Item], Result], items: Iterator[Item], *, num_threads: int, depth: int) -> Iterator[Result]:
     """Apply a function to items in threads, in order and at most `depth` items ahead: inputs are decoded while others are embedded."""
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
-        futures: Iterator[Future[Result]] = read_ahead((pool.submit(function, item) for item in items), depth=depth)
+        futures: Generator[Future[Result]] = read_ahead((pool.submit(function, item) for item in items), depth=depth)
         try:
             for future in futures:
                 yield future.result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            futures.close()  # before the pool, which would refuse what is still being handed in
+            pool.shutdown(cancel_futures=True)
 
 
-def read_ahead(items: Iterator[Item], *, depth: int = 64) -> Iterator[Item]:
+def read_ahead(items: Iterator[Item], *, depth: int = 64) -> Generator[Item]:
     """Run an iterator in a thread, up to `depth` items ahead: inputs are read while others are embedded."""
     ahead: queue.Queue[tuple[Item | None, BaseException | None, bool]] = queue.Queue(depth)
     stopped = threading.Event()

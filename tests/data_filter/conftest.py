@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from glideslope.data_filter import index
+from glideslope.data_filter.clip import Crops
+from glideslope.data_filter.crops import three_crops
 from glideslope.data_filter.curation import curate
-from glideslope.data_filter.fit import fit_filter
+from glideslope.data_filter.filters import Stages, build_filter
+from glideslope.data_filter.fit import fit_classifier
 from glideslope.data_filter.folder import ImageFolder
 from glideslope.data_filter.index import build_index
 from glideslope.data_filter.labels import import_labels, read_label_csv
+from glideslope.data_filter.scores import score_index
 from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
@@ -26,6 +31,9 @@ settings.register_profile("steady", deadline=None, derandomize=True, max_example
 settings.load_profile("steady")
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass
 class TinyClip:
     """Embeds a picture as the mean colour of its halves; may be told to fail after some pictures."""
@@ -33,13 +41,19 @@ class TinyClip:
     batch_size: int = 4
     num_images_left: int = 10**9
     num_images: int = 0
+    image_size: int = 16
+    device: torch.device = CPU
 
-    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def crop(self, pixels: NDArray[np.uint8]) -> Crops:
+        return three_crops(pixels, self.image_size)
+
+    def embed_crops(self, images: Sequence[Crops]) -> NDArray[np.float32]:
         self.num_images_left -= len(images)
         self.num_images += len(images)
         if self.num_images_left < 0:
             raise KeyboardInterrupt
-        rows = [[*p[: len(p) // 2].mean((0, 1)), *p[len(p) // 2:].mean((0, 1)), 40.0, 60.0] for p in images]
+        pictures = [np.average(crops, axis=0, weights=weights) for crops, weights in images]
+        rows = [[*p[: len(p) // 2].mean((0, 1)), *p[len(p) // 2:].mean((0, 1)), 40.0, 60.0] for p in pictures]
         x = np.array(rows, dtype=np.float32).reshape(-1, 8)
         return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), dtype=np.float32)
 
@@ -48,7 +62,7 @@ class TinyClip:
 def tiny_clip(monkeypatch: pytest.MonkeyPatch) -> Iterator[TinyClip]:
     clip = TinyClip()
     index.load_clip_once.cache_clear()
-    monkeypatch.setattr(index, "load_clip", lambda config: clip)
+    monkeypatch.setattr(index, "load_clip", lambda config, device: clip)
     yield clip
     index.load_clip_once.cache_clear()
 
@@ -81,7 +95,7 @@ def write_labels(path: Path, num_images: int, *, category: str = "red") -> Path:
 
 
 def category(name: str = "red", **changes: object) -> Category:
-    values = {"name": name, "counts": "a picture that is mostly red", "target_recall": 0.9,
+    values = {"name": name, "counts": "a picture that is mostly red", "target_recall": 0.9, "classifiers": ("rbf_svm", "logistic"),
               "limits": Limits(min_recall_lower_bound=0.0, min_kept_share=0.0), **changes}
     return Category.model_validate(values)
 
@@ -104,12 +118,19 @@ class World:
         verdicts = read_label_csv(write_labels(self.root / "labels.csv", self.num_images))
         return import_labels(verdicts, self.root / "labels", self.root / "index", LabelsConfig())
 
-    def fit(self) -> Record:
-        return fit_filter(category(), self.root / "index", self.root / "labels", self.source, self.root / "filters" / "red")
+    def stages(self, name: str = "red") -> Stages:
+        return Stages(self.root / "index", self.root / "labels", self.root / "classifiers" / name, self.root / "scores" / name)
 
-    def curate(self) -> Record:
+    def fit(self, wanted: Category | None = None) -> Record:
+        wanted = wanted or category()
+        stages = self.stages(wanted.name)
+        fit_classifier(wanted, stages.index, stages.labels, stages.classifier)
+        score_index(wanted, stages.index, stages.classifier, stages.scores)
+        return build_filter(wanted, stages, self.source, self.root / "filters" / wanted.name)
+
+    def curate(self, *wanted: Category) -> Record:
         config = CurateConfig(shard_size=10, validation_share=0.2)
-        return curate(self.source, [category()], self.root / "index", self.root / "filters", config, self.root / "curated")
+        return curate(self.source, wanted or [category()], self.root, config, self.root / "curated")
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_duplicates_are_refused_across_shards_wherever_a_run_resumes(tmp_path: P
 def test_an_embedding_that_is_not_finite_is_left_out(tmp_path: Path, tiny_clip: TinyClip, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path / "images" / "a.png", (0, 0, 0))
     (tmp_path / "images" / "a.txt").write_text("x")
-    monkeypatch.setattr(TinyClip, "embed_images", lambda self, images: np.full((len(images), 8), np.nan, dtype=np.float32))
+    monkeypatch.setattr(TinyClip, "embed_crops", lambda self, images: np.full((len(images), 8), np.nan, dtype=np.float32))
     assert [row["embedding"] for row in build(tmp_path)] == [None]
 
 
