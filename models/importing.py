@@ -56,7 +56,7 @@ class ImportOptions:
     components: Collection[str] | None = None
     gpt2_source: str | None = None
     clip_source: str | None = None
-    architectures: Mapping[str, Part] = field(default_factory=published_architectures)
+    architectures: Mapping[str, Part] = field(default_factory=lambda: published_architectures())  # noqa: PLW0108
 
     def __post_init__(self) -> None:
         """Refuse impossible choices.

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 
+PROTOCOL_2 = b"\x80\x02"
 MAX_TENSORS = 20_000
 MAX_DIMENSIONS = 8
 MAX_LENGTH = 2**40
@@ -69,6 +70,8 @@ def describe_tensors(description: bytes) -> dict[str, TensorDescription]:
     Raises:
         CheckpointError: an instruction, name or value that does not belong in one.
     """
+    if not description.startswith(PROTOCOL_2):
+        raise CheckpointError(f"data.pkl begins with {description[:2]!r}, expected {PROTOCOL_2!r}: a pickle of protocol 2, as PyTorch writes")
     try:
         found = Reader(description).run()
     except (IndexError, KeyError, struct.error, UnicodeDecodeError, TypeError, ValueError, AttributeError) as error:
@@ -88,8 +91,8 @@ class Reader:
     """Walks through the instructions with a stack and a memo, as the format defines them."""
 
     def __init__(self, data: bytes) -> None:
-        """Stand before the first instruction."""
-        self.data, self.position = data, 0
+        """Stand before the first instruction, behind the two bytes of the protocol."""
+        self.data, self.position = data, len(PROTOCOL_2)
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -133,12 +136,6 @@ class Reader:
             values.append(self.stack.pop())
         self.stack.pop()
         return values[::-1]
-
-    def check_protocol(self) -> None:
-        """Refuse other protocols than the one PyTorch writes."""
-        version = self._number("<B")
-        if version != 2:
-            raise CheckpointError(f"data.pkl is a pickle of protocol {version}, expected 2")
 
     def name(self) -> None:
         """Push an allowed name."""
@@ -224,7 +221,6 @@ def is_length(value: Any) -> bool:
 
 
 INSTRUCTIONS: dict[bytes, Callable[[Reader], None]] = {
-    b"\x80": Reader.check_protocol,
     b"c": Reader.name,
     b"X": Reader.text,
     b"K": lambda reader: reader.push(reader._number("<B")),
