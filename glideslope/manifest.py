@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StorageError: the directory cannot be written or the disk is full.
     """
-    beside = path.with_name(path.name + ".tmp")
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # its own name: another machine may be writing the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
