@@ -178,7 +178,7 @@ def inpaint(pipe: "GlidePipeline", batch: Batch, known: Known) -> Tensor:
     x = noise.draw(known.image.shape[1:], known.image)
     denoiser = pipe.guide(network, batch.prompts, batch.options, condition=Sight(known) if network.config.inpaint else None)
     denoiser = keep_known(denoiser, known, pipe.schedule)
-    diffusion = GaussianDiffusion.create(pipe.schedule, sampling_timesteps(batch.options.sampler, batch.options.num_steps))
+    diffusion = GaussianDiffusion.create(pipe.schedule, sampling_timesteps(batch.options.num_steps))
     return known.paste(walk(SAMPLERS[batch.options.sampler](denoiser, x, diffusion, noise), batch.preview))
 
 

@@ -163,7 +163,7 @@ class GlidePipeline:
     def _draw(self, batch: Batch) -> Tensor:
         size, options, noise = self.base.config.image_size, batch.options, SeededNoise(batch.seeds)
         x = noise.draw((3, size, size)).to(self.device)
-        diffusion = GaussianDiffusion.create(self.schedule, sampling_timesteps(options.sampler, options.num_steps))
+        diffusion = GaussianDiffusion.create(self.schedule, sampling_timesteps(options.num_steps))
         denoiser = self.guide(self.base, batch.prompts, options)
         return walk(SAMPLERS[options.sampler](denoiser, x, diffusion, noise), batch.preview)
 

@@ -7,7 +7,6 @@ import torch
 from glideslope.models.diffusion import GaussianDiffusion, fast27_timesteps, gather, space_timesteps
 from glideslope.models.guidance import GradientGuidance
 from glideslope.models.samplers import SAMPLERS, Prediction, SampleState, SeededNoise, ddim, ddpm, dpm_solver, run, unipc
-from glideslope.models.spacing import sampling_timesteps
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -107,14 +106,22 @@ def test_the_error_falls_with_the_order_of_the_sampler(sampler: Sampler, order: 
     assert np.abs(slopes - order).max() < 0.15, (errors, slopes)
 
 
-@pytest.mark.parametrize("num_steps", [8, 16])
-def test_at_few_steps_the_solvers_are_nearer_to_the_flow_than_ddim_and_unipc_is_nearest(num_steps: int) -> None:
-    x, errors = SeededNoise(range(4)).draw((3, 8, 8)), []
-    for name in ("ddim", "dpm++", "unipc"):
-        diffusion = GaussianDiffusion.create("squaredcos_cap_v2", sampling_timesteps(name, num_steps))
-        image = run(SAMPLERS[name](partial(gaussian_denoiser, diffusion), x, diffusion, SeededNoise(range(4)), clip=False))
-        errors.append(float((image - gaussian_flow(x, float(diffusion.alphas_cumprod[-1]), 1.0)).abs().mean()))
-    assert errors[0] > 1.2 * errors[1] > 1.2 * 1.5 * errors[2], errors
+def mixture_denoiser(centres: Tensor, diffusion: GaussianDiffusion, x: Tensor, timesteps: Tensor) -> Prediction:
+    """The best possible denoiser for images scattered by 0.06 around a few centres, (K, 3 H W)."""
+    alpha = float(diffusion.alphas_cumprod[np.searchsorted(diffusion.timesteps, int(timesteps[0]))])
+    flat, variance = x.flatten(1), alpha * 0.06**2 + 1 - alpha
+    near = torch.softmax(-(flat[:, None] - alpha**0.5 * centres).square().sum(-1) / (2 * variance), dim=1)
+    return Prediction(((1 - alpha) ** 0.5 * (flat - alpha**0.5 * near @ centres) / variance).view_as(x), None)
+
+
+def test_at_ten_steps_unipc_is_nearest_to_the_flow_of_a_mixture_then_dpm_solver_then_ddim() -> None:
+    centres = torch.randn(16, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(0.6).clamp(-0.95, 0.95)
+    x, ends = SeededNoise(range(64)).draw((3, 4, 4)).double(), []
+    for sampler, num_steps in ((unipc, 400), (unipc, 10), (dpm_solver, 10), (ddim, 10)):
+        diffusion = GaussianDiffusion.create("squaredcos_cap_v2", space_timesteps(num_steps))
+        ends.append(run(sampler(partial(mixture_denoiser, centres, diffusion), x, diffusion, SeededNoise(range(64)))))
+    errors = [float((end - ends[0]).square().mean().sqrt()) for end in ends[1:]]
+    assert errors[2] > 1.1 * errors[1] > 1.1 * 1.5 * errors[0], errors
 
 
 @pytest.mark.parametrize("sampler", [dpm_solver, unipc])
