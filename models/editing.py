@@ -67,7 +67,7 @@ class UpsampleOptions:
 
     def timesteps(self) -> list[int]:
         """The timesteps visited."""
-        return fast27_timesteps() if self.num_steps is None else sampling_timesteps(self.sampler, self.num_steps)
+        return fast27_timesteps() if self.num_steps is None else sampling_timesteps(self.num_steps)
 
     def to_json(self) -> dict[str, Any]:
         """The options as plain data."""
@@ -194,7 +194,7 @@ def vary(pipe: "GlidePipeline", batch: Batch, image: Tensor, strength: float) ->
     Returns:
         float32 (N, 3, S, S).
     """
-    diffusion = GaussianDiffusion.create(pipe.schedule, strength_timesteps(strength, batch.options.num_steps, batch.options.sampler))
+    diffusion = GaussianDiffusion.create(pipe.schedule, strength_timesteps(strength, batch.options.num_steps))
     noise = SeededNoise(batch.seeds)
     x = noise.draw(image.shape[1:], image)
     if strength < 1:
@@ -251,19 +251,18 @@ def keep_known(denoiser: Denoiser, known: Known, schedule: str) -> Denoiser:
     return KnownRegion(denoiser, GaussianDiffusion.create(schedule), known)
 
 
-def strength_timesteps(strength: float, num_steps: int, sampler: str) -> list[int]:
-    """Timesteps from the noise of a strength down to none: spread as the sampler does, at most one for each timestep there is.
+def strength_timesteps(strength: float, num_steps: int) -> list[int]:
+    """Timesteps from the noise of a strength down to none: spread evenly, at most one for each timestep there is.
 
     Args:
         strength: in (0, 1], the share of the noising process that is gone back.
         num_steps: steps wanted.
-        sampler: a name in `SAMPLERS`.
 
     Returns:
         Timesteps in rising order; the last is where sampling starts.
     """
     below = max(1, round(strength * NUM_TRAIN_TIMESTEPS))
-    return sampling_timesteps(sampler, min(num_steps, below), num_timesteps=below)
+    return sampling_timesteps(min(num_steps, below), num_timesteps=below)
 
 
 def walk(states: Iterator[SampleState], preview: Preview | None) -> Tensor:
