@@ -49,6 +49,7 @@ def connect(workers: int | None) -> Any:
     """The module `ray`, connected."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
     os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # a busy machine starts Ray slowly
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it raises alarms about restarts that are meant to be
     try:
         import ray
         import ray.data

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from . import __version__
 from .errors import GlideslopeError
-from .recipe import Run, find_recipe, open_run
+from .recipe import Engine, Run, find_recipe, open_run
 from .terminal import TerminalReporter, summary_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -25,6 +25,10 @@ RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a ready-made one: openmoji-demo, openmoji.")]
 RunsOption = Annotated[Path, typer.Option("--runs-dir", help="Where runs live; each has a directory of its recipe's name.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
+EngineOption = Annotated[Literal["local", "ray"], typer.Option(
+    "--engine", help="Where images are embedded and scored: this machine, or a Ray cluster (RAY_ADDRESS, else one started here).")]
+WorkersOption = Annotated[int | None, typer.Option(
+    "--workers", min=1, help="Worker processes; without it one, or with Ray one per GPU or else per CPU. The result is the same.")]
 ReleaseArgument = Annotated[Path, typer.Argument(metavar="RELEASE", help="A release directory, for example runs/openmoji-demo/release.")]
 RUNS = Path("runs")
 
@@ -81,9 +85,19 @@ def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")]
 
 
 @app.command(rich_help_panel=STAGES)
-def index(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+def index(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOption = "local", workers: WorkersOption = None,
+          part: Annotated[int | None, typer.Option(
+              "--part", min=0, help="Embed only every N-th shard, from this one (0 to N - 1), for jobs that share the work; "
+                                    "the same command without it ends the stage.")] = None,
+          num_parts: Annotated[int | None, typer.Option("--num-parts", metavar="N", min=1, help="How many jobs there are.")] = None,
+          as_json: JsonOption = False) -> None:
     """Read every input and embed it with CLIP; bad inputs become rows with their reason."""
-    with opened(recipe, runs_dir, as_json=as_json) as run:
+    if (part is None) != (num_parts is None):
+        raise typer.BadParameter("--part and --num-parts go together")
+    with opened(recipe, runs_dir, Engine(engine, workers), as_json=as_json, is_part=part is not None) as run:
+        if part is not None and num_parts is not None:
+            tell({f"part {part} of {num_parts}": run.index_part(part, num_parts)}, as_json=as_json)
+            return
         records = run.index()
     tell({record.stage: dict(record.summary) for record in records}, as_json=as_json)
 
@@ -101,9 +115,10 @@ def label(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpti
 
 
 @app.command(rich_help_panel=STAGES)
-def fit(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+def fit(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOption = "local", workers: WorkersOption = None,
+        as_json: JsonOption = False) -> None:
     """Fit one filter per category, set its threshold, and measure it on labels it never saw."""
-    with opened(recipe, runs_dir, as_json=as_json) as run:
+    with opened(recipe, runs_dir, Engine(engine, workers), as_json=as_json) as run:
         records = run.fit()
     tell({record.stage: dict(record.summary) for record in records}, as_json=as_json)
 
@@ -133,10 +148,11 @@ def evaluate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonO
 
 
 @app.command(rich_help_panel=STAGES)
-def run(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
+def run(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOption = "local", workers: WorkersOption = None,
+        as_json: JsonOption = False) -> None:
     """Do every stage that is not done yet, then pack, check and verify the release."""
     reporter = TerminalReporter(err)
-    with open_run(find_recipe(recipe), runs_dir, reporter) as opened_run:
+    with open_run(find_recipe(recipe), runs_dir, reporter, engine=Engine(engine, workers)) as opened_run:
         opened_run.all()
     claims = read_claims(opened_run)
     if as_json:
@@ -252,9 +268,9 @@ def edit(release: ReleaseArgument,  # noqa: PLR0913, PLR0917 (a command's parame
     out.print(f"wrote {out_file}", markup=False, highlight=False)
 
 
-def opened(recipe: str, runs_dir: Path, *, as_json: bool) -> Any:
+def opened(recipe: str, runs_dir: Path, engine: Engine | None = None, *, as_json: bool, is_part: bool = False) -> Any:
     """A run opened with progress on the terminal's error stream."""
-    return open_run(find_recipe(recipe), runs_dir, None if as_json else TerminalReporter(err))
+    return open_run(find_recipe(recipe), runs_dir, None if as_json else TerminalReporter(err), engine=engine, is_part=is_part)
 
 
 def read_claims(finished: Run) -> dict[str, Any]:

@@ -56,6 +56,19 @@ def find_recipe(name: str) -> Recipe:
 
 
 @dataclass(frozen=True)
+class Engine:
+    """Where the shards of a stage are worked on; no part of the recipe, for it does not change a byte of what comes out.
+
+    Attributes:
+        name: `local` or `ray`.
+        workers: how many processes; None: this one, or on Ray one per GPU or else per CPU of the cluster.
+    """
+
+    name: str = "local"
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
 class Run:
     """One run directory and the stages that fill it.
 
@@ -63,11 +76,13 @@ class Run:
         recipe: the resolved recipe.
         directory: where the run lives.
         reporter: who is told.
+        engine: where shards are embedded and scored.
     """
 
     recipe: Recipe
     directory: Path
     reporter: Reporter
+    engine: Engine = Engine()
 
     def _open_source(self) -> "Source":
         from .data_filter import open_source
@@ -79,12 +94,21 @@ class Run:
         from .data_filter import build_index, train_text_tower
 
         with self.reporter.stage("index") as progress:
-            records = [build_index(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index", progress=progress)]
+            records = [build_index(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index",
+                                   engine=self.engine.name, workers=self.engine.workers, progress=progress)]
         if self.recipe.clip.model == "lite0":
             with self.reporter.stage("clip") as progress:
                 records.append(train_text_tower(self.recipe.clip, self.directory / "index", self.directory / "clip",
                                                 seed=self.recipe.seed, progress=progress))
         return records
+
+    def index_part(self, part: int, num_parts: int) -> dict[str, int]:
+        """Read and embed every `num_parts`-th shard, beside other processes that do the others; `index` ends the stage afterwards."""
+        from .data_filter.index import build_part
+
+        with self.reporter.stage("index") as progress:
+            return build_part(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index", part=part, num_parts=num_parts,
+                              engine=self.engine.name, workers=self.engine.workers, progress=progress)
 
     def label(self, csv_path: Path | None = None) -> Record:
         """Append labels from a CSV file, or those that came with the data.
@@ -183,8 +207,16 @@ class Run:
 
 
 @contextmanager
-def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None) -> Iterator[Run]:
+def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None, *, engine: Engine | None = None,
+             is_part: bool = False) -> Iterator[Run]:
     """Open the run directory of a recipe for one process at a time and write the resolved recipe into it.
+
+    Args:
+        recipe: what to run.
+        runs_dir: where runs live.
+        reporter: who is told; None: nobody.
+        engine: where shards are worked on; None: in this process.
+        is_part: others that do a part of the same stage may work on the run at the same time.
 
     Raises:
         StorageError: the directory cannot be written.
@@ -198,8 +230,8 @@ def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None) -
         raise storage_error(directory, error) from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if is_part else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StageError(f"{directory}: another glideslope process is working on this run; wait for it, or stop it") from error
         write_bytes(directory / "recipe.yaml", dump_recipe(recipe).encode())
-        yield Run(recipe, directory, reporter or Silent())
+        yield Run(recipe, directory, reporter or Silent(), engine or Engine())
