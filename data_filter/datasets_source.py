@@ -6,7 +6,7 @@ known by its files: the digest of a local one, and the path of a remote one, whi
 data set.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,7 @@ class LoadedDataset:
             own = [f"hf://datasets/{self.config.path}@", f"hf://datasets/{self.config.path}/", *(self.config.data_files or ())]
             is_own = base.startswith(tuple(own[:2])) or base in own
         else:
-            is_own = any(below_root(folder, base) is not None for folder in self._folders)
+            is_own = Path(base).is_absolute() and any(below_root(folder, base) is not None for folder in self._folders)
         if not is_own:
             raise Unreadable("missing", "lies outside of the data set")
         if not is_remote(path):
@@ -148,26 +148,33 @@ class LoadedDataset:
         return [folder.absolute() for folder in folders]
 
     def _digest_files(self) -> list[Any]:
-        """What a stream depends on: settings, local files by name and digest, remote ones by path and what their server says of them.
-
-        Raises:
-            SourceError: it depends on no files, or one cannot be read.
-        """
+        """What a stream depends on: settings and files."""
         import datasets
 
         config = self.config
         builder = load_or_refuse(config, lambda: datasets.load_dataset_builder(
             config.path, config.name, data_files=files_of(config), revision=config.revision))
-        found = builder.config.data_files or {}
-        files = [str(file) for split in sorted(found, key=str) for file in found[split]]
-        if not files:
-            raise SourceError(f"data set {config.path}: it names no files, so that no change of them could be noticed; "
-                              "set source.streaming to false")
-        local, remote = ([file for file in files if is_remote(file) == wanted] for wanted in (False, True))
-        named = [[Path(file).name, digest] for file, digest in zip(local, digest_files(Path(), local), strict=True)]
-        origins = [list(map(list, found[split].origin_metadata)) for split in sorted(found, key=str)] if remote else []
         settings = [config.name, config.split, config.image_column, config.caption_column, config.key_column]
-        return [settings, named, remote, origins]
+        return [settings, *digest_data_files(builder.config.data_files or {}, config.path)]
+
+
+def digest_data_files(found: Mapping[Any, Any], path: str) -> list[Any]:
+    """Local files of a data set by name and digest, remote ones by path and what their server says of them.
+
+    Args:
+        found: files by split, as the builders of `datasets` hold them.
+        path: the data set, for messages.
+
+    Raises:
+        SourceError: there is no file, or one cannot be read.
+    """
+    splits = sorted(found, key=str)
+    files = [str(file) for split in splits for file in found[split]]
+    if not files:
+        raise SourceError(f"data set {path}: it names no files, so that no change of them could be noticed; set source.streaming to false")
+    local, remote = ([file for file in files if is_remote(file) == wanted] for wanted in (False, True))
+    named = [[Path(file).name, digest] for file, digest in zip(local, digest_files(Path(), local), strict=True)]
+    return [named, remote, [list(map(list, found[split].origin_metadata)) for split in splits] if remote else []]
 
 
 def load_split(config: DatasetsSource) -> Any:

@@ -173,9 +173,9 @@ def group_members(contents: TarContents) -> tuple[list[Sample], str | None]:
         lost = split_name(contents.cut.name)[0]
         groups.pop(lost, None)
     samples = [Sample(plain_text(stem), members) for stem, members in groups.items()]
-    is_cut_between = contents.cut is None and not contents.has_end_mark
-    if is_cut_between and samples and (len(samples) == 1 or len(samples[-1].members) < len(samples[-2].members)):
-        return samples[:-1], samples[-1].key  # it has less than the one before it, which may lie behind the cut
+    usual = len(samples[-2].members) if len(samples) > 1 else 2  # of the sample before the last; an image and a caption at least
+    if contents.cut is None and not contents.has_end_mark and samples and len(samples[-1].members) < usual:
+        return samples[:-1], samples[-1].key  # the cut lies between its members
     return samples, None if lost is None else plain_text(lost)
 
 

@@ -1,3 +1,6 @@
+from collections import Counter
+from pathlib import Path
+
 import pytest
 from glideslope.data_filter.sources import (
     Shard,
@@ -10,10 +13,80 @@ from glideslope.data_filter.sources import (
     refuse_changed,
     shard_name,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glideslope.errors import SourceError
+from glideslope.manifest import sha256_bytes
+
+from .conftest import TinyClip
+from .pairs import WRITERS, Pair, count_pairs, encode, index_rows, open_small, read_items, some_pairs
+
+CAPTIONS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(str.strip)
+ODD_CAPTIONS = (" two  spaces ", "line\nbreak\r\n", "Ärmel \u00e9 e\u0301", '"quoted", with, commas', "2020-01-01", "007", "null", "\ufeffmark",
+                "a\u2028b", "😀")
+DIRECT = ("folder", "webdataset", "parquet_bytes", "parquet_structs", "parquet_paths")
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+
+
+def expected(pairs: list[Pair]) -> Counter[tuple[str, str | None]]:
+    return Counter((sha256_bytes(pair.image), pair.caption) for pair in pairs)
+
+
+@settings(max_examples=8)
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=700), CAPTIONS), min_size=1, max_size=6))
+def test_the_same_pairs_are_the_same_images_and_captions_from_every_source(tmp_path_factory: pytest.TempPathFactory,
+                                                                           contents: list[tuple[bytes, str]]) -> None:
+    pairs = [Pair(f"p{number}", image, caption) for number, (image, caption) in enumerate(contents)]
+    root = tmp_path_factory.mktemp("pairs")
+    for name in DIRECT:
+        items = read_items(WRITERS[name](root / name, pairs))
+        assert [item.reason for item in items] == [""] * len(pairs)
+        assert count_pairs(items) == expected(pairs)
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS))
+def test_what_is_indexed_and_read_again_has_the_same_bytes_from_every_source(tmp_path: Path, own_cache: None, tiny_clip: TinyClip,
+                                                                             name: str) -> None:
+    pairs = some_pairs(5) + [Pair(f"odd{number}", encode((number, 0, 0)), caption) for number, caption in enumerate(ODD_CAPTIONS)]
+    config = WRITERS[name](tmp_path / "data", pairs)
+    rows = index_rows(config, tmp_path / "index")
+    assert [row["reason"] for row in rows] == [""] * len(pairs)
+    assert Counter((row["sha256"], row["caption"]) for row in rows) == expected(pairs)
+    wanted = {row["key"]: row["sha256"] for row in rows[::2]}
+    source = open_small(config)
+    again = [item for shard in source.shards() for item in source.read(shard, keys=wanted)]
+    assert {item.key: sha256_bytes(item.image or b"") for item in again} == wanted and len(again) == len(wanted)
+
+
+def test_two_parts_with_the_same_key_are_one_input_and_one_bad_row(tmp_path: Path, tiny_clip: TinyClip) -> None:
+    pairs = some_pairs(3)
+    for name in ("webdataset", "parquet_bytes"):
+        config = WRITERS[name](tmp_path / name, [*pairs, *pairs])
+        rows = index_rows(config, tmp_path / f"{name}-index")
+        assert sorted(row["reason"] for row in rows) == [""] * 3 + ["duplicate key"] * 3
+        assert Counter((row["sha256"], row["caption"]) for row in rows if row["status"] == "ok") == expected(pairs)
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS))
+def test_equal_data_has_an_equal_fingerprint_and_other_data_another(tmp_path: Path, own_cache: None, name: str) -> None:
+    pairs = some_pairs(4)
+    one, two = (open_small(WRITERS[name](tmp_path / folder / "data", pairs)).fingerprint() for folder in made(tmp_path, "one", "two"))
+    other = open_small(WRITERS[name](made(tmp_path, "other")[0] / "data", [*pairs[:3], Pair(pairs[3].name, pairs[3].image, "another")]))
+    assert one == two and other.fingerprint() != one
+
+
+def made(root: Path, *names: str) -> list[Path]:
+    for name in names:
+        (root / name).mkdir()
+    return [root / name for name in names]
 
 
 def test_shard_names_sort_as_their_numbers() -> None:
