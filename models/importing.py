@@ -106,9 +106,11 @@ def import_published(directory: Path, release: Path, options: ImportOptions | No
         sources = match_all(archives, options)
         total = sum(source.tensor.size_bytes for component in sources.values() for source in component.values())
         check_space(partial, total)
+        meter = Meter(progress, 3 * total)
+        check_bytes(sources, meter)
         try:
             shutil.rmtree(partial, ignore_errors=True)
-            report = write_release(partial, sources, tokenizers, options, Meter(progress, 3 * total))
+            report = write_release(partial, sources, tokenizers, options, meter)
             partial.rename(release)
         except OSError as error:
             raise StorageError(f"cannot write {release}: {error.strerror or error}; free space or choose a writable directory") from error
@@ -118,7 +120,7 @@ def import_published(directory: Path, release: Path, options: ImportOptions | No
 
 
 class Meter:
-    """Counts bytes for a progress display: each byte is read once for its digest and checksum, written, and compared."""
+    """Counts bytes for a progress display: each is checked, written and compared."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         """Count up to `total` bytes."""
@@ -224,6 +226,24 @@ def check_space(partial: Path, num_bytes: int) -> None:
         raise StorageError(f"{place}: {free // MEGABYTE} MB are free, the release needs {num_bytes // MEGABYTE + 100} MB; choose another disk")
 
 
+def check_bytes(sources: Mapping[str, Mapping[str, Source]], meter: Meter) -> None:
+    """Read every storage of every file against its checksum before anything is written.
+
+    Raises:
+        CheckpointError: a damaged file.
+    """
+    for component, tensors in sources.items():
+        meter.text = f"checking {component}"
+        for archive in archives_of(tensors):
+            archive.check_storages()
+        meter.advance(sum(source.tensor.size_bytes for source in tensors.values()))
+
+
+def archives_of(tensors: Mapping[str, Source]) -> list[TorchArchive]:
+    """The files that a component comes from."""
+    return list({source.archive.path: source.archive for source in tensors.values()}.values())
+
+
 def write_release(root: Path, sources: Mapping[str, Mapping[str, Source]], tokenizers: Mapping[str, CaptionTokenizer], options: ImportOptions,
                   meter: Meter) -> dict[str, Any]:
     """Write components, tokenizers, schedules, index, evidence, card and manifest."""
@@ -250,11 +270,7 @@ def write_release(root: Path, sources: Mapping[str, Mapping[str, Source]], token
 
 
 def write_component(directory: Path, component: str, tensors: Mapping[str, Source], architecture: Part, meter: Meter) -> None:
-    """Check the sources' bytes, write one component, read it back and compare."""
-    meter.text = f"checking {component}"
-    for archive in {source.archive.path: source.archive for source in tensors.values()}.values():
-        archive.check_storages()
-    meter.advance(sum(source.tensor.size_bytes for source in tensors.values()))
+    """Write one component, read it back and compare."""
     meter.text = f"writing {component}"
     write_weights(directory / WEIGHTS_NAME, tensors, meter.advance)
     meter.text = f"comparing {component}"
@@ -265,8 +281,8 @@ def write_component(directory: Path, component: str, tensors: Mapping[str, Sourc
 
 def describe_sources(component: str, tensors: Mapping[str, Source]) -> dict[str, Any]:
     """Name, size and SHA-256 of the files that a component came from."""
-    archives = {source.archive.path: source.archive for source in tensors.values()}.values()
-    return {archive.path.name: {"component": component, "size_bytes": archive.size_bytes, "sha256": archive.sha256()} for archive in archives}
+    return {archive.path.name: {"component": component, "size_bytes": archive.size_bytes, "sha256": archive.sha256()}
+            for archive in archives_of(tensors)}
 
 
 def imported_card(report: Mapping[str, Any]) -> str:
