@@ -1,5 +1,6 @@
 """The recipe that `glideslope init` writes: every key, its default, and what it means, straight from the models."""
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,20 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from .config import BaseModelConfig, Category, FolderSource, Limits, NoisedClipConfig, OpenMojiSource, Recipe, ReleaseConfig
+from .config import (
+    BaseModelConfig,
+    Category,
+    DatasetsSource,
+    FolderSource,
+    Limits,
+    NoisedClipConfig,
+    OpenMojiSource,
+    ParquetSource,
+    Recipe,
+    ReleaseConfig,
+    Source,
+    WebDatasetSource,
+)
 from .errors import RecipeError
 from .manifest import write_bytes
 
@@ -16,6 +30,11 @@ HEADER = """\
 # A glideslope recipe: every key, what it means, and its default. Run it with `glideslope run {path}`.
 # Sides are in pixels, amounts of training in images. Unknown keys are errors.
 """
+SAVED_NAMES = ("dataset_dict.json", "state.json")
+IMAGE_SUFFIXES = frozenset({".gif", ".jpeg", ".jpg", ".png", ".webp"})
+CAPTION_SUFFIXES = frozenset({".csv", ".jsonl", ".txt"})
+IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "picture", "image_path", "file_name", "path")
+CAPTION_COLUMNS = ("text", "caption", "TEXT", "captions", "prompt", "description", "title")
 
 
 def write_starter(path: Path, images: str | None) -> None:
@@ -23,7 +42,7 @@ def write_starter(path: Path, images: str | None) -> None:
 
     Args:
         path: the file; it must not exist.
-        images: a folder of captioned images; none: the built-in OpenMoji drawings.
+        images: what `guess_source` takes; none: the built-in OpenMoji drawings.
 
     Raises:
         RecipeError: the file exists already.
@@ -41,10 +60,68 @@ def starter_recipe(images: str | None) -> Recipe:
     limits = Limits(min_recall_lower_bound=0.95, min_kept_share=0.5)
     person = Category(name="person", counts="A human being or a part of one is visible: a face, a hand, a figure, however small.",
                       does_not_count="Animals, statues and toys without human features.", limits=limits)
-    return Recipe(name="my-run", source=OpenMojiSource() if images is None else FolderSource(path=images), categories=(person,),
+    return Recipe(name="my-run", source=OpenMojiSource() if images is None else guess_source(images), categories=(person,),
                   base=BaseModelConfig(num_images=20_000, learning_rate=1e-3),
                   noised_clip=NoisedClipConfig(num_images=16_000, batch_size=64, learning_rate=1e-3),
                   release=ReleaseConfig(title="My model"))
+
+
+def guess_source(images: str) -> Source:
+    """The source that fits what lies at a path.
+
+    Args:
+        images: a folder of images, of WebDataset tars, of parquet or Arrow files, a data set that `datasets` saved or that is
+            laid out for the Hub, one such file, or a pattern of tars or parquet files.
+    """
+    path = Path(images)
+    if any((path / name).is_file() for name in SAVED_NAMES):
+        return DatasetsSource(path=images)
+    found = first_files(path) if path.is_dir() else {path.suffix.lower(): path}
+    if found.keys() & IMAGE_SUFFIXES and found.keys() & CAPTION_SUFFIXES:
+        return FolderSource(path=images)
+    if ".tar" in found or images.endswith((".tar.gz", ".tgz")):
+        return WebDatasetSource(path=images)
+    if ".arrow" in found:
+        return DatasetsSource(path="arrow", data_files=(str(path / "**/*.arrow") if path.is_dir() else images,))
+    if ".parquet" not in found:
+        return FolderSource(path=images)
+    image, caption = guess_columns(found[".parquet"])
+    if has_card(path / "README.md"):
+        return DatasetsSource(path=images, image_column=image, caption_column=caption)
+    return ParquetSource(path=images, image_column=image, caption_column=caption)
+
+
+def first_files(folder: Path) -> dict[str, Path]:
+    """One file of each suffix below a folder; names that start with a dot are not looked at."""
+    found: dict[str, Path] = {}
+    for place, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                found.setdefault(os.path.splitext(name)[1].lower(), Path(place) / name)  # noqa: PTH122  (a folder may hold a million files)
+    return found
+
+
+def guess_columns(path: Path) -> tuple[str, str]:
+    """The columns of a parquet file that are called as images and captions mostly are; where none is, the first such name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names = pq.read_schema(path).names
+    except (OSError, pa.ArrowException):  # the index says what is wrong with the file
+        names = []
+    image, caption = (next((name for name in wanted if name in names), wanted[0]) for wanted in (IMAGE_COLUMNS, CAPTION_COLUMNS))
+    return image, caption
+
+
+def has_card(readme: Path) -> bool:
+    """Whether a README begins with the settings by which `datasets` tells the splits of a data set apart."""
+    try:
+        with readme.open("rb") as file:
+            return file.read(3) == b"---"
+    except OSError:
+        return False
 
 
 def describe_part(part: BaseModel, *, indent: int) -> list[str]:

@@ -1,12 +1,14 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from glideslope.config import FolderSource, OpenMojiSource, load_recipe
+from glideslope.config import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource, load_recipe
 from glideslope.errors import RecipeError, StorageError
-from glideslope.starter import starter_recipe, write_starter
+from glideslope.starter import guess_source, starter_recipe, write_starter
 
 
 def keys(value: Any, prefix: str = "") -> set[str]:
@@ -45,3 +47,53 @@ def test_a_path_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
         write_starter(tmp_path / "file" / "recipe.yaml", None)
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+@pytest.mark.parametrize(("files", "kind"), [
+    (["a.png", "a.txt"], FolderSource), (["a.jpg", "metadata.csv"], FolderSource), (["deep/a.png"], FolderSource), ([], FolderSource),
+    (["0000.tar", "0001.tar"], WebDatasetSource), (["part/0000.tar", "0000.parquet", "0000_stats.json"], WebDatasetSource),
+    (["data/train.parquet"], ParquetSource), (["images/a.png", "table.parquet"], ParquetSource),
+    (["a.png", "metadata.csv", "x.parquet"], FolderSource), (["a.png", "a.txt", "backup.tar"], FolderSource), ([".hidden/a.tar", "a.png"], FolderSource),
+    (["dataset_dict.json", "train/state.json", "train/data-00000-of-00001.arrow"], DatasetsSource),
+    (["state.json", "dataset_info.json", "data-00000-of-00001.arrow"], DatasetsSource),
+])
+def test_the_source_follows_what_lies_in_the_folder(tmp_path: Path, files: list[str], kind: type) -> None:
+    source = guess_source(str(touch(tmp_path / "images", *files)))
+    assert isinstance(source, kind)
+    assert source.path == str(tmp_path / "images")
+
+
+def test_files_and_patterns_are_known_by_their_endings(tmp_path: Path) -> None:
+    kinds = {"a-{000..099}.tar": WebDatasetSource, "x/*.tar": WebDatasetSource, "a.tar.gz": WebDatasetSource, "x/*.parquet": ParquetSource,
+             "a.parquet": ParquetSource, "photos": FolderSource}
+    assert {name: type(guess_source(str(tmp_path / name))) for name in kinds} == kinds
+
+
+def test_loose_arrow_files_go_to_the_builder_of_datasets(tmp_path: Path) -> None:
+    source = guess_source(str(touch(tmp_path, "deep/a.arrow")))
+    assert source == DatasetsSource(path="arrow", data_files=(str(tmp_path / "**/*.arrow"),))
+
+
+def test_columns_of_parquet_files_are_looked_up_and_a_card_means_a_data_set(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "jpg": [b"x"], "caption": ["y"]}), tmp_path / "a.parquet")
+    assert guess_source(str(tmp_path)) == ParquetSource(path=str(tmp_path), image_column="jpg", caption_column="caption")
+    (tmp_path / "README.md").write_text("# Notes\n")
+    assert isinstance(guess_source(str(tmp_path)), ParquetSource)
+    (tmp_path / "README.md").write_text("---\nconfigs: []\n---\n")
+    assert guess_source(str(tmp_path)) == DatasetsSource(path=str(tmp_path), image_column="jpg", caption_column="caption")
+    (tmp_path / "a.parquet").write_bytes(b"damaged")
+    assert guess_source(str(tmp_path)) == DatasetsSource(path=str(tmp_path))
+
+
+def test_a_starter_for_each_source_reads_back(tmp_path: Path) -> None:
+    for number, files in enumerate((["a.tar"], ["a.parquet"], ["state.json"], ["a.arrow"])):
+        folder = touch(tmp_path / f"{number}", *files)
+        write_starter(tmp_path / f"{number}.yaml", str(folder))
+        assert load_recipe(tmp_path / f"{number}.yaml").source == guess_source(str(folder))
