@@ -77,18 +77,16 @@ def guess_source(images: str) -> Source:
     if any((path / name).is_file() for name in SAVED_NAMES):
         return DatasetsSource(path=images)
     found = first_files(path) if path.is_dir() else {path.suffix.lower(): path}
-    if found.keys() & IMAGE_SUFFIXES and found.keys() & CAPTION_SUFFIXES:
-        return FolderSource(path=images)
-    if ".tar" in found or images.endswith((".tar.gz", ".tgz")):
-        return WebDatasetSource(path=images)
-    if ".arrow" in found:
-        return DatasetsSource(path="arrow", data_files=(str(path / "**/*.arrow") if path.is_dir() else images,))
-    if ".parquet" not in found:
-        return FolderSource(path=images)
-    image, caption = guess_columns(found[".parquet"])
-    if has_card(path / "README.md"):
-        return DatasetsSource(path=images, image_column=image, caption_column=caption)
-    return ParquetSource(path=images, image_column=image, caption_column=caption)
+    if not (found.keys() & IMAGE_SUFFIXES and found.keys() & CAPTION_SUFFIXES):
+        if ".tar" in found or images.endswith((".tar.gz", ".tgz")):
+            return WebDatasetSource(path=images)
+        if ".arrow" in found:
+            return DatasetsSource(path="arrow", data_files=(str(path / "**/*.arrow") if path.is_dir() else images,))
+        if ".parquet" in found:
+            image, caption = guess_columns(found[".parquet"])
+            kind = DatasetsSource if has_card(path / "README.md") else ParquetSource
+            return kind(path=images, image_column=image, caption_column=caption)
+    return FolderSource(path=images)
 
 
 def first_files(folder: Path) -> dict[str, Path]:

@@ -60,7 +60,8 @@ def touch(root: Path, *names: str) -> Path:
     (["a.png", "a.txt"], FolderSource), (["a.jpg", "metadata.csv"], FolderSource), (["deep/a.png"], FolderSource), ([], FolderSource),
     (["0000.tar", "0001.tar"], WebDatasetSource), (["part/0000.tar", "0000.parquet", "0000_stats.json"], WebDatasetSource),
     (["data/train.parquet"], ParquetSource), (["images/a.png", "table.parquet"], ParquetSource),
-    (["a.png", "metadata.csv", "x.parquet"], FolderSource), (["a.png", "a.txt", "backup.tar"], FolderSource), ([".hidden/a.tar", "a.png"], FolderSource),
+    (["a.png", "metadata.csv", "x.parquet"], FolderSource),
+    (["a.png", "a.txt", "backup.tar"], FolderSource), ([".hidden/a.tar", "a.png"], FolderSource),
     (["dataset_dict.json", "train/state.json", "train/data-00000-of-00001.arrow"], DatasetsSource),
     (["state.json", "dataset_info.json", "data-00000-of-00001.arrow"], DatasetsSource),
 ])
