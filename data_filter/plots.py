@@ -7,6 +7,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .mutants import TITLES
+
 CELL_SIZE = 144
 CAPTION_HEIGHT = 40
 NUM_COLUMNS = 6
@@ -40,6 +42,44 @@ def plot_precision_recall(title: str, curve: Sequence[Sequence[float]], audit: M
              xlim=(min([0.5, *recall[-1:]]), 1.005) if recall else (0, 1.005), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
+    return encode_figure(figure)
+
+
+def plot_mutations(title: str, mutations: Sequence[Mapping[str, Any]], sizes: Sequence[Mapping[str, Any]]) -> bytes:
+    """Draw the recall after each mutation and by size of the subject, with lower bounds: PNG bytes.
+
+    Args:
+        title: name of the category.
+        mutations, sizes: as in mutations.json.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.8 + 0.3 * len(mutations)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    places = range(len(mutations))
+    left.barh(places, [row["recall"] or 0 for row in mutations], color="#1f6feb", height=0.6, label="known positives found")
+    left.hlines(places, [row["recall_lower_bound"] for row in mutations], [row["recall"] or 0 for row in mutations], color="#0b2e6b",
+                linewidth=2, label="down to the 95 % lower bound")
+    left.plot([row["drop_rate_others"] or 0 for row in mutations], places, "D", color="#d1242f", markersize=4, label="other pictures dropped")
+    left.set_yticks(list(places), [TITLES.get(row["mutation"], row["mutation"]) for row in mutations], fontsize=8)
+    left.invert_yaxis()
+    left.set(xlim=(0, 1.02), xlabel="share", title=f"{title}: recall by mutation")
+    left.legend(loc="lower left", fontsize=7)
+    shown = [row for row in sizes if row["num_positive"]]
+    spots = range(len(shown))
+    right.bar(spots, [row["recall"] for row in shown], color="#1f6feb", width=0.6)
+    right.vlines(spots, [row["recall_lower_bound"] for row in shown], [row["recall"] for row in shown], color="#0b2e6b", linewidth=2)
+    right.set_xticks(list(spots), [f"{100 * row['from']:g}-{100 * row['to']:g} %\n({row['num_positive']})" for row in shown], fontsize=8)
+    right.set(ylim=(0, 1.02), xlabel="share of the picture that the subject takes (positives)", title="recall by size")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return encode_figure(figure)
+
+
+def encode_figure(figure: Any) -> bytes:
+    """PNG bytes without dates or versions."""
     sink = io.BytesIO()
     figure.savefig(sink, format="png", metadata={"Software": None})
     return sink.getvalue()
