@@ -1,6 +1,7 @@
 """Find and remove what must not be learned: sources, index, labels, filters, curated data.
 
-The stages, in order: `build_index`, `train_text_tower` (lite0 only), `import_labels`, `fit_filter`, `curate`.
+The stages, in order: `build_index`, `train_text_tower` (lite0 only), `import_labels`, then per category `fit_classifier`, `score_index`
+and `build_filter`, then `curate`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,19 +11,21 @@ if TYPE_CHECKING:
     from .clip_training import train_text_tower
     from .curation import curate
     from .evidence import measure_filter
-    from .fit import fit_filter
+    from .filters import build_filter
+    from .fit import fit_classifier
     from .index import build_index
     from .labels import import_labels, read_label_csv
+    from .scores import score_index
     from .sources import Source, open_source
 
 _HOMES = {
-    "Clip": "clip", "load_clip": "clip", "train_text_tower": "clip_training", "curate": "curation",
-    "measure_filter": "evidence", "fit_filter": "fit", "build_index": "index", "import_labels": "labels",
-    "read_label_csv": "labels", "Source": "sources", "open_source": "sources",
+    "Clip": "clip", "load_clip": "clip", "train_text_tower": "clip_training", "curate": "curation", "measure_filter": "evidence",
+    "build_filter": "filters", "fit_classifier": "fit", "build_index": "index", "import_labels": "labels", "read_label_csv": "labels",
+    "score_index": "scores", "Source": "sources", "open_source": "sources",
 }
 
-__all__ = ["Clip", "Source", "build_index", "curate", "fit_filter", "import_labels", "load_clip", "measure_filter",
-           "open_source", "read_label_csv", "train_text_tower"]
+__all__ = ["Clip", "Source", "build_filter", "build_index", "curate", "fit_classifier", "import_labels", "load_clip", "measure_filter",
+           "open_source", "read_label_csv", "score_index", "train_text_tower"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from .statistics import lower_bound, upper_bound
 
-GROUPS = ("skin_tone", "gender")
 MAX_CURVE_POINTS = 200
 
 SCORES_SCHEMA = pa.schema([
@@ -19,8 +19,9 @@ SCORES_SCHEMA = pa.schema([
     pa.field("label", pa.int8(), nullable=False),
     pa.field("role", pa.string(), nullable=False),
     pa.field("in_training", pa.bool_(), nullable=False),
-    *(pa.field(group, pa.string(), nullable=False) for group in GROUPS),
+    pa.field("groups", pa.map_(pa.string(), pa.string()), nullable=False),
     pa.field("score", pa.float32(), nullable=False),
+    pa.field("flags", pa.list_(pa.string()), nullable=False),
 ])
 
 Scores = NDArray[np.float32]
@@ -31,19 +32,25 @@ def is_dropped(scores: Scores, threshold: float) -> NDArray[np.bool_]:
     return ~(scores.astype(np.float64) < threshold)
 
 
+def combined_scores(scores: pa.Table) -> Scores:
+    """The classifier's scores, infinite where another judge says "drop": the rule "drop if any says so" as one number. float32 (N,)."""
+    flagged = np.asarray(pc.greater(pc.list_value_length(scores["flags"]), 0).to_numpy(), dtype=bool)
+    return np.asarray(np.where(flagged, np.float32(np.inf), scores["score"].to_numpy()), dtype=np.float32)
+
+
 def measure_filter(scores: pa.Table, threshold: float) -> dict[str, Any]:
     """The evidence of a filter at a threshold.
 
     Args:
         scores: a table of `SCORES_SCHEMA`, one row per labelled input.
-        threshold: images with a lower score are kept.
+        threshold: images with a lower score are kept, unless another judge flagged them.
 
     Returns:
         Plain data with the keys train, calibrate, audit, groups, missed and curve of filter.json. Bounds are one-sided
         95 % Clopper-Pearson bounds; a share of nothing is null. `calibrate` was used to choose the threshold, so its
         recall is no evidence; `audit` was used for nothing else.
     """
-    score = scores["score"].to_numpy()
+    score = combined_scores(scores)
     label = scores["label"].to_numpy()
     role = np.array(scores["role"].to_pylist(), dtype=object)
     trained = scores["in_training"].to_numpy(zero_copy_only=False)
@@ -87,8 +94,9 @@ def measure_kept(label: NDArray[Any], dropped: NDArray[np.bool_], chosen: NDArra
 def measure_groups(scores: pa.Table, label: NDArray[Any], dropped: NDArray[np.bool_], audit: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Recall on the audit positives of each group value that occurs among them; "" (unspecified) comes first."""
     found = []
-    for group in GROUPS:
-        values = np.array(scores[group].to_pylist(), dtype=object)
+    given = [dict(pairs) for pairs in scores["groups"].to_pylist()]
+    for group in sorted({name for row, chosen in zip(given, audit & (label == 1), strict=True) if chosen for name in row}):
+        values = np.array([row.get(group, "") for row in given], dtype=object)
         for value in sorted(set(values[audit & (label == 1)])):
             figures = measure_recall(label, dropped, audit & (values == value))
             del figures["num_negative"]
@@ -103,11 +111,11 @@ def list_missed(scores: pa.Table, chosen: NDArray[np.bool_]) -> list[dict[str, A
 
 
 def trace_curve(score: Scores, label: NDArray[Any]) -> list[list[float]]:
-    """Recall, kept share and threshold along the positives' scores, at most 200 points, recall falling."""
+    """Recall, kept share and threshold along the positives' finite scores, at most 200 points, recall falling."""
     positives, negatives = np.sort(score[label == 1]), np.sort(score[label == 0])
-    if not len(positives) or not len(negatives):
+    thresholds = np.unique(positives[np.isfinite(positives)])
+    if not len(thresholds) or not len(negatives):
         return []
-    thresholds = np.unique(positives)
     if len(thresholds) > MAX_CURVE_POINTS:
         thresholds = thresholds[np.unique(np.linspace(0, len(thresholds) - 1, MAX_CURVE_POINTS).round().astype(int))]
     recall = 1 - np.searchsorted(positives, thresholds, side="left") / len(positives)
@@ -123,11 +131,18 @@ def choose_threshold(positive_scores: Sequence[float] | Scores, target_recall: f
     threshold can be vouched for and the smallest score is taken: every calibrate positive is caught, and the bound in
     the evidence says how little that proves.
 
+    Args:
+        positive_scores: (N,), of `combined_scores`: infinite for a positive that another judge catches anyhow.
+        target_recall: in (0, 1).
+
+    Returns:
+        A finite number. Where the others catch so many that the quantile is infinite, the largest finite score, which catches more.
+
     Raises:
-        ValueError: no positives, or a score that is not finite.
+        ValueError: no positives, a score that is NaN or minus infinity, or none that is finite.
     """
     scores = np.sort(np.asarray(positive_scores, dtype=np.float64))
-    if not len(scores) or not np.isfinite(scores).all():
-        raise ValueError(f"a threshold needs finite scores of positives, got {len(scores)}")
+    if not len(scores) or np.isnan(scores).any() or not np.isfinite(scores[0]):
+        raise ValueError(f"a threshold needs finite scores of positives, got {int(np.isfinite(scores).sum())} of {len(scores)}")
     rank = int(np.floor((1 - target_recall) * (len(scores) + 1) + 1e-9))
-    return float(scores[max(rank, 1) - 1])
+    return float(min(scores[max(rank, 1) - 1], scores[np.isfinite(scores)][-1]))

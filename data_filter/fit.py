@@ -1,169 +1,108 @@
-"""Fit a category's filter: classifier on train labels, threshold on calibrate labels, evidence on audit labels."""
+"""The stage `classifiers/<category>`: choose a classifier by cross-validation, fit it to train labels, calibrate it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
-from PIL import Image
 
-from ..config import Category
-from ..decode import Refusal, decode_image
-from ..errors import FilterError
-from ..manifest import sha256_file, write_bytes, write_json
+from ..config import Category, ClipConfig
+from ..manifest import sha256_file, write_json
 from ..records import Record, read_record, run_stage
-from .classifier import RbfSvm, fit_rbf_svm, load_classifier, save_classifier
-from .evidence import GROUPS, SCORES_SCHEMA, choose_threshold, measure_filter
-from .index import read_images, read_index
-from .labels import ROLES, Label, read_labels
+from .calibration import Calibration, fit_calibration, measure_reliability
+from .classifier_file import load_classifier, save_classifier
+from .classifiers import Classifier
+from .estimators import TrainingSet, zero_shot
+from .labelled import LabelledSet, check_labels, count_roles, join_labels
 from .parquet import write_table
-from .plots import MAX_MISSED, draw_contact_sheet, plot_precision_recall
-from .selection import choose_training, concept_weights
-from .sources import Source
+from .selection import MAX_CROSS_VALIDATED, choose_training, concept_weights, fit_chosen, list_candidates, select
 
-FORMAT = "glideslope.filter/1"
-# Chosen by mean kept share at mean recall 0.99 over random role assignments of OpenMoji: the default kernel_gamma over twenty
-# without the recipe's own, this and the share of positives over sixteen with it. Cross-validation over concepts inside the
-# train labels chose no better.
-REGULARISATION = 3.0
-CLASSIFIER_NAME, FILTER_NAME, SCORES_NAME = "classifier.safetensors", "filter.json", "scores.parquet"
-
-
-@dataclass(frozen=True)
-class LabelledSet:
-    """A category's labels joined with the index.
-
-    Attributes:
-        labels: the labels whose input has an embedding, in the order of the index.
-        captions: one per label.
-        embeddings: float32 (N, D).
-        num_without_embedding: labels of inputs that could not be embedded; curation drops these inputs.
-    """
-
-    labels: Sequence[Label]
-    captions: Sequence[str]
-    embeddings: NDArray[np.float32]
-    num_without_embedding: int
-
-    @property
-    def values(self) -> NDArray[np.int64]:
-        """1 or 0 per label."""
-        return np.array([label.label for label in self.labels], dtype=np.int64)
-
-    @property
-    def roles(self) -> NDArray[np.object_]:
-        """Role per label."""
-        return np.array([label.role for label in self.labels], dtype=object)
-
-    @property
-    def concepts(self) -> NDArray[np.object_]:
-        """Concept per label."""
-        return np.array([label.concept for label in self.labels], dtype=object)
+FORMAT = "glideslope.classifier_report/1"
+CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME = "classifier.safetensors", "classifier.json", "training.parquet"
+# What of a category a classifier depends on; the target recall is not among it, so that a new threshold needs no new classifier.
+FIELDS = frozenset({"name", "max_train_labels", "classifiers", "kernel_gamma", "prompts"})
+TRAINING_SCHEMA = pa.schema([
+    pa.field("key", pa.string(), nullable=False), pa.field("label", pa.int8(), nullable=False),
+    pa.field("fold", pa.int8()), pa.field("out_of_fold_score", pa.float32())])
 
 
-def fit_filter(category: Category, index_dir: Path, labels_dir: Path, source: Source, directory: Path, *, seed: int = 0) -> Record:
-    """Run the stage `filters/<category>`.
+def fit_classifier(category: Category, index_dir: Path, labels_dir: Path, directory: Path, *, clip: ClipConfig | None = None,
+                   text_dir: Path | None = None, seed: int = 0) -> Record:
+    """Run the stage `classifiers/<category>`.
 
     Args:
-        category: what to find.
+        category: what to find, and which kinds of classifiers to choose from.
         index_dir, labels_dir: finished stages.
-        source: read for the pictures of the missed only.
         directory: the stage's directory.
-        seed: recorded; fitting draws no random numbers.
+        clip: for `zero_shot` only: the CLIP of the index.
+        text_dir: for `zero_shot` with lite0 only: the finished stage `clip`.
+        seed: of the initial weights of `mlp`.
 
     Raises:
         FilterError: too few labels for a classifier or a threshold; the message says which.
         StageError, StorageError: as in `run_stage`.
     """
     inputs = {"index": read_record(index_dir).digest, "labels": read_record(labels_dir).digest}
-    config = category.model_dump(mode="json", exclude={"limits"}) | {"seed": seed}
+    if "zero_shot" in category.classifiers and text_dir is not None:
+        inputs["clip"] = read_record(text_dir).digest
+    config = category.model_dump(mode="json", include=set(FIELDS)) | {"seed": seed}
 
     def work(partial: Path) -> dict[str, Any]:
-        return write_filter(category, join_labels(category.name, index_dir, labels_dir), source, index_dir, partial)
+        data = join_labels(category.name, index_dir, labels_dir)
+        return write_classifier(category, data, load_zero_shot(category, clip, text_dir), partial, seed)
 
-    return run_stage(directory, stage=f"filters/{category.name}", config=config, inputs=inputs, work=work)
-
-
-def join_labels(category: str, index_dir: Path, labels_dir: Path) -> LabelledSet:
-    """The labels of a category with the embeddings of their inputs."""
-    by_key = {label.key: label for label in read_labels(labels_dir) if label.category == category}
-    labels, captions, embeddings = [], [], []
-    for _, table in read_index(index_dir, columns=["key", "caption", "status", "embedding"]):
-        for row in table.filter(pc.equal(table["status"], "ok")).to_pylist():
-            if row["key"] in by_key and row["embedding"] is not None:
-                labels.append(by_key[row["key"]])
-                captions.append(row["caption"])
-                embeddings.append(np.array(row["embedding"], dtype=np.float32))
-    stacked = np.stack(embeddings) if embeddings else np.zeros((0, 0), np.float32)
-    return LabelledSet(labels, captions, stacked, len(by_key) - len(labels))
+    return run_stage(directory, stage=f"classifiers/{category.name}", config=config, inputs=inputs, work=work)
 
 
-def check_labels(category: str, data: LabelledSet) -> None:
-    """Refuse what cannot give a filter: a role without positives, training without negatives."""
-    for role in ROLES:
-        chosen = data.roles == role
-        num_positive, num_negative = int((data.values[chosen] == 1).sum()), int((data.values[chosen] == 0).sum())
-        if num_positive == 0 and role != "audit":
-            raise FilterError(f"{category}: none of the {num_negative} {role} labels is positive; label images of more concepts that "
-                              f"count as {category} (the role follows from the concept's hash), then import them")
-        if num_negative == 0 and role == "train":
-            raise FilterError(f"{category}: none of the {num_positive} {role} labels is negative; label images that do not count as {category}")
+def load_zero_shot(category: Category, clip: ClipConfig | None, text_dir: Path | None) -> Classifier | None:
+    """The `zero_shot` classifier of a category, or None where it is not asked for."""
+    if "zero_shot" not in category.classifiers:
+        return None
+    from .clip import load_clip
+
+    loaded = load_clip(clip or ClipConfig(), text_dir=text_dir)
+    prompts = loaded.encode_text(category.prompts or (category.name.replace("_", " "),))
+    return zero_shot(None if loaded.image_mean is None else loaded.image_mean.numpy(), prompts)
 
 
-def write_filter(category: Category, data: LabelledSet, source: Source, index_dir: Path, directory: Path) -> dict[str, Any]:
-    """Fit, choose the threshold, measure and write; returns the summary."""
-    check_labels(category.name, data)
-    chosen = choose_training(data.labels, category.max_train_labels)
-    x, y, concepts = data.embeddings[chosen], data.values[chosen], data.concepts[chosen]
-    fitted = fit_rbf_svm(x, y, regularisation=REGULARISATION, gamma=category.kernel_gamma or 2.0, weights=concept_weights(concepts))
-    save_classifier(fitted, directory / CLASSIFIER_NAME)
-    scores = tabulate_scores(data, chosen, load_classifier(directory / CLASSIFIER_NAME))
-    write_table(directory / SCORES_NAME, scores)
-    calibrate = (data.roles == "calibrate") & (data.values == 1)
-    threshold = choose_threshold(scores["score"].to_numpy()[calibrate], category.target_recall)
-    evidence = measure_filter(scores, threshold)
+def write_classifier(category: Category, data: LabelledSet, untrained: Classifier | None, directory: Path, seed: int) -> dict[str, Any]:
+    """Choose, fit, calibrate and write; returns the summary."""
+    counts = count_roles(data.values, data.roles)
+    check_labels(category.name, counts)
+    chosen = choose_training(data.judgements, category.max_train_labels)
+    tried = chosen if len(chosen) <= MAX_CROSS_VALIDATED else choose_training(data.judgements, MAX_CROSS_VALIDATED)
+    selection = select(list_candidates(category), training_set(data, tried), data.concepts[tried], untrained=untrained, seed=seed)
+    save_classifier(fit_chosen(selection, training_set(data, chosen), untrained=untrained, seed=seed), directory / CLASSIFIER_NAME)
+    num_positive, num_negative = counts["train"]
+    calibration = None if selection.out_of_fold is None else fit_calibration(
+        selection.out_of_fold, data.values[tried], positive_share=num_positive / (num_positive + num_negative))
+    folds: list[int | None] = [None] * len(chosen)
+    scores: list[float | None] = [None] * len(chosen)
+    if selection.out_of_fold is not None:
+        for place, fold, score in zip(np.searchsorted(chosen, tried), selection.folds, selection.out_of_fold, strict=True):
+            folds[place], scores[place] = int(fold), float(score)
+    write_table(directory / TRAINING_NAME, pa.table({
+        "key": [data.judgements[place].key for place in chosen], "label": data.values[chosen], "fold": folds, "out_of_fold_score": scores},
+        schema=TRAINING_SCHEMA))
     sha256 = sha256_file(directory / CLASSIFIER_NAME)
-    write_json(directory / FILTER_NAME, {
-        "format": FORMAT,
-        "category": {"name": category.name, "counts": category.counts, "does_not_count": category.does_not_count},
-        "target_recall": category.target_recall, "threshold": threshold,
-        "classifier": {"kind": "rbf_svm", "C": REGULARISATION, "gamma": category.kernel_gamma or 2.0, "sha256": sha256,
-                       "num_support_vectors": len(fitted.dual_coefficients)},
-        "num_labels_without_embedding": data.num_without_embedding} | evidence)
-    write_bytes(directory / "precision_recall.png", plot_precision_recall(category.name, evidence["curve"], evidence["audit"]))
-    if evidence["missed"]:
-        write_bytes(directory / "missed.png", draw_missed(evidence["missed"], source, index_dir))
-    audit = evidence["audit"]
-    return {"classifier_sha256": sha256, "threshold": threshold, "recall": audit["recall"], "kept_share": audit["kept_share"],
-            "num_missed": len(evidence["missed"])}
+    values = data.values[chosen]
+    write_json(directory / REPORT_NAME, {
+        "format": FORMAT, "category": category.name, "sha256": sha256, **selection.chosen.to_json(),
+        "num_train": {"positive": int((values == 1).sum()), "negative": int((values == 0).sum())},
+        "num_ambiguous": data.num_ambiguous, "selection": selection.report,
+        "calibration": None if calibration is None else calibration.to_json(),
+        "reliability": None if calibration is None else reliability(data, load_classifier(directory / CLASSIFIER_NAME), calibration)})
+    return {"classifier_sha256": sha256, "kind": selection.chosen.kind, "num_train_labels": len(chosen)}
 
 
-def tabulate_scores(data: LabelledSet, training: NDArray[np.int64], classifier: RbfSvm) -> pa.Table:
-    """The table of scores.parquet."""
-    in_training = np.zeros(len(data.labels), dtype=bool)
-    in_training[training] = True
-    columns: dict[str, Any] = {
-        "key": [label.key for label in data.labels], "concept": list(data.concepts), "caption": list(data.captions),
-        "label": data.values, "role": list(data.roles), "in_training": in_training,
-        **{group: [label.groups.get(group, "") for label in data.labels] for group in GROUPS},
-        "score": classifier.score(data.embeddings)}
-    return pa.table(columns, schema=SCORES_SCHEMA)
+def training_set(data: LabelledSet, chosen: NDArray[np.int64]) -> TrainingSet:
+    """The chosen examples with their weights."""
+    return TrainingSet(data.embeddings[chosen], data.values[chosen], concept_weights(data.concepts[chosen]))
 
 
-def draw_missed(missed: Sequence[Mapping[str, Any]], source: Source, index_dir: Path) -> bytes:
-    """A contact sheet of the missed, the worst first, at most `MAX_MISSED`: PNG bytes."""
-    shown = missed[:MAX_MISSED]
-    wanted = {row["key"] for row in shown}
-    images = read_images(source, index_dir, wanted)
-    pictures = []
-    for row in shown:
-        try:
-            picture = Image.fromarray(decode_image(images.get(row["key"], b""), max_pixels=10**9))
-        except Refusal:
-            picture = Image.new("RGB", (64, 64), "#d0d7de")
-        pictures.append((picture, str(row["caption"]), f"{row['key']}  {row['score']:.3f}"))
-    return draw_contact_sheet(pictures)
+def reliability(data: LabelledSet, classifier: Classifier, calibration: Calibration) -> dict[str, Any]:
+    """How well the probabilities fit the calibrate labels, of which neither classifier nor calibration knows."""
+    held_out = data.roles == "calibrate"
+    probabilities = calibration.probability(classifier.score(data.embeddings[held_out]))
+    return {"labels": "calibrate"} | measure_reliability(probabilities, data.values[held_out])

@@ -133,14 +133,23 @@ class Run:
             return import_labels(verdicts, self.directory / "labels", self.directory / "index", self.recipe.labels, categories=names)
 
     def fit(self) -> list[Record]:
-        """Fit and measure one filter per category."""
-        from .data_filter import fit_filter
+        """Per category: choose and fit a classifier, score the index, set the threshold and measure the filter."""
+        from .data_filter.filters import Stages, build_filter
+        from .data_filter.fit import fit_classifier
+        from .data_filter.scores import score_index
 
-        source, records = self._open_source(), []
-        for category in self.recipe.categories:
+        recipe, source, records = self.recipe, self._open_source(), []
+        index, labels, clip = self.directory / "index", self.directory / "labels", self.directory / "clip"
+        for category in recipe.categories:
+            stages = Stages(index, labels, self.directory / "classifiers" / category.name, self.directory / "scores" / category.name)
+            with self.reporter.stage(f"classifiers/{category.name}"):
+                records.append(fit_classifier(category, index, labels, stages.classifier, clip=recipe.clip,
+                                              text_dir=clip if recipe.clip.model == "lite0" else None, seed=recipe.seed))
+            with self.reporter.stage(f"scores/{category.name}") as progress:
+                records.append(score_index(category, index, stages.classifier, stages.scores, engine=self.engine.name,
+                                           workers=self.engine.workers, progress=progress))
             with self.reporter.stage(f"filters/{category.name}"):
-                records.append(fit_filter(category, self.directory / "index", self.directory / "labels", source,
-                                          self.directory / "filters" / category.name, seed=self.recipe.seed))
+                records.append(build_filter(category, stages, source, self.directory / "filters" / category.name))
         return records
 
     def curate(self) -> Record:
@@ -148,8 +157,8 @@ class Run:
         from .data_filter import curate
 
         with self.reporter.stage("curated") as progress:
-            return curate(self._open_source(), self.recipe.categories, self.directory / "index",
-                          self.directory / "filters", self.recipe.curate, self.directory / "curated", progress=progress)
+            return curate(self._open_source(), self.recipe.categories, self.directory, self.recipe.curate, self.directory / "curated",
+                          progress=progress)
 
     def train(self) -> list[Record]:
         """Train the base model and the noised CLIP."""

@@ -43,8 +43,10 @@ class TinyClip:
     num_images: int = 0
     image_size: int = 16
     device: torch.device = CPU
+    largest_side: int = 0
 
     def crop(self, pixels: NDArray[np.uint8]) -> Crops:
+        self.largest_side = max(self.largest_side, *pixels.shape[:2])
         return three_crops(pixels, self.image_size)
 
     def embed_crops(self, images: Sequence[Crops]) -> NDArray[np.float32]:

@@ -1,77 +1,19 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from glideslope.data_filter import curation
-from glideslope.data_filter.classifier import RbfSvm
-from glideslope.data_filter.curation import Filter, curate, decide
-from glideslope.data_filter.index import INDEX_SCHEMA
-from glideslope.data_filter.parquet import read_tables
+from glideslope.data_filter.curation import curate
+from glideslope.data_filter.labels import Verdict, import_labels, role_of
+from glideslope.data_filter.parquet import read_table, read_tables, write_table
+from glideslope.data_filter.scores import score_index
 
-from glideslope.config import CurateConfig
+from glideslope.config import CurateConfig, LabelsConfig
 from glideslope.errors import FilterError, StageError, StorageError
 from glideslope.manifest import sha256_bytes
 
 from .conftest import World, category, draw
-
-
-class FixedScores:
-    """A classifier that gives the scores it was told, in order."""
-
-    def __init__(self, *scores: float) -> None:
-        self.scores = scores
-
-    def score(self, embeddings: np.ndarray) -> np.ndarray:
-        return np.array(self.scores[: len(embeddings)], dtype=np.float32)
-
-
-def judge(name: str, threshold: float, *scores: float) -> Filter:
-    classifier: RbfSvm = FixedScores(*scores)  # type: ignore[assignment]  # stands in for one
-    return Filter(name, classifier, f"digest of {name}", threshold)
-
-
-def index_table(**changes: list[object]) -> pa.Table:
-    rows = [{"key": f"k{n}", "concept": f"k{n}", "sha256": "0" * 64, "size_bytes": 1, "width": 1, "height": 1, "caption": "c",
-             "status": "ok", "reason": "", "error": None, "embedding": [1.0, 2.0]} for n in range(4)]
-    for name, values in changes.items():
-        for row, value in zip(rows, values, strict=True):
-            row[name] = value
-    return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
-
-
-def reasons(*filters: Filter, **changes: list[object]) -> list[str]:
-    rows = decide(index_table(**changes), filters, 0.0)
-    assert all((row["decision"] == "keep") == (row["reason"] == "") for row in rows)
-    return [row["reason"] for row in rows]
-
-
-def test_only_a_score_below_the_threshold_keeps_an_image() -> None:
-    assert reasons(judge("a", 0.5, 0.4, 0.5, 0.6, 0.49)) == ["", "filter:a", "filter:a", ""]
-
-
-def test_nan_and_infinite_scores_are_dropped_as_missing() -> None:
-    assert reasons(judge("a", 0.5, np.nan, np.inf, -np.inf, 0.0)) == ["missing score", "missing score", "", ""]
-    rows = decide(index_table(), [judge("a", 0.5, np.nan, 0, 0, 0)], 0.0)
-    assert rows[0]["score_a"] is None and rows[1]["score_a"] == 0.0
-
-
-def test_a_missing_embedding_is_dropped_as_missing_score() -> None:
-    assert reasons(judge("a", 0.5, 0, 0, 0), embedding=[[1.0, 2.0], None, [1.0, 2.0], [1.0, 2.0]]) == ["", "missing score", "", ""]
-
-
-def test_a_bad_row_is_dropped_for_what_is_wrong_with_it_even_with_an_embedding() -> None:
-    found = reasons(judge("a", 0.5, 0, 0, 0, 0), status=["bad", "bad", "ok", "bad"], reason=["caption", "duplicate key", "", ""])
-    assert found == ["caption", "duplicate key", "", "unreadable"]
-
-
-def test_the_first_filter_in_the_recipe_names_the_reason_and_every_score_is_recorded() -> None:
-    first, second = judge("a", 0.5, 0.9, 0.1, 0.9, 0.1), judge("b", 0.5, 0.9, 0.9, 0.1, 0.1)
-    assert reasons(first, second) == ["filter:a", "filter:b", "filter:a", ""]
-    rows = decide(index_table(), [first, second], 0.0)
-    assert [row["score_b"] for row in rows] == pytest.approx([0.9, 0.9, 0.1, 0.1])
-    assert {row["classifier_b"] for row in rows} == {"digest of b"}
 
 
 def test_the_ledger_has_one_row_for_every_input_and_the_counts_add_up(fitted: World) -> None:
@@ -142,43 +84,12 @@ def test_curating_again_and_after_a_kill_gives_the_same_digest(fitted: World, mo
     assert fitted.curate().digest == first.digest
 
 
-def test_variants_of_a_concept_share_a_split() -> None:
-    table = index_table(concept=["a", "a", "b", "b"])
-    for share in (0.1, 0.5, 0.9):
-        splits = [row["split"] for row in decide(table, [judge("a", 0.5, 0, 0, 0, 0)], share)]
-        assert splits[0] == splits[1] and splits[2] == splits[3]
-
-
-@pytest.mark.parametrize("threshold", ["null", "NaN", '"0.5"', "true"])
-def test_a_threshold_that_is_no_number_is_refused(fitted: World, threshold: str) -> None:
-    path = fitted.root / "filters" / "red" / "filter.json"
-    settings = json.loads(path.read_text())
-    path.write_text(json.dumps({**settings, "threshold": 0}).replace('"threshold": 0', f'"threshold": {threshold}'))
-    with pytest.raises(StageError, match="changed since the stage finished"):
-        fitted.curate()
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
-        patch.setattr(curation, "check_outputs", lambda directory, record: None)
-        with pytest.raises(FilterError, match=r"threshold is .*, expected a number"):
-            fitted.curate()
-
-
-def test_a_swapped_classifier_is_refused(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = fitted.root / "filters" / "red" / "classifier.safetensors"
-    path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
-    with pytest.raises(StageError, match=r"classifier.safetensors: sha256"):
-        fitted.curate()
-    monkeypatch.setattr(curation, "check_outputs", lambda directory, record: None)
-    with pytest.raises(FilterError, match=r"filter.json names .*fit the filter again"):
-        fitted.curate()
-
-
 def test_no_filter_a_missing_filter_and_an_empty_result_are_refused(fitted: World) -> None:
     root, config = fitted.root, CurateConfig()
     with pytest.raises(FilterError, match="no category to filter"):
-        curate(fitted.source, [], root / "index", root / "filters", config, root / "curated")
+        curate(fitted.source, [], root, config, root / "curated")
     with pytest.raises(StageError, match="no finished stage here"):
-        curate(fitted.source, [category("blue")], root / "index", root / "filters", config, root / "curated")
+        fitted.curate(category("blue"))
     assert not (root / "curated").exists()
 
 
@@ -194,4 +105,34 @@ def test_nothing_left_is_refused_with_the_counts(tmp_path: Path) -> None:
 def test_an_unwritable_directory_is_one_clear_error(fitted: World) -> None:
     (fitted.root / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
-        curate(fitted.source, [category()], fitted.root / "index", fitted.root / "filters", CurateConfig(), fitted.root / "file" / "curated")
+        curate(fitted.source, [category()], fitted.root, CurateConfig(), fitted.root / "file" / "curated")
+
+
+def test_what_people_call_positive_is_dropped_even_when_filters_let_it_pass(fitted: World) -> None:
+    odd = next(number for number in range(60) if number % 3 and role_of(f"{number:03d}.png", LabelsConfig()) == "audit")
+    verdicts = [Verdict(f"{number:03d}.png", "odd", int(number % 3 == 0 or number == odd), "a", "", "") for number in range(60)]
+    doubted = next(number for number in range(60) if number % 3 and number != odd)
+    verdicts.append(Verdict(f"{doubted:03d}.png", "odd", 1, "b", "", ""))
+    import_labels(verdicts, fitted.root / "labels", fitted.root / "index", LabelsConfig())
+    fitted.fit(category("odd"))
+    fitted.curate(category("odd"))
+    rows = {row["key"]: row for table in read_tables(fitted.root / "curated" / "ledger") for row in table.to_pylist()}
+    assert rows[f"{odd:03d}.png"]["reason"] == rows[f"{doubted:03d}.png"]["reason"] == "label:odd"
+    found = json.loads((fitted.root / "filters" / "odd" / "filter.json").read_text())
+    assert [row["key"] for row in found["missed"]] == [f"{odd:03d}.png"], "the evidence counts it as missed all the same"
+    assert found["num_ambiguous"] == 1
+
+
+def test_filters_of_other_scores_are_refused(fitted: World) -> None:
+    wanted = category(caption_words=("nothing like it",))
+    score_index(wanted, fitted.root / "index", fitted.root / "classifiers" / "red", fitted.root / "scores" / "red")
+    with pytest.raises(FilterError, match="built from other scores"):
+        fitted.curate()
+
+
+def test_changed_scores_are_refused(fitted: World) -> None:
+    path = fitted.root / "scores" / "red" / "shard-00000.parquet"
+    table = read_table(path)
+    write_table(path, table.set_column(1, "score", pa.array([-9.0] * len(table), type=pa.float32())))
+    with pytest.raises(StageError, match="changed since the stage finished"):
+        fitted.curate()

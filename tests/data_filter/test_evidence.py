@@ -1,4 +1,5 @@
 import json
+from itertools import zip_longest
 
 import numpy as np
 import pyarrow as pa
@@ -9,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def table(rows: list[tuple[str, int, float, str]]) -> pa.Table:
-    """Role, label, score and skin tone."""
+def table(rows: list[tuple[str, int, float, str]], flagged: list[list[str]] | None = None) -> pa.Table:
+    """Role, label, score and skin tone; and what other judges say."""
+    flagged = flagged or []
     return pa.Table.from_pylist([{"key": f"k{n}", "concept": f"k{n}", "caption": f"caption {n}", "label": label, "role": role,
-                                  "in_training": role == "train" and n % 2 == 0, "skin_tone": tone, "gender": "", "score": score}
-                                 for n, (role, label, score, tone) in enumerate(rows)], schema=SCORES_SCHEMA)
+                                  "in_training": role == "train" and n % 2 == 0, "groups": [("skin_tone", tone), ("gender", "")],
+                                  "score": score, "flags": flags or []}
+                                 for n, ((role, label, score, tone), flags) in enumerate(zip_longest(rows, flagged))],
+                                schema=SCORES_SCHEMA)
 
 
 ROWS = [("train", 1, 2.0, ""), ("train", 0, -2.0, ""), ("train", 0, -1.0, ""), ("calibrate", 1, 0.5, ""), ("calibrate", 1, 0.9, ""),
@@ -30,10 +34,38 @@ def test_every_figure_is_counted_by_hand() -> None:
         "num_kept_negative": 3, "kept_share": 0.75, "kept_share_lower_bound": lower_bound(3, 4),
         "leak": {"num_kept": 4, "num_positive_kept": 1, "rate": 0.25, "rate_upper_bound": upper_bound(1, 4)}}
     assert found["groups"] == [
+        {"group": "gender", "value": "", "num_positive": 3, "num_caught": 2, "recall": 2 / 3, "recall_lower_bound": lower_bound(2, 3)},
         {"group": "skin_tone", "value": "1", "num_positive": 2, "num_caught": 1, "recall": 0.5, "recall_lower_bound": lower_bound(1, 2)},
-        {"group": "skin_tone", "value": "5", "num_positive": 1, "num_caught": 1, "recall": 1.0, "recall_lower_bound": lower_bound(1, 1)},
-        {"group": "gender", "value": "", "num_positive": 3, "num_caught": 2, "recall": 2 / 3, "recall_lower_bound": lower_bound(2, 3)}]
+        {"group": "skin_tone", "value": "5", "num_positive": 1, "num_caught": 1, "recall": 1.0, "recall_lower_bound": lower_bound(1, 1)}]
     assert found["missed"] == [{"key": "k7", "caption": "caption 7", "score": pytest.approx(0.4)}]
+
+
+def test_an_image_is_dropped_if_any_judge_says_so() -> None:
+    flags: list[list[str]] = [[] for _ in ROWS]
+    flags[7], flags[10] = ["faces"], ["caption_words", "faces:missing"]  # an audit positive below the threshold, and an audit negative
+    plain, found = measure_filter(table(ROWS), 0.5), measure_filter(table(ROWS, flags), 0.5)
+    assert found["audit"]["num_caught"] == plain["audit"]["num_caught"] + 1 and found["missed"] == []
+    assert found["audit"]["num_kept_negative"] == plain["audit"]["num_kept_negative"] - 1
+    assert len(found["curve"]) == 2 and max(recall for recall, _, _ in found["curve"]) == 1.0
+    json.dumps(found, allow_nan=False)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["train", "calibrate", "audit"]), st.integers(0, 1), st.floats(-2, 2, width=16), st.booleans()),
+                min_size=1, max_size=60), st.floats(-2, 2, width=16))
+def test_more_judges_never_keep_more(rows: list[tuple[str, int, float, bool]], threshold: float) -> None:
+    plain = measure_filter(table([(role, label, score, "") for role, label, score, _ in rows]), threshold)["audit"]
+    more = measure_filter(table([(role, label, score, "") for role, label, score, _ in rows], [["d"] if flag else [] for *_, flag in rows]),
+                          threshold)["audit"]
+    assert more["num_caught"] >= plain["num_caught"] and more["num_kept_negative"] <= plain["num_kept_negative"]
+
+
+def test_groups_may_have_any_name_and_differ_from_row_to_row() -> None:
+    rows = table(ROWS)
+    place = rows.column_names.index("groups")
+    groups = [[("age", "child")] if n in (6, 9) else [] for n in range(len(ROWS))]
+    rows = rows.set_column(place, SCORES_SCHEMA.field("groups"), pa.array(groups, type=SCORES_SCHEMA.field("groups").type))
+    assert [(row["group"], row["value"], row["num_positive"]) for row in measure_filter(rows, 0.5)["groups"]] == [
+        ("age", "", 2), ("age", "child", 1)]
 
 
 def test_figures_are_plain_json_and_a_share_of_nothing_is_null() -> None:
@@ -70,6 +102,12 @@ def test_the_threshold_is_the_conformal_quantile() -> None:
     assert choose_threshold([3.0, 1.0, 2.0], 0.99) == 1.0, "too few positives: all of them are caught"
 
 
+def test_positives_that_another_judge_catches_lower_what_the_classifier_must_catch() -> None:
+    scores = np.arange(1, 200, dtype=np.float64)
+    assert choose_threshold(np.where(scores <= 3, np.inf, scores), 0.99) == 5.0
+    assert choose_threshold([1.0, 2.0, np.inf, np.inf], 0.2) == 2.0, "an infinite quantile gives way to the largest finite score"
+
+
 def test_the_threshold_reaches_its_target_on_average() -> None:
     generator = np.random.default_rng(0)
     caught = [(generator.normal(size=400) >= choose_threshold(generator.normal(size=150), 0.95)).mean() for _ in range(400)]
@@ -77,6 +115,6 @@ def test_the_threshold_reaches_its_target_on_average() -> None:
 
 
 def test_a_threshold_needs_finite_positives() -> None:
-    for scores in ([], [1.0, float("nan")]):
+    for scores in ([], [1.0, float("nan")], [-float("inf"), 1.0], [float("inf")]):
         with pytest.raises(ValueError, match="a threshold needs finite scores"):
             choose_threshold(scores, 0.99)

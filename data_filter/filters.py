@@ -1,0 +1,178 @@
+"""The stage `filters/<category>`: threshold and evidence from scores and labels. No forward pass, no fit: seconds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from ..config import Category
+from ..decode import Refusal, decode_image
+from ..errors import FilterError
+from ..manifest import read_json, sha256_file, write_bytes, write_json
+from ..records import Record, check_outputs, read_record, run_stage
+from .evidence import SCORES_SCHEMA, choose_threshold, combined_scores, measure_filter
+from .fit import CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME
+from .index import read_images
+from .labelled import check_labels, count_roles, read_judgements
+from .labels import Judgement
+from .parquet import read_table, write_table
+from .plots import MAX_MISSED, draw_contact_sheet, plot_precision_recall
+from .scores import read_scores
+from .sources import Source
+
+FORMAT = "glideslope.filter/2"
+FILTER_NAME, SCORES_NAME = "filter.json", "scores.parquet"
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Where the finished stages lie that a filter is made of."""
+
+    index: Path
+    labels: Path
+    classifier: Path
+    scores: Path
+
+    def inputs(self, category: str) -> dict[str, str]:
+        """Their digests, for the record."""
+        return {"index": read_record(self.index).digest, "labels": read_record(self.labels).digest,
+                f"classifiers/{category}": read_record(self.classifier).digest, f"scores/{category}": read_record(self.scores).digest}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A finished filter: name of its category, digest of its classifier, threshold."""
+
+    category: str
+    sha256: str
+    threshold: float
+
+
+def build_filter(category: Category, stages: Stages, source: Source, directory: Path) -> Record:
+    """Run the stage `filters/<category>`.
+
+    Args:
+        category: what to find, and the target recall.
+        stages: finished; the scores must come from the classifier.
+        source: read for the pictures of the missed only.
+        directory: the stage's directory.
+
+    Raises:
+        FilterError: too few labels for a threshold; the message says which.
+        StageError, StorageError: as in `run_stage`.
+    """
+    inputs = stages.inputs(category.name)
+    if read_record(stages.scores).inputs.get(f"classifiers/{category.name}") != inputs[f"classifiers/{category.name}"]:
+        raise FilterError(f"{stages.scores}: scores of another classifier than {stages.classifier}; score the index again")
+
+    def work(partial: Path) -> dict[str, Any]:
+        for stage in (stages.classifier, stages.scores):
+            check_outputs(stage, read_record(stage))
+        return write_filter(category, stages, source, partial)
+
+    config = category.model_dump(mode="json", exclude={"limits"})
+    return run_stage(directory, stage=f"filters/{category.name}", config=config, inputs=inputs, work=work)
+
+
+def write_filter(category: Category, stages: Stages, source: Source, directory: Path) -> dict[str, Any]:
+    """Choose the threshold, measure and write; returns the summary."""
+    report = read_json(stages.classifier / REPORT_NAME)
+    judgements = read_judgements(category.name, stages.labels)
+    trained = set(read_table(stages.classifier / TRAINING_NAME, columns=["key"])["key"].to_pylist())
+    scores = tabulate_scores({key: one for key, one in judgements.items() if not one.is_ambiguous}, trained, stages)
+    values, roles = scores["label"].to_numpy(), np.array(scores["role"].to_pylist(), dtype=object)
+    check_labels(category.name, count_roles(values, roles))
+    threshold = set_threshold(category, scores)
+    evidence = measure_filter(scores, threshold)
+    write_table(directory / SCORES_NAME, scores)
+    for name in (CLASSIFIER_NAME, REPORT_NAME):
+        write_bytes(directory / name, (stages.classifier / name).read_bytes())
+    num_ambiguous = sum(one.is_ambiguous for one in judgements.values())
+    write_json(directory / FILTER_NAME, {
+        "format": FORMAT,
+        "category": {"name": category.name, "counts": category.counts, "does_not_count": category.does_not_count},
+        "target_recall": category.target_recall, "threshold": threshold,
+        "classifier": {"kind": report["kind"], "parts": report["parts"], "sha256": report["sha256"]},
+        "judges": {"caption_words": list(category.caption_words),
+                   "detectors": [{"name": detector.name, "threshold": detector.threshold} for detector in category.detectors]},
+        "num_ambiguous": num_ambiguous, "num_labels_without_score": len(judgements) - num_ambiguous - len(scores)} | evidence)
+    write_bytes(directory / "precision_recall.png", plot_precision_recall(category.name, evidence["curve"], evidence["audit"]))
+    if evidence["missed"]:
+        write_bytes(directory / "missed.png", draw_missed(evidence["missed"], source, stages.index))
+    audit = evidence["audit"]
+    return {"classifier_sha256": report["sha256"], "threshold": threshold, "recall": audit["recall"], "kept_share": audit["kept_share"],
+            "num_missed": len(evidence["missed"])}
+
+
+def tabulate_scores(judgements: Mapping[str, Judgement], trained: set[str], stages: Stages) -> pa.Table:
+    """The table of scores.parquet: labelled inputs that have a score; the others are dropped for its lack whatever the threshold."""
+    wanted = pa.array(list(judgements), type=pa.string())
+    columns: dict[str, list[Any]] = {name: [] for name in SCORES_SCHEMA.names}
+    for _, index, scores in read_scores(stages.scores, stages.index, columns=["key", "caption", "status"]):
+        chosen = pc.and_(pc.and_(pc.equal(index["status"], "ok"), pc.is_in(index["key"], value_set=wanted)), pc.is_valid(scores["score"]))
+        found = index.filter(chosen)
+        named = [judgements[key] for key in found["key"].to_pylist()]
+        columns["key"] += [one.key for one in named]
+        columns["concept"] += [one.concept for one in named]
+        columns["caption"] += found["caption"].to_pylist()
+        columns["label"] += [one.label for one in named]
+        columns["role"] += [one.role for one in named]
+        columns["in_training"] += [one.key in trained for one in named]
+        columns["groups"] += [sorted(one.groups.items()) for one in named]
+        columns["score"] += scores["score"].filter(chosen).to_pylist()
+        columns["flags"] += scores["flags"].filter(chosen).to_pylist()
+    return pa.table(columns, schema=SCORES_SCHEMA)
+
+
+def set_threshold(category: Category, scores: pa.Table) -> float:
+    """The conformal threshold from the calibrate positives; a positive that another judge flags counts as caught.
+
+    Raises:
+        FilterError: every calibrate positive is flagged by another judge.
+    """
+    chosen = (np.array(scores["role"].to_pylist(), dtype=object) == "calibrate") & (scores["label"].to_numpy() == 1)
+    try:
+        return choose_threshold(combined_scores(scores)[chosen], category.target_recall)
+    except ValueError as error:
+        raise FilterError(f"{category.name}: all {int(chosen.sum())} positive calibrate labels are flagged by caption words or detectors, "
+                          "so that nothing is left to set the classifier's threshold by; label images of the category that they do not "
+                          "flag") from error
+
+
+def load_filter(category: str, directory: Path) -> Filter:
+    """Read a finished filter.
+
+    Raises:
+        FilterError: the classifier is not the one that filter.json names, or the threshold is no number.
+        StageError: the filter was not built, or was changed since.
+    """
+    check_outputs(directory, read_record(directory))
+    settings = read_json(directory / FILTER_NAME)
+    if settings.get("format") != FORMAT:
+        raise FilterError(f"{directory / FILTER_NAME}: format is {settings.get('format')!r}, expected {FORMAT!r}")
+    threshold, sha256 = settings["threshold"], settings["classifier"]["sha256"]
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not np.isfinite(threshold):
+        raise FilterError(f"{directory / FILTER_NAME}: threshold is {threshold!r}, expected a number")
+    if (found := sha256_file(directory / CLASSIFIER_NAME)) != sha256:
+        raise FilterError(f"{directory / CLASSIFIER_NAME}: sha256 is {found[:12]}…, filter.json names {sha256[:12]}…; fit the filter again")
+    return Filter(category, sha256, float(threshold))
+
+
+def draw_missed(missed: Sequence[Mapping[str, Any]], source: Source, index_dir: Path) -> bytes:
+    """A contact sheet of the missed, the worst first, at most `MAX_MISSED`: PNG bytes."""
+    shown = missed[:MAX_MISSED]
+    wanted = {row["key"] for row in shown}
+    images = read_images(source, index_dir, wanted)
+    pictures = []
+    for row in shown:
+        try:
+            picture = Image.fromarray(decode_image(images.get(row["key"], b""), max_pixels=10**9))
+        except Refusal:
+            picture = Image.new("RGB", (64, 64), "#d0d7de")
+        pictures.append((picture, str(row["caption"]), f"{row['key']}  {row['score']:.3f}"))
+    return draw_contact_sheet(pictures)

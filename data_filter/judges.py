@@ -1,0 +1,194 @@
+"""Judges beside the classifier: words in the caption, and scores from detectors outside. An image is dropped if any judge says so.
+
+A judge that cannot say anything about an image, because its score is missing or is no number, says "drop".
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ..config import Category, Detector
+from ..errors import FilterError
+
+CAPTION_WORDS = "caption_words"
+MISSING = ":missing"
+# Scripts that put no space between words: there a word counts wherever it stands.
+UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+
+
+@cache
+def letter_class() -> str:
+    """A regular expression's class of what belongs to a word: `\\w` and every combining mark, which `\\w` lacks."""
+    marks = [code for code in range(0x300, 0x1F000) if unicodedata.category(chr(code)).startswith("M")]
+    runs: list[list[int]] = []
+    for code in marks:
+        if runs and code == runs[-1][1] + 1:
+            runs[-1][1] = code
+        else:
+            runs.append([code, code])
+    return r"[\w" + "".join(f"{chr(first)}-{chr(last)}" for first, last in runs) + "]"
+
+
+def fold(text: str) -> str:
+    """Text as it is compared: letters in their plain forms and composed, case-folded, composed again (folding may take letters apart)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+@lru_cache(maxsize=16)
+def caption_pattern(words: tuple[str, ...]) -> re.Pattern[str] | None:
+    """A pattern that finds any of the words as a whole word in folded text; None without words.
+
+    A word may be a phrase: any white space stands for any other.
+
+    Raises:
+        FilterError: a word without a letter or digit.
+    """
+    parts = []
+    for word in words:
+        pieces = fold(word).split()
+        if not any(character.isalnum() for character in word):
+            raise FilterError(f"caption_words: {word!r} holds no letter or digit; remove it")
+        phrase = r"\s+".join(map(re.escape, pieces))
+        before = "" if is_unspaced(pieces[0][0]) else f"(?<!{letter_class()})"
+        after = "" if is_unspaced(pieces[-1][-1]) else f"(?!{letter_class()})"
+        parts.append(f"{before}{phrase}{after}")
+    return re.compile("|".join(parts)) if parts else None
+
+
+def is_unspaced(character: str) -> bool:
+    """Whether a character is of a script that puts no space between words."""
+    return unicodedata.name(character, "").startswith(UNSPACED_SCRIPTS)
+
+
+def has_word(captions: Iterable[str | None], words: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Whether each caption holds one of the words as a whole word, whatever its case: bool (N,)."""
+    pattern = caption_pattern(words)
+    if pattern is None:
+        return np.array([False for _ in captions], dtype=bool)
+    return np.array([caption is not None and pattern.search(fold(caption)) is not None for caption in captions], dtype=bool)
+
+
+@dataclass(frozen=True)
+class KeyedScores:
+    """A detector's scores, ready to be looked up by key.
+
+    Attributes:
+        keys: string (N,), sorted, each once.
+        scores: float64 (N,); NaN and absent scores became infinity, so that they say "drop".
+    """
+
+    keys: pa.LargeStringArray
+    scores: NDArray[np.float64]
+
+    def find(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Where each key stands, -1 where it is not: int64 (M,)."""
+        return np.array([self._find(key) for key in keys], dtype=np.int64)
+
+    def _find(self, key: str) -> int:
+        low, high, wanted = 0, len(self.keys), key.encode("utf-8", "surrogatepass")
+        while low < high:
+            middle = (low + high) // 2
+            if self.keys[middle].as_buffer().to_pybytes() < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        return low if low < len(self.keys) and self.keys[low].as_buffer().to_pybytes() == wanted else -1
+
+
+def read_detector(detector: Detector) -> KeyedScores:
+    """Read a detector's file; where a key stands twice, its highest score counts.
+
+    Raises:
+        FilterError: the file is missing or unreadable, lacks a column, or holds something else than text keys and numbers.
+    """
+    path = Path(detector.path)
+    try:
+        if path.suffix == ".csv":
+            options = pacsv.ConvertOptions(column_types={"key": pa.large_string(), "score": pa.float64()}, include_columns=["key", "score"],
+                                           strings_can_be_null=False)
+            table = pacsv.read_csv(path, parse_options=pacsv.ParseOptions(newlines_in_values=True), convert_options=options)
+        else:
+            table = pq.read_table(path, columns=["key", "score"])
+        if not (pa.types.is_string(table["key"].type) or pa.types.is_large_string(table["key"].type)):
+            raise FilterError(f"detector {detector.name}: column key of {path} is {table['key'].type}, expected text")
+        table = pa.table({"key": table["key"].cast(pa.large_string()), "score": table["score"].cast(pa.float64())})
+    except OSError as error:
+        raise FilterError(f"detector {detector.name}: {path} cannot be read ({error.strerror or error})") from error
+    except (pa.ArrowException, KeyError) as error:
+        raise FilterError(f"detector {detector.name}: {path} is no CSV (ending .csv) or parquet file with a text column key and a number "
+                          f"column score ({' '.join(str(error).split())[:200]})") from error
+    if table["key"].null_count:
+        raise FilterError(f"detector {detector.name}: {table['key'].null_count} rows of {path} have no key")
+    score = pc.fill_null(table["score"], np.inf)
+    sure = table.set_column(1, "score", pc.if_else(pc.is_nan(score), np.inf, score))
+    highest = sure.group_by("key").aggregate([("score", "max")]).sort_by("key")
+    return KeyedScores(highest["key"].combine_chunks(), highest["score_max"].to_numpy().astype(np.float64))
+
+
+@lru_cache(maxsize=8)
+def read_detector_once(detector: Detector, sha256: str) -> KeyedScores:
+    """The detector's scores in this process; `sha256` names the file's content."""
+    return read_detector(detector)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the judges beside the classifier say of some inputs.
+
+    Attributes:
+        flags: per input the names of those that say "drop", `<detector>:missing` where a detector has no score.
+        num_found: detector -> how many of the inputs it has a score for.
+    """
+
+    flags: list[list[str]]
+    num_found: dict[str, int]
+
+
+def flag(category: Category, keys: Sequence[str], captions: Sequence[str | None], detector_digests: Sequence[str]) -> Flags:
+    """Ask every judge beside the classifier about some inputs.
+
+    Args:
+        category: its caption words and detectors.
+        keys: of the inputs.
+        captions: of the inputs.
+        detector_digests: sha256 of each detector's file.
+
+    Raises:
+        FilterError: a detector's file or a word cannot be used.
+    """
+    flags: list[list[str]] = [[] for _ in keys]
+    for place in np.flatnonzero(has_word(captions, category.caption_words)):
+        flags[place].append(CAPTION_WORDS)
+    num_found = {}
+    for detector, sha256 in zip(category.detectors, detector_digests, strict=True):
+        scores = read_detector_once(detector, sha256)
+        found = scores.find(keys)
+        num_found[detector.name] = int((found >= 0).sum())
+        for place, at in enumerate(found):
+            if at < 0:
+                flags[place].append(detector.name + MISSING)
+            elif not scores.scores[at] < detector.threshold:
+                flags[place].append(detector.name)
+    return Flags(flags, num_found)
+
+
+def check_judges(category: Category) -> None:
+    """Refuse judges that share a name.
+
+    Raises:
+        FilterError: two detectors of one name, or one that is called like the caption words.
+    """
+    names = [CAPTION_WORDS, *(detector.name for detector in category.detectors)]
+    if len(set(names)) != len(names):
+        raise FilterError(f"{category.name}: detectors need names of their own, other than {CAPTION_WORDS}; got {', '.join(names[1:])}")
+    caption_pattern(category.caption_words)
