@@ -358,7 +358,7 @@ def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[
     return row, None if reason or picture is None else clip.crop(picture.pixels)
 
 
-def map_ahead(function: Callable[[Item], Result], items: Iterator[Item], *, num_threads: int, depth: int) -> Iterator[Result]:
+def map_ahead(function: Callable[[Item], Result], items: Iterator[Item], *, num_threads: int, depth: int) -> Generator[Result]:
     """Apply a function to items in threads, in order and at most `depth` items ahead: inputs are decoded while others are embedded."""
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
         futures: Generator[Future[Result]] = read_ahead((pool.submit(function, item) for item in items), depth=depth)

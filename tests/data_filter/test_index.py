@@ -1,11 +1,17 @@
 import errno
 import io
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from glideslope.data_filter.index import build_index, read_ahead, read_index
+from glideslope.data_filter.index import INDEX_SCHEMA, build_index, build_part, map_ahead, mark_repeated, read_ahead, read_index
 from PIL import Image
 
 from glideslope.config import ClipConfig, FolderSource, IndexConfig
@@ -13,6 +19,8 @@ from glideslope.errors import StageError, StorageError
 from glideslope.manifest import sha256_file
 
 from .conftest import TinyClip, World, draw, fill_folder
+from .real_runs import NUM_SHARDS, num_finished, write_clip, write_pictures
+from .real_runs import build as build_real
 
 
 def index_rows(directory: Path) -> list[dict[str, object]]:
@@ -143,6 +151,99 @@ def test_a_full_disk_is_one_clear_error_and_finished_shards_are_kept(world: Worl
     assert tiny_clip.num_images == 60 - 32
 
 
+def test_killed_workers_and_a_killed_run_with_several_workers_end_with_the_same_bytes(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip")
+    write_pictures(tmp_path / "pictures")
+    undisturbed = build_real(tmp_path, "undisturbed")
+    script = tmp_path / "owner.py"
+    script.write_text(f"from pathlib import Path\nfrom tests.data_filter.real_runs import build\n"
+                      f"if __name__ == '__main__':\n    build(Path({str(tmp_path)!r}), 'killed', workers=2)\n")
+    repository = Path(__file__).parents[2]
+    owner = subprocess.Popen([sys.executable, str(script)], cwd=repository, env=os.environ | {"PYTHONPATH": str(repository)})
+    try:
+        wait_for(lambda: num_finished(tmp_path, "killed") >= 2, owner)
+        workers = [process for process in psutil.Process(owner.pid).children() if "spawn_main" in " ".join(process.cmdline())]
+        assert len(workers) == 2
+        workers[0].kill()
+        num_before = num_finished(tmp_path, "killed")
+        wait_for(lambda: num_finished(tmp_path, "killed") >= num_before + 2, owner)
+    finally:
+        owner.kill()
+        owner.wait()
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    pieces = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed.partial").glob("shard-*.parquet")}
+    assert 4 <= len(pieces) < NUM_SHARDS, "it was killed in mid-run"
+    assert build_real(tmp_path, "killed").digest == undisturbed.digest
+    assert {tmp_path / "killed" / path.name: time_ns for path, time_ns in pieces.items()} == {
+        tmp_path / "killed" / path.name: (tmp_path / "killed" / path.name).stat().st_mtime_ns for path in pieces}, "none was made again"
+
+
+def wait_for(condition, process) -> None:  # type: ignore[no-untyped-def]  # a function and a process
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "the condition was never reached"
+        time.sleep(0.005)
+
+
+def test_parts_done_beside_each_other_make_the_index_that_one_run_makes(tmp_path: Path, tiny_clip: TinyClip, world: World) -> None:
+    whole = world.index()
+    settings = FolderSource(path=str(world.root / "images")), ClipConfig(), IndexConfig(shard_size=16)
+    assert build_part(*settings, tmp_path / "shared", part=1, num_parts=3) == {"num_shards": 1, "num_inputs": 16}
+    assert build_part(*settings, tmp_path / "shared", part=0, num_parts=3) == {"num_shards": 2, "num_inputs": 16 + 12}
+    assert build_part(*settings, tmp_path / "shared", part=2, num_parts=3) == {"num_shards": 1, "num_inputs": 16}
+    assert not (tmp_path / "shared").exists()
+    tiny_clip.num_images = 0
+    assert build_index(*settings, tmp_path / "shared").digest == whole.digest
+    assert tiny_clip.num_images == 0, "ending the stage embeds nothing again"
+    assert build_part(*settings, tmp_path / "shared", part=2, num_parts=3) == {"num_shards": 0, "num_inputs": 0}
+    with pytest.raises(StageError, match="part is 3, expected 0 to 2 with 3 parts"):
+        build_part(*settings, tmp_path / "shared", part=3, num_parts=3)
+
+
+def test_unchanged_shards_of_a_changed_source_are_taken_over(world: World, tiny_clip: TinyClip) -> None:
+    world.index()
+    draw(world.root / "images" / "020.png", (1, 2, 3))
+    tiny_clip.num_images = 0
+    assert world.index().summary["num_ok"] == 60
+    assert tiny_clip.num_images == 16, "only the shard of the changed picture"
+
+
+def test_rows_of_another_format_or_setting_are_made_again(world: World, tiny_clip: TinyClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.index()
+    for change in ({"INDEX_FORMAT": "another"}, {"image_settings": lambda clip: {"model": "another"}}):
+        for name, value in change.items():
+            monkeypatch.setattr("glideslope.data_filter.index." + name, value)
+        tiny_clip.num_images = 0
+        world.index()
+        assert tiny_clip.num_images == 60
+
+
+def test_photographs_are_decoded_small_and_keep_their_size_and_orientation_in_the_index(tmp_path: Path, tiny_clip: TinyClip) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (640, 480), (200, 30, 30)).save(tmp_path / "images" / "turned.jpg", exif=exif)
+    (tmp_path / "images" / "turned.txt").write_text("turned")
+    row, = build(tmp_path)
+    assert (row["width"], row["height"], row["status"]) == (480, 640, "ok")
+    assert tiny_clip.largest_side <= 2 * 640 / 16, "640 x 480 at an eighth, cut to 16 x 16"
+
+
+def test_repeated_keys_are_marked_in_whatever_columns_are_read(tmp_path: Path) -> None:
+    rows = [{"key": key, "concept": key, "size_bytes": 1, "status": "ok", "reason": "", "embedding": [1.0, 2.0]} for key in "aba"]
+    table = pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
+    pq.write_table(table, tmp_path / "x.parquet")
+    marked = mark_repeated(table, np.array([2], dtype=np.int32), tmp_path / "x.parquet")
+    assert marked.schema == table.schema
+    assert marked.to_pylist()[:2] == table.to_pylist()[:2]
+    assert marked.to_pylist()[2] | {"key": "", "concept": ""} == table.to_pylist()[2] | {
+        "key": "", "concept": "", "status": "bad", "reason": "duplicate key", "embedding": None,
+        "error": "duplicate key a: an earlier input has the same one"}
+    assert mark_repeated(table.select(["embedding"]), np.array([0, 2], dtype=np.int32), tmp_path / "x.parquet").to_pylist() == [
+        {"embedding": None}, {"embedding": [1.0, 2.0]}, {"embedding": None}]
+
+
 def test_an_edited_index_is_refused(world: World) -> None:
     world.index()
     shard = world.root / "index" / "shard-00001.parquet"
@@ -195,3 +296,20 @@ def test_rendered_pngs_are_the_original_bytes(tmp_path: Path, tiny_clip: TinyCli
         with Image.open(io.BytesIO(image)) as picture:
             assert picture.size == (32, 32)
         assert row["size_bytes"] == len(image)
+
+
+def test_mapping_ahead_keeps_order_hands_errors_on_and_stops_when_the_reader_stops() -> None:
+    def slow(number: int) -> int:
+        time.sleep(0.002 * (number % 3))
+        return 2 * number
+
+    assert list(map_ahead(slow, iter(range(50)), num_threads=4, depth=8)) == [2 * number for number in range(50)]
+    with pytest.raises(ZeroDivisionError):
+        list(map_ahead(lambda number: 1 // (3 - number), iter(range(50)), num_threads=2, depth=8))
+    taken: list[int] = []
+    results = map_ahead(slow, (taken.append(number) or number for number in range(10**9)), num_threads=2, depth=8)
+    assert next(results) == 0
+    results.close()
+    num_taken = len(taken)
+    time.sleep(0.05)
+    assert len(taken) == num_taken < 30, "at most `depth` ahead, and none after the reader stopped"
