@@ -62,6 +62,8 @@ def _check_sizes(base: UNetConfig, configs: dict[str, UNetConfig]) -> None:
     inpaint = configs.get("base_inpaint", base)
     if inpaint.image_size != base.image_size:
         raise CheckpointError(f"base_inpaint: draws images of side {inpaint.image_size}, but base draws {base.image_size}")
+    if inpaint.text_ctx != base.text_ctx:
+        raise CheckpointError(f"base_inpaint: reads captions of {inpaint.text_ctx} tokens, but base reads {base.text_ctx}")
     sizes = {name: configs[name].image_size for name in UPSAMPLERS if name in configs}
     for name, size in sizes.items():
         if size <= base.image_size:

@@ -87,8 +87,8 @@ def edit_to_file(release: Path, edit: Edit, path: Path, options: DrawOptions, *,
         output = pipe.vary(image.image, edit.prompt, strength, options=options, preview=preview)
     if edit.upsample:
         source, drawn = (None, None) if mask is None else (image.image, mask.image)
-        output = pipe.upsample(output.images, edit.prompt, source=source, mask=drawn, options=UpsampleOptions(seed=options.seed),
-                               preview=preview)
+        enlarging = UpsampleOptions(seed=options.seed, cut_long_prompts=options.cut_long_prompts)
+        output = pipe.upsample(output.images, edit.prompt, source=source, mask=drawn, options=enlarging, preview=preview)
     manifest = release / MANIFEST_NAME
     write_result(path, output, {
         "prompt": edit.prompt, "options": options.to_json(), "strength": None if mask is not None else strength, "upsample": edit.upsample,

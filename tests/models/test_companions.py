@@ -74,6 +74,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     ("upsampler/config.json", lambda c: c.update(super_res=False), "does not fit TextConditionedUNet"),
     ("upsampler/config.json", lambda c: c.update(image_size=16), "upsampler: draws images of side 16, which is not larger than base's 16"),
     ("upsampler/config.json", lambda c: c.update(image_size=64), "draw images of different sides: {'upsampler': 64, 'upsampler_inpaint': 32}"),
+    ("upsampler_inpaint/config.json", lambda c: c.update(n_vocab=1), "does not fit"),
     ("base_inpaint/config.json", lambda c: c.update(image_size=32), "base_inpaint: draws images of side 32, but base draws 16")])
 def test_components_that_do_not_belong_together_are_refused(full: Path, path: str, change: Callable[[dict[str, Any]], Any], told: str) -> None:
     edit(full / path, change)

@@ -123,9 +123,8 @@ def test_steps_fall_from_the_strengths_noise_and_each_is_visited_once(strength: 
     timesteps = strength_timesteps(strength, num_steps)
     assert timesteps == sorted(set(timesteps))
     assert len(timesteps) == min(num_steps, max(1, round(strength * 1000)))
-    if strength < 1:
-        assert timesteps[-1] == max(1, round(strength * 1000)) - 1
-        assert len(timesteps) == 1 or timesteps[0] == 0
+    assert timesteps[-1] == max(1, round(strength * 1000)) - 1
+    assert len(timesteps) == 1 or timesteps[0] == 0
 
 
 # --- Inpainting ---
@@ -337,6 +336,8 @@ def call(pipe: GlidePipeline, what: str, arguments: dict[str, Any]) -> GlideOutp
     ("inpaint", {"image": Image.new("RGB", (17, 16))}, "mask: 16 x 16 pixels, but the image has 17 x 16"),
     ("inpaint", {"mask": Image.new("L", (16, 16))}, "mask: is black everywhere"),
     ("inpaint", {"mask": None}, "mask: expected a PIL.Image.Image"),
+    ("inpaint", {"prompt": "red " * 40}, "tokens long, this model reads 16"), ("vary", {"prompt": "red " * 40}, "this model reads 16"),
+    ("upsample", {"prompt": "red " * 40}, "this model reads 16"),
     ("vary", {"strength": 0}, "strength is 0; expected a number above 0"), ("vary", {"strength": 1.01}, "strength is 1.01"),
     ("vary", {"strength": -0.5}, "strength is -0.5"), ("vary", {"strength": float("nan")}, "strength is nan"),
     ("vary", {"strength": True}, "strength is True"), ("vary", {"strength": "0.5"}, "strength is '0.5'"),
