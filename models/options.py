@@ -12,6 +12,8 @@ from .tokenizer import CaptionTokenizer
 MAX_STEPS = 1000
 MAX_IMAGES = 1024
 MAX_SCALE = 1000
+DEFAULT_SCALE = 3.0
+GUIDANCE_KINDS = ("none", "cfg", "clip", "both")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class DrawOptions:
         guidance_scale: classifier-free guidance; 1 is none.
         clip_guidance_scale: guidance by a CLIP; 0 is none.
         num_steps: denoising steps, 1 to 1000.
-        sampler: a name in `SAMPLERS`: `ddpm`, `ddim`, `dpm++` or `unipc`.
+        sampler: a name in `SAMPLERS`: `ddpm`, `ddim`, `dpm++`, `dpm++sde` or `unipc`.
         seed: image i is drawn from seed + i.
         guidance_interval: least and greatest noise level at which both kinds of guidance act, 0 (the image) to 1 (the
             noise) in fractions of the training's timesteps; elsewhere the caption acts alone. None: at all levels.
@@ -62,6 +64,29 @@ class DrawOptions:
     def to_json(self) -> dict[str, Any]:
         """The options as plain data."""
         return asdict(self)
+
+
+def choose_scales(guidance: str | None, guidance_scale: float | None, clip_guidance_scale: float | None) -> tuple[float, float]:
+    """Both guidance scales from what kind is asked for and the scales that are given.
+
+    Args:
+        guidance: one of `GUIDANCE_KINDS`, or none: whatever scales are given, else classifier-free.
+        guidance_scale: none: its default where that kind is on.
+        clip_guidance_scale: likewise.
+
+    Raises:
+        RequestError: no such kind, or a scale of a kind that is off.
+    """
+    if guidance is None:
+        return DEFAULT_SCALE if guidance_scale is None else guidance_scale, 0.0 if clip_guidance_scale is None else clip_guidance_scale
+    if guidance not in GUIDANCE_KINDS:
+        raise RequestError(f"guidance is {guidance!r}; expected one of {', '.join(GUIDANCE_KINDS)}")
+    free, clip = guidance in ("cfg", "both"), guidance in ("clip", "both")
+    for name, scale, is_on in (("guidance_scale", guidance_scale, free), ("clip_guidance_scale", clip_guidance_scale, clip)):
+        if scale is not None and not is_on:
+            raise RequestError(f"{name} is {scale!r}, but guidance is {guidance!r}, which does not use it; leave one of the two out")
+    return (DEFAULT_SCALE if guidance_scale is None else guidance_scale) if free else 1.0, (
+        DEFAULT_SCALE if clip_guidance_scale is None else clip_guidance_scale) if clip else 0.0
 
 
 def is_number(value: object) -> bool:

@@ -139,7 +139,7 @@ class GlidePipeline:
             guidance_scale: classifier-free guidance; 1 is none.
             clip_guidance_scale: guidance by `guiding_clip` or else the noised CLIP; 0 is none.
             num_steps: denoising steps, 1 to 1000.
-            sampler: `ddpm`, `ddim`, `dpm++` or `unipc`.
+            sampler: `ddpm`, `ddim`, `dpm++`, `dpm++sde` or `unipc`.
             seed: image i is drawn from seed + i, whatever the batch.
             guidance_interval: noise levels between which guidance acts, from 0 (the image) to 1 (the noise) in fractions
                 of the training's timesteps; elsewhere only the caption's pass runs, at half the cost. None: everywhere.

@@ -146,6 +146,29 @@ def dpm_solver(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, nois
         yield SampleState(done, diffusion.num_steps, x, x_start)
 
 
+def dpm_solver_sde(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource, *,
+                   clip: bool = True) -> Iterator[SampleState]:
+    """SDE-DPM-Solver++(2M) (arXiv 2211.01095, section 6): the same line, with the reverse diffusion's fresh noise in every step.
+
+    Noise lets later steps correct what earlier ones, and a network that is not perfect, got wrong.
+    """
+    alpha, sigma, half_log_snr = signal_and_noise(diffusion)
+    earlier = None
+    for done, i in enumerate(reversed(range(diffusion.num_steps)), start=1):
+        start = x_start = guided_start(denoiser, x, diffusion, i, clip=clip)
+        if i == 0:
+            x = start
+        else:
+            h = half_log_snr[i - 1] - half_log_snr[i]
+            if earlier is not None:
+                start = start + h / (2 * (half_log_snr[i] - half_log_snr[i + 1])) * (start - earlier)
+            fresh = noise_source.draw(x.shape[1:], x)
+            x = (sigma[i - 1] / sigma[i] * math.exp(-h) * x - alpha[i - 1] * math.expm1(-2 * h) * start
+                 + sigma[i - 1] * math.sqrt(-math.expm1(-2 * h)) * fresh)
+        earlier = x_start
+        yield SampleState(done, diffusion.num_steps, x, x_start)
+
+
 def unipc(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource, *,
           clip: bool = True) -> Iterator[SampleState]:
     """UniPC, deterministic: predictor of second, corrector of third order, one pass a step (arXiv 2302.04867, algorithms 1 and 2).
@@ -171,7 +194,8 @@ def unipc(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_sou
         yield SampleState(done, diffusion.num_steps, x, start)
 
 
-SAMPLERS: dict[str, Callable[..., Iterator[SampleState]]] = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm_solver, "unipc": unipc}
+SAMPLERS: dict[str, Callable[..., Iterator[SampleState]]] = {
+    "ddpm": ddpm, "ddim": ddim, "dpm++": dpm_solver, "dpm++sde": dpm_solver_sde, "unipc": unipc}
 
 
 def signal_and_noise(diffusion: GaussianDiffusion) -> tuple[FloatTable, FloatTable, FloatTable]:
