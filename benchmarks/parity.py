@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,9 @@ def compare_process(directory: Path, options: Options) -> Iterator[Result]:
     process = read_object(directory / "process.json")
     for schedule, counts in process["betas"].items():
         for count, expected in counts.items():
-            yield measured(f"betas {schedule} {count}", lambda s=schedule, c=count, e=expected: betas_error(s, c, e), BETAS_TOLERANCE)
+            yield measured(f"betas {schedule} {count}", partial(betas_error, schedule, count, expected), BETAS_TOLERANCE)
     for spelling, expected in process["respacing"].items():
-        yield exact(f"respacing {spelling}", lambda s=spelling, e=expected: check_respacing(s, e))
+        yield exact(f"respacing {spelling}", partial(check_respacing, spelling, expected))
 
 
 def compare_trajectories(directory: Path, options: Options) -> Iterator[Result]:
@@ -101,7 +102,7 @@ def compare_trajectories(directory: Path, options: Options) -> Iterator[Result]:
     if not names:
         raise Misfit("trajectories.safetensors: holds no sampling run")
     for name in names:
-        yield measured(name, lambda n=name: trajectory_error(n, tensors), options.tolerance)
+        yield measured(name, partial(trajectory_error, name, tensors), options.tolerance)
 
 
 def compare_tokenizers(directory: Path, options: Options) -> Iterator[Result]:
@@ -123,7 +124,7 @@ def compare_tokenizers(directory: Path, options: Options) -> Iterator[Result]:
 def compare_layouts(directory: Path, options: Options) -> Iterator[Result]:
     """Names, shapes and counts of the published checkpoints."""
     for name, entry in read_object(directory / "released_layouts.json").items():
-        yield exact(f"layout {name}", lambda e=entry: check_released(e))
+        yield exact(f"layout {name}", partial(check_released, entry))
 
 
 def measured(case: str, error: Callable[[], float], tolerance: float) -> Result:

@@ -74,17 +74,16 @@ def network_error(case: Mapping[str, Any], tensors: Mapping[str, Tensor], *, see
 
 def build_case(config: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> tuple[nn.Module, Callable[[Mapping[str, Tensor]], Tensor]]:
     """The network of a case on the meta device, and how it is called; which kind it is shows in its inputs."""
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     with torch.device("meta"):
         if {"x", "timesteps", "tokens", "mask"} <= set(inputs) <= UNET_INPUTS:
-            unet = TextConditionedUNet(UNetConfig(image_size=inputs["x"].shape[-1], super_res="low_res" in inputs,
-                                                  inpaint="inpaint_mask" in inputs, **fields))
+            told = {"image_size": inputs["x"].shape[-1], "super_res": "low_res" in inputs, "inpaint": "inpaint_mask" in inputs}
+            unet = TextConditionedUNet(UNetConfig.model_validate({**told, **config}))
             return unet, lambda given: run_unet(unet, given)
         if set(inputs) == {"image_0_255", "timesteps"}:
-            image_encoder = ImageEncoder(NoisedClipConfig(**{**TEXT_SIDE, **fields}))
+            image_encoder = ImageEncoder(NoisedClipConfig.model_validate({**TEXT_SIDE, **config}))
             return image_encoder, lambda given: image_encoder(given["image_0_255"], given["timesteps"])
         if set(inputs) == {"tokens", "lengths"}:
-            text_encoder = TextEncoder(NoisedClipConfig(**{**IMAGE_SIDE, **fields}))
+            text_encoder = TextEncoder(NoisedClipConfig.model_validate({**IMAGE_SIDE, **config}))
             return text_encoder, lambda given: text_encoder(given["tokens"], given["lengths"])
     raise Misfit(f"inputs {sorted(inputs)} belong to no known kind of network")
 

@@ -50,6 +50,7 @@ class CaptionTokenizer:
                                   "this is not a caption tokenizer")
         tokenizer.encode_special_tokens = True  # a caption that spells a special token is text like any other
         self.tokenizer, self.start_token, self.end_token = tokenizer, None if start is None else int(start), int(end)
+        self._special = {END: int(end)} | ({} if start is None else {START: int(start)})
         suffix = getattr(tokenizer.model, "end_of_word_suffix", None)
         self.kind: Kind = "gpt2" if start is None else "clip" if suffix == WORD_END else "own"
 
@@ -103,7 +104,7 @@ class CaptionTokenizer:
         ids: list[int] = []
         for i, piece in enumerate(SPELLED.split(clean_for_clip(caption))):
             spelled = re.findall(r"<\|\w+\|>", piece) if i % 2 else []
-            ids += [int(self.tokenizer.token_to_id(token)) for token in spelled] or self._encode_text(piece)
+            ids += [self._special[token] for token in spelled] or self._encode_text(piece)
         return ids[:max_length]
 
     def _encode_text(self, text: str) -> list[int]:

@@ -231,7 +231,7 @@ def _data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     name = os.pread(file.fileno(), fields[9], info.header_offset + LOCAL_HEADER.size)
     if fields[3] != zipfile.ZIP_STORED or name != info.orig_filename.encode():
         raise CheckpointError(f"member {info.orig_filename!r:.80} is called {name!r:.80} or compressed in its own header; the file was altered")
-    return info.header_offset + LOCAL_HEADER.size + fields[9] + fields[10]
+    return info.header_offset + LOCAL_HEADER.size + int(fields[9]) + int(fields[10])
 
 
 def _check_members(members: Mapping[str, Member], small: Mapping[str, bytes]) -> None:
@@ -254,10 +254,8 @@ def _place(name: str, tensor: TensorDescription, members: Mapping[str, Member]) 
     if member.size_bytes != storage.num_elements * item:
         raise CheckpointError(f"tensor {name}: its storage is said to have {storage.num_elements} elements of {item} bytes, "
                               f"but data/{storage.key} has {member.size_bytes} bytes")
-    num_elements, expected, step = prod(tensor.shape), [], 1
-    for length in reversed(tensor.shape):
-        expected.insert(0, step)
-        step *= length
+    num_elements = prod(tensor.shape)
+    expected = [prod(tensor.shape[i + 1:]) for i in range(len(tensor.shape))]
     steps = zip(tensor.shape, tensor.stride, expected, strict=True)
     if num_elements and any(length > 1 and found != wanted for length, found, wanted in steps):
         raise CheckpointError(f"tensor {name}: strides {list(tensor.stride)} of shape {list(tensor.shape)} are not contiguous")

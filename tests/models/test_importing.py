@@ -28,7 +28,7 @@ PROMPT = "An oil painting of a corgi's “hat”"
 
 def tiny_architectures() -> dict[str, Part]:
     """The published layout at small sizes, with the published vocabularies."""
-    base = UNET_PRESETS["glide-micro-16"].model_copy(update={"n_vocab": 50_257, "xf_width": 32})
+    base = UNET_PRESETS["glide-micro-16"].model_copy(update={"n_vocab": 50_257, "xf_width": 8})
     upsampler = base.model_copy(update={"image_size": 32, "super_res": True})
     return {"base": base, "upsampler": upsampler, "base_inpaint": base.model_copy(update={"inpaint": True}),
             "upsampler_inpaint": upsampler.model_copy(update={"inpaint": True}),
