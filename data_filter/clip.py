@@ -36,7 +36,7 @@ class Clip:
         image_size: side of the square that the image tower takes, in pixels.
         pixel_mean, pixel_std: of pixels in [0, 1], per channel.
         tokenize: captions -> int64 (N, context); None when there is no text tower yet.
-        image_mean: float32 (D,), taken off image embeddings before they are compared with text; None: nothing.
+        image_mean: float32 (M,), taken off the first M numbers of image embeddings before they are compared with text; None: nothing.
         batch_size: crops per forward pass; halved for good when a GPU runs out of memory.
     """
 
@@ -105,9 +105,10 @@ class Clip:
     @torch.inference_mode()
     def _forward(self, pixels: Pixels) -> Embeddings:
         """One forward pass: uint8 (N, size, size, 3) -> float32 (N, D), each row of length 1."""
-        mean, std = torch.tensor(self.pixel_mean, device=self.device) * 255, torch.tensor(self.pixel_std, device=self.device) * 255
+        mean, std = ((torch.tensor(values, device=self.device) * 255).repeat(self.image_size) for values in (self.pixel_mean, self.pixel_std))
         model: Any = self.model
-        x = torch.from_numpy(pixels).to(self.device).float().sub_(mean).div_(std)
+        x = torch.from_numpy(pixels).to(self.device).float()
+        x.flatten(2).sub_(mean).div_(std)  # whole rows at a time: four times as fast as three channels at a time
         x = x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
         return np.asarray(functional.normalize(model.encode_image(x).float(), dim=-1).cpu().numpy())
 
@@ -145,8 +146,10 @@ class Clip:
         return np.asarray(similar.sum(axis=1, dtype=np.float64), dtype=np.float32)
 
     def center(self, embeddings: Embeddings) -> Embeddings:
-        """Image embeddings as they are compared with text: float32 (N, D), each row of length 1."""
-        return embeddings if self.image_mean is None else normalise(embeddings - self.image_mean.numpy())
+        """Image embeddings as they are compared with text: float32 (N, M), each row of length 1."""
+        if self.image_mean is None:
+            return embeddings
+        return normalise(normalise(embeddings[:, :len(self.image_mean)]) - self.image_mean.numpy())
 
 
 def normalise(rows: Embeddings) -> Embeddings:

@@ -76,7 +76,7 @@ def read_pairs(index_dir: Path) -> Pairs:
         embeddings += [stack_embeddings(sound["embedding"])] if len(sound) else []
     if len(captions) < 2:
         raise StageError(f"{index_dir}: {len(captions)} usable image-caption pairs; at least 2 are needed to train a text tower")
-    x = np.concatenate(embeddings)
+    x = normalise(np.concatenate(embeddings)[:, :lite0.TEXT_DIM])
     mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     return Pairs(normalise(x - mean), captions, mean)
 

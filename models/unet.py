@@ -4,6 +4,8 @@ Parameter names, shapes and order are those of the published checkpoints, so tha
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Self, TypeVar
 
 import torch
@@ -74,8 +76,32 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10_000.0
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
+@dataclass(frozen=True)
+class PromptContext:
+    """What a U-Net needs of its captions, computed once and used at every step.
+
+    Attributes:
+        projected: (N, 4 model_channels), added to the time embedding.
+        keys, values: for each attention block in the order of the network, (N, heads, text_ctx, channels per head).
+    """
+
+    projected: Tensor
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+
+    def __getitem__(self, images: slice) -> "PromptContext":
+        """The context of some of the captions."""
+        return PromptContext(self.projected[images], [k[images] for k in self.keys], [v[images] for v in self.values])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["PromptContext"]) -> "PromptContext":
+        """One context of several, in their order."""
+        return cls(torch.cat([part.projected for part in parts]), [torch.cat(k) for k in zip(*(part.keys for part in parts), strict=True)],
+                   [torch.cat(v) for v in zip(*(part.values for part in parts), strict=True)])
+
+
 class GroupNorm32(nn.GroupNorm):
-    """Group normalisation with 32 groups, computed in float32 whatever the input's dtype, optionally followed by SiLU."""
+    """Group normalisation with 32 groups, whose sums are float32 whatever the input's dtype, optionally followed by SiLU."""
 
     def __init__(self, channels: int, *, swish: bool) -> None:
         """Normalise `channels` channels; `swish` applies SiLU afterwards."""
@@ -128,28 +154,36 @@ class AttentionBlock(nn.Module):
         self.encoder_kv = nn.Conv1d(encoder_channels, 2 * channels, 1)
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
-    def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        """Apply to x: (N, C, H, W) with text: (N, xf_width, L)."""
+    def text_keys_values(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the captions. text: (N, L, xf_width) -> two of (N, heads, L, channels per head)."""
+        kv = pointwise(self.encoder_kv, text).view(*text.shape[:2], self.num_heads, 2, -1)
+        return kv[..., 0, :].transpose(1, 2), kv[..., 1, :].transpose(1, 2)
+
+    def forward(self, x: Tensor, text_keys: Tensor, text_values: Tensor) -> Tensor:
+        """Apply to x: (N, C, H, W) with the captions' keys and values, see `text_keys_values`."""
         n, channels, height, width = x.shape
-        qkv = self.qkv(self.norm(x).reshape(n, channels, -1)).view(n, self.num_heads, -1, height * width)
-        kv = self.encoder_kv(text).view(n, self.num_heads, -1, text.shape[-1])
-        q, k, v = (part.transpose(2, 3).contiguous() for part in qkv.chunk(3, dim=2))  # fused attention wants channels last
-        text_k, text_v = (part.transpose(2, 3) for part in kv.chunk(2, dim=2))
-        out = functional.scaled_dot_product_attention(q, torch.cat([text_k, k], dim=2), torch.cat([text_v, v], dim=2))
-        out = self.proj_out(out.transpose(2, 3).reshape(n, channels, -1))
-        return torch.as_tensor(x + out.view(n, channels, height, width))
+        pixels = self.norm(x).permute(0, 2, 3, 1).reshape(n, height * width, channels)
+        q, k, v = pointwise(self.qkv, pixels).view(n, height * width, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4)
+        out = functional.scaled_dot_product_attention(q, torch.cat([text_keys, k], dim=2), torch.cat([text_values, v], dim=2))
+        out = pointwise(self.proj_out, out.transpose(1, 2).reshape(n, height * width, channels))
+        return x + out.view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def pointwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    """A convolution of width 1 on (N, L, C): the same numbers as on (N, C, L), as one matrix product."""
+    return functional.linear(x, layer.weight[:, :, 0], layer.bias)
 
 
 class Level(nn.ModuleList):
     """Layers in a row, each given what it asks for."""
 
-    def forward(self, x: Tensor, emb: Tensor, text: Tensor) -> Tensor:
-        """Apply every layer to x: (N, C, H, W)."""
+    def forward(self, x: Tensor, emb: Tensor, text: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+        """Apply every layer to x: (N, C, H, W); each attention takes the next keys and values of the captions."""
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = layer(x, emb)
             elif isinstance(layer, AttentionBlock):
-                x = layer(x, text)
+                x = layer(x, *next(text))
             else:
                 x = layer(x)
         return x
@@ -220,38 +254,42 @@ class TextConditionedUNet(nn.Module):
                 blocks.append(Level(layers))
         return nn.ModuleList(blocks)
 
-    def encode_text(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the text transformer.
+    def attention_blocks(self) -> Iterator[AttentionBlock]:
+        """The attention blocks in the order in which they are applied."""
+        return (module for module in self.modules() if isinstance(module, AttentionBlock))
+
+    def encode_text(self, tokens: Tensor, mask: Tensor) -> PromptContext:
+        """Run the text transformer and make each attention block's keys and values.
 
         Args:
             tokens: int64 (N, text_ctx).
             mask: bool (N, text_ctx), false where the caption has ended; the padding embedding stands there.
-
-        Returns:
-            The last position projected for the time embedding, (N, 4 model_channels), and all positions as keys and
-            values for attention, (N, xf_width, text_ctx).
         """
         x = self.token_embedding(tokens) + self.positional_embedding[None]
         x = torch.where(mask[..., None], x, self.padding_embedding[None].to(x.dtype))
         x = self.final_ln(self.transformer(x))
-        return self.transformer_proj(x[:, -1]), x.transpose(1, 2)
+        keys, values = zip(*(block.text_keys_values(x) for block in self.attention_blocks()), strict=True)
+        return PromptContext(self.transformer_proj(x[:, -1]), keys, values)
 
     def forward(self, x: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Predict noise and variance from captions; see `denoise` and `encode_text`."""
+        return self.denoise(x, timesteps, self.encode_text(tokens, mask))
+
+    def denoise(self, x: Tensor, timesteps: Tensor, context: PromptContext) -> Tensor:
         """Predict noise and variance.
 
         Args:
             x: (N, 3, H, W) in [-1, 1] plus noise; for upsamplers and inpainting the condition's channels follow
                 (see `condition_input`).
             timesteps: (N,) original diffusion times in [0, 1000).
-            tokens: int64 (N, text_ctx).
-            mask: bool (N, text_ctx).
+            context: of N captions.
 
         Returns:
             (N, 6, H, W): noise, then the variance's interpolation v in about [-1, 1] (arXiv 2102.09672, equation 15).
         """
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(self.transformer_proj.weight.dtype))
-        projected, text = self.encode_text(tokens, mask)
-        emb = emb + projected.to(emb.dtype)
+        emb = emb + context.projected.to(emb.dtype)
+        text = iter(zip(context.keys, context.values, strict=True))
         skips = []
         h = x
         for block in self.input_blocks:

@@ -10,6 +10,7 @@ from glideslope.data_filter.clip import load_clip
 from glideslope.data_filter.clip_training import contrastive_loss, read_pairs, schedule, train_text_tower
 from glideslope.data_filter.index import INDEX_SCHEMA
 from glideslope.data_filter.parquet import write_table
+from glideslope.data_filter.repeated_keys import write_duplicates
 
 from glideslope.config import ClipConfig
 from glideslope.errors import StageError
@@ -34,6 +35,7 @@ def make_index(directory: Path, num_rows: int) -> Path:
 
     def work(partial: Path) -> dict[str, int]:
         write_table(partial / "shard-00000.parquet", pa.Table.from_pylist(rows, schema=INDEX_SCHEMA))
+        write_duplicates(["shard-00000"], partial)
         return {"num_inputs": len(rows)}
 
     run_stage(directory, stage="index", config={}, inputs={}, work=work)

@@ -79,3 +79,15 @@ def test_text_after_the_end_token_changes_nothing() -> None:
     padded = torch.tensor([[7, 9, 1, 5, 5, 5, 5, 5]])
     with torch.inference_mode():
         torch.testing.assert_close(tower(short), tower(padded))
+
+
+def test_the_image_tower_puts_three_descriptions_of_length_one_side_by_side_and_the_first_is_timms_own() -> None:
+    trunk = lite0.build_trunk()
+    trunk.reset_classifier(0)  # type: ignore[operator]  # timm's networks have it
+    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        found, pooled = lite0.ImageTower(trunk)(images), trunk(images)
+    assert found.shape == (2, lite0.EMBEDDING_DIM)
+    assert torch.allclose(found[:, :lite0.TEXT_DIM], torch.nn.functional.normalize(pooled, dim=-1), atol=1e-5)
+    for part in found.split([lite0.TEXT_DIM, 192, 320], dim=1):
+        assert torch.allclose(part.norm(dim=1), torch.ones(2), atol=1e-5)
