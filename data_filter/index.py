@@ -39,7 +39,7 @@ Progress = Callable[[int, int, str], None]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-INDEX_FORMAT = "glideslope.index/2"  # changes whenever the same input would give another row
+INDEX_FORMAT = "glideslope.index/3"  # changes whenever the same input would give another row
 INDEX_SCHEMA = pa.schema([
     pa.field("key", pa.string(), nullable=False),
     pa.field("concept", pa.string(), nullable=False),
