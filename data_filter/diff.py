@@ -283,11 +283,20 @@ def write_difference(difference: Difference, path: Path) -> None:
         StageError: another ending.
         StorageError: the file cannot be written.
     """
+    check_ending(path)
     if path.suffix == ".csv":
         write_bytes(path, changes_as_csv(difference.changes).encode("utf-8", "surrogatepass"))
-    elif path.suffix == ".json":
-        write_json(path, difference.to_json(with_rows=True))
     else:
+        write_json(path, difference.to_json(with_rows=True))
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a file that no form of a difference has.
+
+    Raises:
+        StageError: its ending is not .csv, .json or .html.
+    """
+    if path.suffix not in (".csv", ".json", ".html"):
         raise StageError(f"{path}: must end in .csv (the changed inputs), .json (everything) or .html (a page with pictures)")
 
 
