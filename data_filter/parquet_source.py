@@ -145,7 +145,7 @@ class ParquetFiles:
     def _read_slice(self, part: Slice, get_image: GetImage) -> Iterator[TableRow]:
         name = plain_text(part.file)
         try:
-            opened = pq.ParquetFile(self.root / part.file, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
+            opened = pq.ParquetFile(self.root / part.file, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             yield TableRow(lost_row(f"{name}#unreadable", f"file {name} cannot be read as parquet: {describe(error)}"), False)
             return
