@@ -12,7 +12,7 @@ from rich.text import Text
 
 from . import __version__
 from .errors import GlideslopeError
-from .recipe import Engine, Run, find_recipe, open_run
+from .recipe import Engine, Run, Silent, find_recipe, open_run
 from .terminal import TerminalReporter, summary_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -30,6 +30,9 @@ EngineOption = Annotated[Literal["local", "ray"], typer.Option(
 WorkersOption = Annotated[int | None, typer.Option(
     "--workers", min=1, help="Worker processes; without it one, or with Ray one per GPU or else per CPU. The result is the same.")]
 ReleaseArgument = Annotated[Path, typer.Argument(metavar="RELEASE", help="A release directory, for example runs/openmoji-demo/release.")]
+PicturesOption = Annotated[Literal["veiled", "clear", "blurred", "none"], typer.Option(
+    help="veiled: what the filters look for is blurred until the reader asks; clear: all is shown; blurred: nothing can be made out; "
+         "none: no pictures.")]
 RUNS = Path("runs")
 
 out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
@@ -129,6 +132,46 @@ def curate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpt
     with opened(recipe, runs_dir, as_json=as_json) as run:
         record = run.curate()
     tell({record.stage: dict(record.summary)}, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def mutate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False,
+           num_positives: Annotated[int, typer.Option(min=1, help="Held-out positives to plant in each shape.")] = 100,
+           num_others: Annotated[int, typer.Option(min=1, help="Other images to change in the same ways, for comparison.")] = 40) -> None:
+    """Plant known positives cropped, tiny in a scene, turned, in a collage, as a sticker: how many does the filter still find?"""
+    with opened(recipe, runs_dir, as_json=as_json) as opened_run:
+        records = opened_run.mutate(num_positives=num_positives, num_others=num_others)
+    tell({record.stage: dict(record.summary) for record in records}, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def report(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False,
+           out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="Where to write it.",
+                                                         show_default="report.html in the run's directory")] = None,
+           pictures: PicturesOption = "veiled") -> None:
+    """Write one HTML page that says what the filters did and how sure that is: figures, pictures, groups, captions, audits."""
+    with opened(recipe, runs_dir, as_json=as_json) as opened_run:
+        written = opened_run.report(out_file, pictures=pictures)
+        path = out_file or opened_run.directory / "report.html"
+    tell({"report": str(path), **(written.figures if as_json else {"size": f"{path.stat().st_size / 1e6:.1f} MB"})}, as_json=as_json)
+
+
+@app.command(rich_help_panel=STAGES)
+def diff(run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run's directory, for example runs/first.")],
+         run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The run to compare with it.")],
+         out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write .csv (the images that enter or leave), "
+                                                       ".json (everything) or .html (a page with pictures).")] = None,
+         pictures: PicturesOption = "veiled", as_json: JsonOption = False) -> None:
+    """Say which images enter and which leave from one run to another, why, and which groups that concerns; nothing is scored again."""
+    from .data_filter.diff_report import compare, describe_difference
+
+    with (Silent() if as_json else TerminalReporter(err)).stage("diff") as progress:
+        difference = compare(run_a, run_b, out_file, pictures=pictures, progress=progress)
+    if as_json:
+        return tell(difference.to_json(), as_json=True)
+    tell(describe_difference(difference), as_json=False)
+    if out_file is not None:
+        out.print(f"wrote {out_file}", markup=False, highlight=False)
 
 
 @app.command(rich_help_panel=STAGES)

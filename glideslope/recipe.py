@@ -16,6 +16,8 @@ from .records import Record, read_record
 
 if TYPE_CHECKING:
     from .data_filter import Source
+    from .data_filter.galleries import Pictures
+    from .data_filter.report import Report
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
@@ -159,6 +161,25 @@ class Run:
         with self.reporter.stage("curated") as progress:
             return curate(self._open_source(), self.recipe.categories, self.directory, self.recipe.curate, self.directory / "curated",
                           progress=progress)
+
+    def mutate(self, *, num_positives: int = 100, num_others: int = 40) -> list[Record]:
+        """Per category: plant known positives in other shapes through the whole pipeline, and count which are still found."""
+        from .data_filter.mutations import Plan, mutate
+
+        records, plan = [], Plan(num_positives, num_others, self.recipe.seed)
+        for category in self.recipe.categories:
+            with self.reporter.stage(f"mutations/{category.name}") as progress:
+                records.append(mutate(category, self.directory, self._open_source(), self.recipe.clip,
+                                      self.directory / "mutations" / category.name, plan=plan, progress=progress))
+        return records
+
+    def report(self, path: Path | None = None, *, pictures: "Pictures" = "veiled") -> "Report":
+        """Write report.html into the run's directory, or to another place."""
+        from .data_filter.report import write_report
+
+        with self.reporter.stage("report") as progress:
+            return write_report(self.recipe, self.directory, self._open_source(), path or self.directory / "report.html",
+                                pictures=pictures, progress=progress)
 
     def train(self) -> list[Record]:
         """Train the base model and the noised CLIP."""
