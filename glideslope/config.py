@@ -111,6 +111,8 @@ class Limits(Part):
     min_recall_lower_bound: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="smallest accepted one-sided 95 % lower bound of that recall")
     min_kept_share: Annotated[float, Field(ge=0, lt=1)] = Field(description="smallest accepted share of other audit images that stay")
+    max_leak_rate: Share | None = Field(
+        None, description="largest accepted upper bound of its share among the kept images, shown by `glideslope audit`; none: no audit needed")
 
 
 class Detector(Part):

@@ -16,6 +16,8 @@ from .records import Record, read_record
 
 if TYPE_CHECKING:
     from .data_filter import Source
+    from .data_filter.audit_population import AuditRequest
+    from .data_filter.audit_report import AuditReport
     from .data_filter.galleries import Pictures
     from .data_filter.report import Report
 
@@ -161,6 +163,13 @@ class Run:
         with self.reporter.stage("curated") as progress:
             return curate(self._open_source(), self.recipe.categories, self.directory, self.recipe.curate, self.directory / "curated",
                           progress=progress)
+
+    def audit(self, request: "AuditRequest", *, import_file: Path | None = None, who: str = "") -> "AuditReport":
+        """Plan, draw or continue an audit of what a filter kept, or take its labels back, and report."""
+        from .data_filter.audit_report import run_audit
+
+        with self.reporter.stage("audit"):
+            return run_audit(self.recipe.categories, self.directory, self._open_source(), request, import_file=import_file, who=who)
 
     def mutate(self, *, num_positives: int = 100, num_others: int = 40) -> list[Record]:
         """Per category: plant known positives in other shapes through the whole pipeline, and count which are still found."""
