@@ -20,7 +20,7 @@ class Companions:
 
     Attributes:
         upsampler: enlarges what the base draws.
-        base_inpaint: the base, fine-tuned to see known pixels (arXiv 2112.10741, section 3.1).
+        base_inpaint: the base, fine-tuned to see known pixels (arXiv 2112.10741, section 4.3).
         upsampler_inpaint: the upsampler, fine-tuned likewise.
         upsampler_schedule: noise schedule of both upsamplers; the published ones use `linear`.
     """

@@ -1,7 +1,7 @@
 """Editing with a denoiser: inpainting, image-to-image, upsampling (arXiv 2112.10741, sections 2 to 5; arXiv 2108.01073).
 
 What is known of an image enters in two ways. A network fine-tuned for it sees known pixels and their mask in its input
-(arXiv 2112.10741, section 3.1); and whatever the network, its guess of the clean image is replaced by the image where
+(arXiv 2112.10741, section 4.3); and whatever the network, its guess of the clean image is replaced by the image where
 that is known, so that the sampler walks there to the image itself and the network sees it at each step's noise. The
 second alone makes any base model inpaint, with harder edges: the network was never trained to continue from what it sees.
 """
@@ -205,7 +205,7 @@ def vary(pipe: "GlidePipeline", batch: Batch, image: Tensor, strength: float) ->
 
 
 def upsample(pipe: "GlidePipeline", batch: Batch, low_res: Tensor, options: UpsampleOptions, known: Known | None) -> Tensor:
-    """Enlarge pictures (arXiv 2112.10741, section 4): draw at the upsampler's size, seeing them.
+    """Enlarge pictures (arXiv 2112.10741, section 4.1): draw at the upsampler's size, seeing them.
 
     Args:
         pipe: the models.
