@@ -135,6 +135,41 @@ def curate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpt
 
 
 @app.command(rich_help_panel=STAGES)
+def audit(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False,  # noqa: PLR0913, PLR0917 (its options)
+          category: Annotated[str | None, typer.Option(metavar="NAME", help="What to audit; needed where the recipe has several.")] = None,
+          claim: Annotated[float | None, typer.Option(help="Draw a sample to show that at most this share of the kept images shows it.",
+                                                      show_default="the recipe's max_leak_rate, or 0.001")] = None,
+          num: Annotated[int | None, typer.Option(help="Images to draw; more than were drawn before extends the sample.",
+                                                  show_default="as many as show the claim when none is positive")] = None,
+          confidence: Annotated[float, typer.Option(help="Of the statement.")] = 0.95,
+          design: Annotated[str, typer.Option(help="simple, or stratified: more of the images with high scores.")] = "simple",
+          fixed: Annotated[bool, typer.Option("--fixed", help="Fix the number of labels: fewer are needed, but all of them.")] = False,
+          seed: Annotated[str | None, typer.Option(metavar="TEXT", help="What the sample is drawn from, such as dice thrown in public.",
+                                                   show_default="random numbers of the operating system")] = None,
+          seed_from_os: Annotated[bool, typer.Option("--seed-from-os", help="Draw from random numbers of the operating system.")] = False,
+          again: Annotated[bool, typer.Option("--again", help="Draw a second sample beside the first; both have to show the claim.")] = False,
+          blur: Annotated[bool, typer.Option("--blur", help="Blur the pictures on the contact sheets.")] = False,
+          import_file: Annotated[Path | None, typer.Option("--import", metavar="FILE.csv", help="The filled-in sample.csv.")] = None,
+          who: Annotated[str, typer.Option(metavar="NAME", help="Who gave the imported labels, where the file does not say.")] = "") -> None:
+    """Show with labels how little of a category is left: plan, draw a sample that anybody can redraw, import labels, report.
+
+    Without options it says how many labels show which claims, or how the audits stand.
+    """
+    from .data_filter.audit_population import AuditRequest
+
+    if seed is not None and seed_from_os:
+        raise typer.BadParameter("give either --seed or --seed-from-os", param_hint="--seed")
+    request = AuditRequest(category=category, claim=claim, num=num, seed=seed, confidence=confidence, design=design, fixed=fixed,
+                           draw=seed_from_os, again=again, blur=blur)
+    with opened(recipe, runs_dir, as_json=as_json) as run:
+        report = run.audit(request, import_file=import_file, who=who)
+    if as_json:
+        tell(report.to_json(), as_json=True)
+    else:
+        out.print(report.describe(), markup=False, highlight=False)
+
+
+@app.command(rich_help_panel=STAGES)
 def mutate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False,
            num_positives: Annotated[int, typer.Option(min=1, help="Held-out positives to plant in each shape.")] = 100,
            num_others: Annotated[int, typer.Option(min=1, help="Other images to change in the same ways, for comparison.")] = 40) -> None:
