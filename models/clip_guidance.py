@@ -70,10 +70,16 @@ class OpenClip:
         Args:
             model: a CLIP or CustomTextCLIP of open_clip.
             tokenizer: what `open_clip.get_tokenizer` gives for it.
+
+        Raises:
+            RequestError: the model does not say how its pixels are normalised.
         """
-        visual: Any = model.visual
-        size = visual.image_size
-        return cls(model.eval(), size if isinstance(size, int) else size[0], tuple(visual.image_mean), tuple(visual.image_std),
+        settings: Any = getattr(getattr(model, "visual", None), "preprocess_cfg", None)
+        if settings is None:
+            raise RequestError(f"clip: {type(model).__name__} does not say how its pixels are normalised (visual.preprocess_cfg); make it with "
+                               "open_clip.create_model, or give OpenClip its statistics")
+        size = settings["size"]
+        return cls(model.eval(), size if isinstance(size, int) else size[0], tuple(settings["mean"]), tuple(settings["std"]),
                    lambda captions: torch.as_tensor(tokenizer(captions)))
 
 
@@ -145,4 +151,4 @@ def embed_captions(clip: ImageTextModel, captions: Sequence[str]) -> Tensor:
 def logit_scale(clip: ImageTextModel) -> float:
     """The CLIP's own factor on cosines; open_clip stores its logarithm."""
     model: Any = clip.model
-    return math.exp(float(model.logit_scale))
+    return math.exp(float(model.logit_scale.detach()))

@@ -1,6 +1,8 @@
+import pytest
 import torch
-from glideslope.models.guidance import ClassifierFreeGuidance, ClipGradient, TextDenoiser, text_denoiser
+from glideslope.models.guidance import ClassifierFreeGuidance, ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
 from glideslope.models.noised_clip import NoisedClip
+from glideslope.models.samplers import Denoiser, Prediction
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
 from torch import Tensor
@@ -54,3 +56,36 @@ def test_the_clip_gradient_of_one_image_does_not_depend_on_its_neighbour(clip: N
     both = ClipGradient(clip, text, 1.0)(x, torch.tensor([300, 300]))
     alone = ClipGradient(clip, text[1:], 1.0)(x[1:], torch.tensor([300]))
     torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-6)
+
+
+def told(name: str, asked: list[str]) -> Denoiser:
+    """A denoiser that says when it is asked."""
+
+    def denoiser(x: Tensor, timesteps: Tensor) -> Prediction:
+        asked.append(name)
+        return Prediction(torch.zeros_like(x), None)
+
+    return denoiser
+
+
+def test_a_gradient_leaves_the_prediction_as_it_is_and_stands_beside_it(clip: NoisedClip) -> None:
+    guided = GradientGuidance(GradientGuidance(told("inner", []), lambda x, t: 2 * x), lambda x, t: x + t.view(-1, 1, 1, 1))
+    prediction = guided(torch.ones(2, 3, 4, 4), torch.tensor([10, 10]))
+    assert prediction.gradient is not None
+    assert prediction.gradient.eq(2 + 11).all()
+    assert prediction.noise.eq(0).all()
+
+
+@pytest.mark.parametrize(("interval", "guided"), [((0.2, 0.8), [200, 201, 500, 800]), ((0.0, 1.0), [0, 199, 200, 201, 500, 800, 801, 999]),
+                                                  ((0.0, 0.2), [0, 199, 200]), ((0.8005, 1.0), [801, 999])])
+def test_guidance_acts_inside_its_interval_and_only_the_plain_denoiser_runs_outside(interval: tuple[float, float], guided: list[int]) -> None:
+    for timestep in (0, 199, 200, 201, 500, 800, 801, 999):
+        asked: list[str] = []
+        GuidanceInterval(told("guided", asked), told("plain", asked), interval)(torch.zeros(2, 3, 4, 4), torch.tensor([timestep] * 2))
+        assert asked == ["guided" if timestep in guided else "plain"], timestep
+
+
+def test_an_interval_takes_one_timestep_for_the_whole_batch() -> None:
+    interval = GuidanceInterval(told("guided", []), told("plain", []), (0.2, 0.8))
+    with pytest.raises(ValueError, match="timesteps run from 100 to 300; a guidance interval takes one for the whole batch"):
+        interval(torch.zeros(2, 3, 4, 4), torch.tensor([300, 100]))

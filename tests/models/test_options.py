@@ -1,7 +1,10 @@
+import json
 import math
+import re
 
 import pytest
-from glideslope.models.options import DrawOptions, check_prompts
+from glideslope.models.options import DrawOptions, check_lengths, check_prompts, choose_scales
+from glideslope.models.tokenizer import CaptionTokenizer
 
 from glideslope.errors import RequestError
 
@@ -10,9 +13,12 @@ from glideslope.errors import RequestError
     ("num_images", 0), ("num_images", 1025), ("num_images", 2.0), ("num_images", True), ("num_images", "4"),
     ("num_steps", 0), ("num_steps", 1001), ("num_steps", None), ("sampler", "euler"), ("sampler", None),
     ("seed", -1), ("seed", 0.5), ("seed", 2**63), ("guidance_scale", -0.1), ("guidance_scale", math.nan), ("guidance_scale", math.inf),
-    ("guidance_scale", "3"), ("clip_guidance_scale", -1), ("clip_guidance_scale", 1001), ("clip_guidance_scale", True)])
+    ("guidance_scale", "3"), ("clip_guidance_scale", -1), ("clip_guidance_scale", 1001), ("clip_guidance_scale", True), ("cut_long_prompts", 1),
+    ("guidance_interval", (0.5, 0.5)), ("guidance_interval", (0.8, 0.2)), ("guidance_interval", (-0.1, 0.5)), ("guidance_interval", (0.1, 1.1)),
+    ("guidance_interval", (0.1,)), ("guidance_interval", 0.5), ("guidance_interval", ("0", "1")), ("guidance_interval", (math.nan, 1.0)),
+    ("guidance_interval", (False, True))])
 def test_an_impossible_option_is_refused_by_name_and_value(name: str, value: object) -> None:
-    with pytest.raises(RequestError, match=f"^{name} is {value!r}; expected "):
+    with pytest.raises(RequestError, match=f"^{re.escape(f'{name} is {value!r}; expected ')}"):
         DrawOptions(**{name: value})
 
 
@@ -33,3 +39,36 @@ def test_a_prompt_that_cannot_be_drawn_from_is_refused(prompt: object, told: str
 def test_one_prompt_or_several_become_a_list() -> None:
     assert check_prompts("a red apple 🍎") == ["a red apple 🍎"]
     assert check_prompts(("a", "b")) == ["a", "b"]
+
+
+def test_options_survive_the_way_through_json() -> None:
+    options = DrawOptions(sampler="dpm++sde", guidance_interval=(0, 0.8), cut_long_prompts=True)
+    assert options.guidance_interval == (0.0, 0.8)
+    assert DrawOptions(**json.loads(json.dumps(options.to_json()))) == options
+
+
+@pytest.mark.parametrize(("kind", "given", "scales"), [
+    (None, (None, None), (3.0, 0.0)), (None, (2.0, 1.5), (2.0, 1.5)), ("none", (None, None), (1.0, 0.0)), ("cfg", (None, None), (3.0, 0.0)),
+    ("cfg", (5.0, None), (5.0, 0.0)), ("clip", (None, None), (1.0, 3.0)), ("clip", (None, 7.0), (1.0, 7.0)), ("both", (None, None), (3.0, 3.0)),
+    ("both", (2.0, 4.0), (2.0, 4.0))])
+def test_a_kind_of_guidance_chooses_the_scales_that_are_not_given(
+        kind: str | None, given: tuple[float | None, float | None], scales: tuple[float, float]) -> None:
+    assert choose_scales(kind, *given) == scales
+
+
+@pytest.mark.parametrize(("kind", "given", "told"), [
+    ("cgf", (None, None), "guidance is 'cgf'; expected one of none, cfg, clip, both"),
+    ("none", (3.0, None), "guidance_scale is 3.0, but guidance is 'none', which does not use it"),
+    ("clip", (3.0, None), "guidance_scale is 3.0, but guidance is 'clip'"),
+    ("cfg", (None, 2.0), "clip_guidance_scale is 2.0, but guidance is 'cfg'")])
+def test_a_scale_that_the_kind_of_guidance_does_not_use_is_refused(kind: str, given: tuple[float | None, float | None], told: str) -> None:
+    with pytest.raises(RequestError, match=told):
+        choose_scales(kind, *given)
+
+
+def test_a_prompt_that_the_model_cannot_read_to_its_end_is_refused_with_its_length(tokenizer: CaptionTokenizer) -> None:
+    for text in ("a red square", "🍎🍎"):
+        length = len(tokenizer.encode(text, 99))
+        check_lengths([text], tokenizer, length)
+        with pytest.raises(RequestError, match=f"prompt: '{text}' is {length} tokens long, this model reads {length - 1}; shorten it, or"):
+            check_lengths(["a", text], tokenizer, length - 1)
