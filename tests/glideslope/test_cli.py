@@ -11,8 +11,8 @@ from glideslope import cli
 from glideslope.errors import TrainingError
 from glideslope.records import run_stage
 
-COMMANDS = ("init", "index", "label", "fit", "curate", "train", "evaluate", "run", "demo", "pack", "check", "verify",
-            "sample", "edit", "import-openai")
+COMMANDS = ("init", "index", "label", "fit", "curate", "audit", "train", "evaluate", "run", "demo", "pack", "check", "verify",
+            "mutate", "report", "diff", "sample", "edit", "import-openai")
 
 
 class Ended:
@@ -68,7 +68,10 @@ def test_the_version_is_told(glideslope: Any) -> None:
     ["edit", ".", "--prompt", "a", "--image", "taken.yaml", "--steps", "0"],
     ["index", "nowhere.yaml", "--json"], ["run", "no-such-recipe", "--json"], ["init", "taken.yaml"], ["init", "taken.yaml/below.yaml"],
     ["index", "recipe.yaml", "--json"], ["label", "recipe.yaml", "--json"], ["label", "recipe.yaml", "--import", "no.csv", "--json"],
-    ["fit", "recipe.yaml", "--json"], ["curate", "recipe.yaml", "--json"], ["train", "recipe.yaml", "--json"],
+    ["fit", "recipe.yaml", "--json"], ["curate", "recipe.yaml", "--json"], ["audit", "recipe.yaml", "--json"],
+    ["audit", "recipe.yaml", "--json", "--claim", "2"], ["audit", "recipe.yaml", "--json", "--import", "no.csv"],
+    ["audit", "recipe.yaml", "--json", "--category", "nobody"], ["audit", "recipe.yaml", "--json", "--design", "odd"],
+    ["train", "recipe.yaml", "--json"],
     ["evaluate", "recipe.yaml", "--json"], ["pack", "recipe.yaml", "--json"], ["fit", "recipe.yaml", "--runs-dir", "taken.yaml"],
     ["run", "unknown-key.yaml"], ["run", "bad-value.yaml"], ["run", "not-yaml.yaml"], ["run", "bad-preset.yaml", "--json"]], ids=" ".join)
 def test_a_mistake_of_the_user_is_one_clear_line_and_exit_code_one(
@@ -88,7 +91,8 @@ def test_a_mistake_of_the_user_is_one_clear_line_and_exit_code_one(
     assert ended.out == ""
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["run"], ["run", "a", "b"], ["check", ".", "--loud"], ["sample", "."],
+@pytest.mark.parametrize("arguments", [["nonsense"], ["audit"], ["audit", "r", "--seed", "x", "--seed-from-os"], ["run"],
+                                       ["run", "a", "b"], ["check", ".", "--loud"], ["sample", "."],
                                        ["sample", ".", "a", "--steps", "many"], ["edit", "."], ["edit", ".", "--prompt", "a"],
                                        ["edit", ".", "--prompt", "a", "--image", "a.png", "--strength", "half"]], ids=" ".join)
 def test_wrong_usage_ends_with_exit_code_two(glideslope: Any, arguments: list[str]) -> None:
