@@ -174,7 +174,7 @@ def flag(category: Category, keys: Sequence[str], captions: Sequence[str | None]
         scores = read_detector_once(detector, sha256)
         found = scores.find(keys)
         num_found[detector.name] = int((found >= 0).sum())
-        for place, at in enumerate(found):
+        for place, at in enumerate(found.tolist()):
             if at < 0:
                 flags[place].append(detector.name + MISSING)
             elif not scores.scores[at] < detector.threshold:

@@ -7,13 +7,14 @@ from itertools import islice
 from typing import Any
 
 from ..config import Part
+from ..data_filter.decision import reason_of
 from ..data_filter.evidence import measure_filter
 from ..errors import GlideslopeError
 from ..manifest import sha256_file, sha256_json
 from .claims import Claims, add_evaluation, equal, final_loss, flatten, show
 from .contents import Release, need
 from .layout import parse_json_object
-from .plan import filter_stage, plan_copies, required_inputs, required_stages, training_stage
+from .plan import classifier_stage, filter_stage, plan_copies, required_inputs, required_stages, scores_stage, training_stage
 from .weights import count_parameters
 
 SCORE_TOLERANCE = 1e-5
@@ -57,7 +58,8 @@ def check_copies(release: Release) -> list[str]:
 def check_settings(release: Release) -> list[str]:
     """Filters were fitted, data curated and models trained with the settings that the recipe states."""
     recipe, problems = release.recipe, []
-    settings: dict[str, Part] = {filter_stage(category.name): category for category in release.categories}
+    settings: dict[str, Part] = {stage(category.name): category for category in release.categories
+                                 for stage in (classifier_stage, scores_stage, filter_stage)}
     settings |= {"curated": recipe.curate, "training/base": recipe.base, "training/noised_clip": recipe.noised_clip}
     settings["evaluation"] = recipe.evaluate
     for stage, part in settings.items():
@@ -155,20 +157,38 @@ def _check_counts(release: Release) -> list[str]:
 def _check_decisions(release: Release) -> list[str]:
     ledger, names = release.ledger, [category.name for category in release.categories]
     thresholds = {name: need(release.filter(name), "threshold", where=f"evidence/filters/{name}/filter.json") for name in names}
+    labels = {name: _labels_by_key(release, name) for name in names}
     columns = zip(ledger["key"], ledger["decision"], ledger["reason"], ledger["split"], ledger["sha256"],
-                  *(ledger[f"score_{name}"] for name in names), strict=True)
+                  zip(*(ledger[f"score_{name}"] for name in names), strict=True),
+                  zip(*(ledger[f"flags_{name}"] for name in names), strict=True), strict=True)
     wrong = []
-    for key, decision, reason, split, sha256, *scores in columns:
-        flagged = [name for name, score in zip(names, scores, strict=True) if score is None or not score < thresholds[name]]
-        if decision == "keep" and (flagged or reason or not sha256 or split not in ("train", "validation")):
-            wrong.append(f"ledger: {key} is kept, against {', '.join(flagged) or 'its reason, digest or split'}")
+    for key, decision, reason, split, sha256, scores, flags in columns:
+        verdicts = [reason_of(name, score is None or not score < thresholds[name], score is not None, flagged)
+                    for name, score, flagged in zip(names, scores, flags, strict=True)]
+        named = [f"label:{name}" for name in names if labels[name].get(key) == 1]
+        objections = [verdict for verdict in (*verdicts, *named) if verdict]
+        if decision == "keep" and (objections or reason or not sha256 or split not in ("train", "validation")):
+            wrong.append(f"ledger: {key} is kept, against {', '.join(objections) or 'its reason, digest or split'}")
         elif decision == "drop" and (not reason or split):
             wrong.append(f"ledger: {key} is dropped without a reason, or into a split")
-        elif reason.startswith("filter:") and (not flagged or flagged[0] != reason.removeprefix("filter:")):
-            wrong.append(f"ledger: {key} is dropped as {reason}, its scores say {', '.join(flagged) or 'keep'}")
+        elif reason.startswith(("filter:", "label:")) and not _is_first(reason, objections, key, labels):
+            wrong.append(f"ledger: {key} is dropped as {reason}, its scores and labels say {', '.join(objections) or 'keep'}")
     kept = Counter(key for key, decision in zip(ledger["key"], ledger["decision"], strict=True) if decision == "keep")
     wrong += [f"ledger: {key} is kept {number} times" for key, number in kept.items() if number > 1]
     return shorten(wrong)
+
+
+def _labels_by_key(release: Release, category: str) -> dict[str, int]:
+    table = release.scores(category)
+    return dict(zip(table["key"].to_pylist(), table["label"].to_pylist(), strict=True))
+
+
+def _is_first(reason: str, objections: Sequence[str], key: str, labels: Mapping[str, Mapping[str, int]]) -> bool:
+    """Whether a reason is the first objection. Where people disagree the evidence holds no label: then only a 0 contradicts."""
+    if objections:
+        return reason == objections[0]
+    category = reason.removeprefix("label:")
+    return reason.startswith("label:") and category in labels and key not in labels[category]
 
 
 def _check_scores(release: Release) -> list[str]:
@@ -179,13 +199,16 @@ def _check_scores(release: Release) -> list[str]:
         judges = {judge for judge, score in zip(ledger[f"classifier_{name}"], ledger[f"score_{name}"], strict=True) if score is not None}
         if judges - {sha256}:
             wrong.append(f"ledger: scores of {name} come from another classifier than the released one; curate again")
-        if release.filter(name).get("classifier", {}).get("sha256") != sha256:
-            wrong.append(f"filter {name}: filter.json names another classifier than the released one; fit again")
-        scored = {key: score for key, score in zip(ledger["key"], ledger[f"score_{name}"], strict=True) if score is not None}
+        fitted = {entry.path: entry.sha256 for entry in release.record(classifier_stage(name)).outputs.files}
+        if not sha256 == release.filter(name).get("classifier", {}).get("sha256") == fitted.get("classifier.safetensors"):
+            wrong.append(f"filter {name}: filter.json or the record of {classifier_stage(name)} names another classifier than the released "
+                         "one; fit again")
+        rows = zip(ledger["key"], ledger[f"score_{name}"], ledger[f"flags_{name}"], strict=True)
+        scored = {key: (score, flags) for key, score, flags in rows if score is not None}
         table = release.scores(name)
-        for key, score in zip(table["key"].to_pylist(), table["score"].to_pylist(), strict=True):
-            if key not in scored or abs(scored[key] - score) > SCORE_TOLERANCE:
-                wrong.append(f"ledger: {name} score of {key} is {scored.get(key)}, the filter's own table says {score}")
+        for key, score, flags in zip(*(table[column].to_pylist() for column in ("key", "score", "flags")), strict=True):
+            if key not in scored or not abs(scored[key][0] - score) <= SCORE_TOLERANCE or scored[key][1] != flags:
+                wrong.append(f"ledger: {name} score and flags of {key} are {scored.get(key)}, the filter's own table says {(score, flags)}")
     return shorten(wrong)
 
 

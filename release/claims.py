@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Category
-from ..data_filter.evidence import measure_filter
+from ..data_filter.evidence import combined_scores, measure_filter
 from ..data_filter.statistics import lower_bound
 from ..errors import ReleaseError
 from .contents import Release, need
@@ -126,7 +126,9 @@ def _add_filter(claims: Claims, release: Release, category: Category) -> None:
     claims |= flatten(prefix, measured)
     claims |= {f"{prefix}.counts": category.counts, f"{prefix}.does_not_count": category.does_not_count,
                f"{prefix}.target_recall": category.target_recall, f"{prefix}.threshold": threshold,
-               f"{prefix}.classifier": need(report, "classifier", where=where)["kind"],
+               f"{prefix}.classifier": describe_classifier(need(report, "classifier", where=where)),
+               f"{prefix}.caption_words": list(category.caption_words),
+               f"{prefix}.detectors": [detector.name for detector in category.detectors],
                f"{prefix}.limits.min_recall": category.limits.min_recall,
                f"{prefix}.limits.min_recall_lower_bound": category.limits.min_recall_lower_bound,
                f"{prefix}.limits.min_kept_share": category.limits.min_kept_share}
@@ -134,12 +136,18 @@ def _add_filter(claims: Claims, release: Release, category: Category) -> None:
     ledger = release.ledger
     kept = {key for key, decision in zip(ledger["key"], ledger["decision"], strict=True) if decision == "keep"}
     labels = dict(zip(table["key"].to_pylist(), table["label"].to_pylist(), strict=True))
-    scores = ledger[f"score_{name}"]
+    verdicts = zip(ledger[f"score_{name}"], ledger[f"flags_{name}"], strict=True)
     rate = measured["audit"]["leak"]["rate_upper_bound"]
     claims |= {f"{prefix}.num_labelled": len(labels),
-               f"{prefix}.num_flagged": sum(score is not None and not score < threshold for score in scores),
+               f"{prefix}.num_flagged": sum(score is not None and not (score < threshold and not flags) for score, flags in verdicts),
                f"{prefix}.num_known_kept": sum(1 for key, label in labels.items() if label == 1 and key in kept),
                f"{prefix}.max_remaining": None if rate is None else math.ceil(rate * len(kept))}
+
+
+def describe_classifier(classifier: Mapping[str, Any]) -> str:
+    """A classifier's kind, and for an average what it averages."""
+    parts = [f"{part['kind']} (gamma {part['gamma']:g})" if "gamma" in part else str(part["kind"]) for part in classifier["parts"]]
+    return parts[0] if len(parts) == 1 else f"average of {' and '.join(parts)}"
 
 
 def measure_concepts(scores: Any, threshold: float) -> dict[str, Any]:
@@ -150,11 +158,11 @@ def measure_concepts(scores: Any, threshold: float) -> dict[str, Any]:
 
     Args:
         scores: a table of `data_filter.evidence.SCORES_SCHEMA`.
-        threshold: images with a lower score are kept.
+        threshold: images with a lower score are kept, unless another judge flagged them.
     """
-    columns = (scores[name].to_pylist() for name in ("concept", "label", "role", "score"))
+    columns = (scores[name].to_pylist() for name in ("concept", "label", "role"))
     caught: dict[str, bool] = {}
-    for concept, label, role, score in zip(*columns, strict=True):
+    for concept, label, role, score in zip(*columns, combined_scores(scores).tolist(), strict=True):
         if label == 1 and role == "audit":
             caught[concept] = caught.get(concept, True) and not score < threshold
     num_caught = sum(caught.values())

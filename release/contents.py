@@ -95,7 +95,8 @@ class Release:
         lengths = {name: len(values) for name, values in columns.items()}
         if len(set(lengths.values())) != 1:
             raise ReleaseError(f"evidence/ledger: the shards' columns differ ({lengths}); pack the release again")
-        needed = {"key", "sha256", "decision", "reason", "split", "caption"} | {f"score_{c.name}" for c in self.categories}
+        needed = {"key", "sha256", "decision", "reason", "split", "caption"}
+        needed |= {f"{column}_{category.name}" for category in self.categories for column in ("score", "flags", "classifier")}
         if needed - set(columns):
             raise ReleaseError(f"evidence/ledger: columns are missing: {sorted(needed - set(columns))}; curate again")
         return columns

@@ -54,7 +54,7 @@ RULES = (
     Rule(r"figures/[a-z0-9_]+\.png", "png", 4 * MEGABYTE),
     Rule(r"evidence/(claims|curated|evaluation/evaluation)\.json", "json", 4 * MEGABYTE),
     Rule(r"evidence/records/[a-z0-9_]+\.json", "json", 16 * MEGABYTE),
-    Rule(r"evidence/filters/[a-z0-9_]+/filter\.json", "json", 4 * MEGABYTE),
+    Rule(r"evidence/filters/[a-z0-9_]+/(filter|classifier)\.json", "json", 4 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/scores\.parquet", "parquet", 1_000 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/classifier\.safetensors", "safetensors", 1_000 * MEGABYTE),
     Rule(r"evidence/ledger/shard-\d{5}\.parquet", "parquet", 1_000 * MEGABYTE),

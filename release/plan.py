@@ -8,13 +8,24 @@ from .layout import MODELS, WEIGHTS_NAME
 
 Origin = tuple[str, str]
 
+FILTER_FILES = ("filter.json", "scores.parquet", "classifier.json", "classifier.safetensors")
 WEIGHTS_OF = {"base": "ema.safetensors", "noised_clip": "model.safetensors"}
 GENERATED = ("LICENSE", "README.md", "model_index.json", "evidence/claims.json", "evidence/recipe.yaml",
              "figures/ledger.png", "figures/training_loss.png")
 
 
+def classifier_stage(category: str) -> str:
+    """Name of the stage that fits a category's classifier."""
+    return f"classifiers/{category}"
+
+
+def scores_stage(category: str) -> str:
+    """Name of the stage that scores every input for a category."""
+    return f"scores/{category}"
+
+
 def filter_stage(category: str) -> str:
-    """Name of the stage that fits a category's filter."""
+    """Name of the stage that sets a category's threshold and measures the filter."""
     return f"filters/{category}"
 
 
@@ -30,16 +41,20 @@ def record_path(stage: str) -> str:
 
 def required_stages(categories: Sequence[str]) -> list[str]:
     """The stages without which there is no release, in their order; `clip` comes on top where its text tower was trained."""
-    return ["index", "labels", *map(filter_stage, categories), "curated", *map(training_stage, MODELS), "evaluation"]
+    filters = [stage(category) for category in categories for stage in (classifier_stage, scores_stage, filter_stage)]
+    return ["index", "labels", *filters, "curated", *map(training_stage, MODELS), "evaluation"]
 
 
 def required_inputs(stage: str, categories: Sequence[str]) -> list[str]:
     """The stages whose records a stage must name among its inputs."""
-    if stage.startswith("filters/"):
-        return ["index", "labels"]
     if stage.startswith("training/"):
         return ["curated"]
-    needed = {"clip": ["index"], "curated": ["index", *map(filter_stage, categories)], "evaluation": ["training/base", "curated"]}
+    needed = {"clip": ["index"], "evaluation": ["training/base", "curated"],
+              "curated": ["index", "labels", *map(scores_stage, categories), *map(filter_stage, categories)]}
+    for category in categories:
+        classifier, scores = classifier_stage(category), scores_stage(category)
+        needed |= {classifier: ["index", "labels"], scores: ["index", classifier],
+                   filter_stage(category): ["index", "labels", classifier, scores]}
     return needed.get(stage, [])
 
 
@@ -62,7 +77,7 @@ def plan_copies(categories: Sequence[str], records: Mapping[str, Record]) -> dic
     copies: dict[str, Origin] = {}
     for category in categories:
         stage, folder = filter_stage(category), f"evidence/filters/{category}"
-        copies |= {f"{folder}/{name}": (stage, name) for name in ("filter.json", "scores.parquet", "classifier.safetensors")}
+        copies |= {f"{folder}/{name}": (stage, name) for name in FILTER_FILES}
         copies[f"figures/{category}_precision_recall.png"] = (stage, "precision_recall.png")
         copies |= _optional(records, f"figures/{category}_missed.png", (stage, "missed.png"))
     copies["evidence/curated.json"] = ("curated", "curated.json")

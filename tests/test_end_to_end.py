@@ -34,7 +34,8 @@ noised_clip: {preset: noised-clip-micro-16, num_images: 200, batch_size: 8, lear
 evaluate: {num_pairs: 8, num_steps: 4}
 release: {title: A slice, min_ranked_share_lower_bound: 0.001}
 """
-STAGES = ("index", "clip", "filters/person", "filters/violence", "curated", "training/base", "training/noised_clip", "evaluation")
+STAGES = ("index", "clip", *(f"{kind}/{name}" for name in ("person", "violence") for kind in ("classifiers", "scores", "filters")),
+          "curated", "training/base", "training/noised_clip", "evaluation")
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -22,7 +22,7 @@ def two_clouds(num: int = 120, width: int = 12) -> TrainingSet:
 
 
 DATA = two_clouds()
-NEW = np.random.default_rng(2).normal(size=(700, 12)) + 3
+NEW = np.random.default_rng(2).normal(size=(1400, 12)) + 3
 
 
 def average() -> Average:
@@ -44,7 +44,7 @@ def test_a_machine_scores_as_the_decision_function_of_scikit_learn(gamma: float,
                                                     sample_weight=balance(DATA.weights, DATA.labels))
     expected = oracle.decision_function(prepared.apply(NEW).numpy())
     np.testing.assert_array_max_ulp(ours.score(NEW), expected.astype(np.float32), maxulp=1)
-    for threshold in np.sort(ours.score(NEW))[::70]:
+    for threshold in np.sort(ours.score(NEW))[::140]:
         assert np.array_equal(ours.score(NEW) < threshold, expected.astype(np.float32) < threshold)
 
 
@@ -82,20 +82,20 @@ def test_an_average_is_the_mean_of_calibrated_log_odds() -> None:
 
 
 @pytest.mark.parametrize("classifier", ALL, ids=lambda classifier: classifier.kind)
-@given(cuts=st.lists(st.integers(0, 700), max_size=6))
+@given(cuts=st.lists(st.integers(0, 1400), max_size=6))
 def test_scores_do_not_depend_on_batching(classifier: Classifier, cuts: list[int]) -> None:
     whole = classifier.score(NEW)
-    edges = [0, *sorted(cuts), 700]
+    edges = [0, *sorted(cuts), 1400]
     pieces = [classifier.score(NEW[start:stop]) for start, stop in pairwise(edges)]
     np.testing.assert_array_max_ulp(np.concatenate(pieces), whole, maxulp=1)
-    assert whole.dtype == np.float32 and whole.shape == (700,)
+    assert whole.dtype == np.float32 and whole.shape == (1400,)
 
 
 @pytest.mark.parametrize("classifier", ALL, ids=lambda classifier: classifier.kind)
 def test_half_precision_embeddings_score_as_what_they_hold(classifier: Classifier) -> None:
     half = NEW.astype(np.float16)
     assert np.array_equal(classifier.score(half), classifier.score(half.astype(np.float64)))
-    assert np.isfinite(classifier.score(np.zeros((BLOCK_ROWS + 1, 12)))).all()
+    assert np.isfinite(classifier.score(np.zeros((BLOCK_ROWS[1] + 1, 12)))).all()
 
 
 def test_an_embedding_at_the_center_scores_as_the_formula_says() -> None:
@@ -121,7 +121,7 @@ def test_embeddings_that_are_all_alike_can_be_prepared() -> None:
 
 @pytest.mark.parametrize("classifier", ALL, ids=lambda classifier: classifier.kind)
 def test_embeddings_of_another_clip_are_refused(classifier: Classifier) -> None:
-    with pytest.raises(FilterError, match=r"takes embeddings of 12 numbers, got shape \(700, 5\)"):
+    with pytest.raises(FilterError, match=r"takes embeddings of 12 numbers, got shape \(1400, 5\)"):
         classifier.score(NEW[:, :5])
 
 

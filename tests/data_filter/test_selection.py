@@ -91,20 +91,24 @@ def test_kept_shares_are_counted_by_hand() -> None:
     assert kept_shares(scores, labels) == [1.0, 0.75, 0.5, 0.5]  # recall 0.95 leaves 5 out, so the threshold is 5
 
 
-def test_the_first_candidate_gives_way_only_to_a_clearly_better_or_an_equal_simpler_one() -> None:
+def test_the_first_candidate_gives_way_only_to_a_clearly_better_one_or_where_all_is_kept_to_the_simplest() -> None:
     average, svm, logistic = (Candidate(tuple(freeze(kind, {}) for kind in kinds))
                               for kinds in (("rbf_svm", "logistic"), ("rbf_svm",), ("logistic",)))
     candidates = [average, svm, logistic]
-    assert choose(candidates, [0.7, 0.7 + MARGIN - 0.01, 0.5]) == 0
-    assert choose(candidates, [0.7, 0.7 + MARGIN + 0.01, 0.5]) == 1
-    assert choose(candidates, [1.0, 1.0, 1.0]) == 2
-    assert choose(candidates, [0.9, 0.9, 0.5]) == 1
+    assert choose(candidates, [0.7, 0.7 + MARGIN - 0.01, 0.5], 100) == 0
+    assert choose(candidates, [0.7, 0.7 + MARGIN + 0.01, 0.5], 100) == 1
+    assert choose(candidates, [0.7, 0.7 + MARGIN + 0.01, 0.5], 10) == 0, "ten positives tell nothing apart"
+    assert choose(candidates, [1.0, 1.0, 1.0], 100) == 2
+    assert choose(candidates, [0.7, 1.0, 1.0], 100) == 2
+    assert choose(candidates, [0.9, 0.9, 0.5], 100) == 0
 
 
 def test_candidates_are_averages_of_two_kinds_and_each_kind_alone() -> None:
-    kinds = [candidate.kind for candidate in list_candidates(category(classifiers=("rbf_svm", "logistic", "mlp")))]
-    assert kinds == ["average"] * 3 + ["rbf_svm"] * 3 + ["logistic"] * 2 + ["mlp"]
+    found = list_candidates(category(classifiers=("rbf_svm", "logistic", "mlp")))
+    assert [candidate.kind for candidate in found] == ["average"] * 4 + ["rbf_svm"] * 3 + ["logistic"] * 2 + ["mlp"]
+    assert [dict(settings)["gamma"] for _, settings in found[0].parts] == [1.0, 4.0]
     narrow = list_candidates(category(classifiers=("rbf_svm", "logistic"), kernel_gamma=7.0))
+    assert [candidate.kind for candidate in narrow] == ["rbf_svm", "average", "logistic", "logistic"]
     assert {dict(settings)["gamma"] for candidate in narrow for kind, settings in candidate.parts if kind == "rbf_svm"} == {7.0}
     assert [candidate.kind for candidate in list_candidates(category(classifiers=("zero_shot",)))] == ["zero_shot"]
 
@@ -114,7 +118,7 @@ def rings(num: int = 240) -> tuple[TrainingSet, np.ndarray]:
     generator = np.random.default_rng(0)
     labels = np.arange(num) // 3 % 2
     angle = generator.uniform(0, 2 * np.pi, num)
-    x = np.stack([np.cos(angle), np.sin(angle), np.zeros(num)], 1) * (3 * labels[:, None]) + generator.normal(size=(num, 3)) + [0, 0, 4]
+    x = np.stack([np.cos(angle), np.sin(angle), np.zeros(num)], 1) * (5 * labels[:, None]) + generator.normal(size=(num, 3)) + [0, 0, 4]
     return TrainingSet(x, labels, np.ones(num)), np.array([f"c{n // 3}" for n in range(num)], dtype=object)
 
 

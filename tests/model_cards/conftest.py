@@ -12,7 +12,8 @@ def bounds(num_positive: int, num_caught: int, recall: float, lower: float) -> d
 def filter_claims(name: str, audit: dict[str, Any], concepts: dict[str, Any]) -> dict[str, Any]:
     values = {
         "counts": "a human being, or a recognisable part of one.", "does_not_count": "animals", "target_recall": 0.99, "threshold": -0.25,
-        "classifier": "rbf_svm", "limits.min_recall": 0.99, "limits.min_recall_lower_bound": 0.9, "limits.min_kept_share": 0.75,
+        "classifier": "average of rbf_svm and logistic", "caption_words": [], "detectors": [],
+        "limits.min_recall": 0.99, "limits.min_recall_lower_bound": 0.9, "limits.min_kept_share": 0.75,
         "train.num_positive": 500, "train.num_negative": 400, "calibrate.num_positive": 600, "num_labelled": 4426, "num_flagged": 2600,
         "num_known_kept": 3, "max_remaining": 12, "groups": [{"group": "skin_tone", "value": "1", **bounds(80, 80, 1.0, 0.963)}],
         "missed": [{"key": "1F9D1", "caption": "a <script> *person*", "score": -0.31}],

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from glideslope.data_filter.curation import ledger_schema
+from glideslope.data_filter.decision import ledger_schema, reason_of
 from glideslope.data_filter.evidence import SCORES_SCHEMA, choose_threshold, measure_filter
 from glideslope.data_filter.parquet import write_table
 from glideslope.release import pack
 from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
 from PIL import Image
 
-from glideslope.config import Recipe, dump_recipe, parse_recipe
+from glideslope.config import Category, Recipe, dump_recipe, parse_recipe
 from glideslope.manifest import Manifest, canonical_json, sha256_bytes, sha256_file, sha256_json, write_bytes, write_json
 from glideslope.records import Record, run_stage
 
@@ -124,27 +124,27 @@ def write_run(run_dir: Path, recipe: Recipe) -> None:
     labels = {"person": rng.random(NUM_INPUTS) < 0.5, "violence": np.arange(NUM_INPUTS) % 17 == 3}
     roles = [("train", "calibrate", "audit", "train")[number % 4] for number in range(NUM_INPUTS)]
     scores = {name: (rng.normal(size=NUM_INPUTS) + 5 * labels[name]).astype(np.float32) for name in CATEGORIES}
+    flags = {name: [["faces"] if n % 40 == 7 and name == "person" else [] for n in range(NUM_INPUTS)] for name in CATEGORIES}
     index = stage(run_dir, "index", {"source": "0" * 64}, lambda d: write_bytes(d / "shard-00000.parquet", b"index") or {})
     labels_record = Record("labels", {}, {}, Manifest(()), {"num_labels": 2 * NUM_INPUTS}, {"seconds": 0.1})
     write_bytes(run_dir / "labels/labels.jsonl", b"{}\n")
     write_json(run_dir / "labels/record.json", labels_record.to_json())
     clip = stage(run_dir, "clip", {"index": index.digest}, lambda d: write_bytes(d / "text.safetensors", b"text") or {})
     inputs = {"index": index.digest, "labels": labels_record.digest}
-    thresholds, filters = {}, {}
+    thresholds: dict[str, float] = {}
+    filters: dict[str, Record] = {}
     for category in recipe.categories:
         table = pa.table({"key": keys, "concept": keys, "caption": captions, "role": roles,
                           "label": labels[category.name].astype(np.int8), "in_training": [role == "train" for role in roles],
-                          "score": scores[category.name],
-                          "skin_tone": [str(n % 3) if n % 3 else "" for n in range(NUM_INPUTS)],
-                          "gender": [("", "female", "male")[n % 5 % 3] for n in range(NUM_INPUTS)]}, schema=SCORES_SCHEMA)
+                          "score": scores[category.name], "flags": flags[category.name],
+                          "groups": [[("gender", ("", "female", "male")[n % 5 % 3]), ("skin_tone", str(n % 3) if n % 3 else "")]
+                                     for n in range(NUM_INPUTS)]}, schema=SCORES_SCHEMA)
         rows = zip(scores[category.name], roles, labels[category.name], strict=True)
         positives = [score for score, role, label in rows if role == "calibrate" and label]
         thresholds[category.name] = choose_threshold(positives, category.target_recall)
-        filters[category.name] = stage(run_dir, f"filters/{category.name}", inputs,
-                                       filter_writer(category.name, table, thresholds[category.name]),
-                                       category.model_dump(mode="json", exclude={"limits"}) | {"seed": 0})
-    curated = write_curated(run_dir, {"index": index.digest} | {f"filters/{n}": r.digest for n, r in filters.items()},
-                            keys, captions, scores, thresholds, recipe)
+        filters |= write_filter_stages(run_dir, category, table, thresholds[category.name], inputs)
+    curated = write_curated(run_dir, inputs | {name: record.digest for name, record in filters.items() if not name.startswith("classifiers")},
+                            keys, captions, (scores, flags, labels), thresholds, recipe)
     settings = {model: getattr(recipe, model).model_dump(mode="json") | {"seed": 0} for model in ("base", "noised_clip")}
     base = stage(run_dir, "training/base", {"curated": curated.digest}, lambda d: write_training(d, "base", run_dir), settings["base"])
     inputs = {"curated": curated.digest, "tokenizer": sha256_file(run_dir / "training/base/tokenizer.json")}
@@ -163,16 +163,45 @@ def picture(colour: str, size: int = 48) -> bytes:
     return buffer.getvalue()
 
 
-def filter_writer(name: str, table: pa.Table, threshold: float) -> Callable[[Path], dict[str, Any]]:
+def write_filter_stages(run_dir: Path, category: Category, table: pa.Table, threshold: float, inputs: dict[str, str]) -> dict[str, Record]:
+    """The stages of one category: classifier, scores of the whole index (none are released), filter."""
+    from glideslope.data_filter.fit import FIELDS as CLASSIFIER_FIELDS
+    from glideslope.data_filter.scores import FIELDS as SCORES_FIELDS
+
+    name = category.name
+    classifier, scores, last = (f"{kind}/{name}" for kind in ("classifiers", "scores", "filters"))
+    records = {classifier: stage(run_dir, classifier, inputs, classifier_writer(name),
+                                 category.model_dump(mode="json", include=set(CLASSIFIER_FIELDS)) | {"seed": 0})}
+    records[scores] = stage(run_dir, scores, {"index": inputs["index"], classifier: records[classifier].digest},
+                            lambda d: write_bytes(d / "shard-00000.parquet", b"scores") or {},
+                            category.model_dump(mode="json", include=set(SCORES_FIELDS)))
+    records[last] = stage(run_dir, last, inputs | {stage_name: record.digest for stage_name, record in records.items()},
+                          filter_writer(name, table, threshold, run_dir / classifier), category.model_dump(mode="json", exclude={"limits"}))
+    return records
+
+
+def classifier_writer(name: str) -> Callable[[Path], dict[str, Any]]:
     def work(directory: Path) -> dict[str, Any]:
         from safetensors.numpy import save
 
-        weights = save({"support_vectors": np.full((4, 8), len(name), np.float32)}, metadata={"format": "glideslope.rbf_svm/1"})
+        weights = save({"weights": np.full(8, len(name), np.float64)}, metadata={"format": "glideslope.classifier.logistic/1"})
         write_bytes(directory / "classifier.safetensors", weights)
+        write_json(directory / "classifier.json", {"kind": "logistic", "sha256": sha256_bytes(weights)})
+        return {}
+
+    return work
+
+
+def filter_writer(name: str, table: pa.Table, threshold: float, classifier_dir: Path) -> Callable[[Path], dict[str, Any]]:
+    def work(directory: Path) -> dict[str, Any]:
+        for file in ("classifier.safetensors", "classifier.json"):
+            write_bytes(directory / file, (classifier_dir / file).read_bytes())
         write_table(directory / "scores.parquet", table)
         evidence = measure_filter(table, threshold)
-        write_json(directory / "filter.json", {"format": "glideslope.filter/1", "category": {"name": name}, "threshold": threshold,
-                                               "classifier": {"kind": "rbf_svm", "sha256": sha256_bytes(weights)}, **evidence})
+        parts = [{"kind": "rbf_svm"}, {"kind": "logistic"}]
+        classifier = {"kind": "average", "parts": parts, "sha256": sha256_file(directory / "classifier.safetensors")}
+        write_json(directory / "filter.json", {"format": "glideslope.filter/2", "category": {"name": name}, "threshold": threshold,
+                                               "classifier": classifier, **evidence})
         write_bytes(directory / "precision_recall.png", picture("blue"))
         if evidence["missed"]:
             write_bytes(directory / "missed.png", picture("red"))
@@ -181,19 +210,23 @@ def filter_writer(name: str, table: pa.Table, threshold: float) -> Callable[[Pat
     return work
 
 
-def write_curated(run_dir: Path, inputs: dict[str, str], keys: list[str], captions: list[str], scores: dict[str, Any],
+def write_curated(run_dir: Path, inputs: dict[str, str], keys: list[str], captions: list[str], judged: tuple[Any, Any, Any],
                   thresholds: dict[str, float], recipe: Recipe) -> Record:
+    scores, flags, labels = judged
     digests = {name: sha256_file(run_dir / "filters" / name / "classifier.safetensors") for name in CATEGORIES}
     judges = {f"classifier_{name}": digest for name, digest in digests.items()}
     rows: list[dict[str, Any]] = []
     for number, key in enumerate(keys):
-        flagged = [name for name in CATEGORIES if not scores[name][number] < thresholds[name]]
-        reason = f"filter:{flagged[0]}" if flagged else ""
+        verdicts = [reason_of(name, not scores[name][number] < thresholds[name], True, flags[name][number]) for name in CATEGORIES]
+        named = [f"label:{name}" for name in CATEGORIES if labels[name][number]]
+        reason = next(filter(None, [*verdicts, *named]), "")
         rows.append({"key": key, "sha256": sha256_bytes(key.encode()), "decision": "drop" if reason else "keep", "reason": reason,
                      "detail": None, "split": "" if reason else ("validation" if number % 7 == 0 else "train"), "weight": float(not reason),
-                     "caption": captions[number], **{f"score_{name}": float(scores[name][number]) for name in CATEGORIES}, **judges})
+                     "caption": captions[number], **{f"score_{name}": float(scores[name][number]) for name in CATEGORIES},
+                     **{f"flags_{name}": flags[name][number] for name in CATEGORIES}, **judges})
     rows.append({"key": "broken", "sha256": None, "decision": "drop", "reason": "unreadable", "detail": "broken: not an image", "split": "",
-                 "weight": 0.0, "caption": None, **{f"score_{name}": None for name in CATEGORIES}, **judges})
+                 "weight": 0.0, "caption": None, **{f"score_{name}": None for name in CATEGORIES},
+                 **{f"flags_{name}": [] for name in CATEGORIES}, **judges})
     dropped = Counter(row["reason"] for row in rows if row["decision"] == "drop")
     splits = Counter(row["split"] for row in rows if row["decision"] == "keep")
 

@@ -72,7 +72,8 @@ def test_images_of_one_concept_count_once_and_only_when_all_are_caught() -> None
     from glideslope.release.claims import measure_concepts
 
     scores = pa.table({"concept": ["a", "a", "b", "b", "c", "d"], "label": [1, 1, 1, 1, 0, 1],
-                       "role": ["audit"] * 5 + ["train"], "score": [2.0, 0.5, 2.0, 1.0, 0.0, 0.0]})
+                       "role": ["audit"] * 5 + ["train"], "score": pa.array([2.0, 0.5, 2.0, 1.0, 0.0, 0.0], type=pa.float32()),
+                       "flags": pa.array([[]] * 6, type=pa.list_(pa.string()))})
     found = measure_concepts(scores, 1.0)
     assert (found["num_positive"], found["num_caught"], found["recall"]) == (2, 1, 0.5)
     assert found["recall_lower_bound"] == pytest.approx(1 - 0.95**0.5)

@@ -201,7 +201,7 @@ def test_an_edited_score_in_the_ledger_is_noticed_though_the_manifest_fits(tampe
     tamper.table("evidence/ledger/shard-00000.parquet", edit)
     tamper.seal()
     found = problems_of(tamper.directory)
-    assert "is kept, against person" in found
+    assert "is kept, against filter:person" in found
     assert "evidence/ledger/shard-00000.parquet: is not the ledger/shard-00000.parquet that stage curated recorded" in found
 
 
@@ -219,7 +219,7 @@ def test_a_row_that_fails_open_is_noticed(tamper: Any) -> None:
 
     tamper.table("evidence/ledger/shard-00001.parquet", keep_unscored)
     tamper.seal()
-    assert "broken is kept, against person, violence" in problems_of(tamper.directory)
+    assert "broken is kept, against missing score, missing score" in problems_of(tamper.directory)
 
 
 def test_an_edited_record_does_not_fit_its_digest(tamper: Any) -> None:
