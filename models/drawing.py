@@ -1,49 +1,210 @@
-"""Draw from a release into a PNG that remembers how it was made."""
+"""Draw from a release into PNGs that remember how they were made, with a contact sheet of all."""
 
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import RequestError
 from ..manifest import MANIFEST_NAME, canonical_json, sha256_file, write_bytes
+from .clip_guidance import ImageTextModel
+from .companions import held_models
+from .editing import UpsampleOptions
+from .loading import WEIGHTS_NAME
 from .options import DrawOptions, check_prompts
-from .pipeline import GlidePipeline
-from .pixels import contact_sheet
+from .pipeline import DRAW_BATCH, GlidePipeline
+from .pixels import captioned_sheet, to_pil
 from .samplers import SampleState
 
-SHEET_COLUMNS = 4
+SHEET_NAME = "sheet.png"
+MIN_COLUMNS, MAX_COLUMNS = 4, 16
 SMALLEST_SIDE = 128
+MAX_PROMPT_FILE_BYTES = 10_000_000
+OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
 Progress = Callable[[int, int, str], None]
 
 
-def draw_to_file(release: Path, prompt: str, path: Path, options: DrawOptions, *, progress: Progress | None = None) -> None:
-    """Load a release, draw, and write one PNG: the picture, or a sheet of them, small pictures enlarged.
+@dataclass(frozen=True)
+class DrawRequest:
+    """What to draw, and where to.
 
-    The PNG's text holds prompt, seed, options and the digest of the release's manifest.
+    Attributes:
+        prompts: captions.
+        out: a name ending in .png: one file, the picture or a sheet of them; else a directory for one file per picture
+            and `sheet.png`.
+        options: how; picture i of all is drawn from options.seed + i.
+        upsample: enlarge with the release's upsampler.
+        previews: directory for a sheet of the predicted pictures after every step; none: no previews.
+        clip: an ordinary CLIP that guides in place of the noised one.
+    """
+
+    prompts: Sequence[str]
+    out: Path
+    options: DrawOptions
+    upsample: bool = False
+    previews: Path | None = None
+    clip: ImageTextModel | None = None
+
+    @property
+    def to_file(self) -> bool:
+        """Whether everything goes into one PNG."""
+        return self.out.suffix.lower() == ".png"
+
+    @property
+    def captions(self) -> list[str]:
+        """The prompt of every picture."""
+        return [prompt for prompt in self.prompts for _ in range(self.options.num_images)]
+
+    def check(self) -> None:
+        """Refuse what can be refused without the release.
+
+        Raises:
+            RequestError: a prompt that is empty or no text, or a path that cannot be meant.
+        """
+        check_prompts(self.prompts)
+        if self.out.suffix.lower() in OTHER_PICTURES:
+            raise RequestError(f"--out {self.out}: pictures are written as PNG; end the name with .png, or name a directory")
+        for option, path in (("--out", None if self.to_file else self.out), ("--previews", self.previews)):
+            if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise RequestError(f"{option} {path}: is there already and no empty directory; name a new one, nothing is overwritten")
+
+
+def draw_to_files(release: Path, request: DrawRequest, *, progress: Progress | None = None) -> list[Path]:
+    """Load a release, draw, and write the pictures, each batch as soon as it is done.
+
+    Each PNG's text holds prompt, seed, options and digest of the release, a sheet's those of all its pictures.
+
+    Args:
+        release: a release directory.
+        request: what to draw, and where to.
+        progress: told steps done, steps in all, and what is being done.
+
+    Returns:
+        The files written: pictures in order, then the sheet.
 
     Raises:
-        RequestError: a prompt or an option that cannot be drawn from, or a path that is no PNG.
-        StorageError: the path cannot be written.
+        RequestError: a prompt or an option that cannot be drawn from, a component that the release does not hold, or a
+            path that cannot be meant; nothing was drawn.
+        StorageError: a path cannot be written.
         VerificationError, CheckpointError: the release is refused.
     """
-    if path.suffix.lower() != ".png":
-        raise RequestError(f"--out {path}: pictures are written as PNG; end the name with .png")
-    check_prompts(prompt)
-    pipe = GlidePipeline.from_pretrained(release)
+    request.check()
+    options, facts = request.options, request.options.to_json()
+    pipe = GlidePipeline.from_pretrained(release, components=needed_models(release, request))
+    pipe.guiding_clip = request.clip
+    captions = pipe.prompts(request.prompts, options)
+    shown = {"options": facts, "upsampled": request.upsample, **model_digest(release)}
+    watcher = Watcher(request, progress, len(captions), options.num_steps)
+    images: list[Image.Image] = []
+    written: list[Path] = []
+    for start in range(0, len(captions), DRAW_BATCH):
+        part, seed = captions[start:start + DRAW_BATCH], options.seed + start
+        drawn = pipe.draw(part, replace(options, num_images=1, seed=seed), preview=watcher).images
+        if request.upsample:
+            drawn = pipe.upsample(drawn, part, options=UpsampleOptions(seed=seed), preview=watcher).images
+        images += drawn
+        for i, image in enumerate(() if request.to_file else drawn):
+            written.append(request.out / f"{start + i:04d}.png")
+            write_png(written[-1], image, {"prompt": part[i], "seed": seed + i, **shown})
+    return [*written, write_sheet(request, images, shown)]
 
-    def preview(state: SampleState) -> None:
-        if progress is not None:
-            progress(state.step, state.num_steps, "steps")
 
-    images = pipe(prompt, **options.to_json(), preview=preview).images
-    info = PngInfo()
+def needed_models(release: Path, request: DrawRequest) -> list[str]:
+    """Which of a release's optional models a request needs.
+
+    Raises:
+        RequestError: the release does not hold one.
+        CheckpointError: no release.
+    """
+    held = held_models(release)
+    if request.upsample and "upsampler" not in held:
+        raise RequestError(f"--upsample: {release} has no upsampler; draw without it, or from a release that has one")
+    by_noised_clip = request.options.clip_guidance_scale > 0 and request.clip is None
+    if by_noised_clip and "noised_clip" not in held:
+        raise RequestError(f"--guidance: {release} has no noised_clip to guide; use cfg, or name an ordinary CLIP with --clip")
+    return [name for name, needed in (("noised_clip", by_noised_clip), ("upsampler", request.upsample)) if needed]
+
+
+def write_sheet(request: DrawRequest, images: Sequence[Image.Image], shown: dict[str, Any]) -> Path:
+    """Write the sheet of all pictures with their prompts, or, where one file is wanted of one picture, that picture."""
+    path = request.out if request.to_file else request.out / SHEET_NAME
+    captions, seed = request.captions, request.options.seed
+    if request.to_file and len(images) == 1:
+        write_png(path, images[0], {"prompt": captions[0], "seed": seed, **shown})
+        return path
+    write_png(path, lay_out(images, captions), {"prompts": captions, "seeds": list(range(seed, seed + len(images))), **shown})
+    return path
+
+
+def lay_out(images: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
+    """A sheet about as wide as high, small pictures enlarged."""
+    num_columns = min(MAX_COLUMNS, max(MIN_COLUMNS, math.isqrt(len(images) - 1) + 1))
+    return captioned_sheet(images, captions, num_columns=num_columns, scale=max(1, SMALLEST_SIDE // images[0].width))
+
+
+class Watcher:
+    """Counts steps over all batches for the progress, and writes previews."""
+
+    def __init__(self, request: DrawRequest, progress: Progress | None, num_pictures: int, num_steps: int) -> None:
+        """Expect the steps of all batches; upsampling is counted in as it comes."""
+        self.request, self.progress = request, progress
+        self.done, self.total = 0, -(-num_pictures // DRAW_BATCH) * num_steps
+
+    def __call__(self, state: SampleState) -> None:
+        """After a step."""
+        self.done += 1
+        self.total = max(self.total, self.done + state.num_steps - state.step)
+        if self.progress is not None:
+            self.progress(self.done, self.total, "steps")
+        if self.request.previews is not None:
+            pictures = to_pil(state.preview)
+            write_png(self.request.previews / f"{self.done:05d}.png", lay_out(pictures, [""] * len(pictures)),
+                      {"step": state.step, "num_steps": state.num_steps})
+
+
+def model_digest(release: Path) -> dict[str, str | None]:
+    """The digest of a release's manifest, which holds those of all its files; without one, that of the base's weights."""
     manifest = release / MANIFEST_NAME
-    info.add_text("glideslope", canonical_json({"prompt": prompt, "options": options.to_json(),
-                                                "manifest_sha256": sha256_file(manifest) if manifest.exists() else None}))
-    scale = max(1, SMALLEST_SIDE // images[0].width)
-    sheet = images[0] if len(images) == 1 else contact_sheet(images, num_columns=SHEET_COLUMNS, scale=scale)
+    if manifest.exists():
+        return {"manifest_sha256": sha256_file(manifest)}
+    return {"manifest_sha256": None, "base_sha256": sha256_file(release / "base" / WEIGHTS_NAME)}
+
+
+def write_png(path: Path, image: Image.Image, facts: dict[str, Any]) -> None:
+    """Write a picture whose text holds facts as JSON under the key `glideslope`."""
+    info = PngInfo()
+    info.add_text("glideslope", canonical_json(facts))
     file = io.BytesIO()
-    sheet.save(file, format="png", pnginfo=info)
+    image.save(file, format="png", pnginfo=info)
     write_bytes(path, file.getvalue())
+
+
+def read_prompts(path: Path) -> tuple[list[str], list[int]]:
+    """Read prompts from a UTF-8 file, one per line.
+
+    Returns:
+        The prompts, and the numbers of the blank lines that were skipped.
+
+    Raises:
+        RequestError: cannot be read, is not UTF-8, is too large, or holds no prompt.
+    """
+    try:
+        if path.stat().st_size > MAX_PROMPT_FILE_BYTES:
+            raise RequestError(f"--prompt-file {path}: {path.stat().st_size} bytes, at most {MAX_PROMPT_FILE_BYTES} are read; split it")
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise RequestError(f"--prompt-file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RequestError(f"--prompt-file {path}: not UTF-8 (byte {error.start} is {error.object[error.start]:#04x}); "
+                           "save it as UTF-8") from error
+    if not lines[-1]:
+        lines.pop()  # what follows the last line's end is no line
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise RequestError(f"--prompt-file {path}: holds no prompt; write one per line")
+    return prompts, [number for number, line in enumerate(lines, start=1) if not line.strip()]

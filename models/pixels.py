@@ -1,14 +1,16 @@
 """The one place where 8-bit images meet the models' float range, and where pictures are laid out on a sheet."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 Pixels = NDArray[np.uint8]
+FONT_SIZE, LINE_HEIGHT, MAX_LINES = 11, 14, 3  # of captions on a sheet, in pixels
 
 
 def to_model_range(pixels: Tensor) -> Tensor:
@@ -51,3 +53,56 @@ def contact_sheet(images: Sequence[Image.Image], *, num_columns: int, scale: int
         position = (gap + i % num_columns * (width + gap), gap + i // num_columns * (height + gap))
         sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), position)
     return sheet
+
+
+def captioned_sheet(images: Sequence[Image.Image], captions: Sequence[str], *, num_columns: int, scale: int = 1, gap: int = 4) -> Image.Image:
+    """A contact sheet with each picture's caption under it, wrapped, and cut after a few lines.
+
+    Args:
+        images: N of one size.
+        captions: N texts; where all are empty there is no room for text.
+        num_columns: pictures in a row.
+        scale: how often each pixel is repeated along both sides.
+        gap: pixels between pictures.
+    """
+    width, height = images[0].width * scale, images[0].height * scale
+    font = caption_font()
+    texts = [wrap(caption, font, width) for caption in captions]
+    strip = max((len(lines) for lines in texts), default=0) * LINE_HEIGHT
+    cells = []
+    for image, lines in zip(images, texts, strict=True):
+        cell = Image.new("RGB", (width, height + strip), "white")
+        cell.paste(image.resize((width, height), Image.Resampling.NEAREST))
+        for i, line in enumerate(lines):
+            ImageDraw.Draw(cell).text((0, height + i * LINE_HEIGHT), line, fill="black", font=font)
+        cells.append(cell)
+    return contact_sheet(cells, num_columns=num_columns, gap=gap)
+
+
+def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Break a text into at most three lines of a width in pixels; what is left out is told by an ellipsis."""
+    lines, line = [], ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and font.getlength(longer) > width:
+            lines.append(line)
+            longer = word
+        while font.getlength(longer) > width and len(longer) > 1:  # a word wider than the picture is broken
+            fits = max(1, next(n for n in range(len(longer) - 1, -1, -1) if n == 0 or font.getlength(longer[:n]) <= width))
+            lines.append(longer[:fits])
+            longer = longer[fits:]
+        line = longer
+    lines += [line] if line else []
+    if len(lines) <= MAX_LINES:
+        return lines
+    last = lines[MAX_LINES - 1]
+    while last and font.getlength(last + "…") > width:
+        last = last[:-1]
+    return [*lines[:MAX_LINES - 1], last + "…"]
+
+
+def caption_font() -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and covers most scripts that have no ideographs."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", FONT_SIZE)

@@ -1,48 +1,165 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from glideslope.models.drawing import draw_to_file
+from glideslope.models import drawing
+from glideslope.models.drawing import DrawRequest, draw_to_files, read_prompts
 from glideslope.models.options import DrawOptions
+from glideslope.models.pipeline import GlidePipeline
 from PIL import Image
 
 from glideslope.errors import RequestError, StorageError, VerificationError
 from glideslope.manifest import sha256_file
 
-QUICK = DrawOptions(num_steps=2, seed=7)
+QUICK = DrawOptions(num_steps=2, seed=7, sampler="dpm++")
+PROMPTS = ("a red square", "a blue bar 🟦")
+
+
+def facts(path: Path) -> dict[str, Any]:
+    return dict(json.loads(Image.open(path).text["glideslope"]))  # type: ignore[attr-defined]  # PNG only
+
+
+def draw(release: Path, prompts: Sequence[str], out: Path, options: DrawOptions = QUICK, **more: Any) -> list[Path]:
+    return draw_to_files(release, DrawRequest(prompts, out, options, **more))
 
 
 def test_a_single_picture_is_written_with_how_it_was_made(whole_release: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    path = tmp_path / "new" / "one.png"
-    draw_to_file(whole_release, "a red square", path, QUICK, progress=lambda done, total, text: told.append((done, total)))
-    image = Image.open(path)
-    assert image.size == (16, 16)
-    made = json.loads(image.text["glideslope"])  # type: ignore[attr-defined]  # PNG only
-    assert made == {"prompt": "a red square", "options": QUICK.to_json(), "manifest_sha256": sha256_file(whole_release / "manifest.json")}
+    path = tmp_path / "new" / "one.PNG"
+    request = DrawRequest(PROMPTS[:1], path, QUICK)
+    assert draw_to_files(whole_release, request, progress=lambda done, total, text: told.append((done, total))) == [path]
+    assert Image.open(path).size == (16, 16)
+    assert facts(path) == {"prompt": "a red square", "seed": 7, "options": json.loads(json.dumps(QUICK.to_json())), "upsampled": False,
+                           "manifest_sha256": sha256_file(whole_release / "manifest.json")}
     assert told == [(1, 2), (2, 2)]
 
 
-def test_several_pictures_become_an_enlarged_sheet_of_four_columns(whole_release: Path, tmp_path: Path) -> None:
-    draw_to_file(whole_release, "a red square", tmp_path / "sheet.PNG", DrawOptions(num_images=5, num_steps=1))
-    assert Image.open(tmp_path / "sheet.PNG").size == (4 * 132 + 4, 2 * 132 + 4)
+def test_every_picture_of_a_directory_can_be_drawn_again_from_its_own_text(whole_release: Path, tmp_path: Path) -> None:
+    options = DrawOptions(num_images=2, num_steps=3, seed=5, sampler="dpm++sde", guidance_interval=(0.1, 0.9))
+    written = draw(whole_release, PROMPTS, tmp_path / "out", options)
+    assert [path.name for path in written] == ["0000.png", "0001.png", "0002.png", "0003.png", "sheet.png"]
+    pipe = GlidePipeline.from_pretrained(whole_release, device="cpu")
+    for path, prompt, seed in zip(written[:-1], [PROMPTS[0]] * 2 + [PROMPTS[1]] * 2, range(5, 9), strict=True):
+        told = facts(path)
+        assert (told["prompt"], told["seed"]) == (prompt, seed)
+        again = pipe.draw(told["prompt"], DrawOptions(**told["options"] | {"seed": told["seed"], "num_images": 1})).images[0]
+        assert np.abs(np.asarray(again).astype(int) - np.asarray(Image.open(path))).max() <= 1  # other batch, other rounding
+    sheet = facts(written[-1])
+    assert (sheet["prompts"], sheet["seeds"]) == ([PROMPTS[0]] * 2 + [PROMPTS[1]] * 2, [5, 6, 7, 8])
 
 
-@pytest.mark.parametrize(("prompt", "name", "told"), [
-    ("a red square", "out.jpg", r"end the name with \.png"), (" ", "out.png", "caption is empty")])
-def test_an_impossible_request_is_refused_before_the_release_is_read(tmp_path: Path, prompt: str, name: str, told: str) -> None:
+def test_pictures_are_the_same_in_whatever_batches_they_are_drawn(whole_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = DrawOptions(num_images=3, num_steps=2)
+    together = draw(whole_release, PROMPTS, tmp_path / "together", options)
+    monkeypatch.setattr(drawing, "DRAW_BATCH", 2)
+    apart = draw(whole_release, PROMPTS, tmp_path / "apart", options)
+    for first, second in zip(together, apart, strict=True):
+        assert np.abs(np.asarray(Image.open(first)).astype(int) - np.asarray(Image.open(second))).max() <= 1
+        assert facts(first) == facts(second)
+
+
+def test_several_pictures_in_one_file_become_a_sheet_with_their_prompts_under_them(whole_release: Path, tmp_path: Path) -> None:
+    assert draw(whole_release, PROMPTS[:1], tmp_path / "sheet.png", DrawOptions(num_images=5, num_steps=1)) == [tmp_path / "sheet.png"]
+    sheet = Image.open(tmp_path / "sheet.png")
+    assert sheet.size == (4 * 132 + 4, 2 * (132 + 14) + 4)
+    under = np.asarray(sheet)[132:146]
+    assert (under < 128).any()  # letters
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_many_pictures_make_a_sheet_about_as_wide_as_high(whole_release: Path, tmp_path: Path) -> None:
+    draw(whole_release, PROMPTS[:1], tmp_path / "sheet.png", DrawOptions(num_images=26, num_steps=1))
+    assert Image.open(tmp_path / "sheet.png").width == 6 * 132 + 4
+
+
+def test_previews_show_what_is_foreseen_after_every_step_of_every_batch(
+        whole_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "DRAW_BATCH", 1)
+    draw(whole_release, PROMPTS, tmp_path / "out.png", QUICK, previews=tmp_path / "previews")
+    found = sorted((tmp_path / "previews").iterdir())
+    assert [path.name for path in found] == ["00001.png", "00002.png", "00003.png", "00004.png"]
+    assert [facts(path)["step"] for path in found] == [1, 2, 1, 2]
+    assert Image.open(found[0]).size == (4 * 132 + 4, 132 + 4)
+
+
+def test_pictures_are_enlarged_by_a_release_with_an_upsampler_and_progress_counts_it(full_release: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    written = draw_to_files(full_release, DrawRequest(PROMPTS, tmp_path / "out", QUICK, upsample=True),
+                            progress=lambda done, total, text: told.append((done, total)))
+    assert Image.open(written[0]).size == (32, 32)
+    assert facts(written[0])["upsampled"] is True
+    assert told[-1][0] == told[-1][1] == len(told)
+
+
+def test_without_an_upsampler_enlarging_is_refused_before_anything_is_drawn(whole_release: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"--upsample: .* has no upsampler; draw without it, or from a release that has one"):
+        draw(whole_release, PROMPTS, tmp_path / "out", upsample=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("prompts", "name", "told"), [
+    (["a red square"], "out.jpg", r"end the name with \.png, or name a directory"), ([" "], "out.png", "caption is empty"),
+    (["a", ""], "out", "caption is empty"), ([], "out", "the list is empty"), (["a"], "full", "is there already and no empty directory"),
+    (["a"], "file", "is there already and no empty directory")])
+def test_an_impossible_request_is_refused_before_the_release_is_read(tmp_path: Path, prompts: list[str], name: str, told: str) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    (tmp_path / "file").touch()
     with pytest.raises(RequestError, match=told):
-        draw_to_file(tmp_path / "no release", prompt, tmp_path / name, QUICK)
+        draw(tmp_path / "no release", prompts, tmp_path / name)
+    with pytest.raises(RequestError, match=r"--previews .* is there already"):
+        draw(tmp_path / "no release", ["a"], tmp_path / "out.png", previews=tmp_path / "full")
+
+
+def test_a_prompt_too_long_for_the_model_is_refused_or_cut_if_that_is_wanted(whole_release: Path, tmp_path: Path) -> None:
+    long = "a red square and " * 20
+    with pytest.raises(RequestError, match=r"tokens long, this model reads 16; shorten it, or allow it to be cut"):
+        draw(whole_release, ["a red square", long], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    draw(whole_release, [long], tmp_path / "cut.png", DrawOptions(num_steps=1, cut_long_prompts=True))
+    assert facts(tmp_path / "cut.png")["prompt"] == long
 
 
 def test_a_path_that_cannot_be_written_is_one_clear_error(whole_release: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
-        draw_to_file(whole_release, "a red square", tmp_path / "file" / "out.png", QUICK)
+        draw(whole_release, PROMPTS, tmp_path / "file" / "out.png")
 
 
 def test_nothing_is_drawn_from_a_release_that_was_changed(release: Path, tmp_path: Path) -> None:
     (release / "base" / "config.json").write_text("{}")
     with pytest.raises(VerificationError, match=r"base/config\.json"):
-        draw_to_file(release, "a red square", tmp_path / "out.png", QUICK)
+        draw(release, PROMPTS, tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
+
+
+def test_without_a_manifest_the_weights_themselves_are_named(release: Path, tmp_path: Path) -> None:
+    (release / "manifest.json").unlink()
+    draw(release, PROMPTS[:1], tmp_path / "out.png")
+    told = facts(tmp_path / "out.png")
+    assert told["manifest_sha256"] is None
+    assert told["base_sha256"] == sha256_file(release / "base" / "diffusion_pytorch_model.safetensors")
+
+
+def test_a_prompt_file_has_one_prompt_a_line_and_blank_lines_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffa red square\r\n\r\n  a blue bar 🟦 \n\t\nline\u2028separator\n".encode())
+    assert read_prompts(path) == (["a red square", "a blue bar 🟦", "line\u2028separator"], [2, 4])
+    path.write_text("no newline at the end")
+    assert read_prompts(path) == (["no newline at the end"], [])
+
+
+@pytest.mark.parametrize(("content", "told"), [
+    (b"", "holds no prompt; write one per line"), (b"\n \n", "holds no prompt"), (b"a\nb\xff\xfe", r"not UTF-8 \(byte 3 is 0xff\)"),
+    (None, "No such file"), (b"a" * 101, "101 bytes, at most 100 are read")])
+def test_a_prompt_file_that_cannot_be_used_is_refused(
+        tmp_path: Path, content: bytes | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "MAX_PROMPT_FILE_BYTES", 100)
+    path = tmp_path / "prompts.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RequestError, match=f"--prompt-file .*{told}"):
+        read_prompts(path)

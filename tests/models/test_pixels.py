@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from glideslope.models.pixels import contact_sheet, fit_square, from_pil, to_model_range, to_pil, to_uint8
+from glideslope.models.pixels import caption_font, captioned_sheet, contact_sheet, fit_square, from_pil, to_model_range, to_pil, to_uint8, wrap
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -47,3 +47,23 @@ def test_a_sheet_holds_every_picture_enlarged_in_rows() -> None:
     assert sheet.size == (15, 15)
     assert [sheet.getpixel(p) for p in ((1, 1), (8, 6), (6, 13), (10, 10), (0, 0))] == [
         (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (255, 255, 255)]
+
+
+def test_captions_stand_under_their_pictures_and_take_no_room_where_there_are_none() -> None:
+    images = [Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")]
+    assert captioned_sheet(images, ["", ""], num_columns=2).size == contact_sheet(images, num_columns=2).size
+    sheet = np.asarray(captioned_sheet(images, ["an apple", "three words here that wrap"], num_columns=2))
+    assert (sheet[4:68, 4:68] == (255, 0, 0)).all()
+    under = sheet[68:].min(axis=2) < 128
+    assert under[:, 4:68].any() and under[:, 72:136].any()
+    assert sheet.shape[0] > 64 + 2 * 4 + 14
+
+
+@given(st.text(max_size=200), st.integers(20, 200))
+def test_wrapped_text_fits_and_keeps_its_words_until_it_is_cut(text: str, width: int) -> None:
+    font = caption_font()
+    lines = wrap(text, font, width)
+    assert len(lines) <= 3
+    assert all(len(line) <= 1 or font.getlength(line) <= width for line in lines)
+    told, whole = "".join(lines), "".join(text.split())
+    assert told.replace(" ", "") == whole or (told.endswith("…") and whole.startswith(told[:-1].replace(" ", "")))
