@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from glideslope.models.edit_file import Edit, edit_to_file
+from glideslope.models.drawing import DrawRequest
+from glideslope.models.edit_file import Edit, edit_to_files
 from glideslope.models.loading import WEIGHTS_NAME
 from glideslope.models.options import DrawOptions
 from glideslope.models.pipeline import GlidePipeline
@@ -44,53 +45,70 @@ def made(path: Path) -> dict[str, Any]:
     return dict(json.loads(Image.open(path).text["glideslope"]))  # type: ignore[attr-defined]  # PNG only
 
 
+def edit_of(files: Path, out: str = "out.png", mask: str | None = None, strength: float | None = None, **request: Any) -> Edit:
+    """An edit of the photo, quick, of one result."""
+    drawing = DrawRequest([request.pop("prompt", PROMPT)], files / out, request.pop("options", QUICK), **request)
+    return Edit(drawing, files / "photo.png", None if mask is None else files / mask, strength)
+
+
 def test_inpainting_keeps_what_the_mask_leaves_and_remembers_how_it_was_made(whole_release: Path, files: Path) -> None:
     told: list[tuple[int, int]] = []
-    edit = Edit(PROMPT, files / "photo.png", files / "mask.png")
-    edit_to_file(whole_release, edit, files / "new" / "out.png", QUICK, progress=lambda done, total, text: told.append((done, total)))
-    result = Image.open(files / "new" / "out.png")
+    edit = edit_of(files, "new/out.png", mask="mask.png")
+    written = edit_to_files(whole_release, edit, progress=lambda done, total, text: told.append((done, total)))
+    assert written == [files / "new" / "out.png"]
     photo, mask = Image.open(files / "photo.png"), Image.open(files / "mask.png")
     expected = GlidePipeline.from_pretrained(whole_release).inpaint(PROMPT, photo, mask, options=QUICK).images[0]
-    assert np.array_equal(np.asarray(result), np.asarray(expected))
+    assert np.array_equal(np.asarray(Image.open(written[0])), np.asarray(expected))
     assert told == [(1, 2), (2, 2)]
-    assert made(files / "new" / "out.png") == {
-        "prompt": PROMPT, "options": json.loads(json.dumps(QUICK.to_json())), "strength": None, "upsample": False,
+    assert made(written[0]) == {
+        "prompt": PROMPT, "seed": 7, "options": json.loads(json.dumps(QUICK.to_json())), "strength": None, "upsampled": False,
         "image_sha256": sha256_file(files / "photo.png"), "mask_sha256": sha256_file(files / "mask.png"),
         "manifest_sha256": sha256_file(whole_release / "manifest.json")}
 
 
 def test_without_a_mask_the_picture_is_varied(whole_release: Path, files: Path) -> None:
-    edit_to_file(whole_release, Edit(PROMPT, files / "photo.png", strength=0.3), files / "out.png", QUICK)
+    edit_to_files(whole_release, edit_of(files, strength=0.3))
     photo = Image.open(files / "photo.png")
     expected = GlidePipeline.from_pretrained(whole_release).vary(photo, PROMPT, 0.3, options=QUICK).images[0]
     assert np.array_equal(np.asarray(Image.open(files / "out.png")), np.asarray(expected))
     assert made(files / "out.png")["strength"] == 0.3
-    edit_to_file(whole_release, Edit(PROMPT, files / "photo.png"), files / "out.png", QUICK)
+    edit_to_files(whole_release, edit_of(files))
     assert made(files / "out.png")["strength"] == 0.6
 
 
+def test_progress_counts_the_steps_of_a_small_strength(whole_release: Path, files: Path) -> None:
+    told: list[tuple[int, int]] = []
+    options = dataclasses.replace(QUICK, num_steps=50)
+    edit_to_files(whole_release, edit_of(files, strength=0.003, options=options), progress=lambda done, total, text: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_a_result_is_edited_again_and_its_kept_half_stays(whole_release: Path, files: Path) -> None:
-    edit_to_file(whole_release, Edit(PROMPT, files / "photo.png", files / "mask.png"), files / "first.png", QUICK)
+    edit_to_files(whole_release, edit_of(files, "first.png", mask="mask.png"))
     mask = Image.new("1", (16, 16), 0)
     mask.paste(1, (0, 8, 16, 16))
     mask.save(files / "below.png")
-    edit_to_file(whole_release, Edit("a blue bar", files / "first.png", files / "below.png"), files / "second.png", QUICK)
+    again = edit_of(files, "second.png", mask="below.png", prompt="a blue bar")
+    edit_to_files(whole_release, dataclasses.replace(again, image=files / "first.png"))
     first, second = (np.asarray(Image.open(files / name)) for name in ("first.png", "second.png"))
     assert np.array_equal(first[:8], second[:8])
     assert not np.array_equal(first[8:], second[8:])
 
 
-@pytest.mark.parametrize("masked", [True, False])
-def test_upsampling_enlarges_the_result(full_release: Path, files: Path, masked: bool) -> None:
-    edit = Edit(PROMPT, files / "photo.png", files / "mask.png" if masked else None, upsample=True)
-    edit_to_file(full_release, edit, files / "out.png", dataclasses.replace(QUICK, num_images=1))
+@pytest.mark.parametrize("mask", ["mask.png", None])
+def test_upsampling_enlarges_the_result(full_release: Path, files: Path, mask: str | None) -> None:
+    edit_to_files(full_release, edit_of(files, mask=mask, upsample=True))
     assert Image.open(files / "out.png").size == (32, 32)
-    assert made(files / "out.png")["upsample"] is True
+    assert made(files / "out.png")["upsampled"] is True
 
 
-def test_several_results_become_a_sheet(whole_release: Path, files: Path) -> None:
-    edit_to_file(whole_release, Edit(PROMPT, files / "photo.png"), files / "out.png", dataclasses.replace(QUICK, num_images=5))
-    assert Image.open(files / "out.png").size == (4 * 132 + 4, 2 * 132 + 4)
+@pytest.mark.parametrize("mask", ["mask.png", None])
+def test_several_results_become_files_with_their_seeds_and_a_sheet(whole_release: Path, files: Path, mask: str | None) -> None:
+    written = edit_to_files(whole_release, edit_of(files, "many", mask=mask, options=dataclasses.replace(QUICK, num_images=3)))
+    assert [path.name for path in written] == ["0000.png", "0001.png", "0002.png", "sheet.png"]
+    assert [made(path)["seed"] for path in written[:-1]] == [7, 8, 9]
+    assert made(written[-1])["seeds"] == [7, 8, 9]
+    assert all(Image.open(path).size == (16, 16) for path in written[:-1])
 
 
 def test_only_the_models_that_an_edit_needs_are_loaded(full_release: Path, files: Path) -> None:
@@ -98,15 +116,14 @@ def test_only_the_models_that_an_edit_needs_are_loaded(full_release: Path, files
     for name in ("noised_clip", "upsampler", "upsampler_inpaint"):
         (copy / name / WEIGHTS_NAME).write_bytes(b"never read")
     sign_again(copy)
-    edit_to_file(copy, Edit(PROMPT, files / "photo.png", files / "mask.png"), files / "out.png", QUICK)
+    edit_to_files(copy, edit_of(files, mask="mask.png"))
     with pytest.raises(CheckpointError, match="upsampler_inpaint"):
-        edit_to_file(copy, Edit(PROMPT, files / "photo.png", files / "mask.png", upsample=True), files / "out.png", QUICK)
+        edit_to_files(copy, edit_of(files, mask="mask.png", upsample=True))
     with pytest.raises(CheckpointError, match="noised_clip"):
-        edit_to_file(copy, Edit(PROMPT, files / "photo.png"), files / "out.png", dataclasses.replace(QUICK, clip_guidance_scale=1.0))
+        edit_to_files(copy, edit_of(files, options=dataclasses.replace(QUICK, clip_guidance_scale=1.0)))
 
 
 @pytest.mark.parametrize(("changes", "told"), [
-    ({"prompt": " "}, "caption is empty"),
     ({"image": "none.png"}, r"--image .*none\.png: No such file"), ({"image": "."}, "--image .*directory"),
     ({"image": "text.png"}, r"--image .*text\.png: not an image of a known format"), ({"image": "cut.png"}, "--image .*truncated or damaged"),
     ({"image": "empty.png"}, r"--image .*empty\.png: file is empty"), ({"image": "moving.gif"}, "--image .*animated image with 2 frames"),
@@ -116,33 +133,34 @@ def test_only_the_models_that_an_edit_needs_are_loaded(full_release: Path, files
     ({"strength": 0.0}, r"strength is 0\.0"), ({"strength": 1.5}, r"strength is 1\.5"),
     ({"mask": "mask.png", "strength": 0.5}, r"--strength 0\.5 beside --mask")])
 def test_an_impossible_edit_is_refused_before_the_release_is_read(files: Path, changes: dict[str, Any], told: str) -> None:
-    for name in ("image", "mask"):
-        if name in changes:
-            changes = changes | {name: files / changes[name]}
+    changes = {name: files / value if isinstance(value, str) else value for name, value in changes.items()}
     with pytest.raises(RequestError, match=told):
-        edit_to_file(files / "no release", dataclasses.replace(Edit(PROMPT, files / "photo.png"), **changes), files / "out.png", QUICK)
+        edit_to_files(files / "no release", dataclasses.replace(edit_of(files), **changes))
     assert not (files / "out.png").exists()
 
 
-def test_other_endings_than_png_are_refused(files: Path) -> None:
-    with pytest.raises(RequestError, match=r"--out .*out\.jpg: .* end the name with \.png"):
-        edit_to_file(files, Edit(PROMPT, files / "photo.png"), files / "out.jpg", QUICK)
-
-
-@pytest.mark.parametrize(("options", "edit", "told"), [
-    (QUICK, {"upsample": True}, "has no upsampler; beside base it holds noised_clip"),
-    (QUICK, {"upsample": True, "mask": "mask.png"}, "has no upsampler;")])
-def test_a_release_without_what_is_asked_for_is_refused_before_its_weights_are_read(
-        release: Path, files: Path, options: DrawOptions, edit: dict[str, Any], told: str) -> None:
-    (release / "base" / WEIGHTS_NAME).unlink()
-    edit = {name: files / value if name == "mask" else value for name, value in edit.items()}
+@pytest.mark.parametrize(("changes", "told"), [({"prompt": " "}, "caption is empty"), ({"out": "out.jpg"}, r"--out .*end the name with \.png")])
+def test_an_impossible_request_is_refused_as_for_drawing(files: Path, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(RequestError, match=told):
-        edit_to_file(release, Edit(PROMPT, files / "photo.png", **edit), files / "out.png", options)
+        edit_to_files(files / "no release", edit_of(files, **changes))
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"upsample": True}, "has no upsampler"), ({"upsample": True, "mask": "mask.png"}, "has no upsampler"),
+    ({"options": dataclasses.replace(QUICK, clip_guidance_scale=1.0)}, "has no noised_clip")])
+def test_a_release_without_what_is_asked_for_is_refused_before_its_weights_are_read(
+        release: Path, files: Path, changes: dict[str, Any], told: str) -> None:
+    (release / "base" / WEIGHTS_NAME).unlink()
+    index = json.loads((release / "model_index.json").read_text())
+    index.pop("noised_clip")
+    (release / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(RequestError, match=told):
+        edit_to_files(release, edit_of(files, **changes))
 
 
 def test_a_release_that_was_changed_and_a_folder_that_is_none_are_refused(release: Path, files: Path) -> None:
     (release / "base" / "config.json").write_text("{}")
     with pytest.raises(VerificationError, match=r"base/config\.json"):
-        edit_to_file(release, Edit(PROMPT, files / "photo.png"), files / "out.png", QUICK)
+        edit_to_files(release, edit_of(files))
     with pytest.raises(GlideslopeError, match="no such directory; give the directory of a release"):
-        edit_to_file(files / "nowhere", Edit(PROMPT, files / "photo.png"), files / "out.png", QUICK)
+        edit_to_files(files / "nowhere", edit_of(files))
