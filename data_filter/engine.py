@@ -105,8 +105,9 @@ def dump_error(error: Exception) -> tuple[str, str]:
     return "", "".join(traceback.format_exception(error))
 
 
-def load_error(name: str, text: str, task: Task) -> Exception:
+def load_error(dumped: tuple[str, str], task: Task) -> Exception:
     """The exception that `dump_error` was given in another process."""
+    name, text = dumped
     if not name:
         return RuntimeError(f"{task.name} failed in a worker process:\n{text}")
     error_class: type[GlideslopeError] = getattr(errors, name)
@@ -203,7 +204,7 @@ class ProcessPool:
             self.results[worker.place] = content
             self.told(content)
         elif kind == "error":
-            self.error = self.error or load_error(*content, self.tasks[worker.place or 0])
+            self.error = self.error or load_error(content, self.tasks[worker.place or 0])
             self.waiting.clear()  # what the others have in hand is finished first
         worker.is_ready, worker.place = True, None
         if self.waiting:

@@ -38,7 +38,7 @@ def run_on_ray(function: Callable[[Any], Any], tasks: Sequence[Task], workers: i
         for row in done.iter_rows() if tasks else ():
             kind, content = ray.cloudpickle.loads(row["message"])
             if kind == "error":
-                raise load_error(*content, tasks[row["place"]])
+                raise load_error(content, tasks[row["place"]])
             results[int(row["place"])] = content
             told(content)
     refuse_lost(tasks, {place: "its Ray actor died" for place in range(len(tasks)) if place not in results})
