@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 440, 290
-LEFT, RIGHT, TOP = 50, 12, 12
+LEFT, RIGHT, TOP = 62, 22, 12
 BASE = HEIGHT - 44
 Point = tuple[float, float]
 

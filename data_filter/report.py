@@ -92,7 +92,7 @@ def gather_report(recipe: Recipe, run_dir: Path) -> Report:
     categories, scans = [], {}
     for category in recipe.categories:
         figures = describe_category(category, run_dir, words)
-        scan = scan_scores(ledger, category.name, figures["filter"]["threshold"], number // 2)
+        scan = scan_scores(ledger, category.name, figures["filter"]["threshold"], 2 * number // 3)
         categories.append(figures | {"num_scored": scan.num_scored})
         scans[category.name] = scan
         galleries |= {f"{category.name}/below": scan.below, f"{category.name}/above": scan.above,
@@ -123,13 +123,22 @@ def describe_category(category: Category, run_dir: Path, words: Mapping[str, Seq
     slices = slice_by_groups([dict(pairs) for pairs in held_out["groups"].to_pylist()]) + slice_by_words(held_out["caption"].to_pylist(), words)
     labels = held_out["label"].to_numpy().astype(np.int64)
     score = held_out["score"].to_numpy()
-    mutations = run_dir / "mutations" / category.name
+    mutations, classifier = run_dir / "mutations" / category.name, read_json(directory / REPORT_NAME)
     return {"name": category.name, "counts": category.counts, "does_not_count": category.does_not_count, "examples": list(category.examples),
-            "limits": category.limits.model_dump(mode="json"), "filter": filter_report, "classifier": read_json(directory / REPORT_NAME),
+            "limits": category.limits.model_dump(mode="json"), "filter": filter_report, "classifier": classifier,
             "slices": measure_slices(labels, dropped[unseen], slices),
             "positives": score[labels == 1].tolist(), "negatives": score[labels == 0].tolist(),
             "mutations": read_json(mutations / MUTATIONS_NAME) if (mutations / RECORD_NAME).is_file() else None,
-            "audits": describe_audits(run_dir, category.name), "cautions": list_cautions(category, filter_report, run_dir)}
+            "candidates": rank_candidates(classifier), "audits": describe_audits(run_dir, category.name),
+            "cautions": list_cautions(category, filter_report, run_dir)}
+
+
+def rank_candidates(classifier: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The classifiers that cross-validation compared, best first; none where there was no comparison."""
+    selection = classifier["selection"]
+    found = [{**candidate, "mean": float(np.mean(candidate["kept_shares"])), "is_chosen": candidate["parts"] == selection["chosen"]["parts"]}
+             for candidate in selection.get("candidates", [])]
+    return sorted(found, key=lambda candidate: -candidate["mean"])
 
 
 def describe_audits(run_dir: Path, category: str) -> list[dict[str, Any]]:
@@ -151,14 +160,15 @@ def list_cautions(category: Category, report: Mapping[str, Any], run_dir: Path) 
     labels = [label for label in read_labels(run_dir / "labels") if label.category == category.name]
     seen = read_record(run_dir / "index").summary["num_inputs"]
     concepts = len({label.concept for label in labels if label.role == "audit" and label.label == 1})
-    best = wording.at_least(audit_bound(positives)) if positives else "nothing at all"
+    best = wording.at_least(audit_bound(positives))
     said = [f"{wording.count(len({label.key for label in labels}))} of {wording.count(seen)} inputs have a label for {category.name}; "
             "recall and kept share hold for inputs like the labelled ones. Where the labelled images were chosen and not drawn at random, "
             "they say nothing certain about the rest: an audit of the kept set does.",
-            f"{wording.count(positives)} held-out positives can prove a recall of {best} at most, even if all are found."]
+            f"Even if all are found, {wording.count(positives)} held-out positives prove a recall of {best}, and no more."]
     if concepts and concepts < positives:
-        said.append(f"These positives show only {wording.count(concepts)} different concepts; images of one concept stand or fall together, "
-                    "so that the bounds, which take images as independent, are too sure of themselves.")
+        said.append(f"These positives show only {wording.count(concepts)} different concepts. Images of one concept stand or fall together, "
+                    "so that bounds which take images as independent are too sure of themselves: counted by concept, the most that could "
+                    f"be proved is a recall of {wording.at_least(audit_bound(concepts))}.")
     if negatives:
         said.append(f"The share of positives among the held-out labels ({wording.percent(positives / (positives + negatives))}) need not be "
                     "that of the collection: what is left in the kept set follows from an audit, not from these labels.")
@@ -243,9 +253,12 @@ def load_environment() -> Environment:
     """The templates of this room; everything is escaped unless it was made by `charts`."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "pages"), undefined=StrictUndefined, autoescape=True,
                               trim_blocks=True, lstrip_blocks=True)
-    for function in (wording.count, wording.percent, wording.at_least, wording.at_most, wording.decimal, wording.significant):
+    for function in (wording.count, wording.decimal, wording.significant, signed_percent, times):
         environment.filters[function.__name__] = function
-    environment.filters |= {"signed_percent": signed_percent, "times": times}
+    for name, write in (("percent", wording.percent), ("at_least", wording.at_least), ("at_most", wording.at_most)):
+        environment.filters[name] = unbroken(write)
+    environment.filters["low"] = unbroken(lambda share: wording.at_least(share).removeprefix("at least "))
+    environment.filters["high"] = unbroken(lambda share: wording.at_most(share).removeprefix("at most "))
     return environment
 
 
@@ -254,9 +267,14 @@ def load_template(name: str) -> Any:
     return load_environment().get_template(name)
 
 
+def unbroken(write: Callable[[float | None], str]) -> Callable[[float | None], str]:
+    """A filter whose percent sign stays with its number."""
+    return lambda share: write(share).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 def signed_percent(change: float | None) -> str:
     """A relative change: `-14.2 %`, `+3.0 %`."""
-    return "not measured" if change is None else f"{100 * change:+.1f} %".replace("-", "\N{MINUS SIGN}")
+    return "not measured" if change is None else f"{100 * change:+.1f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
 
 
 def times(ratio: float | None) -> str:

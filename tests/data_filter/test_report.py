@@ -203,12 +203,13 @@ def test_axes_have_marks_inside_their_range() -> None:
 
 
 def test_changes_and_ratios_are_written_plainly() -> None:
-    assert (signed_percent(-0.142), signed_percent(0.03), signed_percent(None)) == ("\N{MINUS SIGN}14.2 %", "+3.0 %", "not measured")
+    assert (signed_percent(-0.142), signed_percent(0.03), signed_percent(None)) == (
+        "\N{MINUS SIGN}14.2\N{NO-BREAK SPACE}%", "+3.0\N{NO-BREAK SPACE}%", "not measured")
     assert (times(1.5), times(None)) == ("1.50 \N{MULTIPLICATION SIGN}", "\N{EN DASH}")
 
 
 def test_labels_that_name_no_group_are_owned_up_to(curated: World) -> None:
     cautions = " ".join(gather_report(recipe_of(curated), curated.root).figures["categories"][0]["cautions"])
-    assert "name no groups" in cautions and "held-out positives can prove" in cautions
+    assert "name no groups" in cautions and "held-out positives prove a recall of" in cautions
     positives = sum(row["role"] == "audit" and row["label"] == 1 for row in read_table(curated.root / "filters/red/scores.parquet").to_pylist())
     assert cautions.count(f"{positives} held-out positives") == 1
