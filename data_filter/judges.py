@@ -174,11 +174,11 @@ def flag(category: Category, keys: Sequence[str], captions: Sequence[str | None]
         scores = read_detector_once(detector, sha256)
         found = scores.find(keys)
         num_found[detector.name] = int((found >= 0).sum())
-        for place, at in enumerate(found.tolist()):
+        for names, at in zip(flags, found.tolist(), strict=True):
             if at < 0:
-                flags[place].append(detector.name + MISSING)
+                names.append(detector.name + MISSING)
             elif not scores.scores[at] < detector.threshold:
-                flags[place].append(detector.name)
+                names.append(detector.name)
     return Flags(flags, num_found)
 
 
