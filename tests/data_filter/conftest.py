@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,10 +142,24 @@ def world(tmp_path: Path, tiny_clip: TinyClip) -> World:
     return World(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run up to its filter; tests work on copies."""
+    root = tmp_path_factory.mktemp("finished")
+    fill_folder(root / "images", 60)
+    with pytest.MonkeyPatch.context() as patch:
+        index.load_clip_once.cache_clear()
+        patch.setattr(index, "load_clip", lambda config, device: TinyClip())
+        run = World(root)
+        run.index()
+        run.label()
+        run.fit()
+    index.load_clip_once.cache_clear()
+    return root
+
+
 @pytest.fixture
-def fitted(world: World) -> World:
-    world.index()
-    world.label()
-    world.fit()
-    return world
+def fitted(finished: Path, tmp_path: Path, tiny_clip: TinyClip) -> World:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return World(tmp_path)
 
