@@ -54,7 +54,7 @@ def test_a_recipe_may_name_one_kind(fitted: World, kind: str) -> None:
 
 
 def test_the_kernel_may_be_fixed(fitted: World) -> None:
-    assert fit_to(fitted, classifiers=("rbf_svm",), kernel_gamma=3.5)["parts"] == [{"kind": "rbf_svm", "gamma": 3.5, "C": 1.0}]
+    assert fit_to(fitted, classifiers=("rbf_svm",), kernel_gamma=3.5)["parts"] == [{"kind": "rbf_svm", "gamma": 3.5, "C": 10.0}]
 
 
 def test_zero_shot_comes_from_the_prompts_of_the_category(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
