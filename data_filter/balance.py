@@ -234,7 +234,8 @@ def rank_words(words: Mapping[str, tuple[int, int]], everyone: GroupCounts, num_
         for row in rows:
             row["is_sure"] = row["change_upper_bound"] < 0 or row["change_lower_bound"] > 0
         end = "change_lower_bound" if sign > 0 else "change_upper_bound"
-        listed.append(sorted(rows, key=lambda row, sign=sign, end=end: (-sign * row[end], row["word"]))[:num_listed])
+        order_by = sorted((-sign * row[end], row["word"], place) for place, row in enumerate(rows))
+        listed.append([rows[place] for _, _, place in order_by[:num_listed]])
     return listed
 
 

@@ -244,8 +244,8 @@ def render_report(report: Report, thumbnails: Mapping[str, str], pictures: Pictu
     """The page."""
     charts = {category["name"]: {"curve": draw_curve(category), "histogram": draw_histogram(category, report.scans[category["name"]])}
               for category in report.figures["categories"]}
-    return load_template("report.html.jinja").render(**report.figures, charts=charts, galleries=report.galleries, thumbnails=thumbnails,
-                                                     pictures=pictures, titles=TITLES)
+    return str(load_template("report.html.jinja").render(**report.figures, charts=charts, galleries=report.galleries, thumbnails=thumbnails,
+                                                         pictures=pictures, titles=TITLES))
 
 
 @cache
