@@ -1,26 +1,45 @@
 from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from glideslope.data_filter.index import build_index
+from glideslope.data_filter.labels import import_labels, read_label_csv
 from glideslope.data_filter.sources import (
     Shard,
+    Source,
     SourceItem,
     check_caption,
     decode_caption,
     describe_item,
     digest_shards,
     hash_share,
+    open_source,
     refuse_changed,
     shard_name,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glideslope.config import (
+    ClipConfig,
+    DatasetsSource,
+    FolderSource,
+    IndexConfig,
+    LabelsConfig,
+    OpenMojiSource,
+    ParquetSource,
+    WebDatasetSource,
+)
+from glideslope.config import Source as SourceConfig
 from glideslope.errors import SourceError
 from glideslope.manifest import sha256_bytes
+from glideslope.records import Record
 
-from .conftest import TinyClip
-from .pairs import WRITERS, Pair, count_pairs, encode, index_rows, open_small, read_items, some_pairs
+from .conftest import TinyClip, World, category, fill_folder, write_labels
+from .pairs import WRITERS, Pair, count_pairs, encode, image_table, index_rows, open_small, read_items, some_pairs, tar_members, write_tar
 
 CAPTIONS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(str.strip)
 ODD_CAPTIONS = (" two  spaces ", "line\nbreak\r\n", "Ärmel \u00e9 e\u0301", '"quoted", with, commas', "2020-01-01", "007", "null", "\ufeffmark",
@@ -134,3 +153,54 @@ def test_a_shard_that_changed_while_it_was_read_is_refused_by_name() -> None:
     refuse_changed(shard, "a")
     with pytest.raises(SourceError, match=r"part-2\.tar changed while it was read"):
         refuse_changed(shard, "b")
+
+
+@dataclass
+class SourceWorld(World):
+    """A small run on any source, whose keys are `000` and so on with a suffix."""
+
+    config: SourceConfig = field(default_factory=OpenMojiSource)
+    suffix: str = ".png"
+
+    @property
+    def source(self) -> Source:  # type: ignore[override]  # any source takes the folder's place
+        return open_source(self.config, shard_size=16)
+
+    def index(self) -> Record:
+        return build_index(self.config, ClipConfig(), IndexConfig(shard_size=16), self.root / "index")
+
+    def label(self) -> Record:
+        verdicts = [replace(verdict, key=verdict.key.replace(".png", self.suffix))
+                    for verdict in read_label_csv(write_labels(self.root / "labels.csv", self.num_images))]
+        return import_labels(verdicts, self.root / "labels", self.root / "index", LabelsConfig())
+
+    def data(self) -> dict[str, str]:
+        """The curated files, after every stage."""
+        self.root.mkdir()
+        quick = category(classifiers=("logistic",))
+        self.index()
+        self.label()
+        self.fit(quick)
+        self.curate(quick)
+        return {path.name: sha256_bytes(path.read_bytes()) for path in sorted((self.root / "curated" / "data").iterdir())}
+
+
+@pytest.mark.parametrize("suffix", [".png", ""])
+def test_the_same_pairs_and_keys_are_curated_to_the_same_bytes_from_every_source(tmp_path: Path, own_cache: None, tiny_clip: TinyClip,
+                                                                                 suffix: str) -> None:
+    fill_folder(tmp_path / "images", 60)
+    files = sorted((tmp_path / "images").glob("*.png"))
+    pairs = [Pair(path.stem, path.read_bytes(), f"{'red' if number % 3 == 0 else 'green'} thing {number}") for number, path in enumerate(files)]
+    captions, keys = [pair.caption for pair in pairs], pa.array([pair.name + suffix for pair in pairs])
+    structs = image_table([{"bytes": pair.image, "path": None} for pair in pairs], captions, id=keys)
+    pq.write_table(structs, tmp_path / "structs.parquet", row_group_size=7)
+    pq.write_table(pa.table({"image": [f"images/{path.name}" for path in files], "text": captions, "id": keys}), tmp_path / "paths.parquet")
+    rows = DatasetsSource(path="parquet", data_files=(str(tmp_path / "structs.parquet"),), key_column="id", streaming=bool(suffix))
+    configs: list[SourceConfig] = [ParquetSource(path=str(tmp_path / "structs.parquet"), key_column="id"), rows]
+    if suffix:  # keys of a folder have one, those of tars have none
+        configs += [FolderSource(path=str(tmp_path / "images")), ParquetSource(path=str(tmp_path / "paths.parquet"), key_column="id")]
+    else:
+        configs += [WebDatasetSource(path=str(write_tar(tmp_path / "tars" / "a.tar", tar_members(pairs))))]
+    first, *others = [SourceWorld(tmp_path / f"run{number}", config=config, suffix=suffix).data() for number, config in enumerate(configs)]
+    assert len(first) >= 2
+    assert all(other == first for other in others)
