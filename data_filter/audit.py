@@ -28,7 +28,7 @@ from ..errors import FilterError, LabelError, StageError
 from ..manifest import FileEntry, Manifest, read_json, sha256_bytes, sha256_file, sha256_json, write_json
 from ..records import RECORD_NAME, Record, describe_environment, read_record
 from .audit_plan import Candidate, Plan, digest_population, digest_seed, measure_audit, redraw
-from .audit_population import AuditRequest, Kept, choose_number, plan_audit
+from .audit_population import AuditRequest, Kept, choose_number, digest_ledger, plan_audit
 from .audit_review import Picture, read_review_csv, write_review_csv, write_sheets
 from .labels import import_audit_labels, read_audit_labels, read_labels
 from .sources import Source
@@ -118,7 +118,8 @@ def draw_audit(kept: Kept, request: AuditRequest) -> tuple[Audit, int]:
     name = f"{kept.category.name}_{len(earlier) + 1:03d}"
     commitment = {"format": FORMAT, "id": name, "category": kept.category.name, "plan": plan.to_json(), "ledger_sha256": kept.root,
                   "population": {"sha256": population["sha256"], "num_images": plan.num_images}, "seed_sha256": digest_seed(seed),
-                  "earlier": [{"id": audit.id, "commitment_sha256": sha256_json(audit.commitment)} for audit in earlier]}
+                  "earlier": [{"id": audit.id, "commitment_sha256": sha256_json(audit.commitment),
+                               "ledger_sha256": audit.commitment["ledger_sha256"]} for audit in earlier]}
     images = redraw(kept.candidates(), plan, seed, num)
     sample = {"format": FORMAT, "seed": seed, "seed_text": request.seed, "excluded": population["excluded"], "images": describe_images(images)}
     directory = kept.run_dir / "audits" / kept.category.name / name
@@ -156,6 +157,26 @@ def make_seed(text: str | None) -> str:
         raise FilterError(f"seed: expected a text of 1 to {MAX_SEED_LENGTH} characters that nobody could foresee, such as thrown dice, "
                           f"got {text!r:.60}")
     return sha256_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def list_fresh(run_dir: Path, category: str) -> list[Record]:
+    """Records of the audits that speak about what is kept now, their evidence hashed again.
+
+    Raises:
+        StageError: an audit's files were changed since they were recorded.
+    """
+    records = []
+    root = digest_ledger(read_record(run_dir / "curated"))
+    for audit in list_audits(run_dir, category):
+        record = read_record(audit.directory)
+        review = (f"{REVIEW}/", f"{RECORD_NAME}:")
+        problems = [problem for problem in record.outputs.differences(audit.directory) if not problem.startswith(review)]
+        if problems:
+            raise StageError(f"{audit.directory}: changed since it was recorded: {'; '.join(problems)}; run `glideslope audit`, "
+                             "or restore the files from a copy")
+        if audit.commitment["ledger_sha256"] == root:
+            records.append(record)
+    return records
 
 
 def extend_audit(kept: Kept, audit: Audit, request: AuditRequest) -> Audit:

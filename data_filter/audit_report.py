@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 from typing import Any
 
 from ..config import Category
 from ..errors import FilterError
+from ..wording import precise_percent
 from .audit import draw_audit, export_review, import_review, list_audits, refresh_audit
 from .audit_population import AuditRequest, open_kept, tabulate_plan
 from .sources import Source
@@ -104,7 +104,7 @@ def describe_plan(plan: Mapping[str, Any]) -> str:
     for row in plan["rows"]:
         how = "yes" if row["stopping"] == "anytime" else "no, fixed number (--fixed)"
         numbers = "".join(f"{'never' if num is None else format(num, ','):>9}" for num in row["num_labels"])
-        lines.append(f"  {format_percent(row['claim']):>14}   {how:<26}             {numbers}")
+        lines.append(f"  {precise_percent(row['claim']):>14}   {how:<26}             {numbers}")
     lines += ["", f"Draw a sample: glideslope audit RECIPE --category {name} --claim {plan['rows'][0]['claim']:g}"]
     return "\n".join(lines)
 
@@ -124,7 +124,7 @@ def describe_audit(audit: Mapping[str, Any]) -> str:
     """What an audit says so far, and what to do next."""
     plan, name = audit["plan"], audit["category"]
     num_images = sum(part["num_images"] for part in plan["strata"])
-    claim = f"at most {format_percent(plan['claim'])} of the {plan['num_kept']:,} kept images show {name}"
+    claim = f"at most {precise_percent(plan['claim'])} of the {plan['num_kept']:,} kept images show {name}"
     doubt = f" ({audit['num_ambiguous']:,} because people disagree)" if audit["num_ambiguous"] else ""
     lines = [f"{audit['id']}: {VERDICTS[audit['status']]} (claim: {claim}, confidence {plan['confidence']:g})",
              f"  {audit['num_labelled']:,} of {audit['num_drawn']:,} drawn images are labelled, in their order; "
@@ -134,9 +134,11 @@ def describe_audit(audit: Mapping[str, Any]) -> str:
         lines.append(f"  Number {gap} has no label; the {audit['num_labels_after_gap']:,} labels behind it count once it has.")
     lines += [f"  {line}" for line in describe_excluded(plan["num_kept"] - num_images, plan["num_unknown"])]
     if audit["rate_upper_bound"] is not None and audit["num_labelled"]:
-        share = format_percent(audit["rate_upper_bound"], up=True)
+        share = precise_percent(audit["rate_upper_bound"], up=True)
         most = audit["max_positive_images"] + plan["num_unknown"]
         lines.append(f"  What the labels prove: at most {most:,} of the {plan['num_kept']:,} kept images, {share}.")
+    if audit["num_positive"] and audit["status"] != "stale":
+        lines.append("  What was found is still in the curated set; `glideslope curate` drops it, and the next audit is about what is left.")
     lines.append("  " + describe_next(audit))
     double = audit["double_labels"]
     if double is not None:
@@ -177,11 +179,3 @@ def describe_files(paths: Sequence[Path]) -> str:
     lines.append("Fill in the column `label` (1: shows it, also when in doubt; 0: does not), in the order of the numbers, then: "
                  "glideslope audit RECIPE --import FILE.csv")
     return "\n".join(lines)
-
-
-def format_percent(share: float, *, up: bool = False) -> str:
-    """A share as a percentage of three significant digits; an upper bound is rounded up."""
-    value = Decimal(repr(share)) * 100
-    if value:
-        value = value.quantize(Decimal(1).scaleb(value.adjusted() - 2), rounding=ROUND_CEILING if up else ROUND_HALF_EVEN)
-    return f"{value.normalize():f} %"

@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from ..config import Category, CurateConfig
 from ..errors import FilterError, StageError
-from ..manifest import sha256_bytes, write_json
+from ..manifest import sha256_bytes, sha256_json, write_json
 from ..records import Record, check_outputs, read_record, run_stage
 from .decision import decide, find_labelled, ledger_schema
 from .filters import Filter, load_filter
 from .index import Progress, read_index
-from .labels import consensus, read_labels
+from .labels import Judgement, consensus, read_audit_labels, read_labels
 from .parquet import write_table
 from .scores import read_shard_scores
 from .sources import Shard, Source
@@ -64,6 +64,7 @@ def curate(source: Source, categories: Sequence[Category], run_dir: Path, config
         raise FilterError("curate: no category to filter; a recipe needs at least one")
     index_dir, names = run_dir / "index", [category.name for category in categories]
     inputs = {"index": read_record(index_dir).digest, "source": source.fingerprint(), "labels": read_record(run_dir / "labels").digest}
+    inputs |= digest_findings(run_dir / "labels")
     inputs |= {stage: read_record(run_dir / stage).digest for name in names for stage in (f"scores/{name}", f"filters/{name}")}
     for name in names:
         if read_record(run_dir / f"filters/{name}").inputs.get(f"scores/{name}") != inputs[f"scores/{name}"]:
@@ -88,7 +89,7 @@ def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, conf
     shards = {shard.name: shard for shard in source.shards()}
     position, total = 0, read_record(run_dir / "index").summary["num_inputs"]
     names = [judge.category for judge in filters]
-    labelled = find_labelled(consensus(read_labels(run_dir / "labels")), names)
+    labelled = find_labelled(judge_inputs(run_dir / "labels"), names)
     for name, index in read_index(run_dir / "index", columns=INDEX_COLUMNS):
         scores = {category: read_shard_scores(run_dir / "scores" / category, name, index) for category in names}
         ledger = decide(index, scores, filters, labelled, config.validation_share)
@@ -103,6 +104,20 @@ def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, conf
             progress(position, total, "inputs decided")
     splits = {split: writer.finish() for split, writer in writers.items()}
     return write_summary(directory, position, counts, splits, filters)
+
+
+def judge_inputs(labels_dir: Path) -> list[Judgement]:
+    """What all labels say, those of audits included: whatever anybody saw in a kept image, it goes."""
+    return consensus([*read_labels(labels_dir), *read_audit_labels(labels_dir)])
+
+
+def digest_findings(labels_dir: Path) -> dict[str, str]:
+    """What audits found among the kept images, as an input of the stage; nothing while they found nothing, so that a clean audit
+    makes nothing run again.
+    """
+    audited = {(label.key, label.category) for label in read_audit_labels(labels_dir)}
+    findings = sorted([one.key, one.category] for one in judge_inputs(labels_dir) if one.label != 0 and (one.key, one.category) in audited)
+    return {"audit_findings": sha256_json(findings)} if findings else {}
 
 
 def write_summary(directory: Path, num_seen: int, counts: Counter[str], splits: Mapping[str, int], filters: Sequence[Filter]) -> dict[str, Any]:

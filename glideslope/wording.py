@@ -1,6 +1,7 @@
 """Numbers as cards and reports write them: bounds are rounded to the cautious side, small differences are not rounded away."""
 
 import math
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 
 DIGITS = 1
 
@@ -30,6 +31,19 @@ def at_least(share: float | None) -> str:
 def at_most(share: float | None) -> str:
     """An upper bound: `at most 0.3 %`, rounded up."""
     return "not measured" if share is None else f"at most {_percent_up(share)}"
+
+
+def precise_percent(share: float, *, up: bool = False) -> str:
+    """A share as a percentage of three significant digits, for shares far below one per cent; an upper bound is rounded up."""
+    value = Decimal(repr(share)) * 100
+    if value:
+        value = value.quantize(Decimal(1).scaleb(value.adjusted() - 2), rounding=ROUND_CEILING if up else ROUND_HALF_EVEN)
+    return f"{value.normalize():f} %"
+
+
+def at_most_precise(share: float) -> str:
+    """A small upper bound: `at most 0.0501 %`, rounded up."""
+    return f"at most {precise_percent(share, up=True)}"
 
 
 def decimal(value: float, digits: int = 3) -> str:

@@ -50,7 +50,7 @@ def load_template() -> Template:
     """The card's template with the wording of numbers as its filters."""
     environment = Environment(loader=FileSystemLoader(TEMPLATE_PATH.parent), undefined=StrictUndefined, autoescape=False,
                               trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    filters = (wording.count, wording.percent, wording.at_least, wording.at_most, wording.decimal, wording.significant,
+    filters = (wording.count, wording.percent, wording.at_least, wording.at_most, wording.at_most_precise, wording.decimal, wording.significant,
                wording.millions, wording.megabytes, wording.duration, wording.cell)
     environment.filters.update({function.__name__: function for function in filters})
     environment.tests |= {"weak": is_weak, "above_chance": is_above_chance}

@@ -11,6 +11,7 @@ from ..data_filter.decision import reason_of
 from ..data_filter.evidence import measure_filter
 from ..errors import GlideslopeError
 from ..manifest import sha256_file, sha256_json
+from .audit_checks import check_audits
 from .claims import Claims, add_evaluation, equal, final_loss, flatten, show
 from .contents import Release, need
 from .layout import parse_json_object
@@ -158,6 +159,8 @@ def _check_decisions(release: Release) -> list[str]:
     ledger, names = release.ledger, [category.name for category in release.categories]
     thresholds = {name: need(release.filter(name), "threshold", where=f"evidence/filters/{name}/filter.json") for name in names}
     labels = {name: _labels_by_key(release, name) for name in names}
+    # what audits found among kept images is dropped too; the labels of audits that came before are not in the release
+    found = {f"label:{name}" for name in names} if "audit_findings" in release.record("curated").inputs else set()
     columns = zip(ledger["key"], ledger["decision"], ledger["reason"], ledger["split"], ledger["sha256"],
                   zip(*(ledger[f"score_{name}"] for name in names), strict=True),
                   zip(*(ledger[f"flags_{name}"] for name in names), strict=True), strict=True)
@@ -171,7 +174,7 @@ def _check_decisions(release: Release) -> list[str]:
             wrong.append(f"ledger: {key} is kept, against {', '.join(objections) or 'its reason, digest or split'}")
         elif decision == "drop" and (not reason or split):
             wrong.append(f"ledger: {key} is dropped without a reason, or into a split")
-        elif reason.startswith(("filter:", "label:")) and not _is_first(reason, objections, key, labels):
+        elif reason.startswith(("filter:", "label:")) and reason not in found and not _is_first(reason, objections, key, labels):
             wrong.append(f"ledger: {key} is dropped as {reason}, its scores and labels say {', '.join(objections) or 'keep'}")
     kept = Counter(key for key, decision in zip(ledger["key"], ledger["decision"], strict=True) if decision == "keep")
     wrong += [f"ledger: {key} is kept {number} times" for key, number in kept.items() if number > 1]
@@ -220,7 +223,8 @@ def shorten(problems: Sequence[str]) -> list[str]:
 
 CHAIN_CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
     "records": check_records, "copied files": check_copies, "settings": check_settings, "consumed images": check_consumed,
-    "filter reports": check_filter_reports, "training summaries": check_summaries, "evaluation": check_evaluation, "ledger": check_ledger}
+    "filter reports": check_filter_reports, "training summaries": check_summaries, "evaluation": check_evaluation, "ledger": check_ledger,
+    "audits": check_audits}
 
 
 def check_chain(release: Release) -> list[str]:

@@ -14,6 +14,7 @@ from ..config import Category
 from ..data_filter.evidence import combined_scores, measure_filter
 from ..data_filter.statistics import lower_bound
 from ..errors import ReleaseError
+from .audits import audit_claims
 from .contents import Release, need
 from .layout import WEIGHTS_NAME
 from .plan import training_stage
@@ -47,6 +48,7 @@ def claims_of(release: Release) -> Claims:
     _add_ledger(claims, release)
     for category in release.categories:
         _add_filter(claims, release, category)
+        claims |= audit_claims(release, category)
     for model in release.models:
         _add_training(claims, release, model)
     add_evaluation(claims, release)

@@ -16,6 +16,7 @@ from ..data_filter.evidence import measure_filter
 from ..data_filter.statistics import lower_bound
 from ..errors import ReleaseError
 from .architecture import check_finite
+from .audit_checks import check_audits, find_weak_audits
 from .chain import CHAIN_CHECKS, check_filter_reports, run_check
 from .contents import Release, need
 from .verify import check_card, check_claims, check_files, check_manifest
@@ -73,6 +74,17 @@ class FilterEvidence:
     def check(self, release: Release) -> None:
         """Measure every filter again."""
         refuse(self.name, find_weak_filters, release=release)
+
+
+@dataclass(frozen=True)
+class AuditsShow:
+    """Where the recipe limits what may be left, every audit of what is kept now shows that it keeps the limit."""
+
+    name: str = "audits"
+
+    def check(self, release: Release) -> None:
+        """Draw each sample and compute each bound again."""
+        refuse(self.name, check_audits, find_weak_audits, release=release)
 
 
 @dataclass(frozen=True)
@@ -135,7 +147,8 @@ class Reload:
         return [f"does not load or draw in a fresh process: {last}; try `glideslope sample` on the release"]
 
 
-GATES: tuple[Gate, ...] = (Intact(), AllowedFiles(), FilterEvidence(), ProvenanceChain(), CardComplete(), CaptionsCount(), Reload())
+GATES: tuple[Gate, ...] = (Intact(), AllowedFiles(), FilterEvidence(), AuditsShow(), ProvenanceChain(), CardComplete(), CaptionsCount(),
+                           Reload())
 
 
 def check(release_dir: Path) -> list[str]:

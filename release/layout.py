@@ -57,6 +57,7 @@ RULES = (
     Rule(r"evidence/filters/[a-z0-9_]+/(filter|classifier)\.json", "json", 4 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/scores\.parquet", "parquet", 1_000 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/classifier\.safetensors", "safetensors", 1_000 * MEGABYTE),
+    Rule(r"evidence/audits/[a-z0-9_]+/[a-z0-9_]+/(commitment|sample|audit)\.json", "json", 1_000 * MEGABYTE),
     Rule(r"evidence/ledger/shard-\d{5}\.parquet", "parquet", 1_000 * MEGABYTE),
     Rule(rf"evidence/training/({'|'.join(MODELS)})/metrics\.jsonl", "jsonl", 1_000 * MEGABYTE),
     Rule(r"evidence/evaluation/pairs\.jsonl", "jsonl", 100 * MEGABYTE),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Recipe, dump_recipe
+from ..data_filter.audit import list_fresh
 from ..errors import ReleaseError
 from ..manifest import MANIFEST_NAME, Manifest, sha256_file, write_bytes, write_json
 from ..model_cards.card import TEMPLATE_PATH, render_card
@@ -73,7 +74,7 @@ def read_stages(run_dir: Path, recipe: Recipe) -> dict[str, Record]:
     """
     stages = required_stages([category.name for category in recipe.categories])
     stages += [stage for stage in OPTIONAL_STAGES if (run_dir / stage / RECORD_NAME).is_file()]
-    records = {}
+    records = {record.stage: record for category in recipe.categories for record in list_fresh(run_dir, category.name)}
     for stage in stages:
         records[stage] = read_record(run_dir / stage)
         if stage != "labels":  # an append-only store: its record vouches for the labels in its summary, not for a file

@@ -9,6 +9,7 @@ from .layout import MODELS, WEIGHTS_NAME
 Origin = tuple[str, str]
 
 FILTER_FILES = ("filter.json", "scores.parquet", "classifier.json", "classifier.safetensors")
+AUDIT_FILES = ("commitment.json", "sample.json", "audit.json")
 WEIGHTS_OF = {"base": "ema.safetensors", "noised_clip": "model.safetensors"}
 GENERATED = ("LICENSE", "README.md", "model_index.json", "evidence/claims.json", "evidence/recipe.yaml",
              "figures/ledger.png", "figures/training_loss.png")
@@ -27,6 +28,11 @@ def scores_stage(category: str) -> str:
 def filter_stage(category: str) -> str:
     """Name of the stage that sets a category's threshold and measures the filter."""
     return f"filters/{category}"
+
+
+def audit_stages(records: Mapping[str, Record], category: str) -> list[str]:
+    """Names of the stages of a category's audits, in order."""
+    return sorted(stage for stage in records if stage.startswith(f"audits/{category}/"))
 
 
 def training_stage(model: str) -> str:
@@ -80,6 +86,7 @@ def plan_copies(categories: Sequence[str], records: Mapping[str, Record]) -> dic
         copies |= {f"{folder}/{name}": (stage, name) for name in FILTER_FILES}
         copies[f"figures/{category}_precision_recall.png"] = (stage, "precision_recall.png")
         copies |= _optional(records, f"figures/{category}_missed.png", (stage, "missed.png"))
+        copies |= {f"evidence/{audit}/{name}": (audit, name) for audit in audit_stages(records, category) for name in AUDIT_FILES}
     copies["evidence/curated.json"] = ("curated", "curated.json")
     copies |= {f"evidence/{path}": ("curated", path) for path in _outputs(records["curated"]) if path.startswith("ledger/")}
     for model in MODELS:

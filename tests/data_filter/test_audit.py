@@ -13,7 +13,7 @@ from glideslope.data_filter import index
 from glideslope.data_filter.audit import Audit, list_audits
 from glideslope.data_filter.audit_plan import digest_population, digest_seed, redraw
 from glideslope.data_filter.audit_population import AuditRequest, open_kept
-from glideslope.data_filter.audit_report import AuditReport, format_percent, run_audit
+from glideslope.data_filter.audit_report import AuditReport, run_audit
 from glideslope.data_filter.labels import Verdict, import_labels, read_audit_labels, read_labels, role_of
 from glideslope.data_filter.parquet import read_tables
 from PIL import Image
@@ -251,7 +251,8 @@ def test_an_audit_goes_on_with_the_same_images_and_is_never_silently_redrawn(wor
     report = audit(world)
     assert [one["id"] for one in report.audits] == ["red_001", "red_002"], "the earlier one stays listed"
     second = list_audits(world.root, "red")[1]
-    assert second.commitment["earlier"] == [{"id": "red_001", "commitment_sha256": sha256_json(first.commitment)}]
+    assert second.commitment["earlier"] == [{
+        "id": "red_001", "commitment_sha256": sha256_json(first.commitment), "ledger_sha256": first.commitment["ledger_sha256"]}]
 
 
 def test_a_fixed_sample_needs_fewer_labels_but_all_of_them(world: World) -> None:
@@ -282,6 +283,21 @@ def test_importing_an_audit_makes_nothing_else_run_again(world: World) -> None:
     audit(world, fill_in(world))
     assert read_record(world.root / "labels").digest == labels
     assert len(read_labels(world.root / "labels")) == 60
+
+
+def test_curating_again_after_a_clean_audit_does_nothing_and_after_a_finding_drops_it(world: World) -> None:
+    before = world.curate(CATEGORY)
+    audit(world, num=25)
+    audit(world, fill_in(world, num=20))
+    assert world.curate(CATEGORY) == before
+    number = next(int(row["number"]) for row in csv.DictReader(review(world).open()) if not row["label"])
+    report = audit(world, fill(review(world), {number: "1"}))
+    assert "`glideslope curate` drops it" in report.describe()
+    after = world.curate(CATEGORY)
+    dropped = {row["key"]: row["reason"] for table in read_tables(world.root / "curated/ledger") for row in table.to_pylist() if row["reason"]}
+    assert dropped[only(world).keys[number - 1]] == "label:red"
+    assert after.summary["kept"] == before.summary["kept"] - 1
+    assert audit(world).audits[0]["status"] == "stale"
 
 
 def test_an_audit_of_data_that_was_curated_again_is_stale_but_its_labels_are_kept(world: World) -> None:
@@ -432,10 +448,3 @@ def test_a_kill_while_drawing_leaves_nothing_that_counts(world: World) -> None:
 def test_the_report_is_plain_data(world: World) -> None:
     report = audit(world, claim=0.05)
     assert json.loads(json.dumps(report.to_json()))["audits"][0]["id"] == "red_001"
-
-
-@pytest.mark.parametrize(("share", "text", "up"), [
-    (0.001, "0.1 %", "0.1 %"), (0.00050049, "0.05 %", "0.0501 %"), (1 / 3, "33.3 %", "33.4 %"), (0.0, "0 %", "0 %"), (1.0, "100 %", "100 %"),
-    (0.01, "1 %", "1 %"), (0.000001, "0.0001 %", "0.0001 %")])
-def test_bounds_are_rounded_up(share: float, text: str, up: str) -> None:
-    assert (format_percent(share), format_percent(share, up=True)) == (text, up)

@@ -36,3 +36,11 @@ def test_counts_and_sizes_are_readable() -> None:
 
 def test_text_of_the_data_is_disarmed() -> None:
     assert wording.cell("a|b\n[x](y) <b> `c` & d") == r"a\|b \[x\](y) &lt;b&gt; \`c\` &amp; d"
+
+
+@pytest.mark.parametrize(("share", "text", "up"), [
+    (0.001, "0.1 %", "0.1 %"), (0.00050049, "0.05 %", "0.0501 %"), (1 / 3, "33.3 %", "33.4 %"), (0.0, "0 %", "0 %"), (1.0, "100 %", "100 %"),
+    (0.01, "1 %", "1 %"), (0.000001, "0.0001 %", "0.0001 %")])
+def test_small_bounds_keep_three_digits_and_are_rounded_up(share: float, text: str, up: str) -> None:
+    assert (wording.precise_percent(share), wording.precise_percent(share, up=True)) == (text, up)
+    assert wording.at_most_precise(share) == f"at most {up}"

@@ -99,3 +99,16 @@ def test_no_placeholder_is_left(claims: dict[str, Any]) -> None:
     card = render_card(claims)
     for sign in ("{{", "{%", "TODO", "None", "Undefined", "nan", "[More Information Needed]", "\n\n\n"):
         assert sign not in card
+
+
+def test_an_audit_of_what_was_kept_is_told_with_its_weakest_bound_and_what_could_not_be_drawn(claims: dict[str, Any]) -> None:
+    row = {"id": "person_001", "num_images": 1500, "num_kept": 1860, "num_unknown": 4, "num_labelled": 900, "num_drawn": 1000,
+           "num_positive": 1,
+           "rate_upper_bound": 0.00401, "confidence": 0.95, "stopping": "anytime"}
+    claims |= {"audits.person.list": [row], "audits.person.rate_upper_bound": 0.00401, "audits.person.max_positive_images": 8,
+               "filters.person.limits.max_leak_rate": 0.005}
+    text = render_card(claims)
+    assert "of the 1,860 kept images at most 0.401 % show person (up to 8 images)" in text
+    assert "| person 001 | 1,500 | 900 of 1,000 | 1 | at most 0.401 % | 95.0 % | at any time |" in text
+    assert "The other 360 kept images could not be drawn" in text and "356 of them have a label that says no, 4 have none" in text
+    assert "left among all kept images by audit at most 0.5 %" in text

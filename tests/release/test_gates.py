@@ -33,7 +33,7 @@ def refusal_of(gate: Gate, directory: Path) -> str:
 
 def test_a_sound_release_passes_every_gate_and_they_are_named(packed_run: Path) -> None:
     passed = check(packed_run / "release")
-    assert passed == ["intact", "allowed files", "filter evidence", "provenance chain", "card complete", "captions count", "reload"]
+    assert passed == ["intact", "allowed files", "filter evidence", "audits", "provenance chain", "card complete", "captions count", "reload"]
 
 
 def test_no_gates_at_all_is_a_refusal(packed_run: Path) -> None:
@@ -48,7 +48,7 @@ def test_all_failures_are_reported_at_once(tamper: Any) -> None:
         run_gates(tamper.directory, QUICK)
     message = str(caught.value)
     assert all(f"gate {name}: " in message for name in ("intact", "allowed files", "card complete"))
-    assert "3 of 6 gates refuse" in message
+    assert "3 of 7 gates refuse" in message
 
 
 def test_a_changed_byte_is_refused(tamper: Any) -> None:
