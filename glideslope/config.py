@@ -133,7 +133,7 @@ class Category(Part):
     counts: Annotated[str, Field(min_length=10)] = Field(description="what counts as this category, in a sentence")
     does_not_count: str = Field("", description="what looks close but does not count")
     examples: tuple[str, ...] = Field((), strict=False, description="short descriptions of images that count, for whoever labels")
-    max_train_labels: Annotated[int, Field(ge=2)] = Field(1000, description="label budget: most train labels the classifier may use")
+    max_train_labels: Annotated[int, Field(ge=2)] = Field(4000, description="label budget: most train labels the classifier may use")
     target_recall: Share = Field(0.99, description="share of calibrate positives that the threshold must catch")
     classifiers: Annotated[tuple[ClassifierKind, ...], Field(min_length=1, strict=False)] = Field(
         ("rbf_svm", "logistic", "mlp"), description="kinds to choose from by cross-validated kept share at the target recall")
