@@ -54,7 +54,7 @@ PreviewsOption = Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="
 CutOption = Annotated[bool, typer.Option("--cut-long-prompts", help="Cut prompts that are longer than the model reads instead of refusing "
                                          "them.")]
 
-out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+out, err = Console(soft_wrap=True, emoji=False), Console(stderr=True, soft_wrap=True, emoji=False)
 
 
 def main() -> None:
