@@ -1,14 +1,12 @@
 import io
 import json
 import tarfile
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 from glideslope.data_filter import webdataset
-from glideslope.data_filter.sources import Shard, SourceItem
+from glideslope.data_filter.sources import SourceItem
 from glideslope.data_filter.webdataset import WebDataset, is_hidden, looks_like_image, split_name
 from hypothesis import given
 from hypothesis import strategies as st
@@ -253,18 +251,3 @@ def test_a_tar_that_changes_between_runs_is_embedded_again_and_the_others_are_ta
     assert tiny_clip.num_images == 16
     assert [row["key"] for row in rows][4:8] == ["p0004", "p0005", "p0006", "new"]
     assert [row["status"] for row in rows] == ["ok"] * 12
-
-
-def test_worker_processes_read_the_same_rows(tmp_path: Path) -> None:
-    for number in range(2):
-        write_tar(tmp_path / "tars" / f"{number}.tar", tar_members(some_pairs(3, first=3 * number)))
-    config = WebDatasetSource(path=str(tmp_path / "tars"))
-    shards = WebDataset(config).shards()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        elsewhere = pool.submit(read_shards, config, shards).result()
-    assert elsewhere == [item for shard in shards for item in WebDataset(config).read(shard)]
-
-
-def read_shards(config: WebDatasetSource, shards: list[Shard]) -> list[SourceItem]:
-    source = WebDataset(config)
-    return [item for shard in shards for item in source.read(shard)]
