@@ -1,5 +1,6 @@
 """Training of the GLIDE base model on the curated set (stage `training/base`)."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,23 +126,18 @@ def sample_prompts(data: CuratedSplit) -> tuple[str, ...]:
 def write_samples(path: Path, model: TextConditionedUNet, weights: Mapping[str, Tensor], tokenizer: CaptionTokenizer,
                   prompts: tuple[str, ...], seed: int) -> None:
     """Draw a grid with the given weights and write it as a PNG; the model keeps its own weights."""
-    config = model.config
+    config, device = model.config, next(model.parameters()).device
     path.parent.mkdir(parents=True, exist_ok=True)
-    was_training, device = model.training, next(model.parameters()).device
     state = torch.get_rng_state()
-    tokens, mask = (t.to(device) for t in tokenizer.encode_padded(prompts, config.text_ctx))
-    empty_tokens, empty_mask = (t.to(device) for t in tokenizer.encode_padded([""], config.text_ctx))
+    averaged = copy.deepcopy(model).eval()
+    averaged.load_state_dict(dict(weights))
+    context, empty = (averaged.encode_text(*(part.to(device) for part in tokenizer.encode_padded(texts, config.text_ctx)))
+                      for texts in (prompts, ("",)))
     noise = SeededNoise([seed + i for i in range(len(prompts))])
     x = noise.draw((3, config.image_size, config.image_size)).to(device)
-
-    def network(*inputs: Tensor) -> Tensor:
-        return torch.as_tensor(torch.func.functional_call(model, dict(weights), inputs))
-
-    model.eval()
-    denoiser = text_denoiser(network, tokens, mask, empty_tokens=empty_tokens, empty_mask=empty_mask, scale=SAMPLE_GUIDANCE)
+    denoiser = text_denoiser(averaged.denoise, context, empty, scale=SAMPLE_GUIDANCE)
     images = to_pil(run(ddim(denoiser, x, GaussianDiffusion.create(SCHEDULE, space_timesteps(SAMPLE_STEPS)), noise)))
     contact_sheet(images, num_columns=8, scale=max(1, 96 // config.image_size)).save(path, optimize=True)
-    model.train(was_training)
     torch.set_rng_state(state)
 
 

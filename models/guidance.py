@@ -14,8 +14,10 @@ from torch import Tensor
 from .diffusion import NUM_TRAIN_TIMESTEPS
 from .noised_clip import NoisedClip
 from .samplers import Denoiser, Prediction
+from .unet import PromptContext
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
+Denoise = Callable[[Tensor, Tensor, PromptContext], Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,16 @@ class TextDenoiser:
     """A network with its captions, as a denoiser.
 
     Attributes:
-        network: a GLIDE U-Net, or a function with its signature.
-        tokens: int64 (N, text_ctx), one caption per image.
-        mask: bool (N, text_ctx).
+        denoise: `TextConditionedUNet.denoise`, or a function with its signature.
+        context: of the captions, one per image, computed once for all steps.
     """
 
-    network: Callable[..., Tensor]
-    tokens: Tensor
-    mask: Tensor
+    denoise: Denoise
+    context: PromptContext
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Prediction:
         """Predict with the captions."""
-        noise, fraction = self.network(x, timesteps, self.tokens, self.mask).float().chunk(2, dim=1)
+        noise, fraction = self.denoise(x, timesteps, self.context).float().chunk(2, dim=1)
         return Prediction(noise, fraction)
 
 
@@ -43,33 +43,34 @@ class ClassifierFreeGuidance:
     """Away from "no caption" and beyond the caption (arXiv 2207.12598; arXiv 2112.10741, section 2.3).
 
     Attributes:
-        conditional: the denoiser with captions.
-        empty_tokens: int64 (1, text_ctx), "no caption".
-        empty_mask: bool (1, text_ctx).
+        both: asked about every image twice: with its caption, then with none.
         scale: 1 is the caption alone.
     """
 
-    conditional: TextDenoiser
-    empty_tokens: Tensor
-    empty_mask: Tensor
+    both: TextDenoiser
     scale: float
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Prediction:
         """Run both halves in one batch; the variance is the caption's."""
-        n = len(x)
-        tokens = torch.cat([self.conditional.tokens, self.empty_tokens.expand(n, -1)])
-        mask = torch.cat([self.conditional.mask, self.empty_mask.expand(n, -1)])
-        both = TextDenoiser(self.conditional.network, tokens, mask)(torch.cat([x, x]), torch.cat([timesteps, timesteps]))
-        with_caption, without = both.noise.chunk(2)
-        fraction = None if both.variance_fraction is None else both.variance_fraction[:n]
+        prediction = self.both(torch.cat([x, x]), torch.cat([timesteps, timesteps]))
+        with_caption, without = prediction.noise.chunk(2)
+        fraction = None if prediction.variance_fraction is None else prediction.variance_fraction[:len(x)]
         return Prediction(without + self.scale * (with_caption - without), fraction)
 
 
-def text_denoiser(network: Callable[..., Tensor], tokens: Tensor, mask: Tensor, *, empty_tokens: Tensor, empty_mask: Tensor,
-                  scale: float) -> Denoiser:
-    """A denoiser with classifier-free guidance, or without where the scale is 1 (one pass instead of two)."""
-    conditional = TextDenoiser(network, tokens, mask)
-    return conditional if scale == 1 else ClassifierFreeGuidance(conditional, empty_tokens, empty_mask, scale)
+def text_denoiser(denoise: Denoise, context: PromptContext, empty: PromptContext, *, scale: float) -> Denoiser:
+    """A denoiser with classifier-free guidance, or without where the scale is 1 (one pass instead of two).
+
+    Args:
+        denoise: `TextConditionedUNet.denoise`, or a function with its signature.
+        context: of N captions.
+        empty: of one empty caption.
+        scale: of the guidance.
+    """
+    if scale == 1:
+        return TextDenoiser(denoise, context)
+    both = PromptContext.concatenate([context, *[empty] * len(context.projected)])
+    return ClassifierFreeGuidance(TextDenoiser(denoise, both), scale)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .clip_guidance import ClipGuidance, ImageTextModel, embed_captions
 from .companions import Companions, check_together, choose_components, load_companions, load_unet
 from .diffusion import GaussianDiffusion
 from .editing import Batch, Known, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary, walk
-from .guidance import ClassifierFreeGuidance, ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser
+from .guidance import ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
 from .loading import INDEX_NAME, load_component, read_index, read_object, read_schedule
 from .masks import fit_mask, fit_picture, read_mask, read_picture
 from .noised_clip import NoisedClip
@@ -26,7 +26,7 @@ from .ranking import ImageTextScorer
 from .samplers import SAMPLERS, Denoiser, SampleState, SeededNoise
 from .spacing import sampling_timesteps
 from .tokenizer import CaptionTokenizer
-from .unet import TextConditionedUNet
+from .unet import PromptContext, TextConditionedUNet
 
 DRAW_BATCH = 16
 UPSAMPLE_BATCH = 4
@@ -163,7 +163,7 @@ class GlidePipeline:
     def _draw(self, batch: Batch) -> Tensor:
         size, options, noise = self.base.config.image_size, batch.options, SeededNoise(batch.seeds)
         x = noise.draw((3, size, size)).to(self.device)
-        diffusion = GaussianDiffusion.create(self.schedule, sampling_timesteps(options.num_steps))
+        diffusion = GaussianDiffusion.create(self.schedule, sampling_timesteps(options.sampler, self.schedule, options.num_steps))
         denoiser = self.guide(self.base, batch.prompts, options)
         return walk(SAMPLERS[options.sampler](denoiser, x, diffusion, noise), batch.preview)
 
@@ -181,18 +181,18 @@ class GlidePipeline:
         config = unet.config
         tokens, mask = (t.to(self.device) for t in self.tokenizer.encode_padded(prompts, config.text_ctx))
         empty_tokens, empty_mask = (t.to(self.device) for t in self.tokenizer.encode_padded([""], config.text_ctx))
-        dtype = unet.token_embedding.weight.dtype
+        context, empty = unet.encode_text(tokens, mask), unet.encode_text(empty_tokens, empty_mask)
 
-        def network(x: Tensor, *rest: Tensor) -> Tensor:
-            return torch.as_tensor(unet((x if condition is None else condition(x)).to(dtype), *rest))
+        def denoise(x: Tensor, timesteps: Tensor, context: PromptContext) -> Tensor:
+            seen = (x if condition is None else condition(x)).to(unet.token_embedding.weight.dtype)
+            return unet.denoise(seen.contiguous(memory_format=torch.channels_last), timesteps, context)
 
-        plain = TextDenoiser(network, tokens, mask)
-        guided: Denoiser = plain
-        if options.guidance_scale != 1:
-            guided = ClassifierFreeGuidance(plain, empty_tokens, empty_mask, options.guidance_scale)
+        guided = text_denoiser(denoise, context, empty, scale=options.guidance_scale)
         if options.clip_guidance_scale > 0:
             guided = self._guide_with_clip(guided, prompts, options.clip_guidance_scale)
-        return guided if options.guidance_interval is None else GuidanceInterval(guided, plain, options.guidance_interval)
+        if options.guidance_interval is None:
+            return guided
+        return GuidanceInterval(guided, TextDenoiser(denoise, context), options.guidance_interval)
 
     def _guide_with_clip(self, denoiser: Denoiser, prompts: list[str], scale: float) -> Denoiser:
         if self.guiding_clip is None:

@@ -17,6 +17,7 @@ from ..config import Part
 from .text_transformer import TextTransformer
 
 NUM_GROUPS = 32
+ROW_MULTIPLE = 16
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -100,6 +101,16 @@ class PromptContext:
                    [torch.cat(v) for v in zip(*(part.values for part in parts), strict=True)])
 
 
+def fill_rows(x: Tensor) -> Tensor:
+    """Add rows of zeros up to a multiple of 16.
+
+    Products with few rows take other paths through the machine, which round otherwise; at the noisiest steps that grows
+    to visible differences, and a seed would not give one picture in every batch.
+    """
+    missing = -len(x) % ROW_MULTIPLE
+    return torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
+
+
 class GroupNorm32(nn.GroupNorm):
     """Group normalisation with 32 groups, whose sums are float32 whatever the input's dtype, optionally followed by SiLU."""
 
@@ -134,9 +145,9 @@ class ResBlock(nn.Module):
         return functional.avg_pool2d(x, 2) if self.resample == "down" else x
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Apply to x: (N, C, H, W) with emb: (N, E)."""
+        """Apply to x: (N, C, H, W) with emb: (N or more, E), see `fill_rows`."""
         h = self.in_layers[2](self.resampled(self.in_layers[0](x)))
-        scale, shift = self.emb_layers(emb).to(h.dtype)[:, :, None, None].chunk(2, dim=1)
+        scale, shift = self.emb_layers(emb)[:len(h)].to(h.dtype)[:, :, None, None].chunk(2, dim=1)
         norm, silu, dropout, conv = self.out_layers
         h = conv(dropout(silu(norm(h) * (1 + scale) + shift)))
         return torch.as_tensor(self.skip_connection(self.resampled(x)) + h)
@@ -170,7 +181,7 @@ class AttentionBlock(nn.Module):
 
 
 def pointwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
-    """A convolution of width 1 on (N, L, C): the same numbers as on (N, C, L), as one matrix product."""
+    """A convolution of width 1 on (N, L, C), as one matrix product."""
     return functional.linear(x, layer.weight[:, :, 0], layer.bias)
 
 
@@ -269,7 +280,7 @@ class TextConditionedUNet(nn.Module):
         x = torch.where(mask[..., None], x, self.padding_embedding[None].to(x.dtype))
         x = self.final_ln(self.transformer(x))
         keys, values = zip(*(block.text_keys_values(x) for block in self.attention_blocks()), strict=True)
-        return PromptContext(self.transformer_proj(x[:, -1]), keys, values)
+        return PromptContext(self.transformer_proj(fill_rows(x[:, -1]))[:len(x)], keys, values)
 
     def forward(self, x: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
         """Predict noise and variance from captions; see `denoise` and `encode_text`."""
@@ -287,8 +298,9 @@ class TextConditionedUNet(nn.Module):
         Returns:
             (N, 6, H, W): noise, then the variance's interpolation v in about [-1, 1] (arXiv 2102.09672, equation 15).
         """
-        emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(self.transformer_proj.weight.dtype))
-        emb = emb + context.projected.to(emb.dtype)
+        times = timestep_embedding(fill_rows(timesteps), self.config.model_channels)
+        emb = self.time_embed(times.to(self.transformer_proj.weight.dtype))
+        emb = emb + fill_rows(context.projected).to(emb.dtype)
         text = iter(zip(context.keys, context.values, strict=True))
         skips = []
         h = x

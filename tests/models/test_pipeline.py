@@ -68,8 +68,8 @@ def test_the_caption_counts_and_guidance_makes_it_count_more(pipe: GlidePipeline
 
 def test_guidance_scale_one_is_the_conditional_model_alone(pipe: GlidePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    forward = pipe.base.forward
-    monkeypatch.setattr(pipe.base, "forward", lambda x, *rest: sizes.append(len(x)) or forward(x, *rest))
+    denoise = pipe.base.denoise
+    monkeypatch.setattr(pipe.base, "denoise", lambda x, *rest: sizes.append(len(x)) or denoise(x, *rest))
     pipe(PROMPT, num_images=3, num_steps=2, guidance_scale=1.0)
     assert sizes == [3, 3]
     pipe(PROMPT, num_images=3, num_steps=2, guidance_scale=2.0)
