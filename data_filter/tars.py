@@ -61,9 +61,7 @@ def list_members(file: BinaryIO, size_bytes: int) -> TarContents:
         OSError: the file cannot be read.
     """
     members: list[Member] = []
-    archive = tarfile.TarFile(fileobj=io.BytesIO(bytes(2 * BLOCK)), encoding="utf-8", errors="surrogateescape")
-    archive.fileobj = file  # it reads single headers of this file from now on, where it is told to
-    place = 0
+    archive, place = header_reader(file), 0
     while True:
         block = os.pread(file.fileno(), BLOCK, place)
         if block[156:157] == b"x" and (skipped := skip_times(file, block, place)):
@@ -83,6 +81,26 @@ def list_members(file: BinaryIO, size_bytes: int) -> TarContents:
         place = following
         if not is_folder:
             members.append(member)
+
+
+def refuse_start(file: BinaryIO) -> str:
+    """Why a file cannot be a tar, by its first header; "" when it may be one.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    block = os.pread(file.fileno(), BLOCK, 0)
+    if block and not block.strip(b"\0"):
+        return ""  # an end mark: a tar with nothing in it
+    found = read_plain_header(block, 0) or read_any_header(header_reader(file), file, 0)
+    return describe_start(block, found) if isinstance(found, Exception) else ""
+
+
+def header_reader(file: BinaryIO) -> tarfile.TarFile:
+    """A `TarFile` that has read nothing yet, for single headers at places that it is told."""
+    archive = tarfile.TarFile(fileobj=io.BytesIO(bytes(2 * BLOCK)), encoding="utf-8", errors="surrogateescape")
+    archive.fileobj = file
+    return archive
 
 
 def read_plain_header(block: bytes, place: int) -> tuple[Member, int, bool] | None:

@@ -18,7 +18,7 @@ from ..errors import SourceError
 from ..manifest import sha256_json
 from .files import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, digest_file, digest_files, list_files, list_visible, plain_text, split_path
 from .sources import Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
-from .tars import Member, TarContents, list_members
+from .tars import Member, TarContents, list_members, refuse_start
 
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 JSON_SUFFIX, FIELD_PREFIX = "json", "json:"
@@ -67,8 +67,20 @@ class WebDataset:
                               f"unpack it to .tar, with gunzip for example ({len(compressed)} such file(s))")
         files = list_files(self.path, suffix=".tar")
         digests = digest_files(self.root, files)
+        self._refuse_if_none_is_a_tar(files)
         return [Shard(shard_name(number), self._fingerprint(file, digest), number, number + 1, None, file)
                 for number, (file, digest) in enumerate(zip(files, digests, strict=True))]
+
+    def _refuse_if_none_is_a_tar(self, files: Sequence[str]) -> None:
+        """Look at the first header of each file until one is a tar's; a few that are none become rows when they are read."""
+        problem = ""
+        for name in files:
+            with (self.root / name).open("rb") as file:
+                found = refuse_start(file)
+            if not found:
+                return
+            problem = problem or f"{name} {found}"
+        raise SourceError(f"{self.path}: no file can be read as a tar; {problem}")
 
     def _fingerprint(self, file: str, sha256: str) -> str:
         return sha256_json({"source": "webdataset", "file": plain_text(file), "size_bytes": (self.root / file).stat().st_size, "sha256": sha256,

@@ -251,3 +251,18 @@ def test_a_tar_that_changes_between_runs_is_embedded_again_and_the_others_are_ta
     assert tiny_clip.num_images == 16
     assert [row["key"] for row in rows][4:8] == ["p0004", "p0005", "p0006", "new"]
     assert [row["status"] for row in rows] == ["ok"] * 12
+
+
+@pytest.mark.parametrize(("data", "problem"), [
+    (b"", "is empty"), (b"<html>" * 200, "is not a tar"), (b"\x1f\x8b" + bytes(600), "compressed with gzip")])
+def test_a_source_without_a_single_tar_is_refused(tmp_path: Path, data: bytes, problem: str) -> None:
+    for name in ("a.tar", "b.tar"):
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(SourceError, match=rf"no file can be read as a tar; a\.tar .*{problem}"):
+        WebDataset(WebDatasetSource(path=str(tmp_path))).shards()
+    write_tar(tmp_path / "c.tar", tar_members(some_pairs(1)))
+    assert [item.key for item in read_all(tmp_path)] == ["a.tar#truncated", "b.tar#truncated", "p0000"]
+
+
+def test_a_tar_with_nothing_in_it_has_no_rows(tmp_path: Path) -> None:
+    assert read_all(write_tar(tmp_path / "a.tar", [])) == []
