@@ -98,7 +98,8 @@ def test_a_mistake_of_the_user_is_one_clear_line_and_exit_code_one(
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["audit"], ["audit", "r", "--seed", "x", "--seed-from-os"], ["run"],
                                        ["run", "a", "b"], ["check", ".", "--loud"], ["sample", "."],
-                                       ["sample", ".", "a", "--steps", "many"], ["edit", "."], ["edit", ".", "--prompt", "a"],
+                                       ["sample", ".", "a", "--steps", "many"], ["edit", "."],
+                                       ["index", "r", "--part", "1"], ["index", "r", "--engine", "spark"], ["edit", ".", "--prompt", "a"],
                                        ["edit", ".", "--prompt", "a", "--image", "a.png", "--strength", "half"]], ids=" ".join)
 def test_wrong_usage_ends_with_exit_code_two(glideslope: Any, arguments: list[str]) -> None:
     ended = glideslope(*arguments)

@@ -11,7 +11,7 @@ import yaml
 from glideslope import recipe as recipe_module
 from glideslope.config import load_recipe, parse_recipe
 from glideslope.errors import LabelError, RecipeError, StageError, StorageError
-from glideslope.recipe import Run, Silent, find_recipe, open_run
+from glideslope.recipe import Engine, Run, Silent, find_recipe, open_run
 
 
 def test_a_run_has_its_own_directory_with_the_resolved_recipe(recipe_file: Path, tmp_path: Path) -> None:
@@ -29,6 +29,17 @@ def test_a_second_run_in_the_same_process_is_refused_until_the_first_is_closed(r
         pytest.fail("the run was opened twice")
     with open_run(recipe, tmp_path):
         pass
+
+
+def test_parts_of_a_stage_share_a_run_with_each_other_and_with_nobody_else(recipe_file: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    with open_run(recipe, tmp_path, is_part=True), open_run(recipe, tmp_path, is_part=True, engine=Engine("ray", 3)) as run:
+        assert run.engine == Engine("ray", 3)
+        with pytest.raises(StageError, match="another glideslope process is working on this run"), open_run(recipe, tmp_path):
+            pytest.fail("a whole stage was opened beside its parts")
+    with (open_run(recipe, tmp_path), pytest.raises(StageError, match="another glideslope process is working on this run"),
+          open_run(recipe, tmp_path, is_part=True)):
+        pytest.fail("a part was opened beside a whole stage")
 
 
 def test_a_second_process_on_the_same_run_is_refused_and_a_killed_one_leaves_no_lock(recipe_file: Path, tmp_path: Path) -> None:
