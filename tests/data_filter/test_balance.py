@@ -111,3 +111,8 @@ def test_a_rare_word_is_not_called_a_loser(tmp_path: Path) -> None:
 def test_a_missing_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="run the stage first"):
         count_captions(tmp_path)
+
+
+def test_the_guide_lists_the_built_in_words() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    assert all(f"| {name} | {', '.join(words)} |" in guide for name, words in WORD_GROUPS.items())

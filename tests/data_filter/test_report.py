@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from glideslope.data_filter import index
 from glideslope.data_filter.charts import Layer, count_axis, draw_chart, score_axis, share_axis, steps
+from glideslope.data_filter.diff import Difference
+from glideslope.data_filter.diff_page import choose_changes, render_difference
 from glideslope.data_filter.diff_report import compare, describe_difference
 from glideslope.data_filter.galleries import sample_rows, scan_scores
 from glideslope.data_filter.ledger import open_ledger
@@ -180,6 +183,15 @@ def test_two_runs_are_compared_on_a_page_with_pictures(curated: World, tmp_path:
     page = Page((tmp_path / "changed.html").read_text())
     assert sum(tag == "img" for tag, _ in page.tags) == 3
     assert describe_difference(changed)["kept -> filter:red:caption_words"] == "3"
+
+
+def test_hostile_text_stays_text_on_the_page_of_two_runs() -> None:
+    changes = pa.table({"key": [HOSTILE], "change": ["leaves"], "reason_a": [""], "reason_b": [HOSTILE], "caption": [HOSTILE]})
+    difference = Difference(Path("a"), Path(HOSTILE), [{"what": HOSTILE, "a": HOSTILE, "b": None}], changes=changes)
+    difference.reasons["", HOSTILE] = 1
+    text = render_difference(difference, {"enters": [], "leaves": choose_changes(difference, "leaves")}, {}, "clear")
+    assert "<script" not in text and "<img src=x" not in text
+    assert Page(text).text.count(HOSTILE) >= 4
 
 
 def test_a_wrong_ending_is_refused_before_the_work(tmp_path: Path) -> None:
