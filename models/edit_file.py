@@ -10,8 +10,9 @@ from ..decode import Refusal, decode_image
 from ..errors import RequestError
 from ..manifest import sha256_bytes
 from .companions import held_models
+from .diffusion import NUM_TRAIN_TIMESTEPS
 from .drawing import DrawRequest, Progress, Watcher, model_digest, needed_models, write_png, write_sheet
-from .editing import UpsampleOptions, check_strength, strength_timesteps
+from .editing import UpsampleOptions, check_strength
 from .masks import read_mask, read_picture
 from .pipeline import GlideOutput, GlidePipeline
 
@@ -81,7 +82,9 @@ def edit_to_files(release: Path, edit: Edit, *, progress: Progress | None = None
         read_mask(mask.image, size=(pixels.shape[1], pixels.shape[0]))
     pipe = GlidePipeline.from_pretrained(release, components=choose_models(release, edit))
     pipe.guiding_clip = request.clip
-    num_steps = request.options.num_steps if mask is not None else len(strength_timesteps(strength, request.options.num_steps))
+    num_steps = request.options.num_steps
+    if mask is None:
+        num_steps = min(num_steps, max(1, round(strength * NUM_TRAIN_TIMESTEPS)))
     watcher = Watcher(request, progress, len(pipe.prompts(request.prompts, request.options)), num_steps)
     if mask is not None:
         output = pipe.inpaint(request.prompts, image.image, mask.image, options=request.options, preview=watcher)
