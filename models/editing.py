@@ -65,9 +65,9 @@ class UpsampleOptions:
                            guidance_scale=self.guidance_scale, sampler=self.sampler, seed=self.seed,
                            cut_long_prompts=self.cut_long_prompts)
 
-    def timesteps(self) -> list[int]:
-        """The timesteps visited."""
-        return fast27_timesteps() if self.num_steps is None else sampling_timesteps(self.num_steps)
+    def timesteps(self, schedule: str) -> list[int]:
+        """The timesteps visited of a noise schedule."""
+        return fast27_timesteps() if self.num_steps is None else sampling_timesteps(self.sampler, schedule, self.num_steps)
 
     def to_json(self) -> dict[str, Any]:
         """The options as plain data."""
@@ -178,7 +178,7 @@ def inpaint(pipe: "GlidePipeline", batch: Batch, known: Known) -> Tensor:
     x = noise.draw(known.image.shape[1:], known.image)
     denoiser = pipe.guide(network, batch.prompts, batch.options, condition=Sight(known) if network.config.inpaint else None)
     denoiser = keep_known(denoiser, known, pipe.schedule)
-    diffusion = GaussianDiffusion.create(pipe.schedule, sampling_timesteps(batch.options.num_steps))
+    diffusion = GaussianDiffusion.create(pipe.schedule, sampling_timesteps(batch.options.sampler, pipe.schedule, batch.options.num_steps))
     return known.paste(walk(SAMPLERS[batch.options.sampler](denoiser, x, diffusion, noise), batch.preview))
 
 
@@ -194,7 +194,7 @@ def vary(pipe: "GlidePipeline", batch: Batch, image: Tensor, strength: float) ->
     Returns:
         float32 (N, 3, S, S).
     """
-    diffusion = GaussianDiffusion.create(pipe.schedule, strength_timesteps(strength, batch.options.num_steps))
+    diffusion = GaussianDiffusion.create(pipe.schedule, strength_timesteps(strength, batch.options, pipe.schedule))
     noise = SeededNoise(batch.seeds)
     x = noise.draw(image.shape[1:], image)
     if strength < 1:
@@ -225,7 +225,7 @@ def upsample(pipe: "GlidePipeline", batch: Batch, low_res: Tensor, options: Upsa
     denoiser = pipe.guide(network, batch.prompts, batch.options, condition=sight)
     if known is not None:
         denoiser = keep_known(denoiser, known, schedule)
-    diffusion = GaussianDiffusion.create(schedule, options.timesteps())
+    diffusion = GaussianDiffusion.create(schedule, options.timesteps(schedule))
     drawn = walk(SAMPLERS[options.sampler](denoiser, x, diffusion, noise), batch.preview)
     return drawn if known is None else known.paste(drawn)
 
@@ -251,18 +251,19 @@ def keep_known(denoiser: Denoiser, known: Known, schedule: str) -> Denoiser:
     return KnownRegion(denoiser, GaussianDiffusion.create(schedule), known)
 
 
-def strength_timesteps(strength: float, num_steps: int) -> list[int]:
-    """Timesteps from the noise of a strength down to none: spread evenly, at most one for each timestep there is.
+def strength_timesteps(strength: float, options: DrawOptions, schedule: str) -> list[int]:
+    """Timesteps from the noise of a strength down to none: spread as the sampler does, at most one for each timestep there is.
 
     Args:
         strength: in (0, 1], the share of the noising process that is gone back.
-        num_steps: steps wanted.
+        options: sampler, and steps wanted.
+        schedule: of the noise.
 
     Returns:
         Timesteps in rising order; the last is where sampling starts.
     """
     below = max(1, round(strength * NUM_TRAIN_TIMESTEPS))
-    return sampling_timesteps(min(num_steps, below), num_timesteps=below)
+    return sampling_timesteps(options.sampler, schedule, min(options.num_steps, below), num_timesteps=below)
 
 
 def walk(states: Iterator[SampleState], preview: Preview | None) -> Tensor:

@@ -111,16 +111,16 @@ def test_gradients_do_not_act_on_what_is_kept() -> None:
 @pytest.mark.parametrize(("strength", "kept"), [(0.3, True), (1.0, False)])
 def test_a_little_noise_keeps_the_picture_and_all_noise_forgets_it(strength: float, kept: bool) -> None:
     noise = SeededNoise(range(16))
-    diffusion = GaussianDiffusion.create(SCHEDULE, strength_timesteps(strength, 20))
+    diffusion = GaussianDiffusion.create(SCHEDULE, strength_timesteps(strength, DrawOptions(num_steps=20), SCHEDULE))
     x = noise.draw((3, 8, 8))
     last = torch.full((16,), diffusion.num_steps - 1, dtype=torch.int64)
     drawn = walk(SAMPLERS["ddpm"](two_images, diffusion.add_noise(torch.ones_like(x), last, x), diffusion, noise), None)
     assert drawn.mean(dim=(1, 2, 3)).gt(0.9).all().item() == kept
 
 
-@given(strength=st.floats(0, 1, exclude_min=True), num_steps=st.integers(1, 1000))
-def test_steps_fall_from_the_strengths_noise_and_each_is_visited_once(strength: float, num_steps: int) -> None:
-    timesteps = strength_timesteps(strength, num_steps)
+@given(strength=st.floats(0, 1, exclude_min=True), num_steps=st.integers(1, 1000), sampler=st.sampled_from(["ddpm", "unipc"]))
+def test_steps_fall_from_the_strengths_noise_and_each_is_visited_once(strength: float, num_steps: int, sampler: str) -> None:
+    timesteps = strength_timesteps(strength, DrawOptions(num_steps=num_steps, sampler=sampler), SCHEDULE)
     assert timesteps == sorted(set(timesteps))
     assert len(timesteps) == min(num_steps, max(1, round(strength * 1000)))
     assert timesteps[-1] == max(1, round(strength * 1000)) - 1
@@ -157,12 +157,13 @@ def test_the_inpainting_network_is_used_where_there_is_one_and_sees_mask_and_pic
     inputs: list[Tensor] = []
     network = pipe.companions.base_inpaint
     assert network is not None
-    forward = network.forward
-    monkeypatch.setattr(network, "forward", lambda x, *rest: inputs.append(x) or forward(x, *rest))
-    monkeypatch.setattr(pipe.base, "forward", lambda *_: pytest.fail("the base ran"))
+    denoise = network.denoise
+    monkeypatch.setattr(network, "denoise", lambda x, *rest: inputs.append(x) or denoise(x, *rest))
+    monkeypatch.setattr(pipe.base, "denoise", lambda *_: pytest.fail("the base ran"))
     output = pipe.inpaint([PROMPT, "a blue bar"], photo, mask, options=QUICK)
     assert len(output.images) == 2
     known = torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 127.5 - 1
+    assert len(inputs) == QUICK.num_steps
     for x in inputs:
         assert x.shape == (4, 7, 16, 16)  # two images, each with and without its caption
         assert x[:, 6, :, :8].eq(1).all()  # 1: known
@@ -264,8 +265,8 @@ def test_the_published_way_is_the_default(pipe: GlidePipeline, photo: Image.Imag
     seen: list[tuple[Tensor, Tensor]] = []
     network = pipe.companions.upsampler
     assert network is not None
-    forward = network.forward
-    monkeypatch.setattr(network, "forward", lambda x, times, *rest: seen.append((x, times)) or forward(x, times, *rest))
+    denoise = network.denoise
+    monkeypatch.setattr(network, "denoise", lambda x, times, *rest: seen.append((x, times)) or denoise(x, times, *rest))
     pipe.upsample(photo, PROMPT)
     assert [int(times[0]) for _, times in seen] == fast27_timesteps()[::-1]
     start = seen[0][0]
@@ -300,7 +301,7 @@ def test_after_inpainting_what_was_kept_is_kept_in_full_resolution(
     chosen = GlidePipeline(pipe.base, pipe.tokenizer, companions=companions)
     unused = companions.upsampler if with_variant else companions.base_inpaint
     if unused is not None:
-        monkeypatch.setattr(unused, "forward", lambda *_: pytest.fail("the wrong network ran"))
+        monkeypatch.setattr(unused, "denoise", lambda *_: pytest.fail("the wrong network ran"))
     source = Image.fromarray(np.random.default_rng(5).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     large_mask = mask.resize((32, 32), Image.Resampling.NEAREST)
     small = chosen.inpaint(PROMPT, source, large_mask, options=QUICK).images[0]
@@ -351,7 +352,7 @@ def call(pipe: GlidePipeline, what: str, arguments: dict[str, Any]) -> GlideOutp
 def test_an_impossible_edit_is_refused_before_any_work(
         pipe: GlidePipeline, what: str, arguments: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for network in (pipe.base, *pipe.companions.networks.values()):
-        monkeypatch.setattr(network, "forward", lambda *_: pytest.fail("a network ran"))
+        monkeypatch.setattr(network, "denoise", lambda *_: pytest.fail("a network ran"))
     with pytest.raises(RequestError, match=told):
         call(pipe, what, arguments)
 
