@@ -124,14 +124,13 @@ class WebDataset:
 
     def _read_sample(self, handle: int, sample: Sample, tar: str) -> Iterator[SourceItem]:
         """One item, or as many as a member's name occurs: none of those can be trusted."""
-        counts = Counter(suffix for suffix, _ in sample.members)
-        suffix, count = counts.most_common(1)[0]
-        if count > 1:
+        members = dict(sample.members)
+        if len(members) < len(sample.members):
+            suffix, count = Counter(suffix for suffix, _ in sample.members).most_common(1)[0]
             twice = next(plain_text(member.name) for name, member in sample.members if name == suffix)
             error = f"sample {sample.key} of {tar} has {count} members named {twice}"
             yield from [SourceItem(sample.key, sample.key, None, None, "unreadable", error)] * count
             return
-        members = dict(sample.members)
         caption, caption_error, metadata = None, None, None
         try:
             check_members(members, tar)
