@@ -123,7 +123,7 @@ def test_drawing_works_inside_inference_mode(pipe: GlidePipeline) -> None:
     {"prompt": PROMPT, "num_images": 0}, {"prompt": PROMPT, "guidance_scale": float("nan")}, {"prompt": PROMPT, "seed": -1}])
 def test_an_impossible_request_is_refused_before_any_work(
         pipe: GlidePipeline, arguments: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipe.base, "forward", lambda *_: pytest.fail("the network ran"))
+    monkeypatch.setattr(pipe.base, "denoise", lambda *_: pytest.fail("the network ran"))
     with pytest.raises(RequestError):
         pipe(**arguments)
 
