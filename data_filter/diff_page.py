@@ -14,12 +14,12 @@ from .sources import Source, hash_share
 NUM_SHOWN = 60
 
 
-def write_difference_page(difference: Difference, source: Source, path: Path, *, pictures: Pictures = "veiled") -> None:
+def write_difference_page(difference: Difference, source: Source | None, path: Path, *, pictures: Pictures = "veiled") -> None:
     """Write a difference as one HTML page.
 
     Args:
         difference: of two runs.
-        source: of run B, read for the thumbnails.
+        source: of run B, read for the thumbnails; None: no pictures.
         path: the file.
         pictures: as in `report.write_report`; what enters and what leaves is veiled alike.
 

@@ -11,7 +11,7 @@ from .diff import Difference, Tell, check_ending, compare_runs, write_difference
 from .diff_page import write_difference_page
 from .galleries import Pictures
 from .report import word_groups
-from .sources import open_source
+from .sources import Source, open_source
 
 MAX_POLICIES = 12
 
@@ -33,12 +33,16 @@ def compare(run_a: Path, run_b: Path, out_file: Path | None, *, pictures: Pictur
         check_ending(out_file)
     difference = compare_runs(run_a, run_b, groups_of(run_b), progress=progress)
     if out_file is not None and out_file.suffix == ".html":
-        recipe = load_recipe(run_b / "recipe.yaml")
-        source = open_source(recipe.source, shard_size=recipe.index.shard_size)
-        write_difference_page(difference, source, out_file, pictures=pictures)
+        write_difference_page(difference, None if pictures == "none" else source_of(run_b), out_file, pictures=pictures)
     elif out_file is not None:
         write_difference(difference, out_file)
     return difference
+
+
+def source_of(run_dir: Path) -> Source:
+    """The source of a run, by its recipe."""
+    recipe = load_recipe(run_dir / "recipe.yaml")
+    return open_source(recipe.source, shard_size=recipe.index.shard_size)
 
 
 def groups_of(run_dir: Path) -> Mapping[str, Sequence[str]]:

@@ -128,15 +128,15 @@ def sample_rows(ledger: Ledger, reason: str, number: int, *, score: str | None =
     return [shown for _, shown in sorted(found, key=lambda item: (item[0], item[1].key))[:number]]
 
 
-def make_thumbnails(source: Source, index_dir: Path, keys: Sequence[str], pictures: Pictures) -> dict[str, str]:
+def make_thumbnails(source: Source | None, index_dir: Path, keys: Sequence[str], pictures: Pictures) -> dict[str, str]:
     """Key -> thumbnail as a data URI (WebP); what can't be read or decoded is left out.
 
     Args:
-        source, index_dir: of the run.
+        source, index_dir: of the run; no source gives no thumbnails.
         keys: what to show.
         pictures: `blurred` makes thumbnails of a few pixels, from which nothing can be made out; `none`: no thumbnails.
     """
-    if pictures == "none" or not keys:
+    if source is None or pictures == "none" or not keys:
         return {}
     found = {}
     for key, image in read_images(source, index_dir, set(keys)).items():

@@ -54,14 +54,14 @@ class Report:
     galleries: Mapping[str, Sequence[Shown]]
 
 
-def write_report(recipe: Recipe, run_dir: Path, source: Source, path: Path, *, pictures: Pictures = "veiled",
+def write_report(recipe: Recipe, run_dir: Path, source: Source | None, path: Path, *, pictures: Pictures = "veiled",
                  progress: Tell | None = None) -> Report:
     """Gather, render and write a run's report.
 
     Args:
         recipe: of the run.
         run_dir: with the finished stages index, labels, classifiers, scores, filters and curated; mutations and audits if there are any.
-        source: read for the thumbnails.
+        source: read for the thumbnails; None: no pictures.
         path: the HTML file to write.
         pictures: `veiled` blurs what the filters look for until the reader asks to see it, `clear` shows all, `blurred` holds
             thumbnails of a few pixels only, `none` holds none.

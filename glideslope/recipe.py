@@ -187,8 +187,9 @@ class Run:
         from .data_filter.report import write_report
 
         with self.reporter.stage("report") as progress:
-            return write_report(self.recipe, self.directory, self._open_source(), path or self.directory / "report.html",
-                                pictures=pictures, progress=progress)
+            source = None if pictures == "none" else self._open_source()
+            return write_report(self.recipe, self.directory, source, path or self.directory / "report.html", pictures=pictures,
+                                progress=progress)
 
     def train(self) -> list[Record]:
         """Train the base model and the noised CLIP."""

@@ -12,13 +12,24 @@ from glideslope.data_filter.diff import Difference
 from glideslope.data_filter.diff_page import choose_changes, render_difference
 from glideslope.data_filter.diff_report import compare, describe_difference
 from glideslope.data_filter.galleries import sample_rows, scan_scores
+from glideslope.data_filter.labels import import_labels, read_label_csv, role_of
 from glideslope.data_filter.ledger import open_ledger
 from glideslope.data_filter.mutations import Plan, mutate
 from glideslope.data_filter.parquet import read_table
 from glideslope.data_filter.report import Report, gather_report, signed_percent, times, write_report
 from PIL import Image
 
-from glideslope.config import BaseModelConfig, ClipConfig, FolderSource, NoisedClipConfig, Recipe, ReportConfig, WordGroup, dump_recipe
+from glideslope.config import (
+    BaseModelConfig,
+    ClipConfig,
+    FolderSource,
+    LabelsConfig,
+    NoisedClipConfig,
+    Recipe,
+    ReportConfig,
+    WordGroup,
+    dump_recipe,
+)
 from glideslope.errors import StageError
 
 from .conftest import TinyClip, World, category, fill_folder
@@ -197,6 +208,23 @@ def test_hostile_text_stays_text_on_the_page_of_two_runs() -> None:
 def test_a_wrong_ending_is_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="must end in"):
         compare(tmp_path / "a", tmp_path / "b", tmp_path / "c.txt")
+
+
+def test_a_page_without_pictures_needs_no_source(curated: World) -> None:
+    shutil.rmtree(curated.root / "images")
+    write_report(recipe_of(curated), curated.root, None, curated.root / "report.html", pictures="none")
+    assert "no picture" in Page((curated.root / "report.html").read_text()).text
+
+
+def test_a_filter_without_held_out_labels_is_reported_as_not_measured(world: World) -> None:
+    world.index()
+    rows = [f"{number:03d}.png,red,{int(number % 3 == 0)}" for number in range(60) if role_of(f"{number:03d}.png", LabelsConfig()) != "audit"]
+    (world.root / "labels.csv").write_text("key,category,label\n" + "\n".join(rows) + "\n")
+    import_labels(read_label_csv(world.root / "labels.csv"), world.root / "labels", world.root / "index", LabelsConfig())
+    world.fit()
+    world.curate()
+    _, page, _ = write(world, pictures="none")
+    assert "not measured" in page.text and "no held-out positives" in page.text
 
 
 def test_charts_escape_what_they_are_told() -> None:
