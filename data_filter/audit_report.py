@@ -100,12 +100,12 @@ def describe_plan(plan: Mapping[str, Any]) -> str:
     lines = [f"{name}: the filter kept {plan['num_kept']:,} images; {plan['num_images']:,} of them can be audited."]
     lines += describe_excluded(plan["num_kept"] - plan["num_images"], plan["num_unknown"])
     lines += [f"Labels that prove a claim with confidence {confidence}, when so many of them show {name}:", "",
-              "  claim: at most   look any time, stop early     labels: " + "".join(f"{hits:>9}" for hits in plan["num_hits"])]
+              "  claim: at most   may look and stop early       positives: " + "".join(f"{hits:>9}" for hits in plan["num_hits"])]
     for row in plan["rows"]:
         how = "yes" if row["stopping"] == "anytime" else "no, fixed number (--fixed)"
         numbers = "".join(f"{'never' if num is None else format(num, ','):>9}" for num in row["num_labels"])
-        lines.append(f"  {precise_percent(row['claim']):>14}   {how:<26}             {numbers}")
-    lines += ["", f"Draw a sample: glideslope audit RECIPE --category {name} --claim {plan['rows'][0]['claim']:g}"]
+        lines.append(f"  {precise_percent(row['claim']):>14}   {how:<26}                {numbers}")
+    lines += ["", f"Draw a sample: glideslope audit RECIPE --category {name} --claim {plan['claim']:g}"]
     return "\n".join(lines)
 
 
@@ -128,12 +128,13 @@ def describe_audit(audit: Mapping[str, Any]) -> str:
     doubt = f" ({audit['num_ambiguous']:,} because people disagree)" if audit["num_ambiguous"] else ""
     lines = [f"{audit['id']}: {VERDICTS[audit['status']]} (claim: {claim}, confidence {plan['confidence']:g})",
              f"  {audit['num_labelled']:,} of {audit['num_drawn']:,} drawn images are labelled, in their order; "
-             f"{audit['num_positive']:,} of them count as positive{doubt}."]
+             f"{audit['num_positive']:,} of them count{'s' * (audit['num_positive'] == 1)} as positive{doubt}."]
     if audit["num_labels_after_gap"]:
-        gap = audit["num_labelled"] + 1
-        lines.append(f"  Number {gap} has no label; the {audit['num_labels_after_gap']:,} labels behind it count once it has.")
+        gap, behind = audit["num_labelled"] + 1, f"{audit['num_labels_after_gap']:,}"
+        lines.append(f"  {behind} more have a label from before, and need no other." if gap == 1 else
+                     f"  Number {gap} has no label; {behind} labels behind it count once it has.")
     lines += [f"  {line}" for line in describe_excluded(plan["num_kept"] - num_images, plan["num_unknown"])]
-    if audit["rate_upper_bound"] is not None and audit["num_labelled"]:
+    if audit["rate_upper_bound"] is not None and audit["num_labelled"] and audit["status"] != "stale":
         share = precise_percent(audit["rate_upper_bound"], up=True)
         most = audit["max_positive_images"] + plan["num_unknown"]
         lines.append(f"  What the labels prove: at most {most:,} of the {plan['num_kept']:,} kept images, {share}.")
