@@ -236,7 +236,7 @@ def measure_audit(plan: Plan, labels: Sequence[Sequence[int]]) -> dict[str, Any]
     judged = [max(given) for given in islice(labels, count_labelled(labels))]
     num_drawn, num_labelled = len(labels), len(judged)
     low, high = bound_positives(plan, judged, num_drawn)
-    result = {
+    result: dict[str, Any] = {
         "num_drawn": num_drawn, "num_labelled": num_labelled, "num_positive": sum(judged),
         "num_ambiguous": sum(len(set(given)) > 1 for given in labels[:num_labelled]),
         "num_labels_after_gap": sum(bool(given) for given in labels[num_labelled:]),
