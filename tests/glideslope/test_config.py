@@ -37,7 +37,7 @@ Change = Callable[[dict[str, Any]], Any]
     (lambda r: r["categories"][0].update(name="Per son"), r"categories\.0\.name: .*pattern"),
     (lambda r: r.update(name="../outside"), r"name: .*pattern"),
     (lambda r: r.update(categories=[]), r"categories: .*at least 1"),
-    (lambda r: r["source"].update(kind="webdataset"), r"source: .*'webdataset'"),
+    (lambda r: r["source"].update(kind="imagenet"), r"source: .*'imagenet'"),
     (lambda r: r.update(labels={"train_share": 0.6, "calibrate_share": 0.4}), r"labels: train_share \+ calibrate_share must stay below 1"),
     (lambda r: r["categories"].append(r["categories"][0]), r"category names must differ, got \['person', 'person'\]")])
 def test_a_wrong_key_type_or_value_is_one_error_that_names_it(plain_recipe: dict[str, Any], change: Change, told: str) -> None:
