@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 from glideslope.models import pipeline as pipeline_module
 from glideslope.models.loading import CONFIG_NAME, WEIGHTS_NAME, component_config
 from glideslope.models.noised_clip import NoisedClip
+from glideslope.models.options import DrawOptions
 from glideslope.models.pipeline import GlideOutput, GlidePipeline
 from glideslope.models.pixels import from_pil
 from glideslope.models.presets import NOISED_CLIP_PRESETS
-from glideslope.models.samplers import SampleState
+from glideslope.models.samplers import SAMPLERS, SampleState
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
 from PIL import Image
@@ -76,6 +78,42 @@ def test_guidance_scale_one_is_the_conditional_model_alone(pipe: GlidePipeline, 
     assert sizes == [3, 3, 6, 6]
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_with_every_sampler_and_guidance_a_seed_gives_the_same_picture_whatever_the_batch(pipe: GlidePipeline, sampler: str) -> None:
+    options = DrawOptions(num_steps=4, sampler=sampler, seed=3, clip_guidance_scale=2.0, guidance_interval=(0.2, 0.9))
+    together = arrays(pipe.draw(PROMPT, replace(options, num_images=3)))
+    alone = arrays(pipe.draw(PROMPT, replace(options, seed=5)))[0]
+    assert np.abs(together[2].astype(int) - alone).max() <= 1  # of 255
+    assert np.abs(together[2].astype(int) - together[1]).max() > 30
+
+
+def test_outside_its_interval_guidance_costs_nothing(pipe: GlidePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    denoise = pipe.base.denoise
+    monkeypatch.setattr(pipe.base, "denoise", lambda x, t, *rest: asked.append((int(t[0]), len(x))) or denoise(x, t, *rest))
+    pipe(PROMPT, num_images=2, num_steps=5, guidance_interval=(0.2, 0.6), sampler="unipc")
+    assert asked == [(999, 2), (749, 2), (500, 4), (250, 4), (0, 2)]
+
+
+def test_a_whole_interval_is_no_interval_and_one_without_a_step_is_no_guidance(pipe: GlidePipeline) -> None:
+    def draw(**options: object) -> np.ndarray:
+        return arrays(pipe(PROMPT, num_steps=3, sampler="dpm++", **options))[0]  # type: ignore[arg-type]  # checked by the pipeline
+
+    assert np.array_equal(draw(guidance_interval=(0, 1)), draw())
+    assert np.abs(draw(guidance_interval=(0.6, 0.7)).astype(int) - draw(guidance_scale=1.0)).max() <= 1
+    assert np.abs(draw().astype(int) - draw(guidance_scale=1.0)).max() > 30
+
+
+def test_emoji_are_words_like_others_and_too_many_words_are_refused_unless_cut(pipe: GlidePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not np.array_equal(*(arrays(pipe(text, num_steps=2))[0] for text in ("🟥", "🟦")))
+    long = "a red square and a blue bar " * 9
+    cut = arrays(pipe.draw(long, DrawOptions(num_steps=2, cut_long_prompts=True)))[0]
+    assert np.abs(cut.astype(int) - arrays(pipe.draw(long + " and a corner", DrawOptions(num_steps=2, cut_long_prompts=True)))[0]).max() == 0
+    monkeypatch.setattr(pipe.base, "denoise", lambda *_: pytest.fail("the network ran"))
+    with pytest.raises(RequestError, match=r"prompt: 'a red square and a blue bar .* tokens long, this model reads 16; shorten it, or allow"):
+        pipe([PROMPT, long], num_steps=2)
+
+
 def agreement(pipe: GlidePipeline, images: list[Image.Image], prompt: str) -> float:
     return float(np.mean([score for _, score in pipe.rank(images, prompt)]))
 
@@ -120,7 +158,8 @@ def test_drawing_works_inside_inference_mode(pipe: GlidePipeline) -> None:
 
 @pytest.mark.parametrize("arguments", [
     {"prompt": ""}, {"prompt": []}, {"prompt": PROMPT, "num_steps": 0}, {"prompt": PROMPT, "sampler": "euler"},
-    {"prompt": PROMPT, "num_images": 0}, {"prompt": PROMPT, "guidance_scale": float("nan")}, {"prompt": PROMPT, "seed": -1}])
+    {"prompt": PROMPT, "num_images": 0}, {"prompt": PROMPT, "guidance_scale": float("nan")}, {"prompt": PROMPT, "seed": -1},
+    {"prompt": PROMPT, "guidance_interval": (0.9, 0.1)}, {"prompt": 3}, {"prompt": [PROMPT, None]}])
 def test_an_impossible_request_is_refused_before_any_work(
         pipe: GlidePipeline, arguments: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe.base, "denoise", lambda *_: pytest.fail("the network ran"))
