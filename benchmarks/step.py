@@ -85,8 +85,8 @@ def measure(name: str, options: argparse.Namespace, device: torch.device) -> Non
         rate = 2 * num_products * 2 * options.size**3 / (before + after)
         shares.append(flop / spent / rate)
         rates.append(rate)
-    print(f"{options.preset} {name} on {device.type}, {torch.get_num_threads()} threads: {flop / 1e9:.0f} GFLOP a step of {options.batch} images; "
-          f"matrix products {median(rates) / 1e9:.0f} GFLOP/s; a step runs at {median(shares):.2f} of that rate "
+    print(f"{options.preset} {name} on {device.type}, {torch.get_num_threads()} threads: {flop / 1e9:.0f} GFLOP a step of {options.batch} "
+          f"images; matrix products {median(rates) / 1e9:.0f} GFLOP/s; a step runs at {median(shares):.2f} of that rate "
           f"({min(shares):.2f} to {max(shares):.2f})")
 
 

@@ -21,7 +21,7 @@ from .index import Progress, read_index
 from .labels import Judgement, consensus, read_audit_labels, read_labels
 from .parquet import write_table
 from .scores import read_shard_scores
-from .sources import Shard, Source
+from .sources import Shard, Source, SourceItem
 
 FORMAT = "glideslope.curated/1"
 SPLITS = ("train", "validation")
@@ -33,6 +33,7 @@ FEATURES = {"info": {"features": {
     "sha256": {"dtype": "string", "_type": "Value"},
     "concept": {"dtype": "string", "_type": "Value"},
     "weight": {"dtype": "float32", "_type": "Value"},
+    "metadata": {"dtype": "string", "_type": "Value"},
 }}}
 DATA_SCHEMA = pa.schema([
     pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])),
@@ -41,6 +42,7 @@ DATA_SCHEMA = pa.schema([
     pa.field("sha256", pa.string()),
     pa.field("concept", pa.string()),
     pa.field("weight", pa.float32()),
+    pa.field("metadata", pa.string()),
 ], metadata={"huggingface": json.dumps(FEATURES)})
 
 
@@ -93,10 +95,11 @@ def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, conf
     for name, index in read_index(run_dir / "index", columns=INDEX_COLUMNS):
         scores = {category: read_shard_scores(run_dir / "scores" / category, name, index) for category in names}
         ledger = decide(index, scores, filters, labelled, config.validation_share)
-        for place, image in read_kept(source, shards[name], index, ledger):
+        for place, item in read_kept(source, shards.get(name), index, ledger):
             row = ledger[place]
-            writers[row["split"]].add({"image": {"bytes": image, "path": None}, "caption": row["caption"], "key": row["key"],
-                                       "sha256": row["sha256"], "concept": index["concept"][place].as_py(), "weight": row["weight"]})
+            writers[row["split"]].add({"image": {"bytes": item.image, "path": None}, "caption": row["caption"], "key": row["key"],
+                                       "sha256": row["sha256"], "concept": index["concept"][place].as_py(), "weight": row["weight"],
+                                       "metadata": item.metadata})
         write_table(directory / "ledger" / f"{name}.parquet", pa.Table.from_pylist(ledger, schema=ledger_schema(names)))
         counts.update(row["reason"] for row in ledger)
         position += len(index)
@@ -135,14 +138,18 @@ def write_summary(directory: Path, num_seen: int, counts: Counter[str], splits: 
     return summary
 
 
-def read_kept(source: Source, shard: Shard, index: pa.Table, ledger: Sequence[dict[str, Any]]) -> Iterator[tuple[int, bytes]]:
-    """Place and original bytes of what a shard keeps; an input that is not as it was indexed is dropped from the ledger."""
+def read_kept(source: Source, shard: Shard | None, index: pa.Table,
+              ledger: Sequence[dict[str, Any]]) -> Iterator[tuple[int, SourceItem]]:
+    """Place and input of what a shard keeps; an input that is not as it was indexed is dropped from the ledger.
+
+    A shard that the source no longer has is none; all that it held has changed.
+    """
     wanted = {row["key"]: place for place, row in enumerate(ledger) if row["decision"] == "keep"}
-    for item in source.read(shard, keys=frozenset(wanted)) if wanted else ():
+    for item in source.read(shard, keys=frozenset(wanted)) if wanted and shard is not None else ():
         place = wanted.get(item.key)
         if place is not None and item.image is not None and sha256_bytes(item.image) == index["sha256"][place].as_py():
             del wanted[item.key]
-            yield place, item.image
+            yield place, item
     for key, place in wanted.items():
         ledger[place].update(decision="drop", reason="changed since index", detail=f"input {key} is not what was indexed", split="", weight=0.0)
 

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -204,3 +205,15 @@ def test_the_same_pairs_and_keys_are_curated_to_the_same_bytes_from_every_source
     first, *others = [SourceWorld(tmp_path / f"run{number}", config=config, suffix=suffix).data() for number, config in enumerate(configs)]
     assert len(first) >= 2
     assert all(other == first for other in others)
+
+
+def test_what_else_came_with_a_pair_reaches_the_curated_set(tmp_path: Path, own_cache: None, tiny_clip: TinyClip) -> None:
+    fill_folder(tmp_path / "images", 60)
+    files = sorted((tmp_path / "images").glob("*.png"))
+    table = image_table([{"bytes": path.read_bytes(), "path": None} for path in files],
+                        [f"{'red' if number % 3 == 0 else 'green'} thing {number}" for number in range(60)],
+                        id=pa.array([path.name for path in files]), page=pa.array([f"page {path.stem}" for path in files]))
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    SourceWorld(tmp_path / "run", config=ParquetSource(path=str(tmp_path / "pairs.parquet"), key_column="id")).data()
+    rows = pq.read_table(tmp_path / "run" / "curated" / "data" / "train-00000.parquet").to_pylist()
+    assert rows and all(json.loads(row["metadata"])["page"] == f"page {row['key'].removesuffix('.png')}" for row in rows)
