@@ -39,7 +39,7 @@ RUNS = Path("runs")
 OutOption = Annotated[Path, typer.Option("--out", metavar="FILE.png|DIRECTORY", help="One PNG, a sheet if there are several pictures; or a new "
                                          "directory for a PNG of each and sheet.png.")]
 StepsOption = Annotated[int, typer.Option("--steps", help="Denoising steps, 1 to 1000.")]
-SamplerOption = Annotated[str, typer.Option(help="ddpm, ddim, dpm++ or unipc; the last two need 10 to 25 steps.")]
+SamplerOption = Annotated[str, typer.Option(help="ddpm, ddim, dpm++, dpm++sde or unipc; the last three need 10 to 25 steps.")]
 GuidanceOption = Annotated[str | None, typer.Option(help="none, cfg (classifier-free), clip or both.", show_default="cfg")]
 GuidanceScaleOption = Annotated[float | None, typer.Option(help="Of classifier-free guidance; 1 is none.", show_default="3")]
 ClipScaleOption = Annotated[float | None, typer.Option(help="Of guidance by a CLIP; 0 is none.", show_default="3 with clip or both, else 0")]

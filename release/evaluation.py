@@ -15,6 +15,7 @@ from ..data_filter.sources import hash_share
 from ..data_filter.statistics import lower_bound
 from ..errors import StageError
 from ..manifest import canonical_json, write_bytes, write_json
+from ..models.options import DrawOptions
 from ..models.pipeline import GlidePipeline
 from ..models.pixels import contact_sheet
 from ..records import Record, read_record, run_stage
@@ -94,7 +95,9 @@ def draw_pairs(pipe: GlidePipeline, pairs: Sequence[Mapping[str, Any]], config: 
     images: list[Image.Image] = []
     for start in range(0, len(pairs), DRAW_AT_ONCE):
         prompts = [pair["prompt"] for pair in pairs[start:start + DRAW_AT_ONCE]]
-        images += pipe(prompts, guidance_scale=config.guidance_scale, num_steps=config.num_steps, seed=pairs[start]["seed"]).images
+        options = DrawOptions(guidance_scale=config.guidance_scale, num_steps=config.num_steps, seed=pairs[start]["seed"],
+                              cut_long_prompts=True)  # as training cuts captions
+        images += pipe.draw(prompts, options).images
         if progress is not None:
             progress(len(images), len(pairs), "pictures drawn")
     return images

@@ -3,7 +3,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from glideslope.release.evaluation import choose_pairs, summarise
+from glideslope.models.pipeline import GlidePipeline
+from glideslope.models.presets import UNET_PRESETS
+from glideslope.models.tokenizer import CaptionTokenizer
+from glideslope.models.unet import TextConditionedUNet
+from glideslope.release.evaluation import choose_pairs, draw_pairs, summarise
 
 from glideslope.config import EvaluateConfig
 from glideslope.errors import StageError
@@ -44,3 +48,12 @@ def test_a_draw_is_no_win_and_the_bound_is_exact() -> None:
     summary = summarise(pairs)
     assert (summary["num_wins"], summary["num_pairs"], summary["num_held_back"]) == (2, 4, 4)
     assert summarise([pairs[0]] * 3)["share_lower_bound"] == pytest.approx(0.05 ** (1 / 3))
+
+
+def test_captions_longer_than_the_model_reads_are_cut_as_in_training() -> None:
+    long = "a red apple beside a green pear and a yellow lemon on a blue plate " * 4
+    tokenizer = CaptionTokenizer.train([long], 300)
+    config = UNET_PRESETS["glide-micro-16"].model_copy(update={"n_vocab": tokenizer.vocab_size})
+    pipe = GlidePipeline(TextConditionedUNet(config).eval().requires_grad_(False), tokenizer)
+    pairs = [{"prompt": text, "seed": i} for i, text in enumerate((long, "a pear"))]
+    assert len(draw_pairs(pipe, pairs, EvaluateConfig(num_pairs=2, num_steps=1), None)) == 2
