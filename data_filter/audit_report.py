@@ -131,8 +131,7 @@ def describe_audit(audit: Mapping[str, Any]) -> str:
              f"{audit['num_positive']:,} of them count{'s' * (audit['num_positive'] == 1)} as positive{doubt}."]
     if audit["num_labels_after_gap"]:
         gap, behind = audit["num_labelled"] + 1, f"{audit['num_labels_after_gap']:,}"
-        lines.append(f"  {behind} more have a label from before, and need no other." if gap == 1 else
-                     f"  Number {gap} has no label; {behind} labels behind it count once it has.")
+        lines.append(f"  Number {gap} has no label; {behind} behind it have one, and count once it has.")
     lines += [f"  {line}" for line in describe_excluded(plan["num_kept"] - num_images, plan["num_unknown"])]
     if audit["rate_upper_bound"] is not None and audit["num_labelled"] and audit["status"] != "stale":
         share = precise_percent(audit["rate_upper_bound"], up=True)
