@@ -318,7 +318,7 @@ def sample(release: ReleaseArgument,  # noqa: PLR0913, PLR0917 (a command's para
     with TerminalReporter(err).stage("sample") as progress:
         written = draw_to_files(release, request, progress=progress)
     if blank:
-        out.print(f"{prompt_file}: {len(blank)} blank lines skipped", markup=False, highlight=False)
+        out.print(f"{prompt_file}: blank lines skipped: {', '.join(map(str, blank))}", markup=False, highlight=False)
     tell_written(written)
 
 

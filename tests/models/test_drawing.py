@@ -10,7 +10,9 @@ from glideslope.models.drawing import DrawRequest, draw_to_files, read_prompts
 from glideslope.models.options import DrawOptions
 from glideslope.models.pipeline import GlidePipeline
 from PIL import Image
+from typer.testing import CliRunner
 
+from glideslope.cli import app
 from glideslope.errors import RequestError, StorageError, VerificationError
 from glideslope.manifest import sha256_file
 
@@ -163,3 +165,19 @@ def test_a_prompt_file_that_cannot_be_used_is_refused(
         path.write_bytes(content)
     with pytest.raises(RequestError, match=f"--prompt-file .*{told}"):
         read_prompts(path)
+
+
+def test_the_command_draws_prompts_and_a_file_of_them_and_says_what_it_skipped(whole_release: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a blue bar\n\n🟥\n", encoding="utf-8")
+    arguments = ["sample", str(whole_release), "a red square", "--prompt-file", str(tmp_path / "prompts.txt"), "--steps", "2", "--sampler",
+                 "dpm++sde", "--guidance", "both", "--guidance-scale", "2", "--guidance-interval", "0.1", "0.9", "--seed", "4",
+                 "--out", str(tmp_path / "out"), "--previews", str(tmp_path / "previews")]
+    ended = CliRunner().invoke(app, arguments)
+    assert ended.exit_code == 0, ended.output
+    assert f"{tmp_path / 'prompts.txt'}: blank lines skipped: 2" in ended.stdout
+    assert f"wrote 3 pictures and {tmp_path / 'out' / 'sheet.png'}" in ended.stdout
+    assert [facts(path)["prompt"] for path in sorted((tmp_path / "out").glob("0*.png"))] == ["a red square", "a blue bar", "🟥"]
+    assert facts(tmp_path / "out" / "0002.png")["options"] == DrawOptions(
+        num_steps=2, sampler="dpm++sde", guidance_scale=2.0, clip_guidance_scale=3.0, guidance_interval=(0.1, 0.9), seed=4).to_json() | {
+        "guidance_interval": [0.1, 0.9]}
+    assert len(list((tmp_path / "previews").iterdir())) == 2
