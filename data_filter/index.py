@@ -168,7 +168,8 @@ def index_shards(tasks: Sequence[ShardTask], finished: Path, engine: str, worker
     Returns:
         How many rows the shards have.
     """
-    missing, sizes = [], Sizes(len(tasks))
+    known = [task.shard.num_inputs for task in tasks if task.shard.num_inputs is not None]
+    missing, sizes = [], Sizes(len(tasks), sum(known) if len(known) == len(tasks) else None)
     for task in tasks:
         if not is_finished(task.path, task) and is_finished(finished / task.path.name, task):
             link_or_copy(finished / task.path.name, task.path)
@@ -188,9 +189,10 @@ def index_shards(tasks: Sequence[ShardTask], finished: Path, engine: str, worker
 
 @dataclass
 class Sizes:
-    """How many rows the finished ones of `num_shards` shards have."""
+    """How many rows the finished ones of `num_shards` shards have; `num_expected` is how many all will have, where that is known."""
 
     num_shards: int
+    num_expected: int | None
     num_finished: int = 0
     num_rows: int = 0
 
@@ -200,7 +202,9 @@ class Sizes:
         self.num_rows += num_rows
 
     def estimate(self) -> int:
-        """How many rows there will be: an unfinished shard counts as the mean of the others."""
+        """How many rows there will be: where it is not known, an unfinished shard counts as the mean of the others."""
+        if self.num_expected is not None:
+            return max(self.num_rows, self.num_expected)
         return round(self.num_rows * self.num_shards / self.num_finished)
 
 
