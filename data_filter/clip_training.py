@@ -24,10 +24,12 @@ from ..records import Record, read_record, run_stage
 from . import lite0
 from .clip import normalise
 from .index import Progress, read_index
+from .sources import hash_share
 
 MAX_LOGIT_SCALE = math.log(100)
 WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.1
+MAX_PAIRS = 20_000
 
 
 @dataclass(frozen=True)
@@ -63,20 +65,27 @@ def train_text_tower(clip_config: ClipConfig, index_dir: Path, directory: Path, 
     return run_stage(directory, stage="clip", config=config, inputs={"index": read_record(index_dir).digest}, work=work)
 
 
-def read_pairs(index_dir: Path) -> Pairs:
+def read_pairs(index_dir: Path, *, max_pairs: int = MAX_PAIRS) -> Pairs:
     """The sound rows of an index, their embeddings centred by the mean of all of them.
 
     Pooled features of a ReLU network all point roughly the same way; without their mean the cosines tell little apart.
+
+    Args:
+        index_dir: the finished index.
+        max_pairs: of a larger index about so many pairs are taken, chosen by hash of the key, so that memory stays flat.
     """
     captions: list[str] = []
     embeddings: list[NDArray[np.float32]] = []
-    for _, table in read_index(index_dir, columns=["status", "caption", "embedding"]):
+    share = max_pairs / max(1, read_record(index_dir).summary["num_inputs"])
+    for _, table in read_index(index_dir, columns=["key", "status", "caption", "embedding"]):
         sound = table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["embedding"])))
+        if share < 1:
+            sound = sound.filter(pa.array([hash_share("text tower", key) < share for key in sound["key"].to_pylist()], type=pa.bool_()))
         captions += sound["caption"].to_pylist()
-        embeddings += [stack_embeddings(sound["embedding"])] if len(sound) else []
+        embeddings += [stack_embeddings(sound["embedding"])[:, :lite0.TEXT_DIM].copy()] if len(sound) else []
     if len(captions) < 2:
         raise StageError(f"{index_dir}: {len(captions)} usable image-caption pairs; at least 2 are needed to train a text tower")
-    x = normalise(np.concatenate(embeddings)[:, :lite0.TEXT_DIM])
+    x = normalise(np.concatenate(embeddings))
     mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     return Pairs(normalise(x - mean), captions, mean)
 

@@ -95,3 +95,11 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert factors[9] == 1.0 and max(factors) == 1.0
     assert factors[:10] == sorted(factors[:10]) and factors[10:] == sorted(factors[10:], reverse=True)
     assert factors[-1] < 0.01
+
+
+def test_of_a_large_index_some_pairs_are_taken_the_same_ones_each_time(tmp_path: Path) -> None:
+    index = make_index(tmp_path / "index", 200)
+    some = read_pairs(index, max_pairs=50)
+    assert 30 <= len(some.captions) == len(some.embeddings) <= 70
+    assert np.array_equal(some.embeddings, read_pairs(index, max_pairs=50).embeddings)
+    assert len(read_pairs(index, max_pairs=201).captions) == 200
