@@ -193,8 +193,8 @@ def tabulate_plan(kept: Kept, request: AuditRequest) -> dict[str, Any]:
         for stopping in STOPPINGS:
             one = Plan(claim, plan.confidence, "simple", stopping, plan.num_kept, plan.num_unknown, plan_simple(claim, plan.num_images))
             rows.append({"claim": claim, "stopping": stopping, "num_labels": [required_labels(one, num_hits=hits) for hits in TABLE_HITS]})
-    return {"category": kept.category.name, "claim": plan.claim, "num_kept": plan.num_kept, "num_images": plan.num_images, "num_unknown": plan.num_unknown,
-            "confidence": plan.confidence, "num_hits": list(TABLE_HITS), "rows": rows}
+    return {"category": kept.category.name, "claim": plan.claim, "num_kept": plan.num_kept, "num_images": plan.num_images,
+            "num_unknown": plan.num_unknown, "confidence": plan.confidence, "num_hits": list(TABLE_HITS), "rows": rows}
 
 
 def choose_number(plan: Plan, num: int | None) -> int:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from glideslope.data_filter import index
 from glideslope.data_filter.audit import Audit, list_audits
 from glideslope.data_filter.audit_plan import digest_population, digest_seed, redraw
-from glideslope.data_filter.audit_population import AuditRequest, open_kept
+from glideslope.data_filter.audit_population import AuditRequest, choose_number, open_kept, plan_audit
 from glideslope.data_filter.audit_report import AuditReport, run_audit
 from glideslope.data_filter.labels import Verdict, import_labels, read_audit_labels, read_labels, role_of
 from glideslope.data_filter.parquet import read_tables
@@ -48,8 +49,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def world(finished: Path, tmp_path: Path) -> World:
-    shutil.copytree(finished, tmp_path / "run")
-    return World(tmp_path / "run")
+    return copy_run(finished, tmp_path / "run")
+
+
+def copy_run(finished: Path, root: Path) -> World:
+    """A run to work in; its pictures are those of the finished one."""
+    shutil.copytree(finished, root, ignore=shutil.ignore_patterns("images"))
+    (root / "images").symlink_to(finished / "images")
+    return World(root)
 
 
 def audit(world: World, import_file: Path | None = None, who: str = "ann", **wishes: Any) -> AuditReport:
@@ -136,7 +143,7 @@ def test_a_third_party_redraws_the_sample_from_the_ledger_and_the_seed(world: Wo
 
 
 def test_the_same_seed_draws_the_same_and_the_systems_seed_another(world: World, finished: Path, tmp_path: Path) -> None:
-    other = World(Path(shutil.copytree(finished, tmp_path / "other")))
+    other = copy_run(finished, tmp_path / "other")
     audit(world, seed="x", num=20)
     audit(other, seed="x", num=20)
     assert only(world).keys == only(other).keys
@@ -222,6 +229,9 @@ def test_sheets_show_the_drawn_pictures_and_may_be_blurred(world: World) -> None
 
 
 def test_a_changed_picture_is_not_shown_in_place_of_the_drawn_one(world: World) -> None:
+    pictures = (world.root / "images").resolve()
+    (world.root / "images").unlink()
+    shutil.copytree(pictures, world.root / "images")
     for path in sorted((world.root / "images").glob("*.png")):
         Image.new("RGB", (16, 16), (1, 2, 3)).save(path)
     sheet = next(path for path in audit(world, num=30).written if path.suffix == ".png")
@@ -392,19 +402,20 @@ def test_impossible_designs_and_mixed_requests_are_refused(world: World) -> None
         run_audit([category(), category("blue")], world.root, world.source, AuditRequest(claim=0.1))
 
 
-def test_a_run_in_which_everything_kept_was_fitted_leaves_nothing_to_audit(world: World) -> None:
-    keys = [path.name for path in sorted((world.root / "images").glob("*.png"))]
-    config = LabelsConfig(train_share=0.7, calibrate_share=0.29, salt="all")
-    unlabelled = [Verdict(key, "red", is_red(key), "me", "", "test") for key in keys[60:]]
-    import_labels(unlabelled, world.root / "labels", world.root / "index", config)
-    known = {label.key for label in read_labels(world.root / "labels") if label.role == "audit"}
-    world.fit()
-    world.curate(category(caption_words=tuple(f"thing {int(key[:3])}" for key in sorted(known))))
+def test_where_everything_kept_was_fitted_nothing_is_left_to_audit(world: World) -> None:
     kept = open_kept(CATEGORY, world.root)
-    assert {candidate.key for candidate in kept.candidates()} <= known
-    if not list(kept.candidates()):
-        with pytest.raises(FilterError, match="there is nothing to draw from"):
-            audit(world, claim=0.1)
+    fitted = replace(kept, fitted=frozenset(path.name for path in (world.root / "images").glob("*.png")))
+    with pytest.raises(FilterError, match=r"there is nothing to draw from: all \d+ kept images show concepts whose labels fitted the filter"):
+        plan_audit(fitted, AuditRequest())
+
+
+def test_kept_images_without_a_label_of_their_own_that_cannot_be_drawn_count_as_positive(world: World) -> None:
+    kept = open_kept(CATEGORY, world.root)
+    some = [candidate.key for candidate in kept.candidates()][:5]
+    plan, population = plan_audit(replace(kept, fitted=kept.fitted | set(some)), AuditRequest(claim=0.1))
+    assert plan.num_unknown == 5 and set(some) <= set(population["excluded"])
+    with pytest.raises(FilterError, match=r"claim of at most 1\.0000% can't be shown: 5 of \d+ kept images can't be audited"):
+        choose_number(replace(plan, claim=0.01), None)
 
 
 def test_an_audit_before_curating_is_refused(finished: Path, tmp_path: Path) -> None:
