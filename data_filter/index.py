@@ -4,18 +4,14 @@ A shard of the source becomes one parquet file; a file's content depends on the 
 else, so a killed run goes on where it stopped and ends with the same digests, wherever its shards were worked on.
 """
 
-import fcntl
 import os
-import queue
 import shutil
-import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +23,9 @@ from ..config import ClipConfig, IndexConfig
 from ..config import Source as SourceConfig
 from ..decode import Refusal, decode_picture
 from ..errors import StageError
-from ..manifest import sha256_bytes, sha256_json
-from ..records import RECORD_NAME, Record, finished_record, prepare_partial, run_stage
+from ..manifest import read_json, sha256_bytes, sha256_json, write_json
+from ..records import INTENT_NAME, Record, run_stage
+from .ahead import map_ahead
 from .clip import Clip, Crops, load_clip
 from .engine import available_threads, run_tasks, worker_number
 from .parquet import read_table, write_table
@@ -36,8 +33,6 @@ from .repeated_keys import read_duplicates, write_duplicates
 from .sources import Shard, Source, SourceItem, open_source
 
 Progress = Callable[[int, int, str], None]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 INDEX_FORMAT = "glideslope.index/3"  # changes whenever the same input would give another row
 INDEX_SCHEMA = pa.schema([
@@ -102,53 +97,32 @@ def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, dire
         StageError: `directory` holds an index that was changed, or a shard ended its worker process twice.
         StorageError: `directory` cannot be written.
     """
-    opened, identity = identify(source, clip, index)
+    open_source_once.cache_clear()  # the files may have changed since this process last looked
+    opened = open_source_once(source, index.shard_size)
+    identity = identify(opened.fingerprint(), clip, index)
+    adopt_partial(directory.with_name(directory.name + ".partial"), identity)
 
     def work(partial: Path) -> dict[str, Any]:
         tasks = [ShardTask(source, clip, index, shard, partial / f"{shard.name}.parquet") for shard in opened.shards()]
+        for stale in set(partial.glob("*.parquet")) - {task.path for task in tasks}:
+            stale.unlink()
         index_shards(tasks, directory, engine, workers, progress)
         return summarise(tasks, partial)
 
     return run_stage(directory, **identity, work=work)
 
 
-def build_part(source: SourceConfig, clip: ClipConfig, index: IndexConfig, directory: Path, *, part: int, num_parts: int,
-               engine: str = "local", workers: int | None = None, progress: Progress | None = None) -> dict[str, int]:
-    """Work on every `num_parts`-th shard of the stage `index`; `build_index` ends the stage once every part is done.
-
-    Several machines may do this at the same time on storage that they share, each another part.
-
-    Args:
-        source, clip, index, directory, engine, workers, progress: as in `build_index`.
-        part: which part, from 0.
-        num_parts: how many there are.
-
-    Returns:
-        `num_shards` and `num_inputs` of this part.
-
-    Raises:
-        StageError: no such part; and as `build_index` does.
-    """
-    if not 0 <= part < num_parts:
-        raise StageError(f"index: part is {part}, expected 0 to {num_parts - 1} with {num_parts} parts")
-    opened, identity = identify(source, clip, index)
-    if finished_record(directory, directory / RECORD_NAME, identity) is not None:
-        return {"num_shards": 0, "num_inputs": 0}
-    partial = directory.with_name(directory.name + ".partial")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with directory.with_name(f".{directory.name}.lock").open("w") as lock:  # one of the parts makes the directory, the others find it
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        prepare_partial(partial, identity)
-    tasks = [ShardTask(source, clip, index, shard, partial / f"{shard.name}.parquet") for shard in opened.shards()[part::num_parts]]
-    return {"num_shards": len(tasks), "num_inputs": index_shards(tasks, directory, engine, workers, progress)}
-
-
-def identify(source: SourceConfig, clip: ClipConfig, index: IndexConfig) -> tuple[Source, dict[str, Any]]:
-    """The opened source, and what makes the stage this one and no other: its name, configuration and inputs."""
-    open_source_once.cache_clear()  # the files may have changed since this process last looked
-    opened = open_source_once(source, index.shard_size)
+def identify(fingerprint: str, clip: ClipConfig, index: IndexConfig) -> dict[str, Any]:
+    """What makes the stage this one and no other: its name, configuration and inputs."""
     config = {"format": INDEX_FORMAT, "clip": image_settings(clip), "index": index.model_dump(mode="json")}
-    return opened, {"stage": "index", "config": config, "inputs": {"source": opened.fingerprint()}}
+    return {"stage": "index", "config": config, "inputs": {"source": fingerprint}}
+
+
+def adopt_partial(partial: Path, identity: Mapping[str, Any]) -> None:
+    """Keep the shards of a stopped run whose recipe or source has changed since: each file knows whether it is still current."""
+    intent = partial / INTENT_NAME
+    if intent.is_file() and read_json(intent) != identity:
+        write_json(intent, identity)
 
 
 def image_settings(clip: ClipConfig) -> dict[str, Any]:
@@ -360,52 +334,3 @@ def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[
            "sha256": None if item.image is None else sha256_bytes(item.image), "size_bytes": len(item.image or b""),
            "width": None if picture is None else picture.width, "height": None if picture is None else picture.height}
     return row, None if reason or picture is None else clip.crop(picture.pixels)
-
-
-def map_ahead(function: Callable[[Item], Result], items: Iterator[Item], *, num_threads: int, depth: int) -> Generator[Result]:
-    """Apply a function to items in threads, in order and at most `depth` items ahead: inputs are decoded while others are embedded."""
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
-        futures: Generator[Future[Result]] = read_ahead((pool.submit(function, item) for item in items), depth=depth)
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            futures.close()  # before the pool, which would refuse what is still being handed in
-            pool.shutdown(cancel_futures=True)
-
-
-def read_ahead(items: Iterator[Item], *, depth: int = 64) -> Generator[Item]:
-    """Run an iterator in a thread, up to `depth` items ahead: inputs are read while others are embedded."""
-    ahead: queue.Queue[tuple[Item | None, BaseException | None, bool]] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def put(entry: tuple[Item | None, BaseException | None, bool]) -> None:
-        while not stopped.is_set():
-            try:
-                return ahead.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def fill() -> None:
-        try:
-            for item in items:
-                put((item, None, False))
-                if stopped.is_set():
-                    return
-            put((None, None, True))
-        except BaseException as error:  # handed to the reader, which raises it
-            put((None, error, True))
-
-    thread = threading.Thread(target=fill, name="read-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error, is_last = ahead.get()
-            if error is not None:
-                raise error
-            if is_last:
-                return
-            yield item  # type: ignore[misc]  # only the last entry carries no item
-    finally:
-        stopped.set()
-        thread.join()

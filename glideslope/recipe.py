@@ -108,7 +108,7 @@ class Run:
 
     def index_part(self, part: int, num_parts: int) -> dict[str, int]:
         """Read and embed every `num_parts`-th shard, beside other processes that do the others; `index` ends the stage afterwards."""
-        from .data_filter.index import build_part
+        from .data_filter.index_parts import build_part
 
         with self.reporter.stage("index") as progress:
             return build_part(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index", part=part, num_parts=num_parts,

@@ -1,6 +1,7 @@
 import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from glideslope.data_filter.index import INDEX_SCHEMA, build_index, build_part, map_ahead, mark_repeated, read_ahead, read_index
+from glideslope.data_filter.index import INDEX_SCHEMA, build_index, mark_repeated, read_index
 from PIL import Image
 
 from glideslope.config import ClipConfig, FolderSource, IndexConfig
@@ -186,27 +187,38 @@ def wait_for(condition, process) -> None:  # type: ignore[no-untyped-def]  # a f
         time.sleep(0.005)
 
 
-def test_parts_done_beside_each_other_make_the_index_that_one_run_makes(tmp_path: Path, tiny_clip: TinyClip, world: World) -> None:
-    whole = world.index()
-    settings = FolderSource(path=str(world.root / "images")), ClipConfig(), IndexConfig(shard_size=16)
-    assert build_part(*settings, tmp_path / "shared", part=1, num_parts=3) == {"num_shards": 1, "num_inputs": 16}
-    assert build_part(*settings, tmp_path / "shared", part=0, num_parts=3) == {"num_shards": 2, "num_inputs": 16 + 12}
-    assert build_part(*settings, tmp_path / "shared", part=2, num_parts=3) == {"num_shards": 1, "num_inputs": 16}
-    assert not (tmp_path / "shared").exists()
-    tiny_clip.num_images = 0
-    assert build_index(*settings, tmp_path / "shared").digest == whole.digest
-    assert tiny_clip.num_images == 0, "ending the stage embeds nothing again"
-    assert build_part(*settings, tmp_path / "shared", part=2, num_parts=3) == {"num_shards": 0, "num_inputs": 0}
-    with pytest.raises(StageError, match="part is 3, expected 0 to 2 with 3 parts"):
-        build_part(*settings, tmp_path / "shared", part=3, num_parts=3)
-
-
 def test_unchanged_shards_of_a_changed_source_are_taken_over(world: World, tiny_clip: TinyClip) -> None:
     world.index()
     draw(world.root / "images" / "020.png", (1, 2, 3))
     tiny_clip.num_images = 0
     assert world.index().summary["num_ok"] == 60
     assert tiny_clip.num_images == 16, "only the shard of the changed picture"
+
+
+def test_a_stopped_run_keeps_its_shards_when_the_source_or_the_recipe_changes(world: World, tiny_clip: TinyClip) -> None:
+    tiny_clip.num_images_left = 40
+    with pytest.raises(KeyboardInterrupt):
+        world.index()
+    draw(world.root / "images" / "003.png", (1, 2, 3))
+    tiny_clip.num_images_left, tiny_clip.num_images = 10**9, 0
+    record = world.index()
+    assert tiny_clip.num_images == 60 - 16, "the second shard was finished and has not changed"
+    for name in ("index", "index.partial"):
+        shutil.rmtree(world.root / name, ignore_errors=True)
+    assert world.index().digest == record.digest
+
+
+def test_shards_that_a_source_no_longer_has_are_left_out(world: World) -> None:
+    world.index()
+    rows = (world.root / "images" / "metadata.csv").read_text().splitlines()
+    (world.root / "images" / "metadata.csv").write_text("\n".join(rows[:11]) + "\n")
+    for number in range(10, 60):
+        (world.root / "images" / f"{number:03d}.png").unlink()
+    partial = world.root / "index.partial"
+    shutil.copytree(world.root / "index", partial)
+    (partial / "intent.json").write_text("{}")
+    assert world.index().summary["num_inputs"] == 10
+    assert sorted(path.name for path in (world.root / "index").glob("*.parquet")) == ["duplicates.parquet", "shard-00000.parquet"]
 
 
 def test_rows_of_another_format_or_setting_are_made_again(world: World, tiny_clip: TinyClip, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,34 +264,6 @@ def test_an_edited_index_is_refused(world: World) -> None:
         world.index()
 
 
-def test_reading_ahead_keeps_order_and_hands_errors_on() -> None:
-    assert list(read_ahead(iter(range(500)), depth=3)) == list(range(500))
-
-    def broken():  # type: ignore[no-untyped-def]  # a generator that raises
-        yield 1
-        raise ZeroDivisionError
-
-    items = read_ahead(broken())
-    assert next(items) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(items)
-
-
-def test_reading_ahead_stops_when_the_reader_stops() -> None:
-    read: list[int] = []
-
-    def endless():  # type: ignore[no-untyped-def]  # counts what is read
-        while True:
-            read.append(1)
-            yield 1
-
-    items = read_ahead(endless(), depth=2)
-    next(items)
-    items.close()  # type: ignore[attr-defined]  # a generator
-    num_read = len(read)
-    assert num_read < 50 and len(read) == num_read
-
-
 def test_rendered_pngs_are_the_original_bytes(tmp_path: Path, tiny_clip: TinyClip) -> None:
     from glideslope.data_filter.sources import open_source
 
@@ -296,20 +280,3 @@ def test_rendered_pngs_are_the_original_bytes(tmp_path: Path, tiny_clip: TinyCli
         with Image.open(io.BytesIO(image)) as picture:
             assert picture.size == (32, 32)
         assert row["size_bytes"] == len(image)
-
-
-def test_mapping_ahead_keeps_order_hands_errors_on_and_stops_when_the_reader_stops() -> None:
-    def slow(number: int) -> int:
-        time.sleep(0.002 * (number % 3))
-        return 2 * number
-
-    assert list(map_ahead(slow, iter(range(50)), num_threads=4, depth=8)) == [2 * number for number in range(50)]
-    with pytest.raises(ZeroDivisionError):
-        list(map_ahead(lambda number: 1 // (3 - number), iter(range(50)), num_threads=2, depth=8))
-    taken: list[int] = []
-    results = map_ahead(slow, (taken.append(number) or number for number in range(10**9)), num_threads=2, depth=8)
-    assert next(results) == 0
-    results.close()
-    num_taken = len(taken)
-    time.sleep(0.05)
-    assert len(taken) == num_taken < 30, "at most `depth` ahead, and none after the reader stopped"
