@@ -55,7 +55,7 @@ def plot_mutations(title: str, mutations: Sequence[Mapping[str, Any]], sizes: Se
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 0.8 + 0.3 * len(mutations)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9, 1.1 + 0.3 * len(mutations)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     places = range(len(mutations))
@@ -66,13 +66,13 @@ def plot_mutations(title: str, mutations: Sequence[Mapping[str, Any]], sizes: Se
     left.set_yticks(list(places), [TITLES.get(row["mutation"], row["mutation"]) for row in mutations], fontsize=8)
     left.invert_yaxis()
     left.set(xlim=(0, 1.02), xlabel="share", title=f"{title}: recall by mutation")
-    left.legend(loc="lower left", fontsize=7)
+    figure.legend(loc="outside lower left", fontsize=8, ncols=3, frameon=False)
     shown = [row for row in sizes if row["num_positive"]]
     spots = range(len(shown))
     right.bar(spots, [row["recall"] for row in shown], color="#1f6feb", width=0.6)
     right.vlines(spots, [row["recall_lower_bound"] for row in shown], [row["recall"] for row in shown], color="#0b2e6b", linewidth=2)
     right.set_xticks(list(spots), [f"{100 * row['from']:g}-{100 * row['to']:g} %\n({row['num_positive']})" for row in shown], fontsize=8)
-    right.set(ylim=(0, 1.02), xlabel="share of the picture that the subject takes (positives)", title="recall by size")
+    right.set(ylim=(0, 1.02), xlabel="subject's share of the picture (positives)", title="recall by size")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     return encode_figure(figure)
