@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/glideslope demo
 
 test: .venv/installed
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -n 2 --dist loadfile
 
 # mypy follows folders, not the mapping of an editable install, so it is shown the package as it installs.
 lint: .venv/installed
