@@ -1,4 +1,5 @@
 import json
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ from glideslope.data_filter.curation import curate
 from glideslope.data_filter.labels import Verdict, import_labels, role_of
 from glideslope.data_filter.parquet import read_table, read_tables, write_table
 from glideslope.data_filter.scores import score_index
+from glideslope.data_filter.sources import Shard, SourceItem
 
 from glideslope.config import CurateConfig, LabelsConfig
 from glideslope.errors import FilterError, StageError, StorageError
@@ -61,6 +63,26 @@ def test_an_input_that_changed_since_it_was_indexed_is_dropped(fitted: World) ->
     ledger[0]["decision"] = "keep"
     (fitted.root / "images" / "001.png").unlink()
     assert list(curation.read_kept(fitted.source, shard, index, ledger)) == []
+
+
+def test_of_inputs_with_one_key_the_one_that_was_judged_is_kept_and_nothing_is_read_ahead(fitted: World) -> None:
+    items = [SourceItem("a", "a", content, "c") for content in (b"first", b"second")] + [SourceItem("b", "b", b"third", "c")]
+    read: list[bytes] = []
+
+    class Repeating:
+        def read(self, shard: Shard, *, keys: Collection[str] | None = None) -> Iterator[SourceItem]:
+            for item in items:
+                read.append(item.image or b"")
+                yield item
+
+    ledger = [{"key": key, "decision": decision} for key, decision in (("a", "keep"), ("a", "drop"), ("b", "keep"))]
+    index = pa.table({"sha256": [sha256_bytes(item.image or b"") for item in items]})
+    shard = Shard("shard-00000", "", 0, 3, 3)
+    kept = curation.read_kept(Repeating(), shard, index, ledger)  # type: ignore[arg-type]  # the part of a source that is used
+    place, item = next(kept)
+    assert (place, item.image, read) == (0, b"first", [b"first"])
+    assert [(place, item.image) for place, item in kept] == [(2, b"third")]
+    assert [row["decision"] for row in ledger] == ["keep", "drop", "keep"]
 
 
 def test_curating_again_and_after_a_kill_gives_the_same_digest(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
