@@ -10,7 +10,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..manifest import canonical_json, sha256_bytes
 from .second_opinions import DoubleLabels
 from .statistics import count_within, finite_lower_bound, finite_upper_bound, required_trials
 from .strata import Stratum, anytime_lower_bound, anytime_upper_bound, estimate_total, required_anytime_trials, schedule_strata
+from .tilted import LabelledStratum, tilted_upper_bound
 
 Design = Literal["simple", "stratified"]
 Stopping = Literal["anytime", "fixed"]
@@ -198,15 +199,14 @@ def redraw(candidates: Iterable[Candidate], plan: Plan, seed: str, num: int) -> 
 
 
 def required_labels(plan: Plan, *, num_hits: int = 0) -> int | None:
-    """How many labels prove a plan's claim when so many of them are positive; None: it can't be proved.
-
-    For a stratified plan this is the number for a plain sample, which is what it takes when no label is positive.
-    """
+    """How many labels prove a plan's claim when so many of them are positive (none, for a stratified plan); None: it can't be proved."""
     allowed = count_allowed(plan)
     if allowed < num_hits:
         return None
     if allowed >= plan.num_images:
         return num_hits
+    if plan.design == "stratified":
+        return count_more(plan, [], allowed)
     share = (allowed + 0.5) / plan.num_images
     if plan.stopping == "fixed":
         return required_trials(share, num_hits=num_hits, num_items=plan.num_images, confidence=plan.confidence)
@@ -257,19 +257,32 @@ def count_labelled(labels: Sequence[Sequence[int]]) -> int:
 
 
 def divide(plan: Plan, judged: Sequence[int], *, num_negative: int = 0) -> list[Stratum]:
+    """Labels, in drawn order and followed by so many negative ones, counted by stratum."""
+    if len(plan.strata) == 1:
+        return [Stratum(plan.num_images, len(judged) + num_negative, sum(judged), plan.strata[0].expected_rate)]
+    return [Stratum(part.num_items, len(part.labels), sum(part.labels), part.expected_rate)
+            for part in split_labels(plan, judged, num_negative=num_negative)]
+
+
+def split_labels(plan: Plan, judged: Sequence[int], *, num_negative: int = 0) -> list[LabelledStratum]:
     """Labels, in drawn order and followed by so many negative ones, by stratum."""
-    num = len(judged) + num_negative
-    order = [0] * len(judged) if len(plan.strata) == 1 else plan.order(num)
-    trials = Counter({0: num}) if len(plan.strata) == 1 else Counter(order)
-    hits = Counter(place for place, label in zip(order, judged, strict=False) if label)
-    return [Stratum(part.num_images, trials[place], hits[place], part.expected_rate) for place, part in enumerate(plan.strata)]
+    labels: list[list[int]] = [[] for _ in plan.strata]
+    for place, label in zip_longest(plan.order(len(judged) + num_negative), judged, fillvalue=0):
+        labels[place].append(label)
+    return [LabelledStratum(part.num_images, labels[place], part.expected_rate) for place, part in enumerate(plan.strata)]
+
+
+def bound_above(plan: Plan, judged: Sequence[int], *, num_negative: int = 0) -> int:
+    """Most positives among the images that could be drawn, by labels that are followed by so many negative ones; at any time."""
+    if plan.design == "simple":
+        return anytime_upper_bound(divide(plan, judged, num_negative=num_negative), confidence=plan.confidence)
+    return tilted_upper_bound(split_labels(plan, judged, num_negative=num_negative), confidence=plan.confidence)
 
 
 def bound_positives(plan: Plan, judged: Sequence[int], num_drawn: int) -> tuple[int | None, int | None]:
     """Fewest and most positives among the images that could be drawn; None for a fixed sample that is not complete."""
     if plan.stopping == "anytime":
-        strata = divide(plan, judged)
-        return anytime_lower_bound(strata, confidence=plan.confidence), anytime_upper_bound(strata, confidence=plan.confidence)
+        return anytime_lower_bound(divide(plan, judged), confidence=plan.confidence), bound_above(plan, judged)
     if len(judged) < num_drawn:
         return None, None
     counts = sum(judged), num_drawn, plan.num_images
@@ -297,7 +310,7 @@ def count_more(plan: Plan, judged: Sequence[int], allowed: int) -> int | None:
     """The fewest further labels, all negative, after which an anytime bound proves the claim; None: not even labelling everything does."""
     def proves(num: int) -> bool:
         """Whether so many negatives more are enough."""
-        return anytime_upper_bound(divide(plan, judged, num_negative=num), confidence=plan.confidence) <= allowed
+        return bound_above(plan, judged, num_negative=num) <= allowed
 
     if allowed < sum(judged):
         return None

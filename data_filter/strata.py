@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import inf, log, log1p, sqrt
+from typing import Protocol
 
 import numpy as np
 
@@ -25,6 +26,28 @@ from .statistics import CONFIDENCE, check_claim, check_counts, count_within, fin
 
 ZERO_SHARE = 0.5
 SHAPE = 0.5
+MAX_PRICE = 1e4  # e^-10000: no chance that matters is smaller
+
+
+class Part(Protocol):
+    """What is known of one part of a population, as far as the search for the largest total needs it.
+
+    Costs are convex in the number of hits; above `most` they are infinite.
+    """
+
+    @property
+    def least(self) -> int:
+        """The fewest hits that agree with the labels."""
+
+    @property
+    def most(self) -> int:
+        """The most hits that agree with the labels."""
+
+    def cost(self, total_hits: int) -> float:
+        """How strongly the labels speak against so many hits, in natural logarithms."""
+
+    def marginal_cost(self, total_hits: int) -> float:
+        """`cost(total_hits) - cost(total_hits - 1)`."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +74,20 @@ class Stratum:
         if not 0 < self.expected_rate < 1:
             raise ValueError(f"expected rate is {self.expected_rate}, expected a number between 0 and 1")
 
+    @property
+    def least(self) -> int:
+        """The fewest hits that agree with the labels."""
+        return self.num_hits
+
+    @property
+    def most(self) -> int:
+        """The most hits that agree with the labels."""
+        return self.num_items - self.num_trials + self.num_hits
+
     def cost(self, total_hits: int) -> float:
         """Minus the logarithm of the chance of these labels, in their order, if so many of the items are hits."""
         hits, misses, items = self.num_hits, self.num_trials - self.num_hits, self.num_items
-        if total_hits < hits or items - total_hits < misses:
+        if not self.least <= total_hits <= self.most:
             return inf
         i, j = np.arange(hits), np.arange(misses)
         return float(-np.log((total_hits - i) / (items - i)).sum() - np.log1p(-(total_hits - hits) / (items - hits - j)).sum())
@@ -74,17 +107,6 @@ class Stratum:
         a, b = SHAPE, SHAPE * (1 - self.expected_rate) / self.expected_rate
         i, j = np.arange(self.num_hits), np.arange(self.num_trials - self.num_hits)
         return float(np.log((a + i) / (a + b + i)).sum() + np.log((b + j) / (a + b + self.num_hits + j)).sum())
-
-    def largest_within(self, price: float) -> int:
-        """The most hits whose marginal cost is at most a price."""
-        low, high = self.num_hits, self.num_items - self.num_trials + self.num_hits
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.marginal_cost(middle) <= price:
-                low = middle
-            else:
-                high = middle - 1
-        return low
 
     def mirrored(self) -> "Stratum":
         """The same labels with hits and misses exchanged."""
@@ -203,29 +225,42 @@ def log_mixture(strata: Sequence[Stratum]) -> float:
     return spread if any(part.num_hits for part in strata) else float(np.logaddexp(log(ZERO_SHARE), spread))
 
 
-def largest_total(strata: Sequence[Stratum], log_limit: float) -> int:
-    """The largest sum of M over the strata whose costs, with `log_limit` added, stay below 0.
+def largest_within(part: Part, price: float) -> int:
+    """The most hits whose marginal cost is at most a price."""
+    low, high = part.least, part.most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if part.marginal_cost(middle) <= price:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
-    Costs are convex, so raising M where the next step is cheapest reaches the largest sum: a price per step is bisected,
+
+def largest_total(parts: Sequence[Part], log_limit: float) -> int:
+    """The largest sum of hits over the parts whose costs, with `log_limit` added, stay below 0.
+
+    Costs are convex, so adding hits where the next one is cheapest reaches the largest sum: a price per step is bisected,
     then single steps are added while they fit.
     """
     def fits(counts: Sequence[int]) -> bool:
         """Whether these hits are not ruled out."""
-        return log_limit + sum(part.cost(count) for part, count in zip(strata, counts, strict=True)) < 0
+        return log_limit + sum(part.cost(count) for part, count in zip(parts, counts, strict=True)) < 0
 
-    most = [part.num_items - part.num_trials + part.num_hits for part in strata]
+    most = [part.most for part in parts]
     if fits(most):
         return sum(most)
-    counts, above = [part.largest_within(0.0) for part in strata], most
-    low, high = 0.0, max(part.marginal_cost(count) for part, count in zip(strata, most, strict=True))
-    while sum(above) - sum(counts) > len(strata) and low < (middle := (low + high) / 2) < high:
-        tried = [part.largest_within(middle) for part in strata]
+    counts, above = [largest_within(part, 0.0) for part in parts], most
+    low, high = 0.0, max(part.marginal_cost(count) for part, count in zip(parts, most, strict=True))
+    high = high if high < inf else MAX_PRICE
+    while sum(above) - sum(counts) > len(parts) and low < (middle := (low + high) / 2) < high:
+        tried = [largest_within(part, middle) for part in parts]
         if fits(tried):
             low, counts = middle, tried
         else:
             high, above = middle, tried
     while True:
-        cheapest = min(range(len(strata)), key=lambda number: strata[number].marginal_cost(counts[number] + 1))
+        cheapest = min(range(len(parts)), key=lambda number: parts[number].marginal_cost(counts[number] + 1))
         counts[cheapest] += 1
         if not fits(counts):
             return sum(counts) - 1

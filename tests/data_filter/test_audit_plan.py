@@ -167,6 +167,14 @@ def test_a_stratified_audit_forgives_hits_where_it_looked_hard() -> None:
     assert clustered["estimate"] < plain["estimate"] and clustered["max_positive_images"] < plain["max_positive_images"]
 
 
+def test_a_stratified_plan_says_how_many_labels_it_takes_without_a_positive() -> None:
+    one = stratified(population(3000), labelled=[(0.9998, 1), (0.9999, 0), (0.1, 0)])
+    needed = required_labels(one)
+    assert needed is not None and needed > (required_labels(plan(3000, claim=0.05)) or 0)
+    assert measure_audit(one, [[0]] * needed)["status"] == "met"
+    assert measure_audit(one, [[0]] * (needed - 1))["num_more"] == 1
+
+
 def test_a_plan_is_the_same_after_a_round_trip_and_a_malformed_one_is_refused() -> None:
     one = stratified(population(3000))
     assert Plan.from_json(one.to_json()) == one

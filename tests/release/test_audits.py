@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from glideslope.data_filter import audit_plan
 from glideslope.data_filter.audit_plan import (
     Candidate,
     Plan,
@@ -15,6 +17,7 @@ from glideslope.data_filter.audit_plan import (
     digest_seed,
     measure_audit,
     plan_simple,
+    plan_strata,
     redraw,
     required_labels,
 )
@@ -34,7 +37,7 @@ FITTED = ("train", "calibrate")
 
 
 def write_audit(run_dir: Path, *, number: int = 1, claim: float = 0.05, confidence: float = 0.95, positives: tuple[int, ...] = (),
-                num_labelled: int = 10**6, earlier: tuple[Path, ...] = ()) -> Path:
+                num_labelled: int = 10**6, earlier: tuple[Path, ...] = (), stratified: bool = False) -> Path:
     """An audit of the category person, as the command would write it."""
     ledger = [row for path in sorted((run_dir / "curated/ledger").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
     roles = {row["key"]: (row["role"], row["label"]) for row in pq.read_table(run_dir / "filters/person/scores.parquet").to_pylist()}
@@ -43,6 +46,9 @@ def write_audit(run_dir: Path, *, number: int = 1, claim: float = 0.05, confiden
     free = [one for one in kept if one.key not in excluded]
     num_unknown = sum(roles[key] not in [(role, 0) for role in FITTED] for key in excluded)
     plan = Plan(claim, confidence, "simple", "anytime", len(kept), num_unknown, plan_simple(claim, len(free)))
+    if stratified:
+        scores = np.array([one.score for one in free], dtype=np.float32)
+        plan = Plan(claim, confidence, "stratified", "anytime", len(kept), num_unknown, plan_strata(claim, scores, [(float(scores.max()), 1)]))
     num = required_labels(plan) or len(free)
     root = digest_ledger(read_record(run_dir / "curated"))
     name = f"person_{number:03d}"
@@ -103,6 +109,15 @@ def test_an_audit_is_packed_verified_and_told_on_the_card(audited: Path) -> None
     claims = json.loads((audited / "release/evidence/claims.json").read_text())
     assert claims["audits.person.rate_upper_bound"] <= 0.05 and claims["audits.violence.list"] == []
     assert "What was kept was audited." in (audited / "release/README.md").read_text()
+
+
+def test_a_stratified_audit_is_drawn_and_measured_again_too(run_dir: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_plan, "MIN_STRATUM", 5)  # the test release keeps few images
+    directory = write_audit(run_dir, stratified=True)
+    assert len(json.loads((directory / "commitment.json").read_text())["plan"]["strata"]) > 1
+    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    verify(release)
+    AuditsShow().check(Release(release))
 
 
 def test_a_release_without_an_audit_passes_where_the_recipe_asks_for_none(packed_run: Path) -> None:
