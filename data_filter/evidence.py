@@ -1,6 +1,5 @@
 """What a filter's scores prove: every figure of filter.json from the scores and the threshold, by one pure function."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -121,28 +120,3 @@ def trace_curve(score: Scores, label: NDArray[Any]) -> list[list[float]]:
     recall = 1 - np.searchsorted(positives, thresholds, side="left") / len(positives)
     kept = np.searchsorted(negatives, thresholds, side="left") / len(negatives)
     return [[float(r), float(k), float(t)] for r, k, t in zip(recall, kept, thresholds, strict=True)]
-
-
-def choose_threshold(positive_scores: Sequence[float] | Scores, target_recall: float) -> float:
-    """The threshold that catches a new positive with probability at least `target_recall`.
-
-    Split conformal quantile: of n held-out positives, the k-th smallest score with k = floor((1 - target) (n + 1));
-    for exchangeable positives the expected recall is then at least the target. Where n is too small for that (k = 0), no
-    threshold can be vouched for and the smallest score is taken: every calibrate positive is caught, and the bound in
-    the evidence says how little that proves.
-
-    Args:
-        positive_scores: (N,), of `combined_scores`: infinite for a positive that another judge catches anyhow.
-        target_recall: in (0, 1).
-
-    Returns:
-        A finite number. Where the others catch so many that the quantile is infinite, the largest finite score, which catches more.
-
-    Raises:
-        ValueError: no positives, a score that is NaN or minus infinity, or none that is finite.
-    """
-    scores = np.sort(np.asarray(positive_scores, dtype=np.float64))
-    if not len(scores) or np.isnan(scores).any() or not np.isfinite(scores[0]):
-        raise ValueError(f"a threshold needs finite scores of positives, got {int(np.isfinite(scores).sum())} of {len(scores)}")
-    rank = int(np.floor((1 - target_recall) * (len(scores) + 1) + 1e-9))
-    return float(min(scores[max(rank, 1) - 1], scores[np.isfinite(scores)][-1]))

@@ -15,7 +15,7 @@ from ..decode import Refusal, decode_image
 from ..errors import FilterError
 from ..manifest import read_json, sha256_file, write_bytes, write_json
 from ..records import Record, check_outputs, read_record, run_stage
-from .evidence import SCORES_SCHEMA, choose_threshold, combined_scores, measure_filter
+from .evidence import SCORES_SCHEMA, combined_scores, measure_filter
 from .fit import CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME
 from .index import read_images
 from .labelled import check_labels, count_roles, read_judgements
@@ -24,6 +24,7 @@ from .parquet import read_table, write_table
 from .plots import MAX_MISSED, draw_contact_sheet, plot_precision_recall
 from .scores import read_scores
 from .sources import Source
+from .statistics import choose_threshold
 
 FORMAT = "glideslope.filter/2"
 FILTER_NAME, SCORES_NAME = "filter.json", "scores.parquet"

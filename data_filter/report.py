@@ -146,10 +146,13 @@ def describe_audits(run_dir: Path, category: str) -> list[dict[str, Any]]:
     if not (run_dir / "audits" / category).is_dir():
         return []
     from .audit import RESULT_NAME, list_audits
+    from .audit_population import digest_ledger
 
-    audits = list_audits(run_dir, category)
+    audits, root = list_audits(run_dir, category), digest_ledger(read_record(run_dir / "curated"))
     results = [read_json(path)["result"] if (path := audit.directory / RESULT_NAME).is_file() else None for audit in audits]
-    return [{"id": audit.id, "plan": audit.plan.to_json(), "num_drawn": len(audit.keys), "result": result}
+    stale = {"status": "stale", "rate_upper_bound": None}  # curated again since: it says nothing about what is kept now
+    return [{"id": audit.id, "plan": audit.plan.to_json(), "num_drawn": len(audit.keys),
+             "result": result if result is None or audit.commitment["ledger_sha256"] == root else result | stale}
             for audit, result in zip(audits, results, strict=True)]
 
 

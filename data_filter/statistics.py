@@ -167,11 +167,34 @@ def count_within(share: float, num_items: int) -> int:
     return count
 
 
+def choose_threshold(positive_scores: Sequence[float] | NDArray[np.floating], target_recall: float) -> float:
+    """The threshold that catches a new positive with probability at least `target_recall`.
+
+    Split conformal quantile: of n held-out positives, the k-th smallest score with k = floor((1 - target) (n + 1));
+    for exchangeable positives the expected recall is then at least the target. Where n is too small for that (k = 0), no
+    threshold can be vouched for and the smallest score is taken: every calibrate positive is caught, and the bound in
+    the evidence says how little that proves.
+
+    Args:
+        positive_scores: (N,), infinite for a positive that another judge catches anyhow.
+        target_recall: in (0, 1).
+
+    Returns:
+        A finite number. Where the others catch so many that the quantile is infinite, the largest finite score, which catches more.
+
+    Raises:
+        ValueError: no positives, a score that is NaN or minus infinity, or none that is finite.
+    """
+    scores = sort_scores(positive_scores)
+    rank = floor((1 - target_recall) * (len(scores) + 1) + 1e-9)
+    return float(min(scores[max(rank, 1) - 1], scores[np.isfinite(scores)][-1]))
+
+
 def choose_confident_threshold(positive_scores: Sequence[float] | NDArray[np.floating], target_recall: float, *,
                                confidence: float = CONFIDENCE) -> float | None:
     """The highest threshold whose recall is at least `target_recall` with this confidence, over the draw of the positives.
 
-    `evidence.choose_threshold` (split conformal) holds on average over calibration sets; this one holds for all but a
+    `choose_threshold` holds on average over calibration sets; this one holds for all but a
     share 1 - confidence of them. The recall at the k-th smallest score falls short only if at most k - 1 of n positives
     lie below the true (1 - target) quantile, which has a binomial chance (Wilks, Annals of Mathematical Statistics 12, 1941).
 
@@ -188,11 +211,21 @@ def choose_confident_threshold(positive_scores: Sequence[float] | NDArray[np.flo
         ValueError: no positives, a score that is NaN or minus infinity, or none that is finite.
     """
     check_claim(target_recall, 0, confidence)
+    scores = sort_scores(positive_scores)
+    rank = int((binom.cdf(np.arange(len(scores)), len(scores), 1 - target_recall) <= 1 - confidence).sum())
+    return float(min(scores[rank - 1], scores[np.isfinite(scores)][-1])) if rank else None
+
+
+def sort_scores(positive_scores: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:
+    """Scores in rising order.
+
+    Raises:
+        ValueError: none at all, one that is NaN or minus infinity, or none that is finite.
+    """
     scores = np.sort(np.asarray(positive_scores, dtype=np.float64))
     if not len(scores) or np.isnan(scores).any() or not np.isfinite(scores[0]):
         raise ValueError(f"a threshold needs finite scores of positives, got {int(np.isfinite(scores).sum())} of {len(scores)}")
-    rank = int((binom.cdf(np.arange(len(scores)), len(scores), 1 - target_recall) <= 1 - confidence).sum())
-    return float(min(scores[rank - 1], scores[np.isfinite(scores)][-1])) if rank else None
+    return scores
 
 
 def check_counts(num_hits: int, num_trials: int, confidence: float = CONFIDENCE) -> None:

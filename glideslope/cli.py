@@ -128,7 +128,7 @@ def index(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOpt
 def label(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False,
           import_file: Annotated[Path | None, typer.Option(
               "--import", metavar="FILE.csv",
-              help="Labels to append: columns key, category, label (1 counts, 0 does not, empty: ambiguous), and if wanted who, how.",
+              help="Labels to append: columns key, category, label (1 counts, 0 does not, empty: ambiguous); if wanted who, how, group:NAME.",
           )] = None) -> None:
     """Append labels to the run's store and give each its role by hash of the concept."""
     with opened(recipe, runs_dir, as_json=as_json) as run:

@@ -4,7 +4,7 @@ from itertools import zip_longest
 import numpy as np
 import pyarrow as pa
 import pytest
-from glideslope.data_filter.evidence import SCORES_SCHEMA, choose_threshold, is_dropped, measure_filter, trace_curve
+from glideslope.data_filter.evidence import SCORES_SCHEMA, is_dropped, measure_filter, trace_curve
 from glideslope.data_filter.statistics import lower_bound, upper_bound
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,28 +93,3 @@ def test_each_point_of_the_curve_is_what_its_threshold_gives(pairs: list[tuple[i
         assert recall == pytest.approx(dropped[label == 1].mean())
         assert kept == pytest.approx((~dropped[label == 0]).mean())
     assert [point[2] for point in curve] == sorted(point[2] for point in curve)
-
-
-def test_the_threshold_is_the_conformal_quantile() -> None:
-    scores = np.arange(1, 200, dtype=np.float64)  # 199 positives: floor(0.01 * 200) = 2
-    assert choose_threshold(scores, 0.99) == 2.0
-    assert choose_threshold(scores[:198], 0.99) == 1.0
-    assert choose_threshold([3.0, 1.0, 2.0], 0.99) == 1.0, "too few positives: all of them are caught"
-
-
-def test_positives_that_another_judge_catches_lower_what_the_classifier_must_catch() -> None:
-    scores = np.arange(1, 200, dtype=np.float64)
-    assert choose_threshold(np.where(scores <= 3, np.inf, scores), 0.99) == 5.0
-    assert choose_threshold([1.0, 2.0, np.inf, np.inf], 0.2) == 2.0, "an infinite quantile gives way to the largest finite score"
-
-
-def test_the_threshold_reaches_its_target_on_average() -> None:
-    generator = np.random.default_rng(0)
-    caught = [(generator.normal(size=400) >= choose_threshold(generator.normal(size=150), 0.95)).mean() for _ in range(400)]
-    assert 0.95 <= np.mean(caught) < 0.965
-
-
-def test_a_threshold_needs_finite_positives() -> None:
-    for scores in ([], [1.0, float("nan")], [-float("inf"), 1.0], [float("inf")]):
-        with pytest.raises(ValueError, match="a threshold needs finite scores"):
-            choose_threshold(scores, 0.99)

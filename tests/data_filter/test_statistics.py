@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from glideslope.data_filter.statistics import (
     choose_confident_threshold,
+    choose_threshold,
     count_within,
     finite_lower_bound,
     finite_upper_bound,
@@ -170,6 +171,31 @@ def test_a_count_lies_within_its_own_share(items: int, count: int) -> None:
     count = min(count, items)
     assert count_within(count / items, items) == count
     assert count_within(math.nextafter(count / items, -1), items) == count - 1 or count == 0
+
+
+def test_the_threshold_is_the_conformal_quantile() -> None:
+    scores = np.arange(1, 200, dtype=np.float64)  # 199 positives: floor(0.01 * 200) = 2
+    assert choose_threshold(scores, 0.99) == 2.0
+    assert choose_threshold(scores[:198], 0.99) == 1.0
+    assert choose_threshold([3.0, 1.0, 2.0], 0.99) == 1.0, "too few positives: all of them are caught"
+
+
+def test_positives_that_another_judge_catches_lower_what_the_classifier_must_catch() -> None:
+    scores = np.arange(1, 200, dtype=np.float64)
+    assert choose_threshold(np.where(scores <= 3, np.inf, scores), 0.99) == 5.0
+    assert choose_threshold([1.0, 2.0, np.inf, np.inf], 0.2) == 2.0, "an infinite quantile gives way to the largest finite score"
+
+
+def test_the_threshold_reaches_its_target_on_average() -> None:
+    generator = np.random.default_rng(0)
+    caught = [(generator.normal(size=400) >= choose_threshold(generator.normal(size=150), 0.95)).mean() for _ in range(400)]
+    assert 0.95 <= np.mean(caught) < 0.965
+
+
+def test_a_threshold_needs_finite_positives() -> None:
+    for scores in ([], [1.0, float("nan")], [-float("inf"), 1.0], [float("inf")]):
+        with pytest.raises(ValueError, match="a threshold needs finite scores"):
+            choose_threshold(scores, 0.99)
 
 
 def test_a_confident_threshold_is_the_tolerance_limit_of_wilks() -> None:

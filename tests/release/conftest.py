@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from glideslope.data_filter.decision import ledger_schema, reason_of
-from glideslope.data_filter.evidence import SCORES_SCHEMA, choose_threshold, measure_filter
+from glideslope.data_filter.evidence import SCORES_SCHEMA, measure_filter
 from glideslope.data_filter.parquet import write_table
+from glideslope.data_filter.statistics import choose_threshold
 from glideslope.release import pack
 from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
 from PIL import Image
