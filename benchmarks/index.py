@@ -72,7 +72,8 @@ def measure(work: Callable[[], object]) -> Seconds:
 @torch.inference_mode()
 def forward(clip: Clip, num_crops: int) -> None:
     """The bare forward pass on so many crops that are ready."""
-    x = torch.full((clip.batch_size, 3, clip.image_size, clip.image_size), 0.5, device=clip.device).contiguous(memory_format=torch.channels_last)
+    x = torch.full((clip.batch_size, 3, clip.image_size, clip.image_size), 0.5, device=clip.device)
+    x = x.contiguous(memory_format=torch.channels_last)
     for start in range(0, num_crops, clip.batch_size):
         clip.model.encode_image(x[: num_crops - start]).cpu()  # type: ignore[operator]  # an open_clip model
 
@@ -105,8 +106,8 @@ def main() -> None:
     parser.add_argument("--pretrained")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1, help="of the forward pass")
-    parser.add_argument("--images", type=int, default=128, help="of each kind")
-    parser.add_argument("--shard-size", type=int, default=32)
+    parser.add_argument("--images", type=int, default=256, help="of each kind")
+    parser.add_argument("--shard-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
