@@ -1,0 +1,130 @@
+"""Commands that draw with a release, and bring in published checkpoints."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .cli_shared import RELEASES, JsonOption, ReleaseArgument, err, out, tell
+from .errors import RequestError
+from .terminal import TerminalReporter
+
+# Options that drawing and editing share.
+OutOption = Annotated[Path, typer.Option("--out", metavar="FILE.png|DIRECTORY", help="One PNG, a sheet if there are several pictures; or a new "
+                                         "directory for a PNG of each and sheet.png.")]
+StepsOption = Annotated[int, typer.Option("--steps", help="Denoising steps, 1 to 1000.")]
+SamplerOption = Annotated[str, typer.Option(help="ddpm, ddim, dpm++, dpm++sde or unipc; the last three need 10 to 25 steps.")]
+GuidanceOption = Annotated[str | None, typer.Option(help="none, cfg (classifier-free), clip or both.", show_default="cfg")]
+GuidanceScaleOption = Annotated[float | None, typer.Option(help="Of classifier-free guidance; 1 is none.", show_default="3")]
+ClipScaleOption = Annotated[float | None, typer.Option(help="Of guidance by a CLIP; 0 is none.", show_default="3 with clip or both, else 0")]
+IntervalOption = Annotated[tuple[float, float] | None, typer.Option(
+    metavar="LOW HIGH", help="Guide between two noise levels only, 0 (the image) to 1 (the noise); elsewhere a step costs half.",
+    show_default="0 1")]
+ClipOption = Annotated[str | None, typer.Option(metavar="NAME", help="An open_clip model that guides instead of the noised CLIP.")]
+ClipPretrainedOption = Annotated[str | None, typer.Option(metavar="TAG", help="Its weights: a tag of open_clip or a file.")]
+SeedOption = Annotated[int, typer.Option(help="Picture i of all is drawn from seed + i.")]
+UpsampleOption = Annotated[bool, typer.Option("--upsample", help="Enlarge the pictures with the release's upsampler.")]
+PreviewsOption = Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="Write what is foreseen after each step there.")]
+CutOption = Annotated[bool, typer.Option("--cut-long-prompts", help="Cut prompts that are longer than the model reads instead of refusing "
+                                         "them.")]
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=RELEASES)
+def sample(release: ReleaseArgument,  # noqa: PLR0913, PLR0917 (a command's parameters are its options)
+           prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw; one or several.")] = None,
+           prompt_file: Annotated[Path | None, typer.Option(
+               metavar="FILE", help="More prompts, UTF-8, one per line; blank lines are skipped.")] = None,
+           out_path: OutOption = Path("samples.png"),
+           num_images: Annotated[int, typer.Option(help="Pictures of each prompt.")] = 1, num_steps: StepsOption = 50,
+           sampler: SamplerOption = "ddpm", guidance: GuidanceOption = None, guidance_scale: GuidanceScaleOption = None,
+           clip_guidance_scale: ClipScaleOption = None, guidance_interval: IntervalOption = None, clip: ClipOption = None,
+           clip_pretrained: ClipPretrainedOption = None, seed: SeedOption = 0, upsample: UpsampleOption = False,
+           previews: PreviewsOption = None, cut_long_prompts: CutOption = False) -> None:
+    """Draw pictures from captions with a verified release."""
+    from .models.drawing import DrawRequest, draw_to_files, read_prompts
+    from .models.options import DrawOptions, choose_scales
+
+    if not prompts and prompt_file is None:
+        raise typer.BadParameter("give a prompt, or a file of them with --prompt-file", param_hint="PROMPT")
+    scales = choose_scales(guidance, guidance_scale, clip_guidance_scale)
+    options = DrawOptions(num_images, *scales, num_steps, sampler, seed, guidance_interval, cut_long_prompts)
+    listed, blank = ([], []) if prompt_file is None else read_prompts(prompt_file)
+    request = DrawRequest([*(prompts or []), *listed], out_path, options, upsample, previews, load_guide(clip, clip_pretrained, options))
+    with TerminalReporter(err).stage("sample") as progress:
+        written = draw_to_files(release, request, progress=progress)
+    if blank:
+        out.print(f"{prompt_file}: blank lines skipped: {', '.join(map(str, blank))}", markup=False, highlight=False)
+    tell_written(written)
+
+
+@app.command("import-openai", rich_help_panel=RELEASES)
+def import_openai(directory: Annotated[Path, typer.Argument(help="Holds the published base.pt, upsample.pt, base_inpaint.pt, "
+                                                                 "upsample_inpaint.pt, clip_image_enc.pt and clip_text_enc.pt.")],
+                  release: Annotated[Path, typer.Option("--out", metavar="RELEASE", help="The release directory to write; must not exist.")],
+                  components: Annotated[str | None, typer.Option(help="Only these, with commas: base, upsampler, base_inpaint, "
+                                                                      "upsampler_inpaint, noised_clip.")] = None,
+                  gpt2_tokenizer: Annotated[str | None, typer.Option(metavar="PATH", help="GPT-2's encoder.json and vocab.bpe, or "
+                                                                     "tokenizer.json: a path, or hf-hub:REPOSITORY.")] = None,
+                  clip_tokenizer: Annotated[str | None, typer.Option(metavar="PATH", help="CLIP's merges or tokenizer.json, likewise.")] = None,
+                  as_json: JsonOption = False) -> None:
+    """Turn OpenAI's published GLIDE checkpoints into a release directory, without running anything in them."""
+    from .models.importing import ImportOptions, import_published
+
+    chosen = None if components is None else [name.strip() for name in components.split(",")]
+    with TerminalReporter(err).stage("import") as progress:
+        report = import_published(directory, release, ImportOptions(chosen, gpt2_tokenizer, clip_tokenizer), progress=progress)
+    if as_json:
+        tell({"release": str(release), **report}, as_json=True)
+        return
+    for name, entry in report["sources"].items():
+        out.print(f"{name}: sha256 {entry['sha256']}", markup=False, highlight=False)
+    out.print(f"wrote {release}: {', '.join(report['components'])}; every tensor equals its source bit for bit", markup=False, highlight=False)
+
+
+@app.command(rich_help_panel=RELEASES)
+def edit(release: ReleaseArgument,  # noqa: PLR0913, PLR0917 (a command's parameters are its options)
+         prompt: Annotated[str, typer.Option(help="What the result shall show.")],
+         image: Annotated[Path, typer.Option(metavar="FILE", help="The picture to edit; its middle square is used.")],
+         mask: Annotated[Path | None, typer.Option(
+             metavar="MASK.png", help="Where to draw, as large as the picture: white is drawn anew, black is kept. "
+                                      "Without one the whole picture is varied.")] = None,
+         strength: Annotated[float | None, typer.Option(
+             help="Without a mask: how much to change, above 0 (nearly the picture) to 1 (drawn anew).", show_default="0.6")] = None,
+         out_path: OutOption = Path("edited.png"), num_images: Annotated[int, typer.Option(help="How many results.")] = 1,
+         num_steps: StepsOption = 50, sampler: SamplerOption = "ddpm", guidance: GuidanceOption = None,
+         guidance_scale: GuidanceScaleOption = None, clip_guidance_scale: ClipScaleOption = None, guidance_interval: IntervalOption = None,
+         clip: ClipOption = None, clip_pretrained: ClipPretrainedOption = None, seed: SeedOption = 0, upsample: UpsampleOption = False,
+         previews: PreviewsOption = None, cut_long_prompts: CutOption = False) -> None:
+    """Edit a picture: inpainting with a mask, image-to-image without."""
+    from .models.drawing import DrawRequest
+    from .models.edit_file import Edit, edit_to_files
+    from .models.options import DrawOptions, choose_scales
+
+    scales = choose_scales(guidance, guidance_scale, clip_guidance_scale)
+    options = DrawOptions(num_images, *scales, num_steps, sampler, seed, guidance_interval, cut_long_prompts)
+    request = DrawRequest([prompt], out_path, options, upsample, previews, load_guide(clip, clip_pretrained, options))
+    with TerminalReporter(err).stage("edit") as progress:
+        written = edit_to_files(release, Edit(request, image, mask, strength), progress=progress)
+    tell_written(written)
+
+
+def tell_written(written: list[Path]) -> None:
+    """Say which pictures were written: one file, or files and a sheet."""
+    files = f"{len(written) - 1} pictures and " if len(written) > 1 else ""
+    out.print(f"wrote {files}{written[-1]}", markup=False, highlight=False)
+
+
+def load_guide(name: str | None, pretrained: str | None, options: Any) -> Any:
+    """An ordinary CLIP that shall guide, or none."""
+    if name is None:
+        if pretrained is not None:
+            raise RequestError(f"--clip-pretrained is {pretrained!r}, but no model is named; name one with --clip")
+        return None
+    if not options.clip_guidance_scale:
+        raise RequestError(f"--clip is {name!r}, but nothing guides with it; add --guidance clip or both")
+    from .config import ClipConfig
+    from .data_filter.clip import load_clip
+
+    return load_clip(ClipConfig(model=name, pretrained=pretrained))

@@ -1,0 +1,45 @@
+"""What the commands share: consoles, arguments, how a result is told."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from .recipe import Engine, find_recipe, open_run
+from .terminal import TerminalReporter
+
+STAGES, RELEASES = "Stages of a run", "Releases"
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a ready-made one: openmoji-demo, openmoji.")]
+RunsOption = Annotated[Path, typer.Option("--runs-dir", help="Where runs live; each has a directory of its recipe's name.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
+EngineOption = Annotated[Literal["local", "ray"], typer.Option(
+    "--engine", help="Where images are embedded and scored: this machine, or a Ray cluster (RAY_ADDRESS, else one started here).")]
+WorkersOption = Annotated[int | None, typer.Option(
+    "--workers", min=1, help="Worker processes; without it one, or with Ray one per GPU or else per CPU. The result is the same.")]
+ReleaseArgument = Annotated[Path, typer.Argument(metavar="RELEASE", help="A release directory, for example runs/openmoji-demo/release.")]
+PicturesOption = Annotated[Literal["veiled", "clear", "blurred", "none"], typer.Option(
+    help="veiled: what the filters look for is blurred until the reader asks; clear: all is shown; blurred: nothing can be made out; "
+         "none: no pictures.")]
+RUNS = Path("runs")
+
+out, err = Console(soft_wrap=True, emoji=False), Console(stderr=True, soft_wrap=True, emoji=False)
+
+
+def tell(value: dict[str, Any], *, as_json: bool) -> None:
+    """Print a result as `key: value` lines or as JSON."""
+    if as_json:
+        sys.stdout.write(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n")
+        return
+    for key, item in value.items():
+        text = ", ".join(f"{name} {figure}" for name, figure in item.items()) if isinstance(item, dict) else item
+        out.print(f"{key}: {text}", markup=False, highlight=False)
+
+
+def opened(recipe: str, runs_dir: Path, engine: Engine | None = None, *, as_json: bool, is_part: bool = False) -> Any:
+    """A run opened with progress on the terminal's error stream."""
+    return open_run(find_recipe(recipe), runs_dir, None if as_json else TerminalReporter(err), engine=engine, is_part=is_part)
