@@ -38,6 +38,12 @@ Change = Callable[[dict[str, Any]], Any]
     (lambda r: r.update(name="../outside"), r"name: .*pattern"),
     (lambda r: r.update(categories=[]), r"categories: .*at least 1"),
     (lambda r: r["source"].update(kind="imagenet"), r"source: .*'imagenet'"),
+    (lambda r: r.update(release={"variants": ["fp8"]}), r"release\.variants\.0: .*'fp16' or 'bf16'"),
+    (lambda r: r.update(release={"variants": ["fp16", "fp16"]}), r"release: release\.variants must differ"),
+    (lambda r: r.update(release={"max_shard_mb": 0}), r"release\.max_shard_mb: .*greater than or equal to 1"),
+    (lambda r: r.update(release={"homepage": "javascript:alert(1)"}), r"release\.homepage: .*pattern"),
+    (lambda r: r.update(release={"tags": ["a\nb"]}), r"release\.tags\.0: .*pattern"),
+    (lambda r: r.update(release={"languages": ["English"]}), r"release\.languages\.0: .*pattern"),
     (lambda r: r.update(labels={"train_share": 0.6, "calibrate_share": 0.4}), r"labels: train_share \+ calibrate_share must stay below 1"),
     (lambda r: r["categories"].append(r["categories"][0]), r"category names must differ, got \['person', 'person'\]")])
 def test_a_wrong_key_type_or_value_is_one_error_that_names_it(plain_recipe: dict[str, Any], change: Change, told: str) -> None:
@@ -81,6 +87,12 @@ def test_a_resolved_recipe_reads_back_as_itself(recipe_file: Path, tmp_path: Pat
     (tmp_path / "resolved.yaml").write_text(dump_recipe(recipe))
     assert load_recipe(tmp_path / "resolved.yaml") == recipe
     assert set(yaml.safe_load(dump_recipe(recipe))) == set(Recipe.model_fields)
+
+
+def test_lists_of_the_release_are_read_from_yaml(plain_recipe: dict[str, Any]) -> None:
+    recipe = parse_recipe(plain_recipe | {"release": {"variants": ["fp16", "bf16"], "languages": ["en", "de"], "tags": ["icons"]}}, where="")
+    assert (recipe.release.variants, recipe.release.languages, recipe.release.tags) == (("fp16", "bf16"), ("en", "de"), ("icons",))
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe)), where="here") == recipe
 
 
 def test_a_recipe_cannot_be_changed_once_it_is_read(recipe_file: Path) -> None:
