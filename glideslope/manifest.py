@@ -1,7 +1,8 @@
-"""Canonical JSON, digests of files, and the manifest of a directory.
+"""Canonical JSON, digests of files, and the manifests of a stage's directory and of a release.
 
 A manifest lists every file under a directory by its relative POSIX path, size and SHA-256, sorted by path. Two
-directories with equal content have equal manifests whatever the machine or the day.
+directories with equal content have equal manifests whatever the machine or the day. A release's manifest lists every
+tensor of its weights too, and each list has a Merkle root: one file or one tensor can be checked without the others.
 """
 
 import contextlib
@@ -10,15 +11,26 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .errors import StageError, StorageError, VerificationError
+from .merkle import DIGEST_PATTERN, MerkleProof, merkle_proof, merkle_root
+from .tensor_entries import WEIGHTS_PATTERN, TensorEntry, find_disorder, read_tensors
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "glideslope.manifest/1"
+RELEASE_FORMAT = "glideslope.manifest/2"
+SIGNATURE_NAME = "manifest.dsse.json"
+REHEARSAL_NAME = "rehearsal.json"
+WITHDRAWN_NAME = "WITHDRAWN.json"
+UNLISTED = frozenset({MANIFEST_NAME, SIGNATURE_NAME, REHEARSAL_NAME})  # of a release; each is guarded by its own digest or signature
+MAX_MANIFEST_BYTES = 32_000_000
+NUM_THREADS = min(8, os.cpu_count() or 1)
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO})
 
 
@@ -152,13 +164,8 @@ class Manifest:
         present = {p.relative_to(directory).as_posix(): p for p in list_files(directory)}
         problems = []
         for entry in self.files:
-            path = present.pop(entry.path, None)
-            if path is None:
-                problems.append(f"{entry.path}: file is missing")
-            elif path.stat().st_size != entry.size_bytes:
-                problems.append(f"{entry.path}: size is {path.stat().st_size} bytes, expected {entry.size_bytes}")
-            elif (found := sha256_file(path)) != entry.sha256:
-                problems.append(f"{entry.path}: sha256 is {found[:12]}…, expected {entry.sha256[:12]}…")
+            problem = _difference(entry, present.pop(entry.path, None))
+            problems += [] if problem is None else [problem]
         problems += [f"{path}: file is not in the manifest" for path in sorted(present) if path not in excluded]
         return problems
 
@@ -181,3 +188,194 @@ def list_files(directory: Path) -> list[Path]:
     if problems:
         raise VerificationError(str(directory), problems)
     return found
+
+
+@dataclass(frozen=True)
+class ReleaseManifest:
+    """The files of a release and the tensors in its weights, each list with a Merkle root.
+
+    An entry of a tree is the canonical JSON of an entry of the list. The file `manifest.json` has one canonical form, so its
+    digest stands for all of it.
+    """
+
+    files: tuple[FileEntry, ...]
+    tensors: tuple[TensorEntry, ...]
+
+    @classmethod
+    def from_directory(cls, directory: Path, *, exclude: Collection[str] = ()) -> "ReleaseManifest":
+        """Read every file below a directory once, several at a time and none whole; manifest, signature and rehearsal are left out.
+
+        Args:
+            directory: the release.
+            exclude: further relative paths to leave out.
+
+        Raises:
+            VerificationError: something below is no plain file, or weights are not readable as safetensors.
+        """
+        left_out = {*UNLISTED, *exclude}
+        paths = [path for path in (p.relative_to(directory).as_posix() for p in list_files(directory)) if path not in left_out]
+        with ThreadPoolExecutor(NUM_THREADS) as threads:
+            read = list(threads.map(lambda path: _read_entries(directory, path), paths))
+        tensors = sorted((tensor for _, entries in read for tensor in entries), key=lambda tensor: tensor.place)
+        if find_disorder([tensor.place for tensor in tensors]):
+            raise VerificationError(str(directory), ["a tensor lies in two weight files of one component; pack the release again"])
+        return cls(tuple(sorted(file for file, _ in read)), tuple(tensors))
+
+    @classmethod
+    def read(cls, path: Path) -> "ReleaseManifest":
+        """Read a manifest.json.
+
+        Raises:
+            VerificationError: missing, too long, or refused by `from_bytes`.
+        """
+        try:
+            if path.stat().st_size > MAX_MANIFEST_BYTES:
+                raise VerificationError(str(path), [f"{path.stat().st_size} bytes, expected at most {MAX_MANIFEST_BYTES}"])
+            data = path.read_bytes()
+        except OSError as error:
+            raise VerificationError(str(path), [f"cannot be read: {error.strerror}; fetch or pack the release again"]) from error
+        return cls.from_bytes(data, where=path.name)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, where: str = MANIFEST_NAME) -> "ReleaseManifest":
+        """Parse the bytes of a manifest.json: they must be exactly the ones that `to_bytes` gives.
+
+        Raises:
+            VerificationError: not JSON, another format, an entry that is malformed, repeated or out of order, a path that leaves
+                the directory, roots that do not fit the lists, or another way to write the same.
+        """
+        try:
+            value = json.loads(data)
+            if value["format"] != RELEASE_FORMAT:
+                raise VerificationError(where, [f"format is {value['format']!r:.80}, expected {RELEASE_FORMAT!r}; pack the release again"])
+            manifest = cls(tuple(FileEntry(f["path"], f["size_bytes"], f["sha256"]) for f in value["files"]),
+                           tuple(TensorEntry(**(t | {"shape": tuple(t["shape"])})) for t in value["tensors"]))
+            problems = manifest._malformed() or manifest._unfit(value, data)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise VerificationError(where, [f"malformed: {error!r:.200}; fetch or pack the release again"]) from error
+        if problems:
+            raise VerificationError(where, problems)
+        return manifest
+
+    @cached_property
+    def root(self) -> str:
+        """Hex Merkle root over the files."""
+        return merkle_root(self.file_leaves)
+
+    @cached_property
+    def tensors_root(self) -> str:
+        """Hex Merkle root over the tensors."""
+        return merkle_root(self.tensor_leaves)
+
+    @property
+    def file_leaves(self) -> list[bytes]:
+        """The entries of the tree of files."""
+        return [canonical_json(entry).encode() for entry in self._files_json()]
+
+    @property
+    def tensor_leaves(self) -> list[bytes]:
+        """The entries of the tree of tensors."""
+        return [canonical_json(entry.to_json()).encode() for entry in self.tensors]
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of manifest.json, which a signature vouches for."""
+        return sha256_bytes(self.to_bytes())
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain data, with its roots."""
+        return {"format": RELEASE_FORMAT, "files": self._files_json(), "root": self.root,
+                "tensors": [tensor.to_json() for tensor in self.tensors], "tensors_root": self.tensors_root}
+
+    def to_bytes(self) -> bytes:
+        """The one form of manifest.json: keys sorted, two spaces, a newline at the end."""
+        return (json.dumps(self.to_json(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+    def prove_file(self, path: str) -> MerkleProof:
+        """Prove to somebody who knows only the root that a file is listed, see `merkle.check_merkle_proof`.
+
+        Raises:
+            VerificationError: the manifest lists no such file.
+        """
+        places = [place for place, entry in enumerate(self.files) if entry.path == path]
+        if not places:
+            raise VerificationError(MANIFEST_NAME, [f"{path}: file is not in the manifest"])
+        return merkle_proof(self.file_leaves, places[0])
+
+    def differences(self, directory: Path, *, only: Collection[str] | None = None, exclude: Collection[str] = ()) -> list[str]:
+        """Hash files and compare them with the manifest: one sentence for every file changed, missing or added.
+
+        Args:
+            directory: the release, or part of it.
+            only: relative paths to look at, such as those that were fetched; none looks at all and refuses what is not listed.
+            exclude: further paths that may lie there without being listed; one that ends in `/` stands for a folder.
+        """
+        present = {path.relative_to(directory).as_posix(): path for path in list_files(directory)}
+        wanted = [entry for entry in self.files if only is None or entry.path in only]
+        with ThreadPoolExecutor(NUM_THREADS) as threads:
+            found = threads.map(lambda entry: _difference(entry, present.get(entry.path)), wanted)
+            problems = [problem for problem in found if problem is not None]
+        listed, allowed = {entry.path for entry in self.files}, {*UNLISTED, *exclude}
+        folders = tuple(name for name in exclude if name.endswith("/"))
+        others = sorted((set(present) if only is None else set(only)) - listed - allowed)
+        return problems + [f"{path}: file is not in the manifest" for path in others if not path.startswith(folders)]
+
+    def tensor_differences(self, directory: Path) -> list[str]:
+        """Hash the tensors of the weights that are listed and compare them: one sentence for each that is changed, missing or added."""
+        paths = [entry.path for entry in self.files if WEIGHTS_PATTERN.fullmatch(entry.path)]
+        with ThreadPoolExecutor(NUM_THREADS) as threads:
+            read = list(threads.map(lambda path: _try_tensors(directory, path), paths))
+        unreadable = [problem for result in read if isinstance(result, VerificationError) for problem in result.problems]
+        found = [entry for result in read if not isinstance(result, VerificationError) for entry in result]
+        stated = {tensor.place: tensor for tensor in self.tensors}
+        problems = [problem for entry in found if (problem := entry.difference(stated.pop(entry.place, None))) is not None]
+        missing = [] if unreadable else [f"{entry.component}: tensor {entry.name} is in no weight file" for entry in stated.values()]
+        return unreadable + problems + missing
+
+    def _files_json(self) -> list[dict[str, Any]]:
+        return [{"path": f.path, "sha256": f.sha256, "size_bytes": f.size_bytes} for f in self.files]
+
+    def _unfit(self, value: Mapping[str, Any], data: bytes) -> list[str]:
+        problems = [f"does not fit its own list ({name} is {str(value[name])[:12]}…, the list gives {found[:12]}…)"
+                    for name, found in (("root", self.root), ("tensors_root", self.tensors_root)) if value[name] != found]
+        return problems or ([] if self.to_bytes() == data else ["is not in the form that pack writes; pack the release again"])
+
+    def _malformed(self) -> list[str]:
+        problems = [f"{entry.path!r:.200}: not a relative path below the release, or its size or digest is malformed"
+                    for entry in self.files if not _is_listable(entry)]
+        problems += [f"tensor {tensor.name!r:.200}: its entry is malformed" for tensor in self.tensors if not tensor.is_well_formed]
+        if problems:
+            return problems
+        lists: dict[str, list[tuple[str, ...]]] = {"files": [(file.path,) for file in self.files],
+                                                   "tensors": [tensor.place for tensor in self.tensors]}
+        return [f"{what} are out of order or listed twice; pack the release again" for what, places in lists.items() if find_disorder(places)]
+
+
+def _is_listable(entry: FileEntry) -> bool:
+    path, size_bytes, digest = entry.path, entry.size_bytes, entry.sha256
+    return (isinstance(path, str) and not {"", ".", ".."} & set(path.split("/")) and not {"\\", "\0", ":"} & set(path)
+            and path not in UNLISTED and type(size_bytes) is int and size_bytes >= 0
+            and isinstance(digest, str) and DIGEST_PATTERN.fullmatch(digest) is not None)
+
+
+def _read_entries(directory: Path, path: str) -> tuple[FileEntry, list[TensorEntry]]:
+    file = directory / path
+    digest, tensors = read_tensors(directory, path) if WEIGHTS_PATTERN.fullmatch(path) else (sha256_file(file), [])
+    return FileEntry(path, file.stat().st_size, digest), tensors
+
+
+def _try_tensors(directory: Path, path: str) -> list[TensorEntry] | VerificationError:
+    try:
+        return read_tensors(directory, path)[1]
+    except VerificationError as error:
+        return error
+
+
+def _difference(entry: FileEntry, file: Path | None) -> str | None:
+    if file is None:
+        return f"{entry.path}: file is missing"
+    size_bytes = file.stat().st_size
+    if size_bytes != entry.size_bytes:
+        return f"{entry.path}: size is {size_bytes} bytes, expected {entry.size_bytes}"
+    found = sha256_file(file)
+    return None if found == entry.sha256 else f"{entry.path}: sha256 is {found[:12]}…, expected {entry.sha256[:12]}…"

@@ -15,7 +15,7 @@ from typing import Any
 from .. import __version__
 from ..config import Part
 from ..errors import CheckpointError, RequestError, StorageError
-from ..manifest import MANIFEST_NAME, Manifest, write_bytes, write_json
+from ..manifest import MANIFEST_NAME, ReleaseManifest, write_bytes, write_json
 from .companions import KINDS
 from .conversion import Source, compare_weights, source_problems, write_weights
 from .diffusion import NUM_TRAIN_TIMESTEPS
@@ -265,7 +265,7 @@ def write_release(root: Path, sources: Mapping[str, Mapping[str, Source]], token
     write_json(root / INDEX_NAME, index | {name: [INDEX_FORMAT, PARTS[name]] for name in (*sources, *tokenizers, *schedules)})
     write_json(root / IMPORT_NAME, report)
     write_bytes(root / "README.md", imported_card(report).encode())
-    write_json(root / MANIFEST_NAME, Manifest.of_directory(root).to_json())
+    write_bytes(root / MANIFEST_NAME, ReleaseManifest.from_directory(root).to_bytes())
     return report
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import CheckpointError, RequestError, VerificationError
-from ..manifest import MANIFEST_NAME, Manifest
+from ..manifest import MANIFEST_NAME, ReleaseManifest
 from .clip_guidance import ClipGuidance, ImageTextModel, embed_captions
 from .companions import Companions, check_together, choose_components, load_companions, load_unet
 from .diffusion import GaussianDiffusion
 from .editing import Batch, Known, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary, walk
 from .guidance import ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
-from .loading import INDEX_NAME, load_component, read_index, read_object, read_schedule
+from .loading import INDEX_NAME, load_component, read_index, read_schedule
 from .masks import fit_mask, fit_picture, read_mask, read_picture
 from .noised_clip import NoisedClip
 from .options import DrawOptions, check_lengths, check_prompts
@@ -364,10 +364,6 @@ def verify_files(root: Path, verify: str) -> None:
         return
     if not path.exists():
         raise VerificationError(str(root), [f"{MANIFEST_NAME} is missing, and verification is required"])
-    try:
-        manifest = Manifest.from_json(read_object(path))
-    except CheckpointError as error:
-        raise VerificationError(str(root), [str(error)]) from error
-    problems = manifest.differences(root)
+    problems = ReleaseManifest.read(path).differences(root)
     if problems:
         raise VerificationError(str(root), problems)

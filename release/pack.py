@@ -9,7 +9,7 @@ from typing import Any
 from ..config import Recipe, dump_recipe
 from ..data_filter.audit import list_fresh
 from ..errors import ReleaseError
-from ..manifest import MANIFEST_NAME, Manifest, sha256_file, write_bytes, write_json
+from ..manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, write_bytes, write_json
 from ..model_cards.card import TEMPLATE_PATH, render_card
 from ..model_cards.plots import plot_ledger, plot_training_loss
 from ..records import INTENT_NAME, RECORD_NAME, Record, check_outputs, read_record, run_stage
@@ -115,16 +115,11 @@ def write_figures(release: Release) -> None:
     write_bytes(release.directory / "figures/ledger.png", plot_ledger(release.curated["kept"], release.curated["dropped"]))
 
 
-def write_manifest(directory: Path) -> Manifest:
+def write_manifest(directory: Path) -> ReleaseManifest:
     """Write the manifest of everything that lies in a directory."""
-    manifest = Manifest.of_directory(directory, exclude=(MANIFEST_NAME, INTENT_NAME))
-    write_json(directory / MANIFEST_NAME, manifest_json(manifest))
+    manifest = ReleaseManifest.from_directory(directory, exclude=(INTENT_NAME,))
+    write_bytes(directory / MANIFEST_NAME, manifest.to_bytes())
     return manifest
-
-
-def manifest_json(manifest: Manifest) -> dict[str, Any]:
-    """A release's manifest as plain data: the files and their root."""
-    return manifest.to_json() | {"root": manifest.root}
 
 
 def license_text(recipe: Recipe) -> str:

@@ -20,7 +20,7 @@ from glideslope.models.unet import TextConditionedUNet
 from hypothesis import settings
 from PIL import Image
 
-from glideslope.manifest import Manifest, sha256_bytes, write_json
+from glideslope.manifest import ReleaseManifest, sha256_bytes, write_bytes, write_json
 
 from .published import with_closed_form_weights
 
@@ -103,7 +103,7 @@ def whole_release(tmp_path_factory: pytest.TempPathFactory, unet: TextConditione
     tokenizer.save(directory / "tokenizer" / "tokenizer.json")
     write_json(directory / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
     write_json(directory / "model_index.json", MODEL_INDEX)
-    write_json(directory / "manifest.json", Manifest.of_directory(directory).to_json())
+    write_bytes(directory / "manifest.json", ReleaseManifest.from_directory(directory).to_bytes())
     return directory
 
 
@@ -139,4 +139,4 @@ def release(whole_release: Path, tmp_path: Path) -> Path:
 
 def sign_again(release: Path) -> None:
     """Write a manifest that matches what lies there now."""
-    write_json(release / "manifest.json", Manifest.of_directory(release).to_json())
+    write_bytes(release / "manifest.json", ReleaseManifest.from_directory(release).to_bytes())
