@@ -12,7 +12,7 @@ from ..data_filter.evidence import measure_filter
 from ..errors import GlideslopeError
 from ..manifest import sha256_file, sha256_json
 from .audit_checks import check_audits
-from .claims import Claims, add_evaluation, equal, final_loss, flatten, show
+from .claims import equal, evaluation_claims, final_loss, flatten, show
 from .contents import Release, need
 from .layout import parse_json_object
 from .plan import classifier_stage, filter_stage, plan_copies, required_inputs, required_stages, scores_stage, training_stage
@@ -121,8 +121,7 @@ def check_summaries(release: Release) -> list[str]:
 
 def check_evaluation(release: Release) -> list[str]:
     """What the evaluation reported is what its pairs give, and each prompt lies in the split that the pair states."""
-    found: Claims = {}
-    add_evaluation(found, release)
+    found = evaluation_claims(release)
     report = release.read("evidence/evaluation/evaluation.json", parse_json_object)
     problems = [f"evaluation: {name} is reported as {show(report[name])}, the pairs give {show(value)}"
                 for name, value in ((key.removeprefix("evaluation."), value) for key, value in found.items())

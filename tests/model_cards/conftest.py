@@ -15,7 +15,7 @@ def filter_claims(name: str, audit: dict[str, Any], concepts: dict[str, Any]) ->
         "classifier": "average of rbf_svm and logistic", "caption_words": [], "detectors": [],
         "limits.min_recall": 0.99, "limits.min_recall_lower_bound": 0.9, "limits.min_kept_share": 0.75,
         "train.num_positive": 500, "train.num_negative": 400, "calibrate.num_positive": 600, "num_labelled": 4426, "num_flagged": 2600,
-        "num_known_kept": 3, "max_remaining": 12, "groups": [{"group": "skin_tone", "value": "1", **bounds(80, 80, 1.0, 0.963)}],
+        "num_known_kept": 3, "max_remaining": 12, "slices": [{"group": "skin_tone", "value": "1", **bounds(80, 80, 1.0, 0.963)}],
         "missed": [{"key": "1F9D1", "caption": "a <script> *person*", "score": -0.31}],
         "audit.num_negative": 480, "audit.num_kept_negative": 400, "audit.kept_share": 0.8333, "audit.kept_share_lower_bound": 0.8023,
         "audit.leak.num_kept": 402, "audit.leak.num_positive_kept": 2, "audit.leak.rate": 0.005, "audit.leak.rate_upper_bound": 0.0156}

@@ -43,7 +43,7 @@ def test_a_missing_claim_is_an_error_that_names_it(claims: dict[str, Any]) -> No
 
 
 def test_a_claim_of_an_odd_type_is_an_error(claims: dict[str, Any]) -> None:
-    for name in ("evaluation.share", "ledger.num_seen", "filters.person.groups"):
+    for name in ("evaluation.share", "ledger.num_seen", "filters.person.slices"):
         with pytest.raises(ReleaseError, match="model card"):
             render_card(claims | {name: "many"})
 

@@ -69,7 +69,7 @@ def test_parameters_are_counted_from_the_weight_file(claims: dict[str, object], 
 
 def test_images_of_one_concept_count_once_and_only_when_all_are_caught() -> None:
     import pyarrow as pa
-    from glideslope.release.claims import measure_concepts
+    from glideslope.release.filter_claims import measure_concepts
 
     scores = pa.table({"concept": ["a", "a", "b", "b", "c", "d"], "label": [1, 1, 1, 1, 0, 1],
                        "role": ["audit"] * 5 + ["train"], "score": pa.array([2.0, 0.5, 2.0, 1.0, 0.0, 0.0], type=pa.float32()),
