@@ -76,5 +76,6 @@ class Withdrawals:
 
 
 def _is_entry(entry: Any) -> bool:
-    return (isinstance(entry, dict) and set(entry) == {"root", "tag", "reason"} and all(isinstance(item, str) for item in entry.values())
-            and ROOT_PATTERN.fullmatch(entry["root"]) is not None and 0 < len(entry["reason"].strip()) <= len(entry["reason"]) <= MAX_REASON_LENGTH)
+    if not isinstance(entry, dict) or set(entry) != {"root", "tag", "reason"} or not all(isinstance(item, str) for item in entry.values()):
+        return False
+    return ROOT_PATTERN.fullmatch(entry["root"]) is not None and bool(entry["reason"].strip()) and len(entry["reason"]) <= MAX_REASON_LENGTH
