@@ -1,32 +1,37 @@
 """Strict loading: configuration checked, shapes compared before anything is allocated, no code and no pickle.
 
-A component is a directory with config.json and diffusion_pytorch_model.safetensors. Its class is looked up in a fixed
-table; nothing named in a file is ever imported.
+A component is a directory with config.json and its weights, in one file or in shards (see `weight_files`). Its class is
+looked up in a fixed table; nothing named in a file is ever imported.
+
+What is read can be held against digests of a manifest. A small file is read once: the bytes that are hashed are the bytes
+that are parsed. Weights are hashed again as they are read into place (see `weights`).
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..config import Part, describe_problem
-from ..errors import CheckpointError
+from ..errors import CheckpointError, VerificationError
+from ..manifest import sha256_bytes
+from ..strict_json import parse_object, read_bounded
+from ..weight_files import VARIANTS, TensorHeader, WeightFiles, find_weights, read_header, weights_name
 from .diffusion import NUM_TRAIN_TIMESTEPS, SCHEDULES
 from .noised_clip import NoisedClip, NoisedClipConfig
 from .unet import TextConditionedUNet, UNetConfig
+from .weights import DTYPES, Digests, Place, read_weights
 
 CONFIG_NAME = "config.json"
-WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+WEIGHTS_NAME = weights_name()
 FORMAT_VERSION = 1
 INDEX_NAME = "model_index.json"
 INDEX_FORMAT = "glideslope"
 MAX_CONFIG_BYTES = 1_000_000
-WEIGHT_DTYPES = ("F32", "F16", "BF16")
+WEIGHT_DTYPES = tuple(DTYPES)
 
 COMPONENTS: dict[str, tuple[type[Part], type[nn.Module]]] = {
     "TextConditionedUNet": (UNetConfig, TextConditionedUNet),
@@ -45,32 +50,51 @@ def component_config(model: TextConditionedUNet | NoisedClip) -> dict[str, Any]:
     return {"_class_name": type(model).__name__, "_format_version": FORMAT_VERSION, **model.config.model_dump(mode="json")}
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a small JSON file that holds an object.
+def read_bytes(path: Path, max_bytes: int, digests: Digests | None = None) -> bytes:
+    """Read a small file whole.
+
+    Args:
+        path: the file.
+        max_bytes: its largest size.
+        digests: what the bytes must fit; none looks at no digest.
 
     Raises:
-        CheckpointError: missing, too large, not JSON, or something else than an object.
+        CheckpointError: missing, unreadable or too large.
+        VerificationError: not in the manifest, or other bytes than the manifest lists.
     """
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise CheckpointError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CONFIG_BYTES}")
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
+        data = read_bounded(path, max_bytes)
+    except VerificationError as error:
+        raise CheckpointError(f"{path}: {error.problems[0]}") from error
+    if digests is not None:
+        entry = digests.get(path)
+        if entry is None:
+            raise VerificationError(str(path), ["file is not in the manifest"])
+        if (found := sha256_bytes(data)) != entry.sha256:
+            raise VerificationError(str(path), [f"sha256 is {found[:12]}…, expected {entry.sha256[:12]}…"])
+    return data
 
 
-def read_index(path: Path) -> frozenset[str]:
+def read_object(path: Path, digests: Digests | None = None) -> dict[str, Any]:
+    """Read a small JSON file that holds an object; see `read_bytes` for its digest.
+
+    Raises:
+        CheckpointError: missing, too large, not strict JSON, or something else than an object.
+    """
+    data = read_bytes(path, MAX_CONFIG_BYTES, digests)
+    try:
+        return parse_object(data, where=str(path), max_bytes=MAX_CONFIG_BYTES)
+    except VerificationError as error:
+        raise CheckpointError(f"{path}: {error.problems[0]}") from error
+
+
+def read_index(path: Path, digests: Digests | None = None) -> frozenset[str]:
     """Read model_index.json: which parts a release has.
 
     Raises:
         CheckpointError: not of this format, a part is missing or unknown, or one names another class.
     """
-    value = read_object(path)
+    value = read_object(path, digests)
     if value.get("_format") != INDEX_FORMAT or value.get("_format_version") != FORMAT_VERSION:
         raise CheckpointError(f"{path}: _format is {value.get('_format')!r} in version {value.get('_format_version')!r}; expected "
                               f"{INDEX_FORMAT!r} in version {FORMAT_VERSION}: this is not a release that this glideslope reads")
@@ -85,20 +109,20 @@ def read_index(path: Path) -> frozenset[str]:
     return frozenset(parts)
 
 
-def read_schedule(path: Path) -> str:
+def read_schedule(path: Path, digests: Digests | None = None) -> str:
     """Read scheduler_config.json: the name of the noise schedule.
 
     Raises:
         CheckpointError: malformed, or a process that this glideslope does not know.
     """
-    value = read_object(path)
+    value = read_object(path, digests)
     expected = {"_class_name": PARTS["scheduler"], "_format_version": FORMAT_VERSION, "num_train_timesteps": NUM_TRAIN_TIMESTEPS}
     if {key: found for key, found in value.items() if key != "schedule"} != expected or value.get("schedule") not in SCHEDULES:
         raise CheckpointError(f"{path}: got {value!r:.200}, expected {expected} and as schedule one of {', '.join(SCHEDULES)}")
     return str(value["schedule"])
 
 
-def read_component_config(path: Path) -> tuple[str, Part]:
+def read_component_config(path: Path, digests: Digests | None = None) -> tuple[str, Part]:
     """Read and check a config.json.
 
     Returns:
@@ -107,7 +131,7 @@ def read_component_config(path: Path) -> tuple[str, Part]:
     Raises:
         CheckpointError: missing, too large, not JSON, an unknown class, an unknown key or an impossible value.
     """
-    return parse_component_config(read_object(path), where=str(path))
+    return parse_component_config(read_object(path, digests), where=str(path))
 
 
 def parse_component_config(value: Mapping[str, Any], *, where: str) -> tuple[str, Part]:
@@ -134,45 +158,47 @@ def expected_tensors(class_name: str, config: Part) -> dict[str, tuple[int, ...]
     return {name: tuple(tensor.shape) for name, tensor in build_on_meta(class_name, config).state_dict().items()}
 
 
-def tensor_problems(expected: Mapping[str, tuple[int, ...]], weights: Path) -> list[str]:
-    """Compare a safetensors header with an architecture: one sentence per missing, unknown or unfit tensor."""
-    try:
-        with safe_open(weights, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            found = {name: tuple(part.get_shape()) for name, part in slices.items()}
-            dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
-    except (OSError, SafetensorError) as error:
-        return [f"{weights.name}: not a readable safetensors file ({error})"]
-    problems = [f"tensor {name} is missing" for name in expected if name not in found]
-    problems += [f"tensor {name} is not in the architecture" for name in found if name not in expected]
-    problems += [f"tensor {name} has shape {list(found[name])}, expected {list(shape)}"
-                 for name, shape in expected.items() if name in found and found[name] != shape]
-    problems += [f"tensor {name} holds {dtype}, expected one of {', '.join(WEIGHT_DTYPES)}"
-                 for name, dtype in dtypes.items() if dtype not in WEIGHT_DTYPES]
+def tensor_problems(expected: Mapping[str, tuple[int, ...]], headers: Mapping[str, TensorHeader], variant: str | None = None) -> list[str]:
+    """Compare headers with an architecture: one sentence per missing, unknown or unfit tensor."""
+    dtypes = WEIGHT_DTYPES if variant is None else tuple(name for name, dtype in DTYPES.items() if str(dtype) == f"torch.{VARIANTS[variant]}")
+    problems = [f"tensor {name} is missing" for name in expected if name not in headers]
+    problems += [f"tensor {name} is not in the architecture" for name in headers if name not in expected]
+    problems += [f"tensor {name} has shape {list(headers[name].shape)}, expected {list(shape)}"
+                 for name, shape in expected.items() if name in headers and headers[name].shape != shape]
+    problems += [f"tensor {name} holds {header.dtype}, expected one of {', '.join(dtypes)}"
+                 for name, header in headers.items() if header.dtype not in dtypes]
     return problems
 
 
 def load_component(directory: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
-                   weights_name: str = WEIGHTS_NAME) -> nn.Module:
+                   variant: str | None = None, weights_name: str | None = None, digests: Digests | None = None) -> nn.Module:
     """Build a component and load its weights straight into place.
+
+    Beside the weights themselves, this takes a few megabytes of memory, whatever type is asked for.
 
     Args:
         directory: holds config.json and the weights.
         dtype: of the weights; none keeps what is stored.
         device: where they go.
-        weights_name: the weights' file; training directories hold `ema.safetensors` and `model.safetensors`.
+        variant: `fp16` or `bf16` takes the files of that variant; none those as trained. Neither stands in for the other.
+        weights_name: a single file of that name instead; training directories hold `ema.safetensors` and `model.safetensors`.
+        digests: what the files must fit.
 
     Raises:
-        CheckpointError: the configuration is refused, or a tensor is missing, unknown or of another shape.
+        CheckpointError: the configuration is refused, a file is missing, odd or contradicts its index, or a tensor is missing,
+            unknown, of another shape or type, or not finite.
+        VerificationError: a file does not fit its digest.
     """
-    class_name, config = read_component_config(directory / CONFIG_NAME)
+    class_name, config = read_component_config(directory / CONFIG_NAME, digests)
+    if weights_name is None:
+        files = find_weights(directory, variant)
+    else:
+        headers = read_header(directory / weights_name)
+        files = WeightFiles((directory / weights_name,), None, dict.fromkeys(headers, directory / weights_name), headers)
     model = build_on_meta(class_name, config)
-    weights = directory / weights_name
-    problems = tensor_problems({name: tuple(t.shape) for name, t in model.state_dict().items()}, weights)
+    problems = tensor_problems({name: tuple(t.shape) for name, t in model.state_dict().items()}, files.headers, variant)
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise CheckpointError(f"{weights}: does not fit {class_name}: {shown}")
-    with safe_open(weights, framework="pt", device=str(device)) as file:
-        state = {name: file.get_tensor(name).to(dtype=dtype) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    model.load_state_dict(state, assign=True)
+        raise CheckpointError(f"{files.index or files.files[0]}: does not fit {class_name}: {shown}")
+    model.load_state_dict(read_weights(files, Place(dtype, torch.device(device)), digests), assign=True)
     return model.eval().requires_grad_(False)
