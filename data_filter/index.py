@@ -25,6 +25,7 @@ from ..decode import Refusal, decode_picture
 from ..errors import StageError
 from ..manifest import read_json, sha256_bytes, sha256_json, write_json
 from ..records import INTENT_NAME, Record, run_stage
+from . import lite0
 from .ahead import map_ahead
 from .clip import Clip, Crops, load_clip
 from .engine import available_threads, run_tasks, worker_number
@@ -127,7 +128,8 @@ def adopt_partial(partial: Path, identity: Mapping[str, Any]) -> None:
 
 def image_settings(clip: ClipConfig) -> dict[str, Any]:
     """The part of a CLIP's configuration that image embeddings depend on."""
-    return clip.model_dump(mode="json", include={"model", "pretrained", "batch_size"})
+    settings = clip.model_dump(mode="json", include={"model", "pretrained", "batch_size"})
+    return settings | ({"images": lite0.IMAGES_FORMAT} if clip.model == "lite0" else {})
 
 
 def index_shards(tasks: Sequence[ShardTask], finished: Path, engine: str, workers: int | None, progress: Progress | None) -> int:

@@ -25,6 +25,7 @@ IMAGE_SIZE = 224
 TEXT_DIM = 1280  # leading numbers of an image's embedding that are compared with text
 MIDDLE_STAGES = (5, 6)
 EMBEDDING_DIM = TEXT_DIM + 192 + 320
+IMAGES_FORMAT = "glideslope.lite0_images/2"  # another one whenever an image gets another embedding: indexes name it
 PIXEL_MEAN = (127 / 255,) * 3
 PIXEL_STD = (128 / 255,) * 3
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"

@@ -23,13 +23,13 @@ from PIL import Image
 
 from ..config import Category, ClipConfig, FolderSource, IndexConfig
 from ..decode import Refusal, decode_image
-from ..errors import FilterError
+from ..errors import FilterError, StageError
 from ..manifest import read_json, sha256_file, write_bytes, write_json
 from ..records import Record, check_outputs, read_record, run_stage
 from .evidence import combined_scores, is_dropped
 from .filters import FILTER_NAME, SCORES_NAME
 from .fit import CLASSIFIER_NAME
-from .index import Progress, build_index, read_images, read_index
+from .index import Progress, build_index, image_settings, read_images, read_index
 from .labelled import embedding_matrix
 from .mutants import MUTATIONS, TITLES, Subject, find_subject
 from .parquet import read_table, write_table
@@ -115,6 +115,10 @@ def mutate(category: Category, run_dir: Path, source: Source, clip: ClipConfig, 
     """
     stages = ("index", f"classifiers/{category.name}", f"filters/{category.name}")
     needed = {stage: run_dir / stage for stage in stages}
+    made_with, now = read_record(needed["index"]).config["clip"], image_settings(clip)
+    if made_with != now:
+        raise StageError(f"{needed['index']}: was embedded with {made_with}, planted pictures would be with {now}; "
+                         "run `glideslope index` and `glideslope fit` again")
     inputs = {stage: read_record(place).digest for stage, place in needed.items()} | {"source": source.fingerprint()}
 
     def work(partial: Path) -> dict[str, Any]:

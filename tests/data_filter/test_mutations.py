@@ -9,7 +9,7 @@ from glideslope.data_filter.parquet import read_table
 from glideslope.data_filter.statistics import lower_bound
 
 from glideslope.config import ClipConfig
-from glideslope.errors import FilterError
+from glideslope.errors import FilterError, StageError
 from glideslope.records import Record
 
 from .conftest import TinyClip, World, category
@@ -63,6 +63,15 @@ def test_without_held_out_positives_there_is_nothing_to_plant(fitted: World) -> 
         read_known(none, 0.0, "red", SMALL, fitted.source, fitted.root / "index")
     with pytest.raises(FilterError, match="another image that the filter keeps"):
         read_known(table, -np.inf, "red", SMALL, fitted.source, fitted.root / "index")
+
+
+def test_another_clip_than_the_indexs_is_refused_before_anything_is_planted(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StageError, match=r"was embedded with .*lite0.*ViT-B-16.*glideslope index"):
+        mutate(category(), fitted.root, fitted.source, ClipConfig(model="ViT-B-16", pretrained="openai"), fitted.root / "mutations" / "red")
+    monkeypatch.setattr("glideslope.data_filter.lite0.IMAGES_FORMAT", "glideslope.lite0_images/3")
+    with pytest.raises(StageError, match=r"lite0_images/2.*lite0_images/3"):
+        run(fitted)
+    assert not (fitted.root / "mutations").exists()
 
 
 def table_of(*rows: tuple[str, str, int, float, bool, bool]) -> pa.Table:
