@@ -20,7 +20,8 @@ from typing import Any
 
 from .errors import StageError, StorageError, VerificationError
 from .merkle import DIGEST_PATTERN, MerkleProof, merkle_proof, merkle_root
-from .tensor_entries import WEIGHTS_PATTERN, TensorEntry, find_disorder, read_tensors
+from .strict_json import parse_object, read_bounded
+from .tensor_entries import TensorEntry, find_disorder, is_weight_file, read_tensors
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "glideslope.manifest/1"
@@ -228,13 +229,7 @@ class ReleaseManifest:
         Raises:
             VerificationError: missing, too long, or refused by `from_bytes`.
         """
-        try:
-            if path.stat().st_size > MAX_MANIFEST_BYTES:
-                raise VerificationError(str(path), [f"{path.stat().st_size} bytes, expected at most {MAX_MANIFEST_BYTES}"])
-            data = path.read_bytes()
-        except OSError as error:
-            raise VerificationError(str(path), [f"cannot be read: {error.strerror}; fetch or pack the release again"]) from error
-        return cls.from_bytes(data, where=path.name)
+        return cls.from_bytes(read_bounded(path, MAX_MANIFEST_BYTES), where=path.name)
 
     @classmethod
     def from_bytes(cls, data: bytes, *, where: str = MANIFEST_NAME) -> "ReleaseManifest":
@@ -244,10 +239,10 @@ class ReleaseManifest:
             VerificationError: not JSON, another format, an entry that is malformed, repeated or out of order, a path that leaves
                 the directory, roots that do not fit the lists, or another way to write the same.
         """
+        value = parse_object(data, where=where, max_bytes=MAX_MANIFEST_BYTES, max_depth=5)
+        if value.get("format") != RELEASE_FORMAT:
+            raise VerificationError(where, [f"format is {value.get('format')!r:.80}, expected {RELEASE_FORMAT!r}; pack the release again"])
         try:
-            value = json.loads(data)
-            if value["format"] != RELEASE_FORMAT:
-                raise VerificationError(where, [f"format is {value['format']!r:.80}, expected {RELEASE_FORMAT!r}; pack the release again"])
             manifest = cls(tuple(FileEntry(f["path"], f["size_bytes"], f["sha256"]) for f in value["files"]),
                            tuple(TensorEntry(**(t | {"shape": tuple(t["shape"])})) for t in value["tensors"]))
             problems = manifest._malformed() or manifest._unfit(value, data)
@@ -302,6 +297,13 @@ class ReleaseManifest:
             raise VerificationError(MANIFEST_NAME, [f"{path}: file is not in the manifest"])
         return merkle_proof(self.file_leaves, places[0])
 
+    def prove_tensor(self, component: str, name: str, *, variant: str | None = None) -> MerkleProof:
+        """Prove to somebody who knows only the root of the tensors that one is listed; see `prove_file`."""
+        places = [place for place, entry in enumerate(self.tensors) if entry.place == (component, variant or "", name)]
+        if not places:
+            raise VerificationError(MANIFEST_NAME, [f"{component}: tensor {name} is not in the manifest"])
+        return merkle_proof(self.tensor_leaves, places[0])
+
     def differences(self, directory: Path, *, only: Collection[str] | None = None, exclude: Collection[str] = ()) -> list[str]:
         """Hash files and compare them with the manifest: one sentence for every file changed, missing or added.
 
@@ -310,7 +312,10 @@ class ReleaseManifest:
             only: relative paths to look at, such as those that were fetched; none looks at all and refuses what is not listed.
             exclude: further paths that may lie there without being listed; one that ends in `/` stands for a folder.
         """
-        present = {path.relative_to(directory).as_posix(): path for path in list_files(directory)}
+        if only is None:
+            present = {path.relative_to(directory).as_posix(): path for path in list_files(directory)}
+        else:
+            present = {path: directory / path for path in only if (directory / path).is_file()}
         wanted = [entry for entry in self.files if only is None or entry.path in only]
         with ThreadPoolExecutor(NUM_THREADS) as threads:
             found = threads.map(lambda entry: _difference(entry, present.get(entry.path)), wanted)
@@ -322,7 +327,7 @@ class ReleaseManifest:
 
     def tensor_differences(self, directory: Path) -> list[str]:
         """Hash the tensors of the weights that are listed and compare them: one sentence for each that is changed, missing or added."""
-        paths = [entry.path for entry in self.files if WEIGHTS_PATTERN.fullmatch(entry.path)]
+        paths = [entry.path for entry in self.files if is_weight_file(entry.path)]
         with ThreadPoolExecutor(NUM_THREADS) as threads:
             read = list(threads.map(lambda path: _try_tensors(directory, path), paths))
         unreadable = [problem for result in read if isinstance(result, VerificationError) for problem in result.problems]
@@ -360,7 +365,7 @@ def _is_listable(entry: FileEntry) -> bool:
 
 def _read_entries(directory: Path, path: str) -> tuple[FileEntry, list[TensorEntry]]:
     file = directory / path
-    digest, tensors = read_tensors(directory, path) if WEIGHTS_PATTERN.fullmatch(path) else (sha256_file(file), [])
+    digest, tensors = read_tensors(directory, path) if is_weight_file(path) else (sha256_file(file), [])
     return FileEntry(path, file.stat().st_size, digest), tensors
 
 

@@ -1,20 +1,16 @@
 """The digest of each tensor in a weight file, taken from its bytes: nothing is parsed but the header, nothing is held whole."""
 
 import hashlib
-import json
-import re
-import struct
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import VerificationError
+from .errors import CheckpointError, VerificationError
 from .merkle import DIGEST_PATTERN
+from .weight_files import parse_weights_name, read_header
 
-WEIGHTS_PATTERN = re.compile(r"([a-z][a-z0-9_]*)/diffusion_pytorch_model(?:\.([a-z0-9]+))?(?:-\d{5}-of-\d{5})?\.safetensors")
-MAX_HEADER_BYTES = 25_000_000  # the Hub reads no longer header
 PIECE_BYTES = 1 << 20
 
 
@@ -64,6 +60,12 @@ class TensorEntry:
         return None if self == stated else f"{where} is {found}, expected {expected}"
 
 
+def is_weight_file(path: str) -> bool:
+    """Whether a relative POSIX path in a release is that of a model's weights, whole or a shard."""
+    component, _, name = path.partition("/")
+    return bool(component) and parse_weights_name(name) is not None
+
+
 def read_tensors(directory: Path, path: str) -> tuple[str, list[TensorEntry]]:
     """Read a weight file of a release once, in pieces of a mebibyte.
 
@@ -75,49 +77,29 @@ def read_tensors(directory: Path, path: str) -> tuple[str, list[TensorEntry]]:
         hex SHA-256 of the file, and the entry of each tensor in the order of its bytes.
 
     Raises:
-        VerificationError: no readable safetensors file, or tensors that overlap, leave a hole or do not end with the file.
+        VerificationError: not the path of a weight file, or not one that `weight_files.read_header` reads.
     """
-    matched = WEIGHTS_PATTERN.fullmatch(path)
-    if matched is None:
-        raise VerificationError(path, ["is not the name of a weight file"])
-    whole, entries, position = hashlib.sha256(), [], 0
+    component, _, name = path.partition("/")
+    parsed = parse_weights_name(name)
+    if parsed is None:
+        raise VerificationError(path, [f"{path}: is not the name of a weight file"])
+    whole, entries = hashlib.sha256(), []
     try:
+        headers = sorted(read_header(directory / path).items(), key=lambda item: (item[1].begin, item[1].end))
+        num_values = headers[-1][1].end if headers else 0
         with (directory / path).open("rb") as file:
-            size = (directory / path).stat().st_size
-            header, num_bytes = _read_header(file, whole)
-            for name, tensor in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
-                begin, end = tensor["data_offsets"]
-                if begin != position or not begin <= end <= size - num_bytes:
-                    raise ValueError(f"tensor {name!r:.80} lies at bytes {begin} to {end}, expected it at {position}")
-                digest = _hash_range(file, end - begin, whole)
-                entries.append(TensorEntry(matched[1], matched[2], name, tensor["dtype"], tuple(tensor["shape"]), digest))
-                position = end
-            if position != size - num_bytes:
-                raise ValueError(f"tensors end at byte {position}, the data at {size - num_bytes}")
-        if not all(entry.is_well_formed for entry in entries):
-            raise ValueError("a tensor has no name, type or shape")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise VerificationError(path, [f"{path}: not a readable safetensors file ({str(error) or type(error).__name__})"]) from error
+            _hash_range(file, (directory / path).stat().st_size - num_values, whole)
+            for tensor, header in headers:
+                digest = _hash_range(file, header.end - header.begin, whole)
+                entries.append(TensorEntry(component, parsed[0], tensor, header.dtype, header.shape, digest))
+    except (OSError, CheckpointError) as error:
+        raise VerificationError(path, [f"{path}: {error}"]) from error
     return whole.hexdigest(), entries
 
 
-def find_disorder(places: list[tuple[str, ...]]) -> bool:
+def find_disorder(places: Sequence[tuple[str, ...]]) -> bool:
     """Whether a list is out of order, or holds something twice."""
     return any(later <= earlier for earlier, later in pairwise(places))
-
-
-def _read_header(file: BinaryIO, whole: "hashlib._Hash") -> tuple[dict[str, Mapping[str, Any]], int]:
-    """The tensors' descriptions, and how many bytes come before the values."""
-    start = file.read(8)
-    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-    if not 2 <= length <= MAX_HEADER_BYTES:
-        raise ValueError(f"header of {length} bytes, expected 2 to {MAX_HEADER_BYTES}")
-    text = file.read(length)
-    whole.update(start)
-    whole.update(text)
-    header = json.loads(text, object_pairs_hook=_without_repeats)
-    header.pop("__metadata__", None)
-    return header, 8 + length
 
 
 def _hash_range(file: BinaryIO, num_bytes: int, whole: "hashlib._Hash") -> str:
@@ -126,15 +108,8 @@ def _hash_range(file: BinaryIO, num_bytes: int, whole: "hashlib._Hash") -> str:
     while num_bytes:
         piece = file.read(min(num_bytes, PIECE_BYTES))
         if not piece:
-            raise ValueError("the file ends within a tensor")
+            raise CheckpointError("not a readable safetensors file (it ends within a tensor)")
         digest.update(piece)
         whole.update(piece)
         num_bytes -= len(piece)
     return digest.hexdigest()
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a name occurs twice in the header")
-    return value
