@@ -1,0 +1,247 @@
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from glideslope.errors import ReleaseError, VerificationError
+from glideslope.manifest import FileEntry, ReleaseManifest, canonical_json
+from glideslope.signatures import (
+    PAYLOAD_TYPE,
+    Vouched,
+    pre_authentication_encoding,
+    read_signature,
+    release_statement,
+    sign_statement,
+    verify_envelope,
+    verify_withdrawal,
+    withdrawal_statement,
+)
+from glideslope.signing_keys import generate_key, is_encrypted, key_id_of, read_key_id, read_private_key
+from glideslope.withdrawal import Withdrawal, Withdrawals
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+OTHER = Ed25519PrivateKey.from_private_bytes(bytes(32))
+MANIFEST = ReleaseManifest((FileEntry("README.md", 3, "a" * 64),), ()).to_bytes()
+VOUCHED = Vouched("Small model", ("reload", "intact"), "b" * 64, {"golden samples": "the reference machine is gone"})
+ENVELOPE = sign_statement(release_statement(MANIFEST, VOUCHED), KEY)
+
+
+def test_the_encoding_that_is_signed_is_that_of_the_standard() -> None:
+    assert pre_authentication_encoding("http://example.com/HelloWorld", b"hello world") == \
+        b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+
+
+def test_a_signature_names_its_key_and_what_it_vouches_for() -> None:
+    signer = verify_envelope(ENVELOPE, MANIFEST)
+    assert signer.key_id == key_id_of(KEY) == KEY.public_key().public_bytes_raw().hex()
+    assert signer.gates == ("intact", "reload")
+    assert signer.unsafe == {"golden samples": "the reference machine is gone"}
+    assert [subject["name"] for subject in signer.statement["subject"]] == ["manifest.json", "files", "tensors"]
+    assert verify_envelope(ENVELOPE, MANIFEST, key_id_of(KEY)) == signer
+
+
+def test_the_same_release_and_key_give_the_same_bytes() -> None:
+    assert sign_statement(release_statement(MANIFEST, VOUCHED), KEY) == ENVELOPE
+
+
+def test_somebody_elses_key_is_refused_when_one_is_trusted() -> None:
+    forged = sign_statement(release_statement(MANIFEST, VOUCHED), OTHER)
+    assert verify_envelope(forged, MANIFEST).key_id == key_id_of(OTHER)
+    with pytest.raises(VerificationError, match=f"signed by {key_id_of(OTHER)[:16]}…, expected {key_id_of(KEY)[:16]}…"):
+        verify_envelope(forged, MANIFEST, key_id_of(KEY))
+
+
+def test_a_signature_on_another_manifest_is_refused() -> None:
+    other = ReleaseManifest((FileEntry("README.md", 3, "c" * 64),), ()).to_bytes()
+    with pytest.raises(VerificationError, match="the signature is about another release"):
+        verify_envelope(ENVELOPE, other)
+
+
+def test_a_rehearsal_is_signed_with_the_release() -> None:
+    envelope = sign_statement(release_statement(MANIFEST, VOUCHED, rehearsal=b"{}"), KEY)
+    verify_envelope(envelope, MANIFEST, rehearsal=b"{}")
+    for rehearsal in (b"[]", None):
+        with pytest.raises(VerificationError, match="the signature is about another release"):
+            verify_envelope(envelope, MANIFEST, rehearsal=rehearsal)
+    with pytest.raises(VerificationError, match="the signature is about a release without this rehearsal"):
+        verify_envelope(ENVELOPE, MANIFEST, rehearsal=b"{}")
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_byte_changed_in_an_envelope_is_refused(data: st.DataObject) -> None:
+    place, value = data.draw(st.integers(0, len(ENVELOPE) - 1)), data.draw(st.integers(0, 255))
+    assume(ENVELOPE[place] != value)
+    with pytest.raises(VerificationError):
+        verify_envelope(ENVELOPE[:place] + bytes([value]) + ENVELOPE[place + 1:], MANIFEST)
+
+
+def sealed(value: Any) -> bytes:
+    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda e: e.update(signatures=[]), "expected payload, payloadType and one signature"),
+    (lambda e: e["signatures"].append(e["signatures"][0]), "expected payload, payloadType and one signature"),
+    (lambda e: e.pop("payloadType"), "expected payload, payloadType and one signature"),
+    (lambda e: e.update(note=""), "expected payload, payloadType and one signature"),
+    (lambda e: e.update(payloadType="text/plain"), "payloadType is 'text/plain'"),
+    (lambda e: e["signatures"][0].pop("keyid"), "needs a keyid of 64 characters"),
+    (lambda e: e["signatures"][0].update(keyid=""), "needs a keyid of 64 characters"),
+    (lambda e: e["signatures"][0].update(keyid=e["signatures"][0]["keyid"].upper()), "needs a keyid of 64 characters"),
+    (lambda e: e["signatures"][0].update(keyid=key_id_of(OTHER)), "the signature is not one of "),
+    (lambda e: e["signatures"][0].update(sig=""), "the signature is not one of "),
+    (lambda e: e["signatures"][0].update(sig="?"), "text that is not base64"),
+    (lambda e: e["signatures"][0].update(cert="x"), "and nothing else"),
+    (lambda e: e.update(payload=base64.b64encode(b"{}").decode()), "the signature is not one of "),
+])
+def test_an_edited_envelope_is_refused(change: Callable[[Any], Any], message: str) -> None:
+    value = json.loads(ENVELOPE)
+    change(value)
+    with pytest.raises(VerificationError, match=message):
+        verify_envelope(sealed(value), MANIFEST)
+
+
+def test_an_envelope_with_a_key_twice_or_in_another_form_is_refused() -> None:
+    twice = ENVELOPE.replace(b'"payloadType"', b'"payloadType": "text/plain",\n  "payloadType"', 1)
+    with pytest.raises(VerificationError, match="'payloadType' occurs twice"):
+        verify_envelope(twice, MANIFEST)
+    with pytest.raises(VerificationError, match="not in the form that `glideslope sign` writes"):
+        verify_envelope(json.dumps(json.loads(ENVELOPE)).encode(), MANIFEST)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda s: s.update(_type="https://in-toto.io/Statement/v0.1"), "no in-toto statement of version 1"),
+    (lambda s: s.pop("predicate"), "no in-toto statement of version 1"),
+    (lambda s: s.update(predicateType="https://glideslope.dev/withdrawal/v1"), "expected 'https://glideslope.dev/release/v1'"),
+    (lambda s: s.update(subject=[]), "about another release"),
+    (lambda s: s["subject"].pop(), "about another release"),
+    (lambda s: s["subject"].append({"name": "more", "digest": {}}), "about another release"),
+    (lambda s: s["predicate"].pop("gates"), "does not say what the signature of a release says"),
+    (lambda s: s["predicate"].update(gates=[]), "does not say what the signature of a release says"),
+    (lambda s: s["predicate"].pop("unsafe"), "does not say what the signature of a release says"),
+    (lambda s: s["predicate"].update(unsafe={"reload": ""}), "does not say what the signature of a release says"),
+    (lambda s: s["predicate"].update(root="0" * 64), "does not say what the signature of a release says"),
+    (lambda s: s["predicate"].update(policy_sha256=""), "does not say what the signature of a release says"),
+    (lambda s: s["predicate"].update(glideslope=None), "does not say what the signature of a release says"),
+    (lambda s: s["predicate"].update(more=1), "does not say what the signature of a release says"),
+])
+def test_a_statement_that_leaves_something_out_is_refused_though_it_is_signed(change: Callable[[Any], Any], message: str) -> None:
+    statement = release_statement(MANIFEST, VOUCHED)
+    change(statement)
+    with pytest.raises(VerificationError, match=message):
+        verify_envelope(sign_statement(statement, KEY), MANIFEST)
+
+
+def test_a_signed_statement_in_another_form_is_refused() -> None:
+    payload = canonical_json(release_statement(MANIFEST, VOUCHED)).encode() + b" "
+    signature = base64.b64encode(KEY.sign(pre_authentication_encoding(PAYLOAD_TYPE, payload))).decode()
+    envelope = sealed({"payload": base64.b64encode(payload).decode(), "payloadType": PAYLOAD_TYPE,
+                       "signatures": [{"keyid": key_id_of(KEY), "sig": signature}]})
+    with pytest.raises(VerificationError, match="the statement is not in canonical form"):
+        verify_envelope(envelope, MANIFEST)
+
+
+def test_a_release_directory_is_read_with_its_signature(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(MANIFEST)
+    assert read_signature(tmp_path) is None
+    with pytest.raises(VerificationError, match=r"manifest\.dsse\.json is missing: the release is not signed"):
+        read_signature(tmp_path, key_id_of(KEY))
+    (tmp_path / "manifest.dsse.json").write_bytes(ENVELOPE)
+    found = read_signature(tmp_path, key_id_of(KEY))
+    assert found is not None
+    assert found.key_id == key_id_of(KEY)
+    (tmp_path / "rehearsal.json").write_bytes(b"{}")
+    with pytest.raises(VerificationError, match="without this rehearsal"):
+        read_signature(tmp_path)
+
+
+def test_a_withdrawal_is_signed_and_its_signature_fits_nothing_else() -> None:
+    withdrawn = Withdrawals((Withdrawal("a" * 64, "v1.0.0", "a filter failed open"),)).to_bytes()
+    envelope = sign_statement(withdrawal_statement(withdrawn), KEY)
+    assert verify_withdrawal(envelope, withdrawn, key_id_of(KEY)).key_id == key_id_of(KEY)
+    other = Withdrawals((Withdrawal("b" * 64, "v1.0.0", "a filter failed open"),)).to_bytes()
+    with pytest.raises(VerificationError, match="the signature is about something else"):
+        verify_withdrawal(envelope, other)
+    with pytest.raises(VerificationError, match="signed by"):
+        verify_withdrawal(envelope, withdrawn, key_id_of(OTHER))
+    with pytest.raises(VerificationError, match="expected 'https://glideslope"):
+        verify_envelope(envelope, MANIFEST)
+    with pytest.raises(VerificationError, match="the signature is about something else"):
+        verify_withdrawal(ENVELOPE, withdrawn)
+
+
+def test_a_key_pair_is_written_for_its_owner_alone_and_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "keys/release"
+    key_id = generate_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert key_id == key_id_of(read_private_key(path)) == read_key_id(str(tmp_path / "keys/release.pub")) == read_key_id(key_id)
+    before = path.read_bytes()
+    with pytest.raises(ReleaseError, match="is there already, and a key is never overwritten"):
+        generate_key(path)
+    path.unlink()
+    with pytest.raises(ReleaseError, match=r"release\.pub: is there already"):
+        generate_key(path)
+    assert not path.exists()
+    assert b"PRIVATE" in before
+
+
+def test_an_encrypted_key_opens_with_its_passphrase_alone(tmp_path: Path) -> None:
+    generate_key(tmp_path / "key", passphrase="correct horse")
+    generate_key(tmp_path / "plain")
+    assert is_encrypted(tmp_path / "key")
+    assert not is_encrypted(tmp_path / "plain")
+    read_private_key(tmp_path / "key", passphrase="correct horse")
+    for path, passphrase, message in (("key", None, "is encrypted; give its passphrase"), ("key", "wrong horse", "another passphrase"),
+                                      ("plain", "correct horse", "is not encrypted; give no passphrase")):
+        with pytest.raises(ReleaseError, match=message):
+            read_private_key(tmp_path / path, passphrase=passphrase)
+    with pytest.raises(ReleaseError, match="the passphrase has 5 characters; expected at least 8"):
+        generate_key(tmp_path / "short", passphrase="horse")
+
+
+def test_keys_that_others_may_read_or_that_are_none_are_refused(tmp_path: Path) -> None:
+    generate_key(tmp_path / "key")
+    (tmp_path / "key").chmod(0o640)
+    with pytest.raises(ReleaseError, match="others may read this private key"):
+        read_private_key(tmp_path / "key")
+    (tmp_path / "none").write_text("no key")
+    (tmp_path / "none").chmod(0o600)
+    with pytest.raises(ReleaseError, match="no private key in PEM form"):
+        read_private_key(tmp_path / "none")
+    with pytest.raises(ReleaseError, match="make a key with `glideslope keygen`"):
+        read_private_key(tmp_path / "missing")
+    for text in (key_id_of(KEY)[:16], key_id_of(KEY).upper(), str(tmp_path / "none"), str(tmp_path / "missing"), str(tmp_path / "key")):
+        with pytest.raises(ReleaseError, match="neither a whole key id"):
+            read_key_id(text)
+
+
+def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from glideslope.signing_keys import write_key_pair
+
+    write_key_pair(tmp_path / "key", ec.generate_private_key(ec.SECP256R1()), None)
+    with pytest.raises(ReleaseError, match="another kind of key than Ed25519"):
+        read_private_key(tmp_path / "key")
+    with pytest.raises(ReleaseError, match="another kind of key than Ed25519"):
+        read_key_id(str(tmp_path / "key.pub"))
+
+
+def test_without_the_extra_the_error_names_it(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = ("import sys; sys.modules['cryptography'] = None\n"
+            "from glideslope.signing_keys import generate_key\nfrom pathlib import Path\n"
+            "from glideslope.errors import ReleaseError\n"
+            "try:\n    generate_key(Path(sys.argv[1]))\nexcept ReleaseError as error:\n    print(error)\n")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "key")], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "signatures need the package cryptography; install it with: pip install 'glideslope[sign]'"
+    assert not (tmp_path / "key").exists()
