@@ -13,6 +13,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -174,14 +175,22 @@ def _advice(kind: str, findings: Iterable[Finding]) -> str:
     return "remove it where it comes from, then pack again"
 
 
-def _find(text: str, kinds: Iterable[Kind], *, is_caption: bool) -> Iterator[tuple[str, re.Match[str]]]:
+def _find(text: str, kinds: tuple[Kind, ...], *, is_caption: bool) -> Iterator[tuple[str, re.Match[str]]]:
     lowered = text.lower()
+    if not _any_hint(kinds).search(lowered):
+        return
     for kind in kinds:
         if (is_caption and not kind.in_captions) or not any(hint in lowered for hint in kind.hints):
             continue
         for match in kind.pattern.finditer(text):
             if _is_real(match):
                 yield kind.name, match
+
+
+@lru_cache(maxsize=8)
+def _any_hint(kinds: tuple[Kind, ...]) -> re.Pattern[str]:
+    """One pattern for the hints of all kinds: most texts hold none, and are done with."""
+    return re.compile("|".join(sorted({re.escape(hint) for kind in kinds for hint in kind.hints})))
 
 
 def _is_real(match: re.Match[str]) -> bool:
@@ -205,12 +214,12 @@ def _mask(text: str) -> str:
     return f"{shown}…, {len(text)} characters"
 
 
-def _scan_lines(text: str, kinds: Sequence[Kind], *, is_caption: bool = False) -> Iterator[Finding]:
+def _scan_lines(text: str, kinds: tuple[Kind, ...], *, is_caption: bool = False) -> Iterator[Finding]:
     for name, match in _find(text, kinds, is_caption=is_caption):
         yield Finding(f"line {text.count(chr(10), 0, match.start()) + 1}", name, _mask(match.group()))
 
 
-def _scan_text_file(text: str, suffix: str, kinds: Sequence[Kind]) -> list[Finding]:
+def _scan_text_file(text: str, suffix: str, kinds: tuple[Kind, ...]) -> list[Finding]:
     """Plain text by its lines; structured text value by value, where captions are known and nothing hides in escapes."""
     if suffix in (".json", ".ipynb"):
         return _scan_structured(text, json.loads, kinds)
@@ -223,9 +232,8 @@ def _scan_text_file(text: str, suffix: str, kinds: Sequence[Kind]) -> list[Findi
     return list(_scan_lines(text, kinds))
 
 
-def _scan_structured(text: str, parse: Any, kinds: Sequence[Kind]) -> list[Finding]:
-    lowered = text.lower()
-    if "\\" not in text and not any(hint in lowered for kind in kinds for hint in kind.hints) and "nbformat" not in text:
+def _scan_structured(text: str, parse: Any, kinds: tuple[Kind, ...]) -> list[Finding]:
+    if "\\" not in text and "nbformat" not in text and not _any_hint(kinds).search(text.lower()):
         return []
     value = parse(text)
     findings = list(_scan_tree(value, kinds))
@@ -235,7 +243,7 @@ def _scan_structured(text: str, parse: Any, kinds: Sequence[Kind]) -> list[Findi
     return findings
 
 
-def _scan_tree(value: Any, kinds: Sequence[Kind], place: str = "", key: str = "") -> Iterator[Finding]:
+def _scan_tree(value: Any, kinds: tuple[Kind, ...], place: str = "", key: str = "") -> Iterator[Finding]:
     """Search the strings of plain data, and its keys; the place is the way to the value."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
@@ -262,7 +270,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
     return {"names": [name for name in value if name != "__metadata__"], "__metadata__": value.get("__metadata__", {})}
 
 
-def _scan_picture(data: bytes, kinds: Sequence[Kind]) -> list[Finding]:
+def _scan_picture(data: bytes, kinds: tuple[Kind, ...]) -> list[Finding]:
     """Whatever a picture holds beside its pixels is a finding; what is in it is searched as well, to say more."""
     findings = []
     for name, content in find_hidden(data):
@@ -271,7 +279,7 @@ def _scan_picture(data: bytes, kinds: Sequence[Kind]) -> list[Finding]:
     return findings
 
 
-def _scan_parquet(path: Path, kinds: Sequence[Kind]) -> Iterator[Finding]:
+def _scan_parquet(path: Path, kinds: tuple[Kind, ...]) -> Iterator[Finding]:
     """Search metadata, then every column that can hold text; the places are columns and row keys."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -297,14 +305,13 @@ def _scan_parquet(path: Path, kinds: Sequence[Kind]) -> Iterator[Finding]:
         raise ValueError(f"not readable as parquet: {error}") from error
 
 
-def _strings(column: Any, kinds: Sequence[Kind]) -> Iterator[tuple[int, str]]:
+def _strings(column: Any, kinds: tuple[Kind, ...]) -> Iterator[tuple[int, str]]:
     """The texts of a column that hold any hint of a secret, with their row numbers."""
     import pyarrow as pa
     from pyarrow import compute
 
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        hints = "|".join(sorted({re.escape(hint) for kind in kinds for hint in kind.hints}))
-        mask = compute.match_substring_regex(column, hints, ignore_case=True)
+        mask = compute.match_substring_regex(column, _any_hint(kinds).pattern, ignore_case=True)
         for row in compute.indices_nonzero(mask.fill_null(False)).to_pylist():
             yield row, column[row].as_py()
     elif pa.types.is_nested(column.type) or pa.types.is_dictionary(column.type) or pa.types.is_binary(column.type) or \
