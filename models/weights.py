@@ -1,7 +1,7 @@
 """Weights read straight into place: a piece at a time, hashed as they are read, never held twice.
 
 A tensor is read from its file into the memory that the network will use, or, where another type or device was asked for,
-through one piece of a few megabytes. Reading needs at most that piece beside the weights themselves.
+through one piece of two megabytes. Reading needs little more than that piece beside the weights themselves.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from ..manifest import FileEntry
 from ..weight_files import TensorHeader, WeightFiles, parse_header
 
 Digests = Mapping[Path, FileEntry]  # a file -> what the manifest says of it
-PIECE_BYTES = 4_000_000
+PIECE_BYTES = 2_000_000
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -51,23 +51,25 @@ def read_weights(files: WeightFiles, place: Place, digests: Digests | None = Non
     if sys.byteorder != "little":
         raise CheckpointError("this machine keeps the highest byte first; weights are read on machines that keep the lowest byte first")
     tensors: dict[str, Tensor] = {}
+    scratch = torch.empty(PIECE_BYTES, dtype=torch.uint8)  # one for all: freed pieces would leave holes among the weights
     for path in files.files:
         held = {name: header for name, header in files.headers.items() if files.tensors[name] == path}
         entry = None if digests is None else digests.get(path)
         if digests is not None and entry is None:
             raise VerificationError(str(path), ["file is not in the manifest"])
-        tensors |= _read_file(path, held, place, entry)
+        tensors |= _read_file(path, held, place, entry, scratch)
     return tensors
 
 
-def _read_file(path: Path, held: Mapping[str, TensorHeader], place: Place, entry: FileEntry | None) -> dict[str, Tensor]:
+def _read_file(path: Path, held: Mapping[str, TensorHeader], place: Place, entry: FileEntry | None,
+               scratch: Tensor) -> dict[str, Tensor]:
     whole = None if entry is None else hashlib.sha256()
     tensors: dict[str, Tensor] = {}
     try:
         with path.open("rb") as file:
             _check_header(path, file, held, whole)
             for name, header in sorted(held.items(), key=lambda item: (item[1].begin, item[1].end)):
-                tensors[name] = _read_tensor(file, header, place, whole)
+                tensors[name] = _read_tensor(file, header, place, whole, scratch)
                 _check_finite(path, name, header, tensors[name])
     except (OSError, EOFError) as error:
         raise CheckpointError(f"{path}: cannot be read to its end ({error}); fetch the file again") from error
@@ -93,14 +95,14 @@ def _check_header(path: Path, file: BinaryIO, held: Mapping[str, TensorHeader], 
         whole.update(text)
 
 
-def _read_tensor(file: BinaryIO, header: TensorHeader, place: Place, whole: "hashlib._Hash | None") -> Tensor:
+def _read_tensor(file: BinaryIO, header: TensorHeader, place: Place, whole: "hashlib._Hash | None", scratch: Tensor) -> Tensor:
     stored = DTYPES[header.dtype]
     tensor = torch.empty(header.shape, dtype=place.dtype or stored, device=place.device)
     flat, step = tensor.view(-1), PIECE_BYTES // stored.itemsize
     in_place = tensor.dtype == stored and tensor.device.type == "cpu"
     for start in range(0, flat.numel(), step):
         part = flat[start:start + step]
-        piece = part if in_place else torch.empty(part.numel(), dtype=stored)
+        piece = part if in_place else scratch[:part.numel() * stored.itemsize].view(stored)
         buffer = memoryview(piece.view(torch.uint8).numpy())
         if file.readinto(buffer) != len(buffer):  # type: ignore[attr-defined]  # a buffered reader has it
             raise EOFError("the file ends within a tensor")

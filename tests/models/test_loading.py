@@ -241,7 +241,7 @@ def status(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
 
 directory, dtype = Path(sys.argv[1]), getattr(torch, sys.argv[2])
-load_component(directory / "small")  # what torch takes once, when it is first used
+load_component(directory / "small", dtype=dtype)  # what torch takes once, when it is first used
 before = status("VmRSS")
 model = load_component(directory / "large", dtype=dtype)
 weights = sum(p.numel() * p.element_size() for p in model.parameters())
