@@ -222,6 +222,9 @@ class EvaluateConfig(Part):
         "validation", description="take captions held back from training first, or captions that were trained on")
     num_steps: Count = Field(50, description="denoising steps per picture")
     guidance_scale: Annotated[float, Field(ge=0)] = Field(3.0, description="classifier-free guidance scale; 1 is none")
+    sweep_scales: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(strict=False)] = Field(
+        (), description="further guidance scales to draw the first pairs with, for the card's table of what guidance does")
+    sweep_pairs: Count = Field(16, description="how many pairs are drawn with each of them")
 
 
 class ReleaseConfig(Part):
@@ -236,6 +239,8 @@ class ReleaseConfig(Part):
         ("en",), description="languages of the captions, by their two-letter or three-letter codes")
     tags: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,60}$")], ...], Field(strict=False)] = Field(
         (), description="further tags for the Hub")
+    blurred: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="categories whose pictures the card shows blurred: what their filters missed")
     use_policy: str | None = Field(None, description="file with the terms of use that are released as USE_POLICY.md; none: the built-in ones")
     policy: str | None = Field(None, description="file that says which gates must pass, and what they ask for; none: the built-in policy")
     variants: Annotated[tuple[Literal["fp16", "bf16"], ...], Field(strict=False)] = Field(
@@ -276,6 +281,8 @@ class Recipe(Part):
         names = [category.name for category in self.categories]
         if len(set(names)) != len(names):
             raise ValueError(f"category names must differ, got {names}")
+        if unknown := sorted(set(self.release.blurred) - set(names)):
+            raise ValueError(f"release.blurred names {unknown}, which are no categories of this recipe ({names})")
         return self
 
 

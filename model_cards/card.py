@@ -1,29 +1,27 @@
-"""The model card: claims in, README.md out. Every number in it is a claim; a missing claim is an error."""
+"""The cards of a release: claims in, README.md and DATASET_CARD.md out. Every number is a claim; a missing claim is an error."""
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, UndefinedError
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from .. import wording
 from ..errors import ReleaseError
+from ..manifest import sha256_bytes
+from .metadata import Lookup, dataset_metadata, hub_metadata
 
-TEMPLATE_NAME = "model_card.md.jinja"
-TEMPLATE_PATH = Path(__file__).with_name(TEMPLATE_NAME)
-LIBRARY_NAME = "glideslope"
-PIPELINE_TAG = "text-to-image"
+TEMPLATES = Path(__file__).parent
+MODEL_CARD, DATASET_CARD = "model_card.md.jinja", "dataset_card.md.jinja"
 WEAK_LOWER_BOUND = 0.9
 CHANCE = 0.5
-TAGS = ("text-to-image", "glide", "diffusion", "filtered-data", "safetensors")
 
 
 def render_card(claims: Mapping[str, Any]) -> str:
-    """Render the card of a release.
+    """Render the model card of a release.
 
     Args:
         claims: claim id -> value, as `release.claims.compute_claims` gives them.
@@ -34,27 +32,42 @@ def render_card(claims: Mapping[str, Any]) -> str:
     Raises:
         ReleaseError: a claim that the card needs is missing; the message names it.
     """
-    lookup = ClaimLookup(claims)
+    return _render(claims, MODEL_CARD, hub_metadata)
+
+
+def render_dataset_card(claims: Mapping[str, Any]) -> str:
+    """Render the card of the data that a release was trained on; see `render_card`."""
+    return _render(claims, DATASET_CARD, dataset_metadata)
+
+
+def _render(claims: Mapping[str, Any], template: str, header: Callable[[Lookup], dict[str, Any]]) -> str:
+    what, lookup = template.removesuffix(".md.jinja").replace("_", " "), ClaimLookup(claims)
     try:
-        front_matter = yaml.safe_dump(hub_metadata(lookup), sort_keys=False, allow_unicode=True, width=10_000)
-        text = load_template().render(front_matter=front_matter, claim=lookup)
+        front_matter = yaml.safe_dump(header(lookup), sort_keys=False, allow_unicode=True, width=10_000)
+        text = load_environment().get_template(template).render(front_matter=front_matter, claim=lookup)
     except UndefinedError as error:
-        raise ReleaseError(f"model card: {error.message}; pack the release again") from error
+        raise ReleaseError(f"{what}: {error.message}; pack the release again") from error
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        raise ReleaseError(f"model card: a claim has an unexpected value ({error}); pack the release again") from error
+        raise ReleaseError(f"{what}: a claim has an unexpected value ({error}); pack the release again") from error
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
+def templates_sha256() -> str:
+    """One digest of all templates: another digest may mean other cards from the same claims."""
+    return sha256_bytes(b"".join(path.name.encode() + b"\0" + path.read_bytes() for path in sorted(TEMPLATES.glob("*.jinja"))))
+
+
 @cache
-def load_template() -> Template:
-    """The card's template with the wording of numbers as its filters."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATE_PATH.parent), undefined=StrictUndefined, autoescape=False,
+def load_environment() -> Environment:
+    """The templates with the wording of numbers as their filters."""
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False,
                               trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    filters = (wording.count, wording.percent, wording.at_least, wording.at_most, wording.at_most_precise, wording.decimal, wording.significant,
-               wording.millions, wording.megabytes, wording.duration, wording.cell)
+    filters: tuple[Callable[..., str], ...] = (
+        wording.count, wording.percent, wording.at_least, wording.at_most, wording.at_most_precise, wording.decimal, wording.significant,
+        wording.millions, wording.megabytes, wording.duration, wording.cell, change, code, fenced, group_text, reason_text)
     environment.filters.update({function.__name__: function for function in filters})
     environment.tests |= {"weak": is_weak, "above_chance": is_above_chance}
-    return environment.get_template(TEMPLATE_NAME)
+    return environment
 
 
 def is_weak(lower_bound: float) -> bool:
@@ -67,8 +80,41 @@ def is_above_chance(lower_bound: float) -> bool:
     return lower_bound > CHANCE
 
 
+def change(value: float | None) -> str:
+    """A relative change as words: `99 % rarer`, `3.10 times as frequent`, `gone`."""
+    if value is None:
+        return "not measured"
+    if value <= -1:
+        return "gone"
+    if value < 0:
+        return f"{wording.percent(-value)} rarer"
+    return f"{1 + value:.2f} times as frequent" if value > 0 else "as frequent"
+
+
+def code(text: str) -> str:
+    """A name in the type of code."""
+    return f"`{text}`"
+
+
+def fenced(text: str) -> str:
+    """Text from a recipe inside a block of code, which it cannot end."""
+    return str(text).strip().replace("```", "'''")
+
+
+def group_text(row: Mapping[str, Any]) -> str:
+    """A group as a table names it: `skin tone: 5`, or `caption: woman` where the caption's words say so."""
+    if row["kind"] == "caption":
+        return f"caption: {row['group']}"
+    return f"{row['group'].replace('_', ' ')}: {row['value'] or 'not specified'}"
+
+
+def reason_text(reason: str) -> str:
+    """A ledger's reason in words: `filter person`, `label person`."""
+    return reason.replace(":", " ", 1) if reason.startswith(("filter:", "label:")) else reason
+
+
 class ClaimLookup:
-    """Claims by id, as the template asks for them; a claim that is not there is an error that names it."""
+    """Claims by id, as the templates ask for them; a claim that is not there is an error that names it."""
 
     def __init__(self, claims: Mapping[str, Any]) -> None:
         """Remember the claims."""
@@ -82,48 +128,5 @@ class ClaimLookup:
         """
         name = ".".join(parts)
         if name not in self._claims:
-            raise ReleaseError(f"model card: claim {name!r} is missing; pack the release again")
+            raise ReleaseError(f"card: claim {name!r} is missing; pack the release again")
         return self._claims[name]
-
-
-def hub_metadata(claim: ClaimLookup) -> dict[str, Any]:
-    """The front matter of the card, in the form that huggingface_hub reads.
-
-    Args:
-        claim: looks claims up by id.
-
-    Returns:
-        Licence, library, task, tags and a model-index with the measured results.
-    """
-    results = [_evaluation_result(claim)]
-    results += [_filter_result(claim, category) for category in claim("recipe.categories")]
-    return {"license": claim("release.license"), "library_name": LIBRARY_NAME, "pipeline_tag": PIPELINE_TAG, "tags": list(TAGS),
-            "model-index": [{"name": claim("release.title"), "results": results}]}
-
-
-def _evaluation_result(claim: ClaimLookup) -> dict[str, Any]:
-    metrics = [("caption_win_share", "Share of pictures whose own caption outranks a random one", "evaluation.share"),
-               ("caption_win_share_lower_bound", "Its one-sided 95 % lower bound", "evaluation.share_lower_bound")]
-    return {"task": {"type": PIPELINE_TAG, "name": "Text to image"}, "dataset": _dataset(claim, "evaluation captions"),
-            "metrics": [_metric(kind, claim(name), title) for kind, title, name in metrics]}
-
-
-def _filter_result(claim: ClaimLookup, category: str) -> dict[str, Any]:
-    audit = f"filters.{category}.audit"
-    metrics = [("recall", "Recall on audit labels", "recall"),
-               ("recall_lower_bound", "One-sided 95 % lower bound of the recall", "recall_lower_bound"),
-               ("kept_share", "Share of other images kept", "kept_share"),
-               ("leak_rate_upper_bound", "One-sided 95 % upper bound of the share of the category among kept images", "leak.rate_upper_bound")]
-    measured = [(kind, claim(audit, name), title) for kind, title, name in metrics]
-    return {"task": {"type": "image-classification", "name": f"Filtering the training data: {category}"},
-            "dataset": _dataset(claim, "audit labels"),
-            "metrics": [_metric(kind, value, title) for kind, value, title in measured if value is not None]}
-
-
-def _dataset(claim: ClaimLookup, part: str) -> dict[str, Any]:
-    return {"type": claim("source.kind"), "name": f"{claim('source.kind')}, {part}"}
-
-
-def _metric(kind: str, value: float, title: str) -> dict[str, Any]:
-    cautious = {"lower_bound": math.floor, "upper_bound": math.ceil}.get("_".join(kind.split("_")[-2:]), round)
-    return {"type": kind, "value": cautious(value * 1e6) / 1e6, "name": title}

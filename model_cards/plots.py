@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 SIZE_INCHES = (7.0, 3.2)
 DOTS_PER_INCH = 110
 MAX_POINTS = 400
+NUM_BINS = 50
 INK, ACCENTS, MUTED = "#24292f", ("#0969da", "#bf8700"), "#d0d7de"
 KEPT_COLOUR, DROPPED_COLOUR = "#1a7f37", "#cf222e"
 
@@ -61,6 +62,57 @@ def plot_ledger(num_kept: int, num_dropped: Mapping[str, int]) -> bytes:
     panel.set_xlim(0, 1.12 * largest)
     panel.invert_yaxis()
     panel.set_xlabel("inputs", fontsize=9)
+    _tidy(panel)
+    return _png(figure)
+
+
+def plot_scores(title: str, scores: Mapping[str, Sequence[float]], threshold: float) -> bytes:
+    """Draw how a filter scores labelled images, as two histograms with the threshold between what stays and what goes.
+
+    Args:
+        title: name of the category.
+        scores: what the labels say (legend) -> finite scores; at most two entries, the category itself last.
+        threshold: images with a lower score stay.
+
+    Returns:
+        PNG bytes.
+    """
+    import numpy as np
+
+    figure = _new_figure()
+    panels = figure.subplots(len(scores), 1, sharex=True, squeeze=False)[:, 0]
+    everything = [value for values in scores.values() for value in values] + [threshold]
+    edges = np.linspace(min(everything), max(everything) + 1e-6, NUM_BINS + 1)
+    for panel, (name, values), colour in zip(panels, scores.items(), (KEPT_COLOUR, DROPPED_COLOUR), strict=False):
+        panel.hist(values, bins=edges.tolist(), color=colour, alpha=0.8)
+        panel.axvline(threshold, color=INK, linewidth=1.2)
+        num_dropped = sum(not value < threshold for value in values)
+        panel.set_title(f"{name}: {len(values):,}, of them {num_dropped:,} dropped", fontsize=9, loc="left")
+        panel.set_ylabel("images", fontsize=9)
+        _tidy(panel)
+    panels[-1].set_xlabel(f"score of the filter {title}; the line is the threshold {threshold:.3f}", fontsize=9)
+    return _png(figure)
+
+
+def plot_guidance(rows: Sequence[Mapping[str, float]]) -> bytes:
+    """Draw the mean CLIP score with the own and with a random caption for each guidance scale, with standard errors.
+
+    Args:
+        rows: guidance_scale, mean_own_score, mean_random_score and the standard errors own_error and random_error of each.
+
+    Returns:
+        PNG bytes.
+    """
+    figure = _new_figure()
+    panel = figure.subplots()
+    scales = [row["guidance_scale"] for row in rows]
+    for kind, title, colour in (("own", "own caption", ACCENTS[0]), ("random", "random caption", ACCENTS[1])):
+        panel.errorbar(scales, [row[f"mean_{kind}_score"] for row in rows], yerr=[row[f"{kind}_error"] for row in rows], color=colour,
+                       marker="o", markersize=4, linewidth=1.4, capsize=3, label=title)
+    panel.set_xticks(scales, [f"{scale:g}" for scale in scales])
+    panel.set_xlabel("guidance scale (1: none)", fontsize=9)
+    panel.set_ylabel("CLIP score, mean and its standard error", fontsize=9)
+    panel.legend(fontsize=8, frameon=False)
     _tidy(panel)
     return _png(figure)
 

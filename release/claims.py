@@ -11,8 +11,9 @@ from .audits import audit_claims
 from .comparison import Claims, compare_claims, equal, flatten, show
 from .component_claims import component_claims
 from .contents import Release
-from .data_claims import balance_claims, ledger_claims, recipe_claims
+from .data_claims import balance_claims, ledger_claims, recipe_claims, unsafe_claims
 from .filter_claims import filter_claims
+from .mutation_claims import mutation_claims
 from .training_claims import cost_claims, evaluation_claims, final_loss, training_claims
 
 __all__ = ["Claims", "claims_of", "compare_claims", "compute_claims", "equal", "evaluation_claims", "final_loss", "flatten", "show"]
@@ -35,9 +36,9 @@ def compute_claims(release_dir: Path) -> Claims:
 
 def claims_of(release: Release) -> Claims:
     """`compute_claims` of a release that is already open."""
-    claims = recipe_claims(release) | ledger_claims(release) | balance_claims(release)
+    claims = recipe_claims(release) | unsafe_claims(release) | ledger_claims(release) | balance_claims(release)
     for category in release.categories:
-        claims |= filter_claims(release, category) | audit_claims(release, category)
+        claims |= filter_claims(release, category) | audit_claims(release, category) | mutation_claims(release, category.name)
     for model in release.models:
         claims |= training_claims(release, model)
     claims |= evaluation_claims(release) | component_claims(release) | cost_claims(release)

@@ -17,6 +17,7 @@ from .weights import TensorHeader, read_header
 RECORDS_FOLDER = "evidence/records"
 CLAIMS_PATH = "evidence/claims.json"
 CARD_PATH = "README.md"
+DATASET_CARD_PATH = "DATASET_CARD.md"
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ class Release:
             raise ReleaseError("evidence/ledger: no shard is there; pack the release again")
         columns: dict[str, list[Any]] = {}
         for path in paths:
-            table = self._read_parquet(f"evidence/ledger/{path.name}")
+            table = self.read_parquet(f"evidence/ledger/{path.name}")
             for name in table.column_names:
                 columns.setdefault(name, []).extend(table[name].to_pylist())
         lengths = {name: len(values) for name, values in columns.items()}
@@ -107,7 +108,7 @@ class Release:
 
     def scores(self, category: str) -> Any:
         """A category's table of labelled keys with label, role, groups and score (a `pyarrow.Table`)."""
-        return self._read_parquet(f"evidence/filters/{category}/scores.parquet")
+        return self.read_parquet(f"evidence/filters/{category}/scores.parquet")
 
     def metrics(self, model: str) -> list[dict[str, Any]]:
         """A model's training metrics, one row a step."""
@@ -163,7 +164,12 @@ class Release:
         except (OSError, ValueError, RecursionError) as error:
             raise ReleaseError(f"{relative}: not readable ({error}); pack the release again") from error
 
-    def _read_parquet(self, relative: str) -> Any:
+    def read_parquet(self, relative: str) -> Any:
+        """Read a parquet file as a `pyarrow.Table`.
+
+        Raises:
+            ReleaseError: it is missing or not readable.
+        """
         import pyarrow
         from pyarrow import parquet
 

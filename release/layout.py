@@ -46,7 +46,7 @@ class Rule:
 
 
 RULES = (
-    Rule(r"README\.md|LICENSE|evidence/recipe\.yaml", "text", MEGABYTE),
+    Rule(r"(README|DATASET_CARD)\.md|LICENSE|evidence/recipe\.yaml", "text", MEGABYTE),
     Rule(r"manifest\.json|model_index\.json", "json", MEGABYTE),
     Rule(rf"({COMPONENT_PATTERN})/config\.json|(upsampler_)?scheduler/scheduler_config\.json", "json", MEGABYTE),
     Rule(r"(clip_)?tokenizer/tokenizer\.json", "json", 32 * MEGABYTE),
@@ -55,12 +55,13 @@ RULES = (
     Rule(r"evidence/(claims|curated|evaluation/evaluation)\.json", "json", 4 * MEGABYTE),
     Rule(r"evidence/records/[a-z0-9_]+\.json", "json", 16 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/(filter|classifier)\.json", "json", 4 * MEGABYTE),
+    Rule(r"evidence/mutations/[a-z0-9_]+/planted\.parquet", "parquet", 100 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/scores\.parquet", "parquet", 1_000 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/classifier\.safetensors", "safetensors", 1_000 * MEGABYTE),
     Rule(r"evidence/audits/[a-z0-9_]+/[a-z0-9_]+/(commitment|sample|audit)\.json", "json", 1_000 * MEGABYTE),
     Rule(r"evidence/ledger/shard-\d{5}\.parquet", "parquet", 1_000 * MEGABYTE),
     Rule(rf"evidence/training/({'|'.join(MODELS)})/metrics\.jsonl", "jsonl", 1_000 * MEGABYTE),
-    Rule(r"evidence/evaluation/pairs\.jsonl", "jsonl", 100 * MEGABYTE),
+    Rule(r"evidence/evaluation/(pairs|guidance)\.jsonl", "jsonl", 100 * MEGABYTE),
 )
 
 

@@ -9,13 +9,13 @@ from typing import Any
 from ..config import Recipe, dump_recipe
 from ..data_filter.audit import list_fresh
 from ..errors import ReleaseError
-from ..manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, write_bytes, write_json
-from ..model_cards.card import TEMPLATE_PATH, render_card
-from ..model_cards.plots import plot_ledger, plot_training_loss
+from ..manifest import MANIFEST_NAME, ReleaseManifest, write_bytes, write_json
+from ..model_cards.card import render_card, render_dataset_card, templates_sha256
 from ..records import INTENT_NAME, RECORD_NAME, Record, check_outputs, read_record, run_stage
 from .claims import claims_of
-from .contents import CARD_PATH, CLAIMS_PATH, Release
-from .layout import MODELS, WEIGHTS_NAME
+from .contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, Release
+from .figures import write_figures
+from .layout import WEIGHTS_NAME
 from .plan import Origin, plan_copies, record_path, required_stages
 from .weights import canonical_weights
 
@@ -23,7 +23,6 @@ OPTIONAL_STAGES = ("clip",)
 MODEL_INDEX = {"_class_name": "GlidePipeline", "_format": "glideslope", "_format_version": 1,
                "base": ["glideslope", "TextConditionedUNet"], "noised_clip": ["glideslope", "NoisedClip"],
                "tokenizer": ["glideslope", "CaptionTokenizer"], "scheduler": ["glideslope", "GaussianDiffusion"]}
-LOSS_TITLES = {"base": "base model", "noised_clip": "noised CLIP"}
 
 
 def pack(run_dir: Path, recipe: Recipe, directory: Path) -> Record:
@@ -47,7 +46,7 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path) -> Record:
     """
     records = read_stages(run_dir, recipe)
     copies = plan_copies([category.name for category in recipe.categories], records)
-    config = {"recipe": recipe.model_dump(mode="json"), "card_template": sha256_file(TEMPLATE_PATH)}
+    config = {"recipe": recipe.model_dump(mode="json"), "card_templates": templates_sha256()}
 
     def work(partial: Path) -> Mapping[str, Any]:
         clear(partial)
@@ -105,14 +104,7 @@ def write_generated(recipe: Recipe, records: Mapping[str, Record], directory: Pa
     claims = claims_of(release)
     write_json(directory / CLAIMS_PATH, claims)
     write_bytes(directory / CARD_PATH, render_card(claims).encode())
-
-
-def write_figures(release: Release) -> None:
-    """Draw the figures that no stage drew."""
-    losses = {LOSS_TITLES[model]: release.metrics(model) for model in MODELS}
-    curves = {title: ([row["num_images"] for row in rows], [row["loss"] for row in rows]) for title, rows in losses.items() if rows}
-    write_bytes(release.directory / "figures/training_loss.png", plot_training_loss(curves))
-    write_bytes(release.directory / "figures/ledger.png", plot_ledger(release.curated["kept"], release.curated["dropped"]))
+    write_bytes(directory / DATASET_CARD_PATH, render_dataset_card(claims).encode())
 
 
 def write_manifest(directory: Path) -> ReleaseManifest:

@@ -11,8 +11,7 @@ Origin = tuple[str, str]
 FILTER_FILES = ("filter.json", "scores.parquet", "classifier.json", "classifier.safetensors")
 AUDIT_FILES = ("commitment.json", "sample.json", "audit.json")
 WEIGHTS_OF = {"base": "ema.safetensors", "noised_clip": "model.safetensors"}
-GENERATED = ("LICENSE", "README.md", "model_index.json", "evidence/claims.json", "evidence/recipe.yaml",
-             "figures/ledger.png", "figures/training_loss.png")
+GENERATED = ("LICENSE", "README.md", "DATASET_CARD.md", "model_index.json", "evidence/claims.json", "evidence/recipe.yaml")
 
 
 def classifier_stage(category: str) -> str:
@@ -33,6 +32,11 @@ def filter_stage(category: str) -> str:
 def audit_stages(records: Mapping[str, Record], category: str) -> list[str]:
     """Names of the stages of a category's audits, in order."""
     return sorted(stage for stage in records if stage.startswith(f"audits/{category}/"))
+
+
+def mutation_stage(category: str) -> str:
+    """Name of the stage that tests a category's filter with changed pictures."""
+    return f"mutations/{category}"
 
 
 def training_stage(model: str) -> str:
@@ -86,6 +90,9 @@ def plan_copies(categories: Sequence[str], records: Mapping[str, Record]) -> dic
         copies |= {f"{folder}/{name}": (stage, name) for name in FILTER_FILES}
         copies[f"figures/{category}_precision_recall.png"] = (stage, "precision_recall.png")
         copies |= _optional(records, f"figures/{category}_missed.png", (stage, "missed.png"))
+        if (mutated := mutation_stage(category)) in records:
+            copies |= {f"evidence/{mutated}/planted.parquet": (mutated, "planted.parquet"),
+                       f"figures/{category}_mutations.png": (mutated, "mutations.png")}
         copies |= {f"evidence/{audit}/{name}": (audit, name) for audit in audit_stages(records, category) for name in AUDIT_FILES}
     copies["evidence/curated.json"] = ("curated", "curated.json")
     copies |= {f"evidence/{path}": ("curated", path) for path in _outputs(records["curated"]) if path.startswith("ledger/")}
@@ -99,14 +106,24 @@ def plan_copies(categories: Sequence[str], records: Mapping[str, Record]) -> dic
     if grids:
         copies["figures/base_samples.png"] = ("training/base", grids[-1])
     copies |= {f"evidence/evaluation/{name}": ("evaluation", name) for name in ("pairs.jsonl", "evaluation.json")}
+    copies |= _optional(records, "evidence/evaluation/guidance.jsonl", ("evaluation", "guidance.jsonl"))
     copies |= _optional(records, "figures/evaluation_samples.png", ("evaluation", "samples.png"))
     _check_written(copies, records)
     return copies
 
 
+def figure_paths(categories: Sequence[str], records: Mapping[str, Record]) -> set[str]:
+    """The figures that are drawn while packing, from what the release holds."""
+    paths = {"figures/ledger.png", "figures/training_loss.png", *(f"figures/{category}_scores.png" for category in categories)}
+    written = _outputs(records["evaluation"])
+    if "samples.png" in written:
+        paths |= {"figures/evaluation_captions.png", "figures/evaluation_worst.png"}
+    return paths | ({"figures/guidance.png"} if "guidance.jsonl" in written else set())
+
+
 def expected_paths(categories: Sequence[str], records: Mapping[str, Record]) -> set[str]:
     """Every path of a release but the manifest's."""
-    return {*plan_copies(categories, records), *GENERATED, *map(record_path, records)}
+    return {*plan_copies(categories, records), *GENERATED, *figure_paths(categories, records), *map(record_path, records)}
 
 
 def _outputs(record: Record) -> list[str]:

@@ -95,16 +95,25 @@ def list_worst(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measure_guidance(release: Release) -> list[dict[str, Any]]:
-    """For each guidance scale that was tried: mean CLIP score with the own and with a random caption, and the wins. Empty: not measured."""
+    """For each guidance scale that was tried: wins, and mean CLIP scores with their standard errors. Empty: not measured."""
     if not (release.directory / GUIDANCE_PATH).is_file():
         return []
     rows, found = release.read(GUIDANCE_PATH, parse_json_lines), []
     for scale in sorted({need(row, "guidance_scale", where=GUIDANCE_PATH) for row in rows}):
         here = [row for row in rows if row["guidance_scale"] == scale]
         counted = count_wins(here)
-        means = {name: math.fsum(row[name] for row in here) / len(here) for name in ("own_score", "random_score")}
-        found.append({"guidance_scale": scale, **counted, **{f"mean_{name}": value for name, value in means.items()}})
+        figures: dict[str, float] = {}
+        for kind in ("own", "random"):
+            figures |= mean_and_error([row[f"{kind}_score"] for row in here], kind)
+        found.append({"guidance_scale": scale, **counted, **figures})
     return found
+
+
+def mean_and_error(values: list[float], kind: str) -> dict[str, float]:
+    """Mean of some scores and its standard error, as `mean_<kind>_score` and `<kind>_error`; the error of one score is 0."""
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
+    return {f"mean_{kind}_score": mean, f"{kind}_error": math.sqrt(variance / len(values))}
 
 
 def cost_claims(release: Release) -> Claims:

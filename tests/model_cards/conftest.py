@@ -9,34 +9,59 @@ def bounds(num_positive: int, num_caught: int, recall: float, lower: float) -> d
     return {"num_positive": num_positive, "num_caught": num_caught, "recall": recall, "recall_lower_bound": lower}
 
 
+def slice_row(kind: str, group: str, value: str, counted: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": kind, "group": group, "value": value, **counted, "num_negative": 57, "num_dropped_negative": 47, "drop_rate": 47 / 57,
+            "exclusion_ratio": 1.318, "exclusion_ratio_lower_bound": 1.037, "exclusion_ratio_upper_bound": 1.587, "is_thin": False,
+            "is_compared": True}
+
+
+def change_row(name: str, num_inputs: int, num_kept: int) -> dict[str, Any]:
+    before, after = num_inputs / 4460, num_kept / 1860
+    return {"name": name, "num_inputs": num_inputs, "num_kept": num_kept, "share_before": before, "share_after": after,
+            "change": after / before - 1, "change_lower_bound": -0.9, "change_upper_bound": 3.0}
+
+
 def filter_claims(name: str, audit: dict[str, Any], concepts: dict[str, Any]) -> dict[str, Any]:
     values = {
         "counts": "a human being, or a recognisable part of one.", "does_not_count": "animals", "target_recall": 0.99, "threshold": -0.25,
         "classifier": "average of rbf_svm and logistic", "caption_words": [], "detectors": [],
         "limits.min_recall": 0.99, "limits.min_recall_lower_bound": 0.9, "limits.min_kept_share": 0.75,
-        "train.num_positive": 500, "train.num_negative": 400, "calibrate.num_positive": 600, "num_labelled": 4426, "num_flagged": 2600,
-        "num_known_kept": 3, "max_remaining": 12, "slices": [{"group": "skin_tone", "value": "1", **bounds(80, 80, 1.0, 0.963)}],
+        "train.num_positive": 500, "train.num_negative": 400, "calibrate.num_positive": 600,
+        "calibrate.num_negative": 410, "num_labelled": 4426, "num_flagged": 2600,
+        "num_known_kept": 3, "max_remaining": 12, "num_ambiguous": 0,
+        "slices": [slice_row("label", "skin_tone", "1", bounds(80, 80, 1.0, 0.963)), slice_row("caption", "woman", "", bounds(0, 0, 0.0, 0.0))],
         "missed": [{"key": "1F9D1", "caption": "a <script> *person*", "score": -0.31}],
         "audit.num_negative": 480, "audit.num_kept_negative": 400, "audit.kept_share": 0.8333, "audit.kept_share_lower_bound": 0.8023,
         "audit.leak.num_kept": 402, "audit.leak.num_positive_kept": 2, "audit.leak.rate": 0.005, "audit.leak.rate_upper_bound": 0.0156}
     values |= {f"audit.{key}": value for key, value in audit.items()}
     values |= {f"audit.concepts.{key}": value for key, value in concepts.items()}
     values["limits.max_leak_rate"] = None
-    return {f"filters.{name}.{key}": value for key, value in values.items()} | {f"audits.{name}.list": []}
+    return {f"filters.{name}.{key}": value for key, value in values.items()} | {
+        f"audits.{name}.list": [], f"mutations.{name}.list": []}
 
 
 @pytest.fixture
 def claims() -> dict[str, Any]:
     found: dict[str, Any] = {
         "recipe.name": "demo", "release.title": "A model", "release.license": "cc-by-sa-4.0", "release.data_attribution": "OpenMoji",
-        "recipe.seed": 0, "source.kind": "openmoji",
+        "release.homepage": "", "release.citation": "", "release.languages": ["en"], "release.tags": ["emoji"], "release.blurred": [],
+        "unsafe.bypasses": [], "recipe.seed": 0, "source.kind": "openmoji", "source.image_size": 224,
+        "balance.num_inputs": 4460, "balance.num_kept": 1860, "balance.num_words_compared": 76, "balance.min_inputs": 20,
+        "balance.groups": [change_row("woman", 727, 3), change_row("girl", 21, 0)], "balance.losers": [change_row("skin", 2030, 0)],
+        "balance.gainers": [change_row("flag", 327, 291)],
+        "components": [{"name": name, "image_size": 32, "is_trained": True, "num_parameters": 7_123_456, "num_files": 1,
+                        "num_bytes": 28_493_824, "variants": []} for name in ("base", "noised_clip")],
+        "cost.stages": [{"stage": "training/base", "seconds": 527.2, "device": "cpu", "machine": "Linux x86_64", "num_cores": 2}],
+        "cost.seconds": 527.2, "cost.core_seconds": 1054.4, "cost.devices": ["cpu"],
         "clip.model": "lite0", "recipe.categories": ["person", "violence"], "figures": ["ledger", "person_missed", "training_loss"],
-        "stages": ["index", "curated"], "provenance.index": "a" * 64, "provenance.curated": "b" * 64,
+        "stages": ["index", "curated", "training/base"], "provenance.index": "a" * 64, "provenance.curated": "b" * 64,
+        "provenance.training/base": "c" * 64,
         "ledger.num_seen": 4460, "ledger.num_kept": 1860,
         "ledger.num_dropped": 2600, "ledger.dropped_by_reason": {"filter:person": 2590, "filter:violence": 10}, "ledger.num_train": 1767,
         "ledger.num_validation": 93, "evaluation.num_pairs": 64, "evaluation.num_wins": 45, "evaluation.share": 45 / 64,
         "evaluation.share_lower_bound": 0.5953125, "evaluation.num_held_back": 64, "evaluation.min_share_lower_bound": 0.5,
-        "evaluation.num_steps": 50, "evaluation.guidance_scale": 3.0}
+        "evaluation.num_steps": 50, "evaluation.guidance_scale": 3.0, "evaluation.guidance": [],
+        "evaluation.worst": [{"index": 7, "prompt": "a *lemon*", "random_prompt": "a flag", "own_score": 0.01, "random_score": 0.2}]}
     for model in ("base", "noised_clip"):
         found |= {f"training.{model}.{key}": value for key, value in {
             "num_images": 40_000, "num_steps": 1250, "num_train_examples": 1767, "first_loss": 1.01, "final_loss": 0.0312,

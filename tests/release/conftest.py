@@ -16,6 +16,7 @@ from glideslope.data_filter.decision import ledger_schema, reason_of
 from glideslope.data_filter.evidence import SCORES_SCHEMA, measure_filter
 from glideslope.data_filter.parquet import write_table
 from glideslope.data_filter.statistics import choose_threshold
+from glideslope.models.pixels import contact_sheet
 from glideslope.release import pack
 from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
 from PIL import Image
@@ -306,7 +307,8 @@ def write_evaluation(directory: Path, run_dir: Path, recipe: Recipe) -> dict[str
               "random_prompt": kept[n + 1]["caption"], "own_score": 0.3, "random_score": 0.1 if n % 8 else 0.35}
              for n, row in enumerate(kept[:NUM_PAIRS])]
     write_bytes(directory / "pairs.jsonl", "".join(canonical_json(pair) + "\n" for pair in pairs).encode())
-    write_bytes(directory / "samples.png", picture("purple"))
+    tiles = [Image.new("RGB", (16, 16), (10 * n, 255 - 10 * n, 128)) for n in range(len(pairs))]
+    contact_sheet(tiles, num_columns=8, scale=6).save(directory / "samples.png")
     summary = summarise(pairs)
     write_json(directory / "evaluation.json", {"format": EVALUATION_FORMAT, **summary})
     return summary
