@@ -43,6 +43,10 @@ class CheckpointError(GlideslopeError):
     """Weights or a configuration that do not fit the architecture."""
 
 
+class DownloadError(GlideslopeError):
+    """A repository, revision or file that a hub does not give: not there, not allowed, not reachable, or cut off."""
+
+
 class RequestError(GlideslopeError):
     """A prompt, image or sampling option that cannot be drawn from."""
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from ..errors import CheckpointError, RequestError
-from .loading import INDEX_NAME, OPTIONAL_MODELS, UPSAMPLERS, load_component, read_index, read_schedule
+from .loading import OPTIONAL_MODELS, UPSAMPLERS, load_component, read_schedule
 from .unet import TextConditionedUNet, UNetConfig
+from .weights import Digests
 
 # What each network's input holds beside the noised image: (super_res, inpaint).
 KINDS = {"base": (False, False), "upsampler": (True, False), "base_inpaint": (False, True), "upsampler_inpaint": (True, True)}
@@ -72,19 +73,19 @@ def _check_sizes(base: UNetConfig, configs: dict[str, UNetConfig]) -> None:
         raise CheckpointError(f"upsampler and upsampler_inpaint draw images of different sides: {sizes}")
 
 
-def choose_components(root: Path, components: Collection[str] | None) -> frozenset[str] | None:
-    """Which optional models to load, decided before a long file is read.
+def choose_components(held: Collection[str], components: Collection[str] | None, *, where: str) -> frozenset[str] | None:
+    """Which optional models to load, decided before a long file is fetched or read.
 
     Args:
-        root: a release directory.
+        held: the optional models of the release.
         components: names; none for all that the release has.
+        where: names the release in messages.
 
     Returns:
         The names, or none for all.
 
     Raises:
         RequestError: a name that is unknown, or that the release does not hold.
-        CheckpointError: the release's index cannot be read.
     """
     if components is None:
         return None
@@ -94,44 +95,34 @@ def choose_components(root: Path, components: Collection[str] | None) -> frozens
     if unknown:
         raise RequestError(f"components: {', '.join(map(repr, unknown))} is unknown; choose from {', '.join(OPTIONAL_MODELS)} "
                            "(base, tokenizer and schedulers are always loaded)")
-    held = held_models(root)
     missing = [name for name in components if name not in held]
     if missing:
-        raise RequestError(f"components: {root} has no {', '.join(missing)}; beside base it holds {', '.join(held) or 'nothing'}")
+        raise RequestError(f"components: {where} has no {', '.join(missing)}; beside base it holds {', '.join(held) or 'nothing'}")
     return frozenset(components)
 
 
-def held_models(root: Path) -> list[str]:
-    """The optional models of a release directory, by its index.
-
-    Raises:
-        CheckpointError: no release directory.
-    """
-    if not root.is_dir():
-        raise CheckpointError(f"{root}: no such directory; give the directory of a release (the one with {INDEX_NAME})")
-    parts = read_index(root / INDEX_NAME)
-    return [name for name in OPTIONAL_MODELS if name in parts]
-
-
-def load_companions(root: Path, names: Collection[str], *, dtype: torch.dtype | None, device: torch.device) -> Companions:
-    """Load the named networks of a release directory.
+def load_companions(root: Path, names: Collection[str], *, dtype: torch.dtype | None, device: torch.device, variant: str | None = None,
+                    digests: Digests | None = None) -> Companions:
+    """Load the named networks of a release directory; see `load_component` for the rest.
 
     Raises:
         CheckpointError: weights that do not fit, or that are no U-Net's.
+        VerificationError: a file does not fit its digest.
     """
     networks: dict[str, TextConditionedUNet | None] = dict.fromkeys(("upsampler", "base_inpaint", "upsampler_inpaint"))
     for name in networks:
         if name in names:
-            networks[name] = load_unet(root / name, dtype=dtype, device=device)
+            networks[name] = load_unet(root / name, dtype=dtype, device=device, variant=variant, digests=digests)
     if all(networks[name] is None for name in UPSAMPLERS):
         return Companions(base_inpaint=networks["base_inpaint"])
     return Companions(networks["upsampler"], networks["base_inpaint"], networks["upsampler_inpaint"],
-                      read_schedule(root / "upsampler_scheduler" / "scheduler_config.json"))
+                      read_schedule(root / "upsampler_scheduler" / "scheduler_config.json", digests))
 
 
-def load_unet(directory: Path, *, dtype: torch.dtype | None, device: torch.device) -> TextConditionedUNet:
-    """Load a component that must be a U-Net; raises CheckpointError as `load_component` does, and when it is something else."""
-    network = load_component(directory, dtype=dtype, device=device)
+def load_unet(directory: Path, *, dtype: torch.dtype | None, device: torch.device, variant: str | None = None,
+              digests: Digests | None = None) -> TextConditionedUNet:
+    """Load a component that must be a U-Net; raises as `load_component` does, and CheckpointError when it is something else."""
+    network = load_component(directory, dtype=dtype, device=device, variant=variant, digests=digests)
     if not isinstance(network, TextConditionedUNet):
         raise CheckpointError(f"{directory}: holds a {type(network).__name__}, expected a TextConditionedUNet")
     return network

@@ -11,11 +11,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import RequestError
-from ..manifest import MANIFEST_NAME, canonical_json, sha256_file, write_bytes
+from ..manifest import canonical_json, sha256_file, sha256_json, write_bytes
+from ..weight_files import find_weights
 from .clip_guidance import ImageTextModel
-from .companions import held_models
 from .editing import UpsampleOptions
-from .loading import WEIGHTS_NAME
+from .opening import OpenRelease, find_release
 from .options import DrawOptions, check_prompts
 from .pipeline import DRAW_BATCH, GlidePipeline
 from .pixels import captioned_sheet, to_pil
@@ -74,13 +74,13 @@ class DrawRequest:
                 raise RequestError(f"{option} {path}: is there already and no empty directory; name a new one, nothing is overwritten")
 
 
-def draw_to_files(release: Path, request: DrawRequest, *, progress: Progress | None = None) -> list[Path]:
+def draw_to_files(release: Path | OpenRelease, request: DrawRequest, *, progress: Progress | None = None) -> list[Path]:
     """Load a release, draw, and write the pictures, each batch as soon as it is done.
 
     Each PNG's text holds prompt, seed, options and digest of the release, a sheet's those of all its pictures.
 
     Args:
-        release: a release directory.
+        release: a release that was opened, or the directory of one.
         request: what to draw, and where to.
         progress: told steps done, steps in all, and what is being done.
 
@@ -95,10 +95,11 @@ def draw_to_files(release: Path, request: DrawRequest, *, progress: Progress | N
     """
     request.check()
     options, facts = request.options, request.options.to_json()
-    pipe = GlidePipeline.from_pretrained(release, components=needed_models(release, request))
+    opened = release if isinstance(release, OpenRelease) else find_release(release)
+    pipe = GlidePipeline.from_release(opened, components=needed_models(opened, request))
     pipe.guiding_clip = request.clip
     captions = pipe.prompts(request.prompts, options)
-    shown = {"options": facts, "upsampled": request.upsample, **model_digest(release)}
+    shown = {"options": facts, "upsampled": request.upsample, **model_digest(opened)}
     watcher = Watcher(request, progress, len(captions), options.num_steps)
     images: list[Image.Image] = []
     written: list[Path] = []
@@ -114,19 +115,18 @@ def draw_to_files(release: Path, request: DrawRequest, *, progress: Progress | N
     return [*written, write_sheet(request, images, shown)]
 
 
-def needed_models(release: Path, request: DrawRequest) -> list[str]:
+def needed_models(release: OpenRelease, request: DrawRequest) -> list[str]:
     """Which of a release's optional models a request needs.
 
     Raises:
         RequestError: the release does not hold one.
-        CheckpointError: no release.
     """
-    held = held_models(release)
+    held, name = release.held_models, release.snapshot.name
     if request.upsample and "upsampler" not in held:
-        raise RequestError(f"--upsample: {release} has no upsampler; draw without it, or from a release that has one")
+        raise RequestError(f"--upsample: {name} has no upsampler; draw without it, or from a release that has one")
     by_noised_clip = request.options.clip_guidance_scale > 0 and request.clip is None
     if by_noised_clip and "noised_clip" not in held:
-        raise RequestError(f"--guidance: {release} has no noised_clip to guide; use cfg, or name an ordinary CLIP with --clip")
+        raise RequestError(f"--guidance: {name} has no noised_clip to guide; use cfg, or name an ordinary CLIP with --clip")
     return [name for name, needed in (("noised_clip", by_noised_clip), ("upsampler", request.upsample)) if needed]
 
 
@@ -167,12 +167,17 @@ class Watcher:
                       {"step": state.step, "num_steps": state.num_steps})
 
 
-def model_digest(release: Path) -> dict[str, str | None]:
-    """The digest of a release's manifest, which holds those of all its files; without one, that of the base's weights."""
-    manifest = release / MANIFEST_NAME
-    if manifest.exists():
-        return {"manifest_sha256": sha256_file(manifest)}
-    return {"manifest_sha256": None, "base_sha256": sha256_file(release / "base" / WEIGHTS_NAME)}
+def model_digest(release: OpenRelease) -> dict[str, str | None]:
+    """The digest of a release's manifest, which holds those of all its files, and where on the Hub it came from.
+
+    Without a manifest, the digest of the base's weights instead (of shards, that of the list of their digests).
+    """
+    snapshot = release.snapshot
+    origin = {} if snapshot.repo is None else {"repository": snapshot.repo, "commit": snapshot.sha}
+    if release.manifest_sha256 is not None:
+        return {"manifest_sha256": release.manifest_sha256, **origin}
+    digests = [sha256_file(path) for path in find_weights(snapshot.path / "base").files]
+    return {"manifest_sha256": None, "base_sha256": digests[0] if len(digests) == 1 else sha256_json(digests), **origin}
 
 
 def write_png(path: Path, image: Image.Image, facts: dict[str, Any]) -> None:

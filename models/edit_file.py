@@ -9,11 +9,11 @@ from PIL import Image
 from ..decode import Refusal, decode_image
 from ..errors import RequestError
 from ..manifest import sha256_bytes
-from .companions import held_models
 from .diffusion import NUM_TRAIN_TIMESTEPS
 from .drawing import DrawRequest, Progress, Watcher, model_digest, needed_models, write_png, write_sheet
 from .editing import UpsampleOptions, check_strength
 from .masks import read_mask, read_picture
+from .opening import OpenRelease, find_release
 from .pipeline import GlideOutput, GlidePipeline
 
 MAX_PIXELS = 50_000_000
@@ -59,7 +59,7 @@ class Edit:
                                    "anew; give one of the two")
 
 
-def edit_to_files(release: Path, edit: Edit, *, progress: Progress | None = None) -> list[Path]:
+def edit_to_files(release: Path | OpenRelease, edit: Edit, *, progress: Progress | None = None) -> list[Path]:
     """Load a release, edit a picture, and write the results as drawing does (see `drawing.DrawRequest.out`).
 
     Each PNG's text holds prompt, seed, options, strength, and the digests of the release, the picture and the mask.
@@ -80,7 +80,8 @@ def edit_to_files(release: Path, edit: Edit, *, progress: Progress | None = None
     pixels = read_picture(image.image)
     if mask is not None:
         read_mask(mask.image, size=(pixels.shape[1], pixels.shape[0]))
-    pipe = GlidePipeline.from_pretrained(release, components=choose_models(release, edit))
+    opened = release if isinstance(release, OpenRelease) else find_release(release)
+    pipe = GlidePipeline.from_release(opened, components=choose_models(opened, edit))
     pipe.guiding_clip = request.clip
     num_steps = request.options.num_steps
     if mask is None:
@@ -93,7 +94,7 @@ def edit_to_files(release: Path, edit: Edit, *, progress: Progress | None = None
     if request.upsample:
         output = enlarge(pipe, request, output, image, mask, watcher)
     shown = {"options": request.options.to_json(), "upsampled": request.upsample, "strength": None if mask is not None else strength,
-             "image_sha256": image.sha256, "mask_sha256": None if mask is None else mask.sha256, **model_digest(release)}
+             "image_sha256": image.sha256, "mask_sha256": None if mask is None else mask.sha256, **model_digest(opened)}
     written: list[Path] = []
     for i, result in enumerate(() if request.to_file else output.images):
         written.append(request.out / f"{i:04d}.png")
@@ -109,14 +110,13 @@ def enlarge(pipe: GlidePipeline, request: DrawRequest, output: GlideOutput, imag
     return pipe.upsample(output.images, request.captions, source=source, mask=drawn, options=options, preview=watcher)
 
 
-def choose_models(release: Path, edit: Edit) -> list[str]:
+def choose_models(release: OpenRelease, edit: Edit) -> list[str]:
     """Which of a release's optional models an edit needs, or can use and finds.
 
     Raises:
         RequestError: one is needed that the release does not hold.
-        CheckpointError: no release.
     """
-    held = held_models(release)
+    held = release.held_models
     if edit.mask is None:
         return needed_models(release, edit.request)
     wanted = ["base_inpaint"] if "base_inpaint" in held else []

@@ -10,16 +10,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import CheckpointError, RequestError, VerificationError
-from ..manifest import MANIFEST_NAME, ReleaseManifest
+from ..errors import CheckpointError, RequestError
 from .clip_guidance import ClipGuidance, ImageTextModel, embed_captions
 from .companions import Companions, check_together, choose_components, load_companions, load_unet
 from .diffusion import GaussianDiffusion
 from .editing import Batch, Known, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary, walk
 from .guidance import ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
-from .loading import INDEX_NAME, load_component, read_index, read_schedule
+from .hub import HubOptions
+from .loading import load_component, read_bytes, read_schedule
 from .masks import fit_mask, fit_picture, read_mask, read_picture
 from .noised_clip import NoisedClip
+from .opening import OpenRelease, Trust, find_release
 from .options import DrawOptions, check_lengths, check_prompts
 from .pixels import to_pil
 from .ranking import ImageTextScorer
@@ -31,6 +32,7 @@ from .unet import PromptContext, TextConditionedUNet
 DRAW_BATCH = 16
 UPSAMPLE_BATCH = 4
 TOKENIZER_NAME = "tokenizer.json"
+MAX_TOKENIZER_BYTES = 32_000_000
 Preview = Callable[[SampleState], None]
 
 
@@ -75,40 +77,63 @@ class GlidePipeline:
         self.guiding_clip: ImageTextModel | None = None
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None,
-                        verify: Literal["auto", "required", "off"] = "auto", components: Collection[str] | None = None) -> "GlidePipeline":
-        """Load a release directory: digests first, then shapes, then weights.
+    def from_pretrained(cls, pretrained: str | Path, *, revision: str | None = None,  # noqa: PLR0913 (what callers of such a method expect)
+                        dtype: torch.dtype | None = None, variant: str | None = None, device: str | torch.device | None = None,
+                        components: Collection[str] | None = None, local_files_only: bool = False, cache_dir: str | Path | None = None,
+                        token: str | bool | None = None, verify: Literal["auto", "required", "off"] = "auto",
+                        signer: str | Path | None = None, lock: str | Path | None = None, allow_withdrawn: bool = False) -> "GlidePipeline":
+        """Load a release from a directory or the Hub: manifest and signature first, then digests, then shapes, then weights.
+
+        No code of a repository is ever run, and no pickle read. What verification guards and what it does not: see `opening`.
 
         Args:
-            directory: the release.
+            pretrained: the directory of a release, or `org/name` on the Hub.
+            revision: branch, tag or commit on the Hub; looked up once. None takes the lock file's commit, else the default branch.
             dtype: of the weights; none keeps what is stored.
+            variant: `fp16` or `bf16` takes the files of that variant, none those as trained.
             device: none takes a GPU where there is one.
-            verify: `auto` checks every file against the manifest if there is one, `required` refuses a release
-                without a manifest, `off` does not look.
-            components: which of `noised_clip`, `upsampler`, `base_inpaint` and `upsampler_inpaint` to load beside the
-                base; none loads what the release has, an empty list the base alone.
+            components: which of `noised_clip`, `upsampler`, `base_inpaint` and `upsampler_inpaint` to load (and fetch) beside the
+                base; none takes what the release has, an empty list the base alone.
+            local_files_only: take everything from the cache and ask nobody.
+            cache_dir: where files of the Hub are kept; none takes the client's own place.
+            token: for private and gated repositories; none takes the one that is stored, False sends none.
+            verify: `auto` checks every file against the manifest if there is one, `required` refuses a release without one,
+                `off` does not look.
+            signer: key id, or path of a public key, of the one who must have signed the release.
+            lock: a lock file that pins repository, commit, manifest and signer: written when it is not there, else enforced.
+            allow_withdrawn: load a release that its publisher has taken back.
 
         Raises:
-            RequestError: a component is asked for that the release does not hold.
-            VerificationError: files do not match the manifest, or there is none where it is required.
+            RequestError: options that contradict one another, or a component or variant that the release does not hold.
+            DownloadError: the Hub does not give the release.
+            VerificationError: it is not what its manifest, its signer or the lock file say, or it was withdrawn.
             CheckpointError: not a release, or weights that do not fit the architecture.
         """
-        root = Path(directory)
-        if not root.is_dir():
-            raise CheckpointError(f"{root}: no such directory; give the directory of a release (the one with {INDEX_NAME})")
-        wanted = choose_components(root, components)
-        verify_files(root, verify)
-        held = read_index(root / INDEX_NAME)
-        parts = held if wanted is None else held & wanted
+        trust = Trust(verify, signer, lock, allow_withdrawn)
+        found = find_release(pretrained, revision, trust=trust, options=HubOptions(token, cache_dir, local_files_only))
+        return cls.from_release(found, dtype=dtype, variant=variant, device=device, components=components)
+
+    @classmethod
+    def from_release(cls, release: OpenRelease, *, dtype: torch.dtype | None = None, variant: str | None = None,
+                     device: str | torch.device | None = None, components: Collection[str] | None = None) -> "GlidePipeline":
+        """Load a release that was opened; arguments and errors are those of `from_pretrained`."""
+        root, held = release.snapshot.path, release.parts
+        wanted = choose_components(release.held_models, components, where=release.snapshot.name)
+        parts = held if wanted is None else held - (frozenset(release.held_models) - wanted)
+        digests = release.prepare(parts, variant)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        base = load_unet(root / "base", dtype=dtype, device=place)
-        clip = load_component(root / "noised_clip", dtype=dtype, device=place) if "noised_clip" in parts else None
+        base = load_unet(root / "base", dtype=dtype, device=place, variant=variant, digests=digests)
+        clip = None
+        if "noised_clip" in parts:
+            clip = load_component(root / "noised_clip", dtype=dtype, device=place, variant=variant, digests=digests)
         if not (clip is None or isinstance(clip, NoisedClip)):
             raise CheckpointError(f"{root / 'noised_clip'}: holds a {type(clip).__name__}, expected a NoisedClip")
-        clip_tokenizer = CaptionTokenizer.load(root / "clip_tokenizer" / TOKENIZER_NAME) if clip and "clip_tokenizer" in held else None
-        return cls(base, CaptionTokenizer.load(root / "tokenizer" / TOKENIZER_NAME), noised_clip=clip, clip_tokenizer=clip_tokenizer,
-                   schedule=read_schedule(root / "scheduler" / "scheduler_config.json"),
-                   companions=load_companions(root, parts, dtype=dtype, device=place))
+        tokenizers = {name: CaptionTokenizer.parse(read_bytes(path, MAX_TOKENIZER_BYTES, digests), where=str(path))
+                      for name in ("tokenizer", "clip_tokenizer") if name in parts and (clip or name == "tokenizer")
+                      for path in (root / name / TOKENIZER_NAME,)}
+        return cls(base, tokenizers["tokenizer"], noised_clip=clip, clip_tokenizer=tokenizers.get("clip_tokenizer"),
+                   schedule=read_schedule(root / "scheduler" / "scheduler_config.json", digests),
+                   companions=load_companions(root, parts, dtype=dtype, device=place, variant=variant, digests=digests))
 
     @classmethod
     def from_training(cls, training: Path, *, device: str | torch.device = "cpu") -> "GlidePipeline":
@@ -353,17 +378,3 @@ class GlidePipeline:
         clip = self._clip()
         tokens, lengths = self.clip_tokenizer.encode_delimited(prompts, clip.config.max_text_len)
         return clip.encode_text(tokens.to(self.device), lengths.to(self.device))
-
-
-def verify_files(root: Path, verify: str) -> None:
-    """Compare a release with its manifest as `GlidePipeline.from_pretrained` is asked to."""
-    if verify not in ("auto", "required", "off"):
-        raise RequestError(f"verify is {verify!r}; expected 'auto', 'required' or 'off'")
-    path = root / MANIFEST_NAME
-    if verify == "off" or (verify == "auto" and not path.exists()):
-        return
-    if not path.exists():
-        raise VerificationError(str(root), [f"{MANIFEST_NAME} is missing, and verification is required"])
-    problems = ReleaseManifest.read(path).differences(root)
-    if problems:
-        raise VerificationError(str(root), problems)

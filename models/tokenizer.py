@@ -74,13 +74,20 @@ class CaptionTokenizer:
             CheckpointError: missing, malformed, or without the start and end token.
         """
         try:
-            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")))
+            data = path.read_bytes()
         except OSError as error:
             raise CheckpointError(f"{path}: {error.strerror}") from error
+        return cls.parse(data, where=str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, *, where: str) -> "CaptionTokenizer":
+        """Parse the bytes of a tokenizer.json; raises as `load` does."""
+        try:
+            return cls(Tokenizer.from_str(data.decode()))
         except CheckpointError:
             raise
         except Exception as error:  # the library raises bare Exception on malformed files
-            raise CheckpointError(f"{path}: not a tokenizer.json: {error}") from error
+            raise CheckpointError(f"{where}: not a tokenizer.json: {error}") from error
 
     def save(self, path: Path) -> None:
         """Write tokenizer.json whole or not at all."""

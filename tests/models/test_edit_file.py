@@ -114,7 +114,7 @@ def test_several_results_become_files_with_their_seeds_and_a_sheet(whole_release
 def test_only_the_models_that_an_edit_needs_are_loaded(full_release: Path, files: Path) -> None:
     copy = Path(shutil.copytree(full_release, files / "release"))
     for name in ("noised_clip", "upsampler", "upsampler_inpaint"):
-        (copy / name / WEIGHTS_NAME).write_bytes(b"never read")
+        (copy / name / WEIGHTS_NAME).unlink()  # would be missed
     sign_again(copy)
     edit_to_files(copy, edit_of(files, mask="mask.png"))
     with pytest.raises(CheckpointError, match="upsampler_inpaint"):
@@ -150,10 +150,11 @@ def test_an_impossible_request_is_refused_as_for_drawing(files: Path, changes: d
     ({"options": dataclasses.replace(QUICK, clip_guidance_scale=1.0)}, "has no noised_clip")])
 def test_a_release_without_what_is_asked_for_is_refused_before_its_weights_are_read(
         release: Path, files: Path, changes: dict[str, Any], told: str) -> None:
-    (release / "base" / WEIGHTS_NAME).unlink()
     index = json.loads((release / "model_index.json").read_text())
     index.pop("noised_clip")
     (release / "model_index.json").write_text(json.dumps(index))
+    sign_again(release)
+    (release / "base" / WEIGHTS_NAME).unlink()
     with pytest.raises(RequestError, match=told):
         edit_to_files(release, edit_of(files, **changes))
 

@@ -1,0 +1,222 @@
+"""Where a release lies: a directory, or one commit of a repository on the Hub, fetched file by file into the client's cache.
+
+A revision is looked up once; from then on only the commit's 40 characters are used, so that all files are of one commit. The
+client compares sizes alone (huggingface_hub 2.4), so what was fetched is held against the manifest by who asked for it.
+"""
+
+import contextlib
+import ipaddress
+import logging
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ..errors import CheckpointError, DownloadError, RequestError, VerificationError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+DEFAULT_BRANCH = "main"
+
+logger = logging.getLogger("glideslope.loading")
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """How the Hub is asked; its address comes from HF_ENDPOINT.
+
+    Attributes:
+        token: to read private and gated repositories; none takes the one that is stored, False sends none.
+        cache_dir: where files are kept; none takes the client's own place (HF_HOME).
+        local_files_only: take everything from there and ask nobody.
+    """
+
+    token: str | bool | None = None
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What the Hub says of a file: its size in bytes, and its hex SHA-256 where the Hub keeps it as a large file."""
+
+    size_bytes: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A place to read a release from.
+
+    Attributes:
+        path: the directory.
+        repo: `org/name`, or none for a directory.
+        sha: the commit, or none for a directory.
+        listing: what the Hub says lies in the commit; none for a directory, and when the Hub was not reached.
+        options: how the Hub is asked.
+    """
+
+    path: Path
+    repo: str | None = None
+    sha: str | None = None
+    listing: Mapping[str, Listed] | None = None
+    options: HubOptions = HubOptions()
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return str(self.path) if self.repo is None else f"{self.repo} at {str(self.sha)[:12]}"
+
+    def fetch(self, paths: Collection[str]) -> None:
+        """Bring files of the commit here, as far as the commit has them; from a directory nothing is fetched.
+
+        Raises:
+            DownloadError: the Hub does not give them, or they are not in the cache and nobody may be asked.
+            VerificationError: the client put a link where none belongs.
+        """
+        wanted = sorted(path for path in paths if self.listing is None or path in self.listing)
+        if self.repo is None or not wanted:
+            return
+        from huggingface_hub import snapshot_download
+
+        with hub_errors(self.repo, self.sha):
+            place = Path(snapshot_download(self.repo, revision=self.sha, allow_patterns=wanted, token=self.options.token,
+                                           cache_dir=self.options.cache_dir, local_files_only=self.options.local_files_only))
+        if place.resolve() != self.path.resolve():
+            raise DownloadError(f"{self.name}: the client put the files into {place}, expected {self.path}")
+        cache = self.path.parents[2].resolve()
+        outside = [path for path in wanted if (place / path).exists() and not (place / path).resolve().is_relative_to(cache)]
+        if outside:
+            raise VerificationError(self.name, [f"{path}: links to a place outside the cache {cache}" for path in outside])
+
+    def fetch_from_default_branch(self, path: str) -> bytes | None:
+        """A small file as the default branch has it now; none when it has none, it is the same commit, or nobody can be asked."""
+        if self.repo is None or self.listing is None:
+            return None
+        from huggingface_hub import HfApi, hf_hub_download
+
+        try:
+            with hub_errors(self.repo, DEFAULT_BRANCH):
+                info = HfApi(token=self.options.token).model_info(self.repo)
+                if info.sha == self.sha or path not in {sibling.rfilename for sibling in info.siblings or ()}:
+                    return None
+                return Path(hf_hub_download(self.repo, path, revision=info.sha, token=self.options.token,
+                                            cache_dir=self.options.cache_dir)).read_bytes()
+        except DownloadError as error:
+            logger.warning("%s: could not be asked whether this release was withdrawn (%s)", self.repo, error)
+            return None
+
+
+def resolve(pretrained: str | Path, revision: str | None = None, options: HubOptions | None = None) -> Snapshot:
+    """Find a directory, or a commit on the Hub; no file is fetched yet.
+
+    Args:
+        pretrained: a directory, or `org/name`; a directory of that name in the working directory goes first.
+        revision: branch, tag or commit of a repository; none takes the default branch.
+        options: how the Hub is asked.
+
+    Raises:
+        CheckpointError: neither a directory nor the name of a repository.
+        RequestError: a revision of a directory, or a token that would be sent where others can read it.
+        DownloadError: the Hub does not know repository or revision, or cannot be reached and the cache does not know them.
+    """
+    options = options or HubOptions()
+    root = Path(pretrained).expanduser()
+    if root.is_dir():
+        if revision is not None:
+            raise RequestError(f"revision is {revision!r}, but {root} is a directory, which has one state only; leave it out")
+        return Snapshot(root)
+    if isinstance(pretrained, Path) or not REPOSITORY.fullmatch(pretrained):
+        raise CheckpointError(f"{pretrained}: no such directory; give the directory of a release (the one with model_index.json), "
+                              "or a repository on the Hub as org/name")
+    return _resolve_on_hub(pretrained, revision, options)
+
+
+def _resolve_on_hub(repo: str, revision: str | None, options: HubOptions) -> Snapshot:
+    from huggingface_hub import HfApi, constants
+
+    check_endpoint(constants.ENDPOINT, options.token)
+    api = HfApi(token=options.token)
+    with hub_errors(repo, revision):
+        sha = str(api.resolve_revision(repo, revision=revision, cache_dir=options.cache_dir,
+                                       local_files_only=options.local_files_only, token=options.token).resolved)
+    if not COMMIT.fullmatch(sha):
+        raise DownloadError(f"{repo}: the Hub answered {sha!r:.80} for {revision or DEFAULT_BRANCH}, which is no commit")
+    cache = Path(options.cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
+    path = cache / f"models--{repo.replace('/', '--')}" / "snapshots" / sha
+    return Snapshot(path, repo, sha, None if options.local_files_only else _list_files(api, repo, sha), options)
+
+
+def _list_files(api: "HfApi", repo: str, sha: str) -> dict[str, Listed] | None:
+    """What lies in a commit, or none when the Hub cannot be reached: then the cache has to do."""
+    from huggingface_hub import RepoFile
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.utils import httpx
+
+    with hub_errors(repo, sha):
+        try:
+            files = [item for item in api.list_repo_tree(repo, recursive=True, revision=sha) if isinstance(item, RepoFile)]
+        except (OfflineModeIsEnabled, httpx.TransportError):
+            return None
+        except HfHubHTTPError as error:
+            if error.response.status_code < 500:
+                raise
+            return None
+    return {file.path: Listed(file.size, None if file.lfs is None else file.lfs.sha256) for file in files}
+
+
+def check_endpoint(endpoint: str, token: str | bool | None) -> None:
+    """Refuse to send a token over a connection that others can read.
+
+    Raises:
+        RequestError: a token would go to another machine over http.
+    """
+    split = urlsplit(endpoint)
+    if split.scheme == "https" or token is False or _is_loopback(split.hostname or ""):
+        return
+    from huggingface_hub import get_token
+
+    if isinstance(token, str) or get_token() is not None:
+        raise RequestError(f"HF_ENDPOINT is {endpoint}: your token would travel where others can read it; use https, or load with token=False")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextlib.contextmanager
+def hub_errors(repo: str, revision: str | None) -> Iterator[None]:
+    """Turn what the client raises into a DownloadError that says what to do."""
+    from huggingface_hub import constants, errors
+    from huggingface_hub.utils import httpx
+
+    at = f"{repo} at {constants.ENDPOINT}"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise DownloadError(f"{at}: is gated; accept its terms on its page, log in with `hf auth login` (or give token=), "
+                            "and load again") from error
+    except errors.RepositoryNotFoundError as error:
+        raise DownloadError(f"{at}: there is no such repository, or it is not shown to you; check the name, log in with `hf auth login` "
+                            "or give a token that may read it (and there is no directory of that name here)") from error
+    except errors.RevisionNotFoundError as error:
+        raise DownloadError(f"{at}: has no revision {revision!r}; give a branch, a tag or a commit that it has") from error
+    except (errors.LocalEntryNotFoundError, errors.RevisionResolutionError, errors.OfflineModeIsEnabled) as error:
+        raise DownloadError(f"{at}: revision {revision or DEFAULT_BRANCH} is not whole in the cache, and the Hub was not reached "
+                            f"({_first_line(error)}); connect once, or name a revision that was loaded before") from error
+    except errors.HFValidationError as error:
+        raise RequestError(f"{repo}: {_first_line(error)}") from error
+    except (httpx.HTTPError, errors.XetDownloadError, OSError) as error:
+        raise DownloadError(f"{at}: fetching failed ({_first_line(error)}); load again, what was fetched whole is kept") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,367 @@
+"""Opening a release: who signed it, whether it was withdrawn, whether it is the one that is pinned, whether each file is as listed.
+
+The order is the point. First the manifest's bytes are read, once, and parsed strictly; signature, lock file and withdrawals are
+about these bytes. Then the file list is closed: what is not listed does not belong here. Then come the digests of everything that
+will be read, and only then are configurations parsed and weights loaded, from bytes that are hashed again as they are read.
+
+What this guards: every byte that is parsed or computed with is one that the manifest lists, even when files are exchanged
+between the check and the loading. What it does not guard: a manifest that somebody else wrote and nobody signed (pin it with a
+lock file, or ask for a signer), programs on this machine that write into this one's memory, and the model's behaviour.
+"""
+
+import importlib.util
+import logging
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from ..errors import RequestError, VerificationError
+from ..manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    REHEARSAL_NAME,
+    RELEASE_FORMAT,
+    SIGNATURE_NAME,
+    UNLISTED,
+    FileEntry,
+    Manifest,
+    ReleaseManifest,
+    list_files,
+    sha256_bytes,
+)
+from ..signatures import MAX_ENVELOPE_BYTES, MAX_REHEARSAL_BYTES, Signer, verify_envelope
+from ..strict_json import parse_object, read_bounded
+from ..weight_files import VARIANTS, index_name, parse_weights_name
+from ..withdrawal import MAX_WITHDRAWN_BYTES, WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, Withdrawals
+from .hub import HubOptions, Snapshot, resolve
+from .loading import CONFIG_NAME, INDEX_NAME, MAX_CONFIG_BYTES, OPTIONAL_MODELS, UPSAMPLERS, read_index
+from .lock import ReleaseLock
+from .weights import Digests
+
+ATTRIBUTES_NAME = ".gitattributes"
+ATTRIBUTES_LINE = re.compile(r"(#.*|[^\s\"!]+ filter=lfs diff=lfs merge=lfs -text)?")
+MAX_ATTRIBUTES_BYTES = 100_000
+CLIENT_FILES = re.compile(r"\.cache/huggingface/(\.gitignore|CACHEDIR\.TAG|(download/.+\.(metadata|lock))|(trees/[0-9a-f]{40}\.json))")
+FIRST_FILES = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_ENVELOPE_BYTES, REHEARSAL_NAME: MAX_REHEARSAL_BYTES,
+               WITHDRAWN_NAME: MAX_WITHDRAWN_BYTES, WITHDRAWN_SIGNATURE_NAME: MAX_ENVELOPE_BYTES, INDEX_NAME: MAX_CONFIG_BYTES}
+MAX_SHOWN = 20
+VERIFY = ("auto", "required", "off")
+
+logger = logging.getLogger("glideslope.loading")
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What a release must show before it is loaded.
+
+    Attributes:
+        verify: `auto` checks everything against the manifest if there is one; `required` refuses a release without; `off` does not look.
+        signer: key id, or path of a public key, of the one who must have signed; none asks for nobody.
+        lock: a lock file: written when it is not there, else enforced.
+        allow_withdrawn: load what its publisher has taken back.
+    """
+
+    verify: Literal["auto", "required", "off"] = "auto"
+    signer: str | Path | None = None
+    lock: str | Path | None = None
+    allow_withdrawn: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.verify not in VERIFY:
+            raise RequestError(f"verify is {self.verify!r}; expected 'auto', 'required' or 'off'")
+        asked = [name for name, value in (("signer", self.signer), ("lock", self.lock)) if value is not None]
+        if self.verify == "off" and asked:
+            raise RequestError(f"verify is 'off', but {asked[0]} asks for verification; give one of the two")
+
+    @property
+    def needs_manifest(self) -> bool:
+        """Whether a release without a manifest is refused."""
+        return self.verify == "required" or self.signer is not None or self.lock is not None
+
+
+@dataclass(frozen=True)
+class OpenRelease:
+    """A release whose manifest, signature, lock and index were checked; see `open_release`.
+
+    Attributes:
+        snapshot: where it lies.
+        trust: what was asked of it.
+        manifest: its manifest; none when there is none, or when nobody looks at it.
+        manifest_sha256: hex digest of manifest.json, likewise.
+        signer: who signed; none when nobody did, or when the signature could not be checked and nobody asked for it.
+        parts: the components that its index names.
+    """
+
+    snapshot: Snapshot
+    trust: Trust
+    manifest: ReleaseManifest | Manifest | None = None
+    manifest_sha256: str | None = None
+    signer: Signer | None = None
+    parts: frozenset[str] = field(default=frozenset())
+
+    @property
+    def root(self) -> str | None:
+        """The manifest's root, which stands for every file, or none without a manifest."""
+        return None if self.manifest is None else self.manifest.root
+
+    @property
+    def held_models(self) -> list[str]:
+        """The optional models that it has, by its index."""
+        return [name for name in OPTIONAL_MODELS if name in self.parts]
+
+    @property
+    def digests(self) -> Digests | None:
+        """What the manifest says of each file, by path on this machine; none without a manifest."""
+        return None if self.manifest is None else {self.snapshot.path / entry.path: entry for entry in self._entries.values()}
+
+    def describe(self) -> str:
+        """One line for people: what was opened, its root, its signer."""
+        if self.root is None:
+            return f"{self.snapshot.name}: not verified"
+        signed = "not signed" if self.signer is None else f"signed by {self.signer.key_id}"
+        if self.signer is None and (self.snapshot.path / SIGNATURE_NAME).exists():
+            signed = "its signature was not checked, as the extra `sign` is not installed"
+        return f"{self.snapshot.name}: manifest root {self.root}, {signed}"
+
+    def needed_files(self, parts: Collection[str], variant: str | None = None) -> list[str]:
+        """Relative paths of what loading reads.
+
+        Args:
+            parts: which of the components that are there.
+            variant: of the weights.
+
+        Raises:
+            RequestError: an unknown variant, or one that a component does not have.
+        """
+        if variant is not None and variant not in VARIANTS:
+            raise RequestError(f"variant is {variant!r:.80}; expected none or one of {', '.join(VARIANTS)}")
+        models = [name for name in ("base", *OPTIONAL_MODELS) if name in parts]
+        others = {"tokenizer": "tokenizer/tokenizer.json", "scheduler": "scheduler/scheduler_config.json"}
+        if "noised_clip" in parts and "clip_tokenizer" in self.parts:
+            others["clip_tokenizer"] = "clip_tokenizer/tokenizer.json"
+        if any(name in parts for name in UPSAMPLERS):
+            others["upsampler_scheduler"] = "upsampler_scheduler/scheduler_config.json"
+        paths = [INDEX_NAME, *others.values()]
+        for model in models:
+            paths += [f"{model}/{CONFIG_NAME}", *self._weight_paths(model, variant)]
+        return paths
+
+    def prepare(self, parts: Collection[str], variant: str | None = None) -> Digests | None:
+        """Fetch what loading reads, and verify it; what else of the release lies here is verified with it.
+
+        Returns:
+            The digests that the loader must hold every byte against, or none when nothing is verified.
+
+        Raises:
+            RequestError: a variant that is not there.
+            DownloadError: files that the Hub does not give.
+            VerificationError: files that are missing, changed, or not listed.
+            StorageError: the lock file cannot be written.
+        """
+        needed = self.needed_files(parts, variant)
+        self._check_listing(needed)
+        self.snapshot.fetch(needed)
+        if self.manifest is not None:
+            self._refuse(self._find_problems(needed))
+            self._lock()
+        logger.info("%s", self.describe())
+        return self.digests
+
+    def _lock(self) -> None:
+        path = None if self.trust.lock is None else Path(self.trust.lock)
+        if path is not None and self.root is not None and not path.exists():
+            signer = None if self.signer is None else self.signer.key_id
+            ReleaseLock(self.snapshot.repo, self.snapshot.sha, self.root, signer).write(path)
+
+    @cached_property
+    def _entries(self) -> Mapping[str, FileEntry]:
+        return {} if self.manifest is None else {entry.path: entry for entry in self.manifest.files}
+
+    def _names(self) -> list[str]:
+        """Every file of the release, as far as anybody says."""
+        if self.manifest is not None:
+            return list(self._entries)
+        if self.snapshot.listing is not None:
+            return list(self.snapshot.listing)
+        return [path.relative_to(self.snapshot.path).as_posix() for path in list_files(self.snapshot.path)]
+
+    def _weight_paths(self, model: str, variant: str | None) -> list[str]:
+        names = [path.removeprefix(f"{model}/") for path in self._names() if path.startswith(f"{model}/")]
+        parsed = {name: found for name in names if (found := parse_weights_name(name)) is not None}
+        chosen = [name for name, found in parsed.items() if found[0] == variant]
+        if not chosen and variant is not None:
+            held = sorted({found[0] for found in parsed.values() if found[0] is not None})
+            raise RequestError(f"variant: {self.snapshot.name} has no {variant} weights of {model}, only as trained"
+                               f"{''.join(f' and {name}' for name in held)}; leave variant out, and give dtype to cast them")
+        index = [index_name(variant)] if index_name(variant) in names else []
+        return [f"{model}/{name}" for name in (*chosen, *index)]
+
+    def _check_listing(self, needed: Collection[str]) -> None:
+        """Refuse, before anything large is fetched, a commit that does not hold exactly what the manifest lists."""
+        listing = self.snapshot.listing
+        if listing is None or self.manifest is None:
+            return
+        strangers = sorted(path for path in listing if path not in self._entries and not _may_lie_there(path))
+        problems = [f"{path}: file is not in the manifest" for path in strangers]
+        for path, entry in self._entries.items():
+            found = listing.get(path)
+            if found is None:
+                problems.append(f"{path}: file is missing")
+            elif found.size_bytes != entry.size_bytes:
+                problems.append(f"{path}: size is {found.size_bytes} bytes, expected {entry.size_bytes}")
+            elif found.sha256 not in (None, entry.sha256):
+                problems.append(f"{path}: sha256 is {str(found.sha256)[:12]}…, expected {entry.sha256[:12]}…")
+        problems += [f"{path}: file is missing" for path in needed if path not in self._entries]
+        self._refuse(problems)
+
+    def _find_problems(self, needed: Collection[str]) -> list[str]:
+        """Look at every file that lies here: those listed must be whole, others may not be there."""
+        root = self.snapshot.path
+        present = {path.relative_to(root).as_posix() for path in list_files(root)}
+        strangers = sorted(path for path in present if path not in self._entries and not _may_lie_there(path))
+        problems = [f"{path}: file is not in the manifest" for path in strangers]
+        if ATTRIBUTES_NAME in present and ATTRIBUTES_NAME not in self._entries:
+            problems += _attributes_problems(root / ATTRIBUTES_NAME)
+        problems += [f"{path}: file is missing" for path in needed if path not in self._entries]
+        looked_at = {path for path in (*present, *needed) if path in self._entries}
+        problems += ReleaseManifest(tuple(self._entries.values()), ()).differences(root, only=looked_at)
+        return [problem + self._remedy(problem.split(":", maxsplit=1)[0]) for problem in problems]
+
+    def _remedy(self, path: str) -> str:
+        """What to do about a damaged file of the cache; the client itself never fetches it again."""
+        file = self.snapshot.path / path
+        if self.snapshot.repo is None or path not in self._entries or not file.exists():
+            return ""
+        return f" (a damaged download? remove {file.resolve()} and {file}, then load again)"
+
+    def _refuse(self, problems: list[str]) -> None:
+        if problems:
+            more = [f"and {len(problems) - MAX_SHOWN} more"] if len(problems) > MAX_SHOWN else []
+            raise VerificationError(self.snapshot.name, [*problems[:MAX_SHOWN], *more])
+
+
+def open_release(snapshot: Snapshot, trust: Trust) -> OpenRelease:
+    """Fetch and check what says which release this is; nothing of the model is read yet.
+
+    Args:
+        snapshot: where it lies, from `hub.resolve`.
+        trust: what it must show.
+
+    Raises:
+        VerificationError: there is no manifest where one is needed; manifest, signature or lock file are malformed, or contradict
+            what was asked for or one another; or the release was withdrawn.
+        CheckpointError: it has no index, or one that cannot be read.
+        DownloadError: the Hub does not give these files.
+        ReleaseError: a signature must be checked and `cryptography` is not installed, or `signer` is no key.
+    """
+    lock = None if trust.lock is None else ReleaseLock.read(Path(trust.lock))
+    if lock is not None and trust.lock is not None:
+        lock.check_place(snapshot, Path(trust.lock))
+    _check_first_sizes(snapshot)
+    snapshot.fetch(FIRST_FILES)
+    data = None if trust.verify == "off" else _read(snapshot, MANIFEST_NAME)
+    if data is None and trust.needs_manifest:
+        raise VerificationError(snapshot.name, [f"{MANIFEST_NAME} is missing, and verification is required"])
+    opened = OpenRelease(snapshot, trust)
+    if data is not None:
+        opened = replace(opened, manifest=parse_manifest(data), manifest_sha256=sha256_bytes(data))
+        opened = replace(opened, signer=_check_signature(snapshot, data, trust))
+        if lock is not None and trust.lock is not None:
+            lock.check_content(str(opened.root), opened.signer and opened.signer.key_id, Path(trust.lock))
+    elif trust.verify == "auto":
+        logger.warning("%s: has no %s, so nothing of it is verified", snapshot.name, MANIFEST_NAME)
+    if not trust.allow_withdrawn:
+        _check_withdrawn(opened)
+    return replace(opened, parts=read_index(snapshot.path / INDEX_NAME, opened.digests))
+
+
+def find_release(pretrained: str | Path, revision: str | None = None, *, trust: Trust | None = None,
+                 options: HubOptions | None = None) -> OpenRelease:
+    """Find a directory or a commit on the Hub, and open it; see `hub.resolve` and `open_release`.
+
+    With a lock file and without a revision, the commit that it pins is taken and no branch is looked up.
+    """
+    trust = trust or Trust()
+    if revision is None and trust.lock is not None and not Path(pretrained).expanduser().is_dir():
+        lock = ReleaseLock.read(Path(trust.lock))
+        revision = None if lock is None else lock.sha
+    return open_release(resolve(pretrained, revision, options), trust)
+
+
+def parse_manifest(data: bytes) -> ReleaseManifest | Manifest:
+    """Parse manifest.json, of a release or of imported checkpoints.
+
+    Raises:
+        VerificationError: too long, no strict JSON, another format, or not well formed.
+    """
+    value = parse_object(data, where=MANIFEST_NAME, max_bytes=MAX_MANIFEST_BYTES, max_depth=6)
+    return ReleaseManifest.from_bytes(data) if value.get("format") == RELEASE_FORMAT else Manifest.from_json(value)
+
+
+def _check_first_sizes(snapshot: Snapshot) -> None:
+    for path, max_bytes in FIRST_FILES.items():
+        listed = None if snapshot.listing is None else snapshot.listing.get(path)
+        if listed is not None and listed.size_bytes > max_bytes:
+            raise VerificationError(snapshot.name, [f"{path}: {listed.size_bytes} bytes, at most {max_bytes} are read; it was not fetched"])
+
+
+def _read(snapshot: Snapshot, path: str) -> bytes | None:
+    """One of the first files, or none when it is not there."""
+    file = snapshot.path / path
+    return read_bounded(file, FIRST_FILES[path]) if file.exists() or file.is_symlink() else None
+
+
+def _check_signature(snapshot: Snapshot, manifest: bytes, trust: Trust) -> Signer | None:
+    signer = None if trust.signer is None else str(trust.signer)
+    envelope = _read(snapshot, SIGNATURE_NAME)
+    if envelope is None:
+        if signer is not None:
+            raise VerificationError(snapshot.name, [f"{SIGNATURE_NAME} is missing: the release is not signed, and a signature of {signer} "
+                                                    "is asked for"])
+        return None
+    if signer is None and trust.lock is None and importlib.util.find_spec("cryptography") is None:
+        logger.warning("%s: its signature cannot be checked without the extra `sign`; whoever can change a release can remove its "
+                       "signature too, so give signer= or lock= to rely on it", snapshot.name)
+        return None
+    return verify_envelope(envelope, manifest, signer, rehearsal=_read(snapshot, REHEARSAL_NAME))
+
+
+def _check_withdrawn(opened: OpenRelease) -> None:
+    """Refuse a release that the commit itself, or the default branch as it is now, names as taken back."""
+    snapshot, root = opened.snapshot, opened.root
+    stated = [_read(snapshot, WITHDRAWN_NAME), snapshot.fetch_from_default_branch(WITHDRAWN_NAME)]
+    for data in stated:
+        if data is None:
+            continue
+        if root is None:
+            root = _root_of(snapshot)
+        withdrawal = Withdrawals.from_bytes(data, where=f"{WITHDRAWN_NAME} of {snapshot.name}").find(root) if root is not None else None
+        if root is None or withdrawal is not None:
+            reason = "nobody can tell whether it is this one, as it has no manifest" if withdrawal is None else withdrawal.reason
+            raise VerificationError(snapshot.name, [f"its publisher has withdrawn it: {reason}; take another release, or load it all "
+                                                    "the same with allow_withdrawn=True"])
+
+
+def _root_of(snapshot: Snapshot) -> str | None:
+    """The root that a manifest states when nobody verifies it."""
+    data = _read(snapshot, MANIFEST_NAME)
+    return None if data is None else parse_manifest(data).root
+
+
+def _may_lie_there(path: str) -> bool:
+    """Whether a file that no manifest lists may lie beside a release: what guards it, and what the Hub and its client add."""
+    return path in UNLISTED or path in (WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, ATTRIBUTES_NAME) or CLIENT_FILES.fullmatch(path) is not None
+
+
+def _attributes_problems(path: Path) -> list[str]:
+    """`.gitattributes` may say which files are large, and nothing else: git runs programs that it names."""
+    try:
+        lines = read_bounded(path, MAX_ATTRIBUTES_BYTES).decode().splitlines()
+    except (VerificationError, UnicodeDecodeError) as error:
+        return [f"{ATTRIBUTES_NAME}: cannot be read ({error})"]
+    wrong = [line for line in lines if not ATTRIBUTES_LINE.fullmatch(line)]
+    return [f"{ATTRIBUTES_NAME}: holds {wrong[0]!r:.80}, which does not only say what is a large file"] if wrong else []
