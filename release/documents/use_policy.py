@@ -1,0 +1,104 @@
+"""USE_POLICY.md: the terms of use, built in or from the recipe's own file, and what the Hub shows of them before access."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...config import Recipe
+from ...errors import ReleaseError
+from ...manifest import sha256_bytes
+from ..contents import Release
+
+USE_POLICY_PATH = "USE_POLICY.md"
+MAX_CHARACTERS = 8_000
+
+
+def use_policy_text(recipe: Recipe) -> str:
+    """The text that a release of a recipe gets, to be written while packing.
+
+    Raises:
+        ReleaseError: the recipe's own file is missing or cannot be used.
+    """
+    path = recipe.release.use_policy
+    if path is None:
+        return built_in_policy(recipe)
+    try:
+        text = Path(path).read_bytes().decode().replace("\r\n", "\n")
+    except OSError as error:
+        raise ReleaseError(f"release.use_policy: {path} cannot be read ({error.strerror}); name a Markdown file, or remove the key for the "
+                           "built-in terms") from error
+    except UnicodeDecodeError as error:
+        raise ReleaseError(f"release.use_policy: {path} is not UTF-8 text ({error}); save it as UTF-8") from error
+    check_policy(text, where=f"release.use_policy: {path}")
+    return text.rstrip() + "\n"
+
+
+def check_policy(text: str, *, where: str) -> None:
+    """Refuse terms that say nothing, or that the Hub could not show whole to whoever asks for access.
+
+    Raises:
+        ReleaseError: empty, without a heading, longer than 8,000 characters, or with characters that are no text.
+    """
+    if not text.lstrip().startswith("# ") or len(text.strip().splitlines()) < 2:
+        raise ReleaseError(f"{where}: must begin with a heading (`# Terms of use`) and say something below it")
+    if len(text) > MAX_CHARACTERS:
+        raise ReleaseError(f"{where}: {len(text)} characters, at most {MAX_CHARACTERS} are shown to those who ask for access; shorten it")
+    if any(not (letter.isprintable() or letter in "\n\t") for letter in text):
+        raise ReleaseError(f"{where}: holds control characters; save it as plain text")
+
+
+def built_in_policy(recipe: Recipe) -> str:
+    """The terms that hold where a recipe names none: what a model of unproven quality, trained on filtered data, may be used for."""
+    lines = [f"# Terms of use: {recipe.release.title}", "",
+             f"The weights are released under the licence `{recipe.release.license}` (see LICENSE). What follows says what they were made for "
+             "and what was left out on purpose. Where the licence grants more, the licence decides; whoever runs a gated copy may ask for "
+             "agreement to these terms.", "",
+             "## Meant for", "",
+             "- studying how small diffusion models are trained, guided and released",
+             "- trying out the filtering of training data, and the evidence for it",
+             "- drawing simple pictures in the manner of the training data", "",
+             "## Not meant for", ""]
+    for category in recipe.categories:
+        lines += [f"- pictures of the category \"{category.name}\": {category.counts.strip().rstrip('.')}. Images of it were removed from the "
+                  "training data; do not fine-tune, merge or guide the model to bring it back."]
+        if category.does_not_count:
+            lines += [f"  Not part of it: {category.does_not_count.strip().rstrip('.')}."]
+    lines += ["- pictures that are passed off as photographs, as records of events, or as somebody else's work",
+              "- harassing, deceiving or putting down anybody",
+              "- decisions about people, and any use in which a wrong, crude or offensive picture does harm", "",
+              "## What nobody promises", "",
+              "Filtering lowers how often something was seen in training, as far as the bounds on the model card say. It is no proof that the "
+              "model cannot draw it. The model does not look at what it is asked for: whoever offers it to others has to.", "",
+              "## Passing it on", "",
+              "Pass these terms on with the weights and with whatever was trained from them, and keep the credit of the training data:", "",
+              f"> {' '.join((recipe.release.data_attribution or 'none is asked for').split())}"]
+    return "\n".join(lines) + "\n"
+
+
+def find_changed_policy(release: Release) -> list[str]:
+    """What is wrong with a release's terms: not those of the recipe, or not usable."""
+    text = release.read(USE_POLICY_PATH, bytes.decode)
+    if release.recipe.release.use_policy is None:
+        expected = built_in_policy(release.recipe)
+        return [] if text == expected else [f"{USE_POLICY_PATH}: is not the built-in text that the recipe asks for; pack the release again"]
+    try:
+        check_policy(text, where=USE_POLICY_PATH)
+    except ReleaseError as error:
+        return [str(error)]
+    return []
+
+
+def policy_claims(release: Release) -> dict[str, Any]:
+    """The claims about the terms: their text, its digest, and whether they are the built-in ones."""
+    text = release.read(USE_POLICY_PATH, bytes.decode)
+    check_policy(text, where=USE_POLICY_PATH)
+    return {"use_policy.text": text, "use_policy.sha256": sha256_bytes(text.encode()),
+            "use_policy.is_built_in": release.recipe.release.use_policy is None} | source_claims(release)
+
+
+def source_claims(release: Release) -> dict[str, Any]:
+    """Id and revision of the data set on the Hub. Only a recipe that names a revision surely means the Hub and not a folder."""
+    source = release.recipe.source
+    revision = getattr(source, "revision", None)
+    path: Mapping[str, Any] = {"source.dataset_id": getattr(source, "path", None) if revision else None, "source.dataset_revision": revision}
+    return dict(path)
