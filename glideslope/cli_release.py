@@ -1,8 +1,15 @@
 """Commands that pack, check and verify a release."""
 
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from .cli_shared import RELEASES, RUNS, JsonOption, RecipeArgument, ReleaseArgument, RunsOption, opened, tell
+from .errors import VerificationError
+from .manifest import write_bytes
 
 app = typer.Typer()
 
@@ -31,3 +38,28 @@ def verify(release: ReleaseArgument, as_json: JsonOption = False) -> None:
 
     report = verify_release(release)
     tell(report.to_json(), as_json=as_json)
+
+
+@app.command(rich_help_panel=RELEASES)
+def card(release: ReleaseArgument,
+         check: Annotated[bool, typer.Option("--check", help="Hold both cards against the evidence, line by line.")] = False,
+         html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the card as one HTML page, figures inside.")] = None,
+         of_data: Annotated[bool, typer.Option("--dataset", help="The dataset card instead of the model card.")] = False,
+         as_json: JsonOption = False) -> None:
+    """Print a release's card as its evidence gives it, check it against the evidence, or write it as a page to look at."""
+    from .release import card_check
+
+    if check:
+        differences = card_check.check_card(release)
+        if as_json:
+            tell({"release": str(release), "differences": [difference.to_json() for difference in differences]}, as_json=True)
+            raise typer.Exit(code=1 if differences else 0)
+        if differences:
+            raise VerificationError(f"cards of {release}", [str(difference) for difference in differences])
+        tell({"release": str(release), "cards": "every line is what the evidence gives"}, as_json=False)
+    elif html is not None:
+        write_bytes(html, card_check.card_page(release, of_data=of_data).encode())
+        tell({"page": str(html)}, as_json=as_json)
+    else:
+        text = card_check.render_again(release, of_data=of_data)
+        sys.stdout.write(json.dumps({"card": text}, ensure_ascii=False) + "\n" if as_json else text)

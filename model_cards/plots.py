@@ -50,7 +50,8 @@ def plot_ledger(num_kept: int, num_dropped: Mapping[str, int]) -> bytes:
         PNG bytes.
     """
     bars = [("kept", num_kept, KEPT_COLOUR)]
-    bars += [(f"dropped: {reason}", number, DROPPED_COLOUR) for reason, number in sorted(num_dropped.items(), key=lambda i: (-i[1], i[0]))]
+    ordered = sorted(num_dropped.items(), key=lambda item: (-item[1], item[0]))
+    bars += [(f"dropped: {reason.replace(':', ' ', 1)}", number, DROPPED_COLOUR) for reason, number in ordered]
     figure = _new_figure(height=0.8 + 0.36 * len(bars))
     panel = figure.subplots()
     places = range(len(bars))
@@ -61,7 +62,7 @@ def plot_ledger(num_kept: int, num_dropped: Mapping[str, int]) -> bytes:
     panel.set_yticks(list(places), [title.replace("$", r"\$") for title, _, _ in bars], fontsize=9)
     panel.set_xlim(0, 1.12 * largest)
     panel.invert_yaxis()
-    panel.set_xlabel("inputs", fontsize=9)
+    panel.set_xlabel("images", fontsize=9)
     _tidy(panel)
     return _png(figure)
 

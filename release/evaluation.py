@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ..config import ClipConfig, EvaluateConfig
-from ..data_filter.clip import load_clip
+from ..data_filter.clip import Clip, load_clip
 from ..data_filter.sources import hash_share
 from ..data_filter.statistics import lower_bound
 from ..errors import StageError
@@ -51,13 +51,13 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
 
     def work(partial: Path) -> Mapping[str, Any]:
         pairs = choose_pairs(run_dir / "curated", config, seed)
-        images = draw_pairs(GlidePipeline.from_training(run_dir / "training" / "base"), pairs, config, progress)
+        pipe = GlidePipeline.from_training(run_dir / "training" / "base")
+        images = draw_pairs(pipe, pairs, config, progress)
         clip = load_clip(clip_config, text_dir=text_dir)
-        arrays = [np.asarray(image) for image in images]
-        for name in ("prompt", "random_prompt"):
-            scores = clip.score(arrays, [pair[name] for pair in pairs])
-            for pair, score in zip(pairs, scores.tolist(), strict=True):
-                pair["own_score" if name == "prompt" else "random_score"] = round(float(score), 6)
+        score_pairs(clip, images, pairs)
+        sweep = sweep_guidance(pipe, clip, pairs, config)
+        if sweep:
+            write_bytes(partial / "guidance.jsonl", "".join(canonical_json(row) + "\n" for row in sweep).encode())
         write_bytes(partial / "pairs.jsonl", "".join(canonical_json(pair) + "\n" for pair in pairs).encode())
         contact_sheet(images, num_columns=8, scale=max(1, 96 // images[0].width)).save(partial / "samples.png", optimize=True)
         summary = summarise(pairs)
@@ -101,6 +101,31 @@ def draw_pairs(pipe: GlidePipeline, pairs: Sequence[Mapping[str, Any]], config: 
         if progress is not None:
             progress(len(images), len(pairs), "pictures drawn")
     return images
+
+
+def score_pairs(clip: Clip, images: Sequence[Image.Image], pairs: Sequence[dict[str, Any]]) -> None:
+    """Write into each pair how close its picture is to its own caption and to the random one."""
+    arrays = [np.asarray(image) for image in images]
+    for name, key in (("prompt", "own_score"), ("random_prompt", "random_score")):
+        scores = clip.score(arrays, [pair[name] for pair in pairs])
+        for pair, score in zip(pairs, scores.tolist(), strict=True):
+            pair[key] = round(float(score), 6)
+
+
+def sweep_guidance(pipe: GlidePipeline, clip: Clip, pairs: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> list[dict[str, Any]]:
+    """Draw the first pairs with the recipe's other guidance scales too, and score them; the scored pairs join for their own scale.
+
+    Returns:
+        Rows of guidance_scale, index, own_score and random_score; none when the recipe names no other scale.
+    """
+    first, rows = pairs[:config.sweep_pairs], []
+    for scale in sorted({*config.sweep_scales, config.guidance_scale}) if config.sweep_scales else ():
+        drawn = [dict(pair) for pair in first]
+        if scale != config.guidance_scale:
+            settings = config.model_copy(update={"guidance_scale": scale})
+            score_pairs(clip, draw_pairs(pipe, drawn, settings, None), drawn)
+        rows += [{"guidance_scale": scale, **{key: pair[key] for key in ("index", "own_score", "random_score")}} for pair in drawn]
+    return rows
 
 
 def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from pathlib import Path
 from ..config import dump_recipe
 from ..errors import VerificationError
 from ..manifest import MANIFEST_NAME, ReleaseManifest
-from ..model_cards.card import render_card, render_dataset_card
 from .architecture import check_architecture, check_finite
-from .chain import CHAIN_CHECKS, run_check
+from .card_check import check_cards
+from .chain import CHAIN_CHECKS, run_check, shorten
 from .claims import claims_of, compare_claims
-from .contents import CARD_PATH, DATASET_CARD_PATH, Release
+from .contents import CARD_PATH, Release
 from .layout import find_irregular, find_strangers, parse_json_object
 from .pack import MODEL_INDEX, license_text
 from .plan import expected_paths
@@ -110,9 +110,7 @@ def check_claims(release: Release) -> list[str]:
 
 def check_card(release: Release) -> list[str]:
     """The cards are what their claims give, letter by letter."""
-    cards = {CARD_PATH: render_card, DATASET_CARD_PATH: render_dataset_card}
-    problems = [problem for path, render in cards.items()
-                for problem in _compare_text(path, release.read(path, bytes.decode), render(release.claims))]
+    problems = shorten([str(difference) for difference in check_cards(release, release.claims)])
     maker, here = release.record("training/base").environment.get("versions", {}).get("glideslope"), metadata.version("glideslope")
     if problems and maker != here:
         problems.append(f"{CARD_PATH}: the model was trained with glideslope {maker}, this is {here}, whose cards may read otherwise; "
