@@ -10,13 +10,24 @@ from ..config import Part
 from ..data_filter.decision import reason_of
 from ..data_filter.evidence import measure_filter
 from ..errors import GlideslopeError
-from ..manifest import sha256_file, sha256_json
+from ..manifest import sha256_json
 from .audit_checks import check_audits
 from .claims import equal, evaluation_claims, final_loss, flatten, show
+from .companions import check_companions
 from .contents import Release, need
 from .layout import parse_json_object
-from .plan import classifier_stage, filter_stage, plan_copies, required_inputs, required_stages, scores_stage, training_stage
-from .weights import count_parameters
+from .plan import (
+    classifier_stage,
+    filter_stage,
+    parts,
+    plan_copies,
+    required_inputs,
+    required_stages,
+    scores_stage,
+    stated_weights,
+    training_stage,
+)
+from .weights import count_parameters, joined_digest
 
 SCORE_TOLERANCE = 1e-5
 LOSS_TOLERANCE = 1e-5
@@ -48,11 +59,22 @@ def check_copies(release: Release) -> list[str]:
     problems = []
     for path, (stage, inner) in plan_copies([c.name for c in release.categories], release.records).items():
         stated = {entry.path: entry.sha256 for entry in release.records[stage].outputs.files}[inner]
-        file = release.directory / path
-        if not file.is_file():
+        if not (release.directory / path).is_file():
             problems.append(f"{path}: file is missing; pack the release again")
-        elif sha256_file(file) != stated:
+        elif release.digest(path) != stated:
             problems.append(f"{path}: is not the {inner} that stage {stage} recorded; pack the release again")
+    return problems
+
+
+def check_weights(release: Release) -> list[str]:
+    """The weights are those that a stage recorded, whether they lie in one file or in shards."""
+    problems = []
+    for network in release.networks:
+        weights, stated = release.weights(network), stated_weights(release.records, network)
+        found = joined_digest(weights) if len(weights.files) > 1 else release.digest(f"{network}/{weights.files[0].name}")
+        if found != stated:
+            problems.append(f"{network}: the weights have the digest {found[:12]}…, the stage that wrote them recorded {stated[:12]}…; "
+                            "pack the release again")
     return problems
 
 
@@ -114,7 +136,8 @@ def check_summaries(release: Release) -> list[str]:
         if "final_loss" in summary and not math.isclose(summary["final_loss"], tail, abs_tol=LOSS_TOLERANCE):
             problems.append(f"{stage}: final_loss is recorded as {summary['final_loss']}, the metrics give {tail:.6f}")
     stated = release.record("training/noised_clip").inputs.get("tokenizer")
-    if stated is not None and stated != sha256_file(release.path("tokenizer/tokenizer.json")):
+    own = "clip_tokenizer" if "clip_tokenizer" in parts(release.records) else "tokenizer"
+    if stated is not None and stated != release.digest(f"{own}/tokenizer.json"):
         problems.append("training/noised_clip: was trained with another tokenizer than the released one; train it again")
     return problems
 
@@ -197,7 +220,7 @@ def _check_scores(release: Release) -> list[str]:
     ledger, wrong = release.ledger, []
     for category in release.categories:
         name = category.name
-        sha256 = sha256_file(release.path(f"evidence/filters/{name}/classifier.safetensors"))
+        sha256 = release.digest(f"evidence/filters/{name}/classifier.safetensors")
         judges = {judge for judge, score in zip(ledger[f"classifier_{name}"], ledger[f"score_{name}"], strict=True) if score is not None}
         if judges - {sha256}:
             wrong.append(f"ledger: scores of {name} come from another classifier than the released one; curate again")
@@ -221,7 +244,8 @@ def shorten(problems: Sequence[str]) -> list[str]:
 
 
 CHAIN_CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
-    "records": check_records, "copied files": check_copies, "settings": check_settings, "consumed images": check_consumed,
+    "records": check_records, "copied files": check_copies, "origin of the weights": check_weights, "companions": check_companions,
+    "settings": check_settings, "consumed images": check_consumed,
     "filter reports": check_filter_reports, "training summaries": check_summaries, "evaluation": check_evaluation, "ledger": check_ledger,
     "audits": check_audits}
 

@@ -8,10 +8,13 @@ What each topic says lies beside: `data_claims`, `filter_claims`, `audits`, `tra
 from pathlib import Path
 
 from .audits import audit_claims
+from .companions import companion_claims
 from .comparison import Claims, compare_claims, equal, flatten, show
 from .component_claims import component_claims
 from .contents import Release
 from .data_claims import balance_claims, ledger_claims, recipe_claims, unsafe_claims
+from .documents.environment import energy_claims
+from .documents.use_policy import policy_claims
 from .filter_claims import filter_claims
 from .mutation_claims import mutation_claims
 from .training_claims import cost_claims, evaluation_claims, final_loss, training_claims
@@ -41,6 +44,7 @@ def claims_of(release: Release) -> Claims:
         claims |= filter_claims(release, category) | audit_claims(release, category) | mutation_claims(release, category.name)
     for model in release.models:
         claims |= training_claims(release, model)
-    claims |= evaluation_claims(release) | component_claims(release) | cost_claims(release)
+    claims |= evaluation_claims(release) | component_claims(release) | companion_claims(release) | cost_claims(release)
+    claims |= policy_claims(release) | energy_claims(release)
     claims |= {f"provenance.{stage}": record.digest for stage, record in release.records.items()}
     return claims | {"stages": sorted(release.records), "figures": release.figures}

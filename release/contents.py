@@ -10,9 +10,11 @@ import yaml
 from ..config import Category, Recipe, parse_recipe
 from ..errors import GlideslopeError, RecipeError, ReleaseError
 from ..records import Record
-from .layout import MODELS, WEIGHTS_NAME, parse_json_lines, parse_json_object
-from .plan import record_path
-from .weights import TensorHeader, read_header
+from ..weight_files import TensorHeader, WeightFiles
+from .digests import Hashed, hash_files, hash_one
+from .layout import MODELS, parse_json_lines, parse_json_object
+from .plan import networks, record_path
+from .weights import read_weights
 
 RECORDS_FOLDER = "evidence/records"
 CLAIMS_PATH = "evidence/claims.json"
@@ -31,6 +33,7 @@ class Release:
     def __init__(self, directory: Path) -> None:
         """Remember where the release lies."""
         self.directory = directory
+        self._weights: dict[tuple[str, str | None], WeightFiles] = {}
         if not directory.is_dir():
             raise ReleaseError(f"{directory}: no such directory; give the directory that `glideslope pack` wrote")
 
@@ -128,9 +131,32 @@ class Release:
         """A model's configuration."""
         return self.read(f"{model}/config.json", parse_json_object)
 
-    def weights_header(self, model: str) -> dict[str, TensorHeader]:
-        """The header of a model's weight file."""
-        return read_header(self.path(f"{model}/{WEIGHTS_NAME}"))
+    def weights(self, network: str, variant: str | None = None) -> WeightFiles:
+        """A network's weight files and what their headers say; they are looked for once."""
+        if (network, variant) not in self._weights:
+            try:
+                self._weights[network, variant] = read_weights(self.directory / network, variant)
+            except ReleaseError as error:
+                raise ReleaseError(str(error).replace(f"{self.directory}/", "")) from error
+        return self._weights[network, variant]
+
+    def weights_header(self, model: str) -> Mapping[str, TensorHeader]:
+        """The headers of a network's tensors."""
+        return self.weights(model).headers
+
+    @cached_property
+    def hashed(self) -> dict[str, Hashed]:
+        """Relative path -> digests, of every file; each is read once."""
+        return hash_files(self.directory)
+
+    def digest(self, path: str) -> str:
+        """Hex SHA-256 of a file.
+
+        Raises:
+            ReleaseError: it is missing.
+        """
+        self.path(path)
+        return self.hashed[path].entry.sha256 if "hashed" in self.__dict__ else hash_one(self.directory, path).entry.sha256
 
     @cached_property
     def figures(self) -> list[str]:
@@ -141,6 +167,11 @@ class Release:
     def models(self) -> Sequence[str]:
         """The names of the trained models."""
         return MODELS
+
+    @property
+    def networks(self) -> Sequence[str]:
+        """The names of all networks: the trained ones, then those that were brought in."""
+        return networks(self.records)
 
     def path(self, relative: str) -> Path:
         """Where a file lies.

@@ -15,16 +15,19 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import ReleaseError
+from ..weight_files import MAX_INDEX_BYTES, VARIANTS, index_name, weights_name
 from .weights import read_header
 
 MEGABYTE = 1_000_000
 MAX_PATH_LENGTH = 200
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|\.eval_results")
 RESERVED_NAMES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
 MODELS = ("base", "noised_clip")
 OPTIONAL_MODELS = ("upsampler", "base_inpaint", "upsampler_inpaint")
 COMPONENT_PATTERN = "|".join((*MODELS, *OPTIONAL_MODELS))
-WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+WEIGHTS_NAME = weights_name()
+STEM = WEIGHTS_NAME.removesuffix(".safetensors")
+INDEX_NAMES = "|".join(re.escape(index_name(variant)) for variant in (None, *VARIANTS))
 
 # What a file may never be, by its first bytes.
 DANGEROUS = (
@@ -46,15 +49,21 @@ class Rule:
 
 
 RULES = (
-    Rule(r"(README|DATASET_CARD)\.md|LICENSE|evidence/recipe\.yaml", "text", MEGABYTE),
-    Rule(r"manifest\.json|model_index\.json", "json", MEGABYTE),
+    Rule(r"(README|DATASET_CARD|USE_POLICY)\.md|LICENSE|\.eval_results/glideslope\.yaml|evidence/(recipe|policy)\.yaml", "text", MEGABYTE),
+    Rule(r"manifest\.json|rehearsal\.json", "json", 32 * MEGABYTE),
+    Rule(r"manifest\.dsse\.json|model_index\.json", "json", MEGABYTE),
     Rule(rf"({COMPONENT_PATTERN})/config\.json|(upsampler_)?scheduler/scheduler_config\.json", "json", MEGABYTE),
     Rule(r"(clip_)?tokenizer/tokenizer\.json", "json", 32 * MEGABYTE),
-    Rule(rf"({COMPONENT_PATTERN})/{re.escape(WEIGHTS_NAME)}", "safetensors", 20_000 * MEGABYTE),
+    Rule(rf"({COMPONENT_PATTERN})/{STEM}(\.({'|'.join(VARIANTS)}))?(-[0-9]{{5}}-of-[0-9]{{5}})?\.safetensors", "safetensors",
+         20_000 * MEGABYTE),
+    Rule(rf"({COMPONENT_PATTERN})/({INDEX_NAMES})", "json", MAX_INDEX_BYTES),
     Rule(r"figures/[a-z0-9_]+\.png", "png", 4 * MEGABYTE),
+    Rule(r"evidence/(environment|mlbom\.cdx|croissant)\.json", "json", 64 * MEGABYTE),
     Rule(r"evidence/(claims|curated|evaluation/evaluation)\.json", "json", 4 * MEGABYTE),
     Rule(r"evidence/records/[a-z0-9_]+\.json", "json", 16 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/(filter|classifier)\.json", "json", 4 * MEGABYTE),
+    Rule(r"evidence/golden/golden\.json", "json", MEGABYTE),
+    Rule(r"evidence/golden/picture_\d{2}\.png", "png", 4 * MEGABYTE),
     Rule(r"evidence/mutations/[a-z0-9_]+/planted\.parquet", "parquet", 100 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/scores\.parquet", "parquet", 1_000 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/classifier\.safetensors", "safetensors", 1_000 * MEGABYTE),
@@ -230,8 +239,12 @@ def _check_png(file: Path) -> None:
 
 
 def _check_parquet(file: Path) -> None:
-    data = file.read_bytes()
-    if len(data) < 12 or data[:4] != b"PAR1" or data[-4:] != b"PAR1":
+    with file.open("rb") as opened:
+        start = opened.read(4)
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, size - 4))
+        end = opened.read(4)
+    if size < 12 or start != b"PAR1" or end != b"PAR1":
         raise ValueError("first or last bytes are not those of a parquet file")
 
 

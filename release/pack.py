@@ -1,31 +1,56 @@
 """Pack a finished run as a release: copy what is on the list, compute the claims, render the card, write the manifest."""
 
+import logging
+import os
 import shutil
-from collections.abc import Mapping
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Recipe, dump_recipe
+from ..config import Recipe
 from ..data_filter.audit import list_fresh
 from ..errors import ReleaseError
-from ..manifest import MANIFEST_NAME, ReleaseManifest, write_bytes, write_json
+from ..manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, storage_error, write_bytes, write_json
 from ..model_cards.card import render_card, render_dataset_card, templates_sha256
 from ..records import INTENT_NAME, RECORD_NAME, Record, check_outputs, read_record, run_stage
+from ..weight_files import WeightFiles
 from .claims import claims_of
+from .companions import gather_companions
 from .contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, Release
+from .documents import documents_of
+from .documents.use_policy import USE_POLICY_PATH, use_policy_text
 from .figures import write_figures
-from .layout import WEIGHTS_NAME
-from .plan import Origin, plan_copies, record_path, required_stages
-from .weights import canonical_weights
+from .golden import draw_golden
+from .layout import MODELS
+from .plan import (
+    COMPANIONS_STAGE,
+    GOLDEN_STAGE,
+    WEIGHTS_OF,
+    Origin,
+    mutation_stage,
+    networks,
+    parts,
+    plan_copies,
+    record_path,
+    required_stages,
+    stated_weights,
+    training_stage,
+)
+from .policy import POLICY_PATH, Policy, load_policy
+from .progress import Meter, Progress
+from .secrets import refuse_secrets
+from .shards import MEGABYTE
+from .texts import license_text, model_index, recipe_text
+from .weight_writing import Form, write_weights, written_bytes
+from .weights import find_noncanonical, read_file, read_weights, size_on_disk
 
 OPTIONAL_STAGES = ("clip",)
-MODEL_INDEX = {"_class_name": "GlidePipeline", "_format": "glideslope", "_format_version": 1,
-               "base": ["glideslope", "TextConditionedUNet"], "noised_clip": ["glideslope", "NoisedClip"],
-               "tokenizer": ["glideslope", "CaptionTokenizer"], "scheduler": ["glideslope", "GaussianDiffusion"]}
+FILE_KEYS = ("policy", "use_policy")
+
+log = logging.getLogger(__name__)
 
 
-def pack(run_dir: Path, recipe: Recipe, directory: Path) -> Record:
+def pack(run_dir: Path, recipe: Recipe, directory: Path, *, progress: Progress | None = None) -> Record:
     """Run the stage `release`: write a release directory that holds exactly what is published.
 
     The same run gives the same bytes, whenever and wherever it is packed. The stage's own record lies beside the
@@ -35,6 +60,7 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path) -> Record:
         run_dir: the run, with every stage finished.
         recipe: the run's resolved recipe.
         directory: where the release goes.
+        progress: told (megabytes done, megabytes in all, what is done).
 
     Returns:
         The record, new or found.
@@ -44,14 +70,25 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path) -> Record:
         ReleaseError: the evidence is incomplete or contradicts itself.
         StorageError: the directory cannot be written.
     """
-    records = read_stages(run_dir, recipe)
+    draw_golden(run_dir, recipe)
+    records = read_stages(run_dir, recipe, progress=progress)
     copies = plan_copies([category.name for category in recipe.categories], records)
-    config = {"recipe": recipe.model_dump(mode="json"), "card_templates": templates_sha256()}
+    config = {"recipe": recipe.model_dump(mode="json"), "card_templates": templates_sha256(), "files": digest_files(recipe),
+              "policy": packed_policy(recipe).sha256}
 
     def work(partial: Path) -> Mapping[str, Any]:
         clear(partial)
+        weights = {name: find_source(run_dir, records, name) for name in networks(records)}
+        forms = [Form(variant, recipe.release.max_shard_mb * MEGABYTE) for variant in (None, *recipe.release.variants)]
+        meter = Meter(progress, sum(written_bytes(source, form) for source in weights.values() for form in forms))
         copy_files(run_dir, copies, records, partial)
+        for name, source in weights.items():
+            copy_weights(source, partial / name, forms, meter)
+        meter.begin("claims, cards and figures")
         write_generated(recipe, records, partial)
+        meter.begin("searching for secrets")
+        refuse_secrets(Release(partial))
+        meter.begin("hashing what was written")
         manifest = write_manifest(partial)
         return {"manifest_root": manifest.root, "num_files": len(manifest.files),
                 "size_bytes": sum(entry.size_bytes for entry in manifest.files)}
@@ -65,44 +102,116 @@ def record_beside(directory: Path) -> Path:
     return directory.with_name(directory.name + ".record.json")
 
 
-def read_stages(run_dir: Path, recipe: Recipe) -> dict[str, Record]:
-    """Read the records of a run's stages and hash the files of each again.
+def digest_files(recipe: Recipe) -> dict[str, str | None]:
+    """Digests of the files that the recipe's release names, so that a changed file is packed again; none for one that is not there."""
+    paths = {key: getattr(recipe.release, key) for key in FILE_KEYS}
+    return {key: sha256_file(Path(path)) if Path(path).is_file() else None for key, path in paths.items() if path is not None}
+
+
+def packed_policy(recipe: Recipe) -> Policy:
+    """The policy that the recipe names, or the built-in one.
+
+    Raises:
+        ReleaseError: it cannot be read.
+    """
+    return load_policy(None if recipe.release.policy is None else Path(recipe.release.policy))
+
+
+def read_stages(run_dir: Path, recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Record]:
+    """Read the records of a run's stages and hash the files of each again; gather the companions that the recipe names.
 
     Raises:
         StageError: a stage has not finished, or its files were changed since.
+        ReleaseError: the companions are refused.
     """
     stages = required_stages([category.name for category in recipe.categories])
     stages += [stage for stage in OPTIONAL_STAGES if (run_dir / stage / RECORD_NAME).is_file()]
+    stages += [GOLDEN_STAGE] if recipe.release.golden_prompts else []
     records = {record.stage: record for category in recipe.categories for record in list_fresh(run_dir, category.name)}
+    records |= {stage: read_record(run_dir / stage) for stage in stages}
+    tested = list_mutations(run_dir, [category.name for category in recipe.categories], records)
+    stages, records = [*stages, *tested], records | tested
+    sizes = {stage: sum(entry.size_bytes for entry in records[stage].outputs.files) for stage in stages}
+    meter = Meter(progress, sum(sizes.values()))
     for stage in stages:
-        records[stage] = read_record(run_dir / stage)
         if stage != "labels":  # an append-only store: its record vouches for the labels in its summary, not for a file
+            meter.begin(f"checking {stage}")
             check_outputs(run_dir / stage, records[stage])
+        meter.advance(sizes[stage])
+    if recipe.release.companions is not None:
+        meter.begin("gathering companions")
+        clip_tokenizer = records[training_stage("noised_clip")].inputs.get("tokenizer")
+        records[COMPANIONS_STAGE] = gather_companions(Path(recipe.release.companions), run_dir / COMPANIONS_STAGE,
+                                                      clip_tokenizer_sha256=clip_tokenizer)
     return records
 
 
+def list_mutations(run_dir: Path, categories: Sequence[str], records: Mapping[str, Record]) -> dict[str, Record]:
+    """The mutation tests of these very filters; one of an earlier filter says nothing of this release and is left out."""
+    found = {}
+    for category in categories:
+        stage = mutation_stage(category)
+        if (run_dir / stage / RECORD_NAME).is_file():
+            record = read_record(run_dir / stage)
+            if all(records[name].digest == digest for name, digest in record.inputs.items() if name in records):
+                found[stage] = record
+            else:
+                log.warning("%s: is of an earlier filter and is left out; run `glideslope mutate` again", stage)
+    return found
+
+
+def find_source(run_dir: Path, records: Mapping[str, Record], network: str) -> WeightFiles:
+    """Where the weights of a network lie in the run.
+
+    Raises:
+        ReleaseError: weights that training wrote are not in the canonical form, so that their digest would leave the chain.
+    """
+    stated_weights(records, network)
+    if network not in MODELS:
+        return read_weights(run_dir / COMPANIONS_STAGE / network)
+    source = read_file(run_dir / training_stage(network) / WEIGHTS_OF[network])
+    problems = find_noncanonical(source)
+    if problems:
+        raise ReleaseError(f"{source.files[0].parent}: {problems[0]}; remove the stage's directory and train again")
+    return source
+
+
 def copy_files(run_dir: Path, copies: Mapping[str, Origin], records: Mapping[str, Record], directory: Path) -> None:
-    """Copy the stages' files; weights must already be in the canonical form, so that their digests stay in the chain."""
-    for path, (stage, inner) in copies.items():
-        source = run_dir / stage / inner
-        data = source.read_bytes()
-        if path.endswith(WEIGHTS_NAME) and canonical_weights(source) != data:
-            raise ReleaseError(f"{source}: is not canonical safetensors (sorted tensors, the one metadata key 'format'); "
-                               "remove the stage's directory and train again")
-        write_bytes(directory / path, data)
-    for stage in records:
-        write_bytes(directory / record_path(stage), (run_dir / stage / RECORD_NAME).read_bytes())
+    """Copy the stages' files and records, none of them held whole."""
+    origins = {path: run_dir / stage / inner for path, (stage, inner) in copies.items()}
+    origins |= {record_path(stage): run_dir / stage / RECORD_NAME for stage in records}
+    for path, source in origins.items():
+        target = directory / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with source.open("rb") as reader, target.open("xb") as writer:
+                shutil.copyfileobj(reader, writer)
+                writer.flush()
+                os.fsync(writer.fileno())
+        except OSError as error:
+            raise storage_error(target, error) from error
+
+
+def copy_weights(source: WeightFiles, directory: Path, forms: list[Form], meter: Meter) -> None:
+    """Write a network's weights in every form that the recipe asks for."""
+    for form in forms:
+        meter.begin(f"writing {directory.name}{' ' + form.variant if form.variant else ''} ({size_on_disk(source.files) // MEGABYTE} MB)")
+        write_weights(source, directory, form, meter.advance)
 
 
 def write_generated(recipe: Recipe, records: Mapping[str, Record], directory: Path) -> None:
     """Write what no stage wrote: recipe, licence, pipeline description, figures, claims, card."""
-    write_bytes(directory / "evidence/recipe.yaml", dump_recipe(recipe).encode())
+    write_bytes(directory / "evidence/recipe.yaml", recipe_text(recipe).encode())
     write_bytes(directory / "LICENSE", license_text(recipe).encode())
-    write_json(directory / "model_index.json", MODEL_INDEX)
+    write_bytes(directory / POLICY_PATH, packed_policy(recipe).text.encode())
+    write_json(directory / "model_index.json", model_index(parts(records)))
+    write_bytes(directory / USE_POLICY_PATH, use_policy_text(recipe).encode())
     release = Release(directory)
     write_figures(release)
     claims = claims_of(release)
     write_json(directory / CLAIMS_PATH, claims)
+    for path, text in documents_of(release, claims).items():
+        write_bytes(directory / path, text.encode())
     write_bytes(directory / CARD_PATH, render_card(claims).encode())
     write_bytes(directory / DATASET_CARD_PATH, render_dataset_card(claims).encode())
 
@@ -112,17 +221,6 @@ def write_manifest(directory: Path) -> ReleaseManifest:
     manifest = ReleaseManifest.from_directory(directory, exclude=(INTENT_NAME,))
     write_bytes(directory / MANIFEST_NAME, manifest.to_bytes())
     return manifest
-
-
-def license_text(recipe: Recipe) -> str:
-    """The LICENSE of a release: whose licence it is, the data's credit, and the licence's text where it is known."""
-    identifier = recipe.release.license
-    lines = [f"{recipe.release.title}", "", f"The weights are released under the licence {identifier}."]
-    if recipe.release.data_attribution:
-        lines += ["", f"Training data: {recipe.release.data_attribution.strip()}"]
-    known = resources.files(__package__) / "licenses" / f"{identifier}.txt"
-    text = known.read_text(encoding="utf-8") if known.is_file() else f"Full text: https://spdx.org/licenses/{identifier}.html\n"
-    return "\n".join(lines) + "\n\n" + text.replace("\r\n", "\n")
 
 
 def clear(partial: Path) -> None:

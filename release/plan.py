@@ -4,14 +4,20 @@ from collections.abc import Mapping, Sequence
 
 from ..errors import ReleaseError
 from ..records import Record
-from .layout import MODELS, WEIGHTS_NAME
+from .layout import MODELS, OPTIONAL_MODELS
 
 Origin = tuple[str, str]
+
+COMPANIONS_STAGE = "companions"
+GOLDEN_STAGE = "golden"
 
 FILTER_FILES = ("filter.json", "scores.parquet", "classifier.json", "classifier.safetensors")
 AUDIT_FILES = ("commitment.json", "sample.json", "audit.json")
 WEIGHTS_OF = {"base": "ema.safetensors", "noised_clip": "model.safetensors"}
-GENERATED = ("LICENSE", "README.md", "DATASET_CARD.md", "model_index.json", "evidence/claims.json", "evidence/recipe.yaml")
+COMPANION_FILES = {"clip_tokenizer": "tokenizer.json", "upsampler_scheduler": "scheduler_config.json"}
+GENERATED = ("LICENSE", "README.md", "DATASET_CARD.md", "model_index.json", "evidence/claims.json", "evidence/policy.yaml",
+             "evidence/recipe.yaml", "USE_POLICY.md", "evidence/environment.json", "evidence/mlbom.cdx.json", "evidence/croissant.json",
+             ".eval_results/glideslope.yaml")
 
 
 def classifier_stage(category: str) -> str:
@@ -60,6 +66,7 @@ def required_inputs(stage: str, categories: Sequence[str]) -> list[str]:
     if stage.startswith("training/"):
         return ["curated"]
     needed = {"clip": ["index"], "evaluation": ["training/base", "curated"],
+              GOLDEN_STAGE: [*map(training_stage, MODELS), "evaluation"],
               "curated": ["index", "labels", *map(scores_stage, categories), *map(filter_stage, categories)]}
     for category in categories:
         classifier, scores = classifier_stage(category), scores_stage(category)
@@ -68,8 +75,46 @@ def required_inputs(stage: str, categories: Sequence[str]) -> list[str]:
     return needed.get(stage, [])
 
 
+def networks(records: Mapping[str, Record]) -> tuple[str, ...]:
+    """Names of the networks of a release: the trained ones, then those that were brought in."""
+    return (*MODELS, *(name for name in OPTIONAL_MODELS if name in brought_in(records)))
+
+
+def parts(records: Mapping[str, Record]) -> tuple[str, ...]:
+    """Names of everything that model_index.json lists."""
+    return (*networks(records), "tokenizer", "scheduler", *(name for name in brought_in(records) if name not in OPTIONAL_MODELS))
+
+
+def brought_in(records: Mapping[str, Record]) -> list[str]:
+    """Names of the parts that come from the recipe's directory of companions."""
+    if COMPANIONS_STAGE not in records:
+        return []
+    found = records[COMPANIONS_STAGE].summary.get("parts")
+    if not isinstance(found, list) or set(found) - {*OPTIONAL_MODELS, *COMPANION_FILES} or len(set(found)) != len(found):
+        raise ReleaseError(f"{record_path(COMPANIONS_STAGE)}: parts are {found!r:.200}, expected some of "
+                           f"{', '.join((*OPTIONAL_MODELS, *COMPANION_FILES))}; pack the release again")
+    return found
+
+
+def stated_weights(records: Mapping[str, Record], network: str) -> str:
+    """SHA-256 of a network's weights in one canonical file, as the stage that wrote or gathered them recorded it.
+
+    Raises:
+        ReleaseError: the record does not say.
+    """
+    if network in MODELS:
+        stage, name = training_stage(network), WEIGHTS_OF[network]
+        digests = {entry.path: entry.sha256 for entry in records[stage].outputs.files}
+    else:
+        stage, name = COMPANIONS_STAGE, network
+        digests = dict(records[stage].summary.get("weights", {}))
+    if name not in digests:
+        raise ReleaseError(f"stage {stage} has not recorded {name}; remove the stage's directory and run it again")
+    return str(digests[name])
+
+
 def plan_copies(categories: Sequence[str], records: Mapping[str, Record]) -> dict[str, Origin]:
-    """What a release copies from the stages.
+    """What a release copies from the stages byte for byte; weights are written by `weight_writing`.
 
     Args:
         categories: names of the filtered categories.
@@ -94,12 +139,17 @@ def plan_copies(categories: Sequence[str], records: Mapping[str, Record]) -> dic
             copies |= {f"evidence/{mutated}/planted.parquet": (mutated, "planted.parquet"),
                        f"figures/{category}_mutations.png": (mutated, "mutations.png")}
         copies |= {f"evidence/{audit}/{name}": (audit, name) for audit in audit_stages(records, category) for name in AUDIT_FILES}
+    if GOLDEN_STAGE in records:
+        copies |= {f"evidence/golden/{path}": (GOLDEN_STAGE, path) for path in _outputs(records[GOLDEN_STAGE])}
     copies["evidence/curated.json"] = ("curated", "curated.json")
     copies |= {f"evidence/{path}": ("curated", path) for path in _outputs(records["curated"]) if path.startswith("ledger/")}
     for model in MODELS:
         stage = training_stage(model)
-        copies |= {f"{model}/config.json": (stage, "config.json"), f"{model}/{WEIGHTS_NAME}": (stage, WEIGHTS_OF[model]),
+        copies |= {f"{model}/config.json": (stage, "config.json"),
                    f"evidence/training/{model}/metrics.jsonl": (stage, "metrics.jsonl")}
+    for name in brought_in(records):
+        path = f"{name}/{COMPANION_FILES.get(name, 'config.json')}"
+        copies[path] = (COMPANIONS_STAGE, path)
     copies["tokenizer/tokenizer.json"] = ("training/base", "tokenizer.json")
     copies["scheduler/scheduler_config.json"] = ("training/base", "scheduler_config.json")
     grids = sorted(path for path in _outputs(records["training/base"]) if path.startswith("samples/") and path.endswith(".png"))
@@ -122,7 +172,7 @@ def figure_paths(categories: Sequence[str], records: Mapping[str, Record]) -> se
 
 
 def expected_paths(categories: Sequence[str], records: Mapping[str, Record]) -> set[str]:
-    """Every path of a release but the manifest's."""
+    """Every path of a release but the manifest's and the weights'."""
     return {*plan_copies(categories, records), *GENERATED, *figure_paths(categories, records), *map(record_path, records)}
 
 

@@ -10,17 +10,23 @@ from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 
-from ..config import dump_recipe
 from ..errors import VerificationError
-from ..manifest import MANIFEST_NAME, ReleaseManifest
-from .architecture import check_architecture, check_finite
+from ..manifest import MANIFEST_NAME, UNLISTED, ReleaseManifest
+from .architecture import check_architecture, check_finite, check_forms, weight_paths
 from .card_check import check_cards
 from .chain import CHAIN_CHECKS, run_check, shorten
 from .claims import claims_of, compare_claims
 from .contents import CARD_PATH, Release
+from .digests import compare_files, compare_tensors
+from .documents import documents_of
+from .documents.use_policy import find_changed_policy
+from .golden import check_golden
 from .layout import find_irregular, find_strangers, parse_json_object
-from .pack import MODEL_INDEX, license_text
-from .plan import expected_paths
+from .plan import expected_paths, parts
+from .policy import check_policy
+from .signature_checks import check_signature
+from .texts import license_text, model_index, recipe_text
+from .variants import check_variants
 
 MAX_LINE_SHOWN = 160
 
@@ -78,27 +84,27 @@ def check_manifest(release: Release) -> list[str]:
         manifest = ReleaseManifest.read(path)
     except VerificationError as error:
         return [f"{MANIFEST_NAME}: {problem}" for problem in error.problems]
-    return manifest.differences(release.directory) or manifest.tensor_differences(release.directory)
+    return compare_files(manifest, release.hashed) or compare_tensors(manifest, release.hashed)
 
 
 def check_files(release: Release) -> list[str]:
     """The files are those that a release of this recipe holds, each with the content that its place asks for."""
-    expected = expected_paths([c.name for c in release.categories], release.records) | {MANIFEST_NAME}
+    expected = expected_paths([c.name for c in release.categories], release.records) | weight_paths(release) | {MANIFEST_NAME}
     present = {path.relative_to(release.directory).as_posix() for path in release.directory.rglob("*") if path.is_file()}
     problems = find_strangers(release.directory)
     problems += [f"{path}: file is missing" for path in sorted(expected - present)]
-    problems += [f"{path}: no stage of this release writes such a file" for path in sorted(present - expected)]
+    problems += [f"{path}: no stage of this release writes such a file" for path in sorted(present - expected - UNLISTED)]
     return problems
 
 
 def check_generated(release: Release) -> list[str]:
-    """Recipe, licence and pipeline description are what pack writes for this recipe."""
+    """Recipe, licence, terms and pipeline description are what pack writes for this recipe, the documents what it writes for the claims."""
     recipe = release.recipe
-    texts = {"evidence/recipe.yaml": dump_recipe(recipe), "LICENSE": license_text(recipe)}
-    problems = []
+    texts = {"evidence/recipe.yaml": recipe_text(recipe), "LICENSE": license_text(recipe), **documents_of(release, release.claims)}
+    problems = find_changed_policy(release)
     for path, expected in texts.items():
         problems += _compare_text(path, release.read(path, bytes.decode), expected)
-    if release.read("model_index.json", parse_json_object) != MODEL_INDEX:
+    if release.read("model_index.json", parse_json_object) != model_index(parts(release.records)):
         problems.append("model_index.json: names other components than a release has; pack the release again")
     return problems
 
@@ -119,14 +125,16 @@ def check_card(release: Release) -> list[str]:
 
 
 CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
-    "manifest": check_manifest, "files": check_files, "tensors": check_architecture, "finite weights": check_finite,
-    "generated files": check_generated, **CHAIN_CHECKS, "claims": check_claims, "card": check_card}
+    "manifest": check_manifest, "files": check_files, "tensors": check_architecture, "weight files": check_forms,
+    "finite weights": check_finite, "variants": check_variants,
+    "policy": check_policy, "golden samples": check_golden, "generated files": check_generated,
+    "signature": check_signature, **CHAIN_CHECKS, "claims": check_claims, "card": check_card}
 
 
 def _report(release: Release) -> VerificationReport:
     manifest = ReleaseManifest.read(release.directory / MANIFEST_NAME)
     checked = {"files": len(manifest.files), "bytes": sum(entry.size_bytes for entry in manifest.files),
-               "tensors": sum(len(release.weights_header(model)) for model in release.models),
+               "tensors": len(manifest.tensors),
                "claims": len(release.claims), "lines of the card": len(release.read(CARD_PATH, bytes.decode).splitlines()),
                "stage records": len(release.records), "ledger rows": len(release.ledger["key"])}
     return VerificationReport(release.directory, manifest.root, checked)

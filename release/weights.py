@@ -1,90 +1,185 @@
-"""Safetensors files as a release holds them: one canonical form, read and checked without loading a tensor."""
+"""Safetensors files as a release holds them: one canonical form, read in pieces and checked without holding a tensor.
 
+The form is the one that the safetensors library writes when tensors are given sorted by name: wide types first, then by
+name, the single metadata key `format`, the header padded to 8 bytes. Equal tensors give equal bytes.
+"""
+
+import hashlib
 import json
-import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import BinaryIO
 
-from ..errors import ReleaseError
+import numpy as np
 
-MAX_HEADER_BYTES = 2_000_000
+from ..errors import CheckpointError, ReleaseError
+from ..weight_files import MAX_HEADER_BYTES, NUM_BYTES, TensorHeader, WeightFiles, find_weights
+from ..weight_files import read_header as read_any_header
+
 METADATA = {"format": "pt"}
-METADATA_KEYS = frozenset(METADATA)
-NUM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+DTYPE_ORDER = ("F32", "BF16", "F16")
+PIECE_VALUES = 1 << 20
+# Bits of a value without its sign, the unsigned type they are read as, and the smallest such bits that are not finite.
+MAGNITUDES: Mapping[str, tuple[str, int, int]] = MappingProxyType({
+    "F32": ("<u4", 0x7FFFFFFF, 0x7F800000), "BF16": ("<u2", 0x7FFF, 0x7F80), "F16": ("<u2", 0x7FFF, 0x7C00)})
 
 
 @dataclass(frozen=True)
-class TensorHeader:
-    """What a safetensors header says of one tensor: its type as safetensors spells it, its shape, its bytes."""
+class Piece:
+    """Up to 2^20 values of a tensor, as they lie in the file.
 
+    Attributes:
+        name: of the tensor.
+        dtype: as safetensors spells it.
+        start: number of the first value in the flattened tensor.
+        data: the bytes, little-endian.
+    """
+
+    name: str
     dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
+    start: int
+    data: bytes
 
 
-def canonical_weights(path: Path) -> bytes:
-    """A safetensors file's tensors in the one form that a release holds: sorted, one metadata key.
-
-    Equal tensors give equal bytes; names, types and values stay as they are.
+def read_weights(directory: Path, variant: str | None = None) -> WeightFiles:
+    """Find a component's weights and read their headers, see `weight_files.find_weights`.
 
     Raises:
-        ReleaseError: the file is not readable as safetensors.
+        ReleaseError: what `find_weights` refuses.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load, save
-
     try:
-        tensors = load(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise ReleaseError(f"{path}: not readable as safetensors ({error}); train the model again") from error
-    return bytes(save(dict(sorted(tensors.items())), metadata=METADATA))
+        return find_weights(directory, variant)
+    except CheckpointError as error:
+        raise ReleaseError(f"{error}; pack the release again") from error
+
+
+def read_file(path: Path) -> WeightFiles:
+    """A single safetensors file as weights, whatever its name.
+
+    Raises:
+        ReleaseError: what `read_header` refuses.
+    """
+    headers = read_header(path)
+    return WeightFiles((path,), None, dict.fromkeys(headers, path), headers)
 
 
 def read_header(path: Path) -> dict[str, TensorHeader]:
-    """Read the header of a canonical safetensors file and check it; no tensor is loaded.
+    """Read the header of a safetensors file and check it; no tensor is loaded.
 
     Returns:
-        name -> header of every tensor, in the order of the file.
+        name -> header of every tensor, in the order of the file's header.
 
     Raises:
-        ReleaseError: not a safetensors file, or one that is not canonical: header too long or not starting with `{`,
-            a repeated name, metadata other than a format, an unknown type, bytes that overlap, leave a hole or trail behind.
+        ReleaseError: not a safetensors file, or an odd one, see `weight_files.read_header`.
     """
-    headers, _, size = _parse(path)
-    _check_bytes(path.name, headers, size)
-    return headers
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a safetensors file; see `read_header` for what is refused."""
-    return _parse(path)[1]
-
-
-def _parse(path: Path) -> tuple[dict[str, TensorHeader], dict[str, Any], int]:
-    """Tensor headers, metadata, and number of bytes after the header."""
     try:
-        with path.open("rb") as file:
-            length_bytes = file.read(8)
-            length = struct.unpack("<Q", length_bytes)[0] if len(length_bytes) == 8 else 0
-            if not 2 <= length <= MAX_HEADER_BYTES:
-                raise ReleaseError(f"{path.name}: not a safetensors file (header of {length} bytes, "
-                                   f"expected 2 to {MAX_HEADER_BYTES})")
-            text = file.read(length)
-        size = path.stat().st_size - 8 - length
-        if len(text) != length or not text.startswith(b"{"):
-            raise ReleaseError(f"{path.name}: not a safetensors file (its header is cut off or does not start with a brace)")
-        value = json.loads(text, object_pairs_hook=_without_repeats)
-        metadata = value.pop("__metadata__", {})
-        headers = {name: _tensor_header(entry) for name, entry in value.items()}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ReleaseError(f"{path.name}: not a safetensors file ({error})") from error
-    if not isinstance(metadata, dict) or set(metadata) - METADATA_KEYS:
-        raise ReleaseError(f"{path.name}: metadata is {metadata!r:.80}, at most a format is expected; pack the release again")
-    return headers, metadata, size
+        return read_any_header(path)
+    except CheckpointError as error:
+        raise ReleaseError(str(error)) from error
+
+
+def canonical_order(headers: Mapping[str, TensorHeader]) -> list[str]:
+    """Names of tensors in the order of the canonical form.
+
+    Raises:
+        ReleaseError: a type that weights do not have.
+    """
+    odd = [name for name, header in headers.items() if header.dtype not in DTYPE_ORDER]
+    if odd:
+        raise ReleaseError(f"tensor {odd[0]} has type {headers[odd[0]].dtype}, expected one of {', '.join(DTYPE_ORDER)}")
+    return sorted(headers, key=lambda name: (DTYPE_ORDER.index(headers[name].dtype), name))
+
+
+def canonical_header(headers: Mapping[str, TensorHeader]) -> bytes:
+    """All that comes before the values in the canonical file of such tensors; where they lie now plays no part.
+
+    Raises:
+        ReleaseError: a type that weights do not have, or more tensors than a header can hold.
+    """
+    value: dict[str, object] = {"__metadata__": METADATA}
+    end = 0
+    for name in canonical_order(headers):
+        begin, end = end, end + num_bytes(headers[name])
+        value[name] = {"dtype": headers[name].dtype, "shape": list(headers[name].shape), "data_offsets": [begin, end]}
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise ReleaseError(f"{len(headers)} tensors need a header of {len(text)} bytes, at most {MAX_HEADER_BYTES} are read; "
+                           "set a smaller release.max_shard_mb")
+    return len(text).to_bytes(8, "little") + text
+
+
+def find_noncanonical(weights: WeightFiles) -> list[str]:
+    """One sentence for every file that is not the one canonical form of its tensors."""
+    problems = []
+    for file in weights.files:
+        headers = {name: weights.headers[name] for name, holder in weights.tensors.items() if holder == file}
+        expected = canonical_header(headers)
+        with file.open("rb") as opened:
+            if opened.read(len(expected)) != expected:
+                problems.append(f"{file.name}: is not canonical safetensors (sorted tensors, the one metadata key 'format': 'pt')")
+    return problems
+
+
+def read_pieces(weights: WeightFiles, names: Iterable[str] | None = None) -> Iterator[Piece]:
+    """Read the values of tensors, at most 2^20 of them at a time.
+
+    Args:
+        weights: the files.
+        names: which tensors, in this order; none: all, in canonical order.
+
+    Raises:
+        ReleaseError: a file ends early: it was changed while it was read.
+    """
+    ends = {file: max((weights.headers[name].end for name, holder in weights.tensors.items() if holder == file), default=0)
+            for file in weights.files}
+    with ExitStack() as stack:
+        opened: dict[Path, BinaryIO] = {}
+        for name in canonical_order(weights.headers) if names is None else names:
+            path, header = weights.tensors[name], weights.headers[name]
+            if path not in opened:
+                opened[path] = stack.enter_context(path.open("rb"))
+            opened[path].seek(path.stat().st_size - ends[path] + header.begin)
+            yield from _read_tensor(opened[path], name, header)
+
+
+def _read_tensor(file: BinaryIO, name: str, header: TensorHeader) -> Iterator[Piece]:
+    size, left, start = NUM_BYTES[header.dtype], prod(header.shape), 0
+    while left:
+        length = min(left, PIECE_VALUES)
+        data = file.read(length * size)
+        if len(data) != length * size:
+            raise ReleaseError(f"{file.name}: ends within tensor {name}; something else writes to it, end that and try again")
+        yield Piece(name, header.dtype, start, data)
+        start, left = start + length, left - length
+
+
+def joined_digest(weights: WeightFiles) -> str:
+    """Hex SHA-256 of the single canonical file that holds these tensors, whether they lie in one file or in shards."""
+    digest = hashlib.sha256(canonical_header(weights.headers))
+    for piece in read_pieces(weights):
+        digest.update(piece.data)
+    return digest.hexdigest()
+
+
+def is_finite(piece: Piece) -> bool:
+    """Whether no value is an infinity or not a number."""
+    unsigned, mask, limit = MAGNITUDES[piece.dtype]
+    return int(np.max(np.frombuffer(piece.data, dtype=unsigned) & mask)) < limit
+
+
+def find_nonfinite(weights: WeightFiles) -> list[str]:
+    """Names of the tensors that hold a NaN or an infinity, in canonical order."""
+    return list(dict.fromkeys(piece.name for piece in read_pieces(weights) if not is_finite(piece)))
+
+
+def num_bytes(header: TensorHeader) -> int:
+    """Bytes of a tensor's values."""
+    return prod(header.shape) * NUM_BYTES[header.dtype]
 
 
 def count_parameters(headers: Mapping[str, TensorHeader]) -> int:
@@ -92,44 +187,6 @@ def count_parameters(headers: Mapping[str, TensorHeader]) -> int:
     return sum(prod(header.shape) for header in headers.values())
 
 
-def find_nonfinite(path: Path) -> list[str]:
-    """Names of the tensors that hold a NaN or an infinity.
-
-    Raises:
-        ReleaseError: the file is not readable as safetensors.
-    """
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return [name for name in sorted(file.keys()) if not bool(torch.isfinite(file.get_tensor(name)).all())]
-    except (OSError, SafetensorError) as error:
-        raise ReleaseError(f"{path.name}: not a safetensors file ({error})") from error
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a name occurs twice in the header")
-    return value
-
-
-def _tensor_header(entry: Mapping[str, Any]) -> TensorHeader:
-    begin, end = entry["data_offsets"]
-    shape = tuple(entry["shape"])
-    if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
-        raise ValueError(f"impossible offsets or shape: {entry!r:.80}")
-    if entry["dtype"] not in NUM_BYTES or end - begin != prod(shape) * NUM_BYTES[entry["dtype"]]:
-        raise ValueError(f"type, shape and bytes of a tensor do not fit: {entry!r:.80}")
-    return TensorHeader(entry["dtype"], shape, begin, end)
-
-
-def _check_bytes(name: str, headers: Mapping[str, TensorHeader], size: int) -> None:
-    position = 0
-    for header in sorted(headers.values(), key=lambda h: (h.begin, h.end)):
-        if header.begin != position:
-            raise ReleaseError(f"{name}: tensors overlap or leave a hole at byte {position}; pack the release again")
-        position = header.end
-    if position != size:
-        raise ReleaseError(f"{name}: tensors end at byte {position}, the data at {size}; pack the release again")
+def size_on_disk(files: Sequence[Path]) -> int:
+    """Bytes of files."""
+    return sum(file.stat().st_size for file in files)

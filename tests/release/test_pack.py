@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 from glideslope.release import pack
-from glideslope.release.pack import MODEL_INDEX, license_text
+from glideslope.release.texts import license_text, model_index
 
 from glideslope.config import Recipe
-from glideslope.errors import ReleaseError, StageError
+from glideslope.errors import GlideslopeError, StageError
 from glideslope.manifest import Manifest, write_bytes
 from glideslope.records import read_record
 
@@ -62,7 +62,8 @@ def test_packing_a_stage_that_was_changed_is_refused(run_dir: Path, recipe: Reci
         pack(run_dir, recipe, run_dir / "release")
 
 
-def test_weights_that_are_not_canonical_are_refused(run_dir: Path, recipe: Recipe) -> None:
+@pytest.mark.parametrize(("metadata", "told"), [({"format": "np"}, "not canonical"), ({"who": "me", "format": "pt"}, "metadata is")])
+def test_weights_that_are_not_canonical_are_refused(run_dir: Path, recipe: Recipe, metadata: dict[str, str], told: str) -> None:
     from safetensors.torch import load_file, save_file
 
     from glideslope.records import Record, run_stage
@@ -75,17 +76,17 @@ def test_weights_that_are_not_canonical_are_refused(run_dir: Path, recipe: Recip
     def work(directory: Path) -> dict[str, object]:
         for name, data in kept.items():
             write_bytes(directory / name, data)
-        save_file(tensors, directory / path.name, metadata={"who": "me", "format": "pt"})
+        save_file(tensors, directory / path.name, metadata=metadata)
         return dict(record.summary)
 
     again: Record = run_stage(run_dir / "training/noised_clip", stage=record.stage, config={"again": 1}, inputs=record.inputs, work=work)
     assert again.digest != record.digest
-    with pytest.raises(ReleaseError, match="canonical"):
+    with pytest.raises(GlideslopeError, match=told):
         pack(run_dir, recipe, run_dir / "release")
 
 
 def test_the_pipeline_description_lists_components_of_glideslope(packed_run: Path) -> None:
-    assert json.loads((packed_run / "release/model_index.json").read_text()) == MODEL_INDEX
+    assert json.loads((packed_run / "release/model_index.json").read_text()) == model_index(["base", "noised_clip", "tokenizer", "scheduler"])
 
 
 def test_the_licence_has_its_text_and_the_credit_of_the_data(recipe: Recipe) -> None:

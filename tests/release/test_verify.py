@@ -90,7 +90,8 @@ def test_a_missing_file_is_named(tamper: Any, path: str, sealed: bool) -> None:
     (tamper.directory / path).unlink()
     if sealed and path != "manifest.json":
         tamper.seal()
-    assert path in problems_of(tamper.directory)
+    found = problems_of(tamper.directory)
+    assert path in found or path.replace("/", ": holds no ") in found
 
 
 def test_a_renamed_file_is_named_twice(tamper: Any) -> None:
@@ -332,4 +333,4 @@ def test_evidence_overwritten_under_a_new_manifest_is_refused_and_never_a_crash(
 def test_a_header_that_claims_too_much_is_refused_without_reading_on(tamper: Any) -> None:
     (tamper.directory / WEIGHTS).write_bytes(struct.pack("<Q", 2**62) + b"{}")
     tamper.seal()
-    assert "not a safetensors file" in problems_of(tamper.directory)
+    assert "not a readable safetensors file" in problems_of(tamper.directory)
