@@ -218,8 +218,8 @@ class Run:
         """Write the release directory."""
         from .release.pack import pack
 
-        with self.reporter.stage("release"):
-            return pack(self.directory, self.recipe, self.directory / "release")
+        with self.reporter.stage("release") as progress:
+            return pack(self.directory, self.recipe, self.directory / "release", progress=progress)
 
     def check(self) -> list[str]:
         """Run every gate on the release; returns the names of those that passed."""
