@@ -94,7 +94,7 @@ def embedding_matrix(column: Any, *, where: str) -> NDArray[Any]:
 
 
 def check_labels(category: str, counts: Mapping[str, tuple[int, int]]) -> None:
-    """Refuse what cannot give a filter: no positives to learn from or to set the threshold by, training without negatives.
+    """Refuse what cannot give a filter: no positives or no negatives to learn from.
 
     Args:
         category: its name.
@@ -103,13 +103,12 @@ def check_labels(category: str, counts: Mapping[str, tuple[int, int]]) -> None:
     Raises:
         FilterError: says what to label.
     """
-    for role in ("train", "calibrate"):
-        num_positive, num_negative = counts.get(role, (0, 0))
-        if num_positive == 0:
-            raise FilterError(f"{category}: none of the {num_negative} {role} labels is positive; label images of more concepts that "
-                              f"count as {category} (the role follows from the concept's hash), then import them")
-        if num_negative == 0 and role == "train":
-            raise FilterError(f"{category}: none of the {num_positive} {role} labels is negative; label images that do not count as {category}")
+    num_positive, num_negative = counts.get("train", (0, 0))
+    if num_positive == 0:
+        raise FilterError(f"{category}: none of the {num_negative} train labels is positive; label images of more concepts that "
+                          f"count as {category} (the role follows from the concept's hash), then import them")
+    if num_negative == 0:
+        raise FilterError(f"{category}: none of the {num_positive} train labels is negative; label images that do not count as {category}")
 
 
 def count_roles(values: NDArray[np.int64], roles: NDArray[np.object_]) -> dict[str, tuple[int, int]]:

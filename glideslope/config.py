@@ -93,8 +93,10 @@ class IndexConfig(Part):
 class LabelsConfig(Part):
     """How labels get their roles: by hash of the concept, so that variants of one concept never straddle roles."""
 
-    train_share: Share = Field(0.5, description="share of concepts whose labels fit classifiers")
-    calibrate_share: Share = Field(0.25, description="share of concepts whose labels set thresholds; the rest is kept for the audit")
+    train_share: Share = Field(0.65, description="share of concepts whose labels fit classifiers and, scored by a classifier that "
+                               "was fitted without them, set thresholds")
+    calibrate_share: Share = Field(0.1, description="share of concepts whose labels set thresholds and test probabilities only; the rest "
+                                   "is kept for the audit")
     salt: str = Field("glideslope", description="text hashed with the concept; another salt draws other roles")
 
     @model_validator(mode="after")
@@ -134,7 +136,7 @@ class Category(Part):
     does_not_count: str = Field("", description="what looks close but does not count")
     examples: tuple[str, ...] = Field((), strict=False, description="short descriptions of images that count, for whoever labels")
     max_train_labels: Annotated[int, Field(ge=2)] = Field(4000, description="label budget: most train labels the classifier may use")
-    target_recall: Share = Field(0.99, description="share of calibrate positives that the threshold must catch")
+    target_recall: Share = Field(0.99, description="share of positives that the threshold is set to catch")
     classifiers: Annotated[tuple[ClassifierKind, ...], Field(min_length=1, strict=False)] = Field(
         ("rbf_svm", "logistic", "mlp"), description="kinds to choose from by cross-validated kept share at the target recall")
     kernel_gamma: Annotated[float, Field(gt=0)] | None = Field(

@@ -9,6 +9,7 @@ from glideslope.data_filter.evidence import measure_filter
 from glideslope.data_filter.filters import build_filter, load_filter
 from glideslope.data_filter.labels import ROLES, Verdict, import_labels, role_of
 from glideslope.data_filter.parquet import read_table
+from glideslope.data_filter.statistics import choose_threshold
 
 from glideslope.config import LabelsConfig
 from glideslope.errors import FilterError, StageError
@@ -23,7 +24,7 @@ def report(world: World, name: str = "red") -> dict[str, Any]:
 
 def test_a_filter_finds_what_it_was_shown_and_states_its_evidence(fitted: World) -> None:
     found = report(fitted)
-    assert found["format"] == "glideslope.filter/2"
+    assert found["format"] == "glideslope.filter/3"
     assert found["category"] == {"name": "red", "counts": "a picture that is mostly red", "does_not_count": ""}
     assert found["audit"]["recall"] == 1.0 and found["audit"]["kept_share"] > 0.8
     directory = fitted.root / "filters" / "red"
@@ -59,7 +60,40 @@ def test_another_target_gives_another_threshold_from_the_same_scores(fitted: Wor
 def test_the_threshold_is_a_score_as_it_is_stored(fitted: World) -> None:
     found = report(fitted)
     assert np.float32(found["threshold"]) == found["threshold"]
-    assert found["threshold"] in read_table(fitted.root / "filters" / "red" / "scores.parquet")["score"].to_pylist()
+    held_out, crossed = threshold_scores(fitted)
+    assert found["threshold"] in held_out + crossed
+
+
+def threshold_scores(world: World) -> tuple[list[float], list[float]]:
+    """Scores of the positives that may set the threshold: of those that the classifier never saw, and out of fold."""
+    scores = read_table(world.root / "filters" / "red" / "scores.parquet").to_pylist()
+    training = read_table(world.root / "classifiers" / "red" / "training.parquet").to_pylist()
+    return ([row["score"] for row in scores if row["label"] == 1 and row["role"] == "calibrate"],
+            [row["out_of_fold_score"] for row in training if row["label"] == 1])
+
+
+def test_every_positive_helps_to_set_the_threshold_by_a_classifier_that_never_saw_it(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out, crossed = threshold_scores(fitted)
+    found = report(fitted)
+    assert found["threshold_set_on"] == {"num_held_out": len(held_out), "num_out_of_fold": len(crossed)} and held_out and crossed
+    assert found["threshold"] == choose_threshold(held_out + crossed, 0.99)
+    monkeypatch.setattr("glideslope.data_filter.filters.ENOUGH_HELD_OUT", len(held_out))
+    fitted.fit(category(target_recall=0.98))
+    found = report(fitted)
+    assert found["threshold_set_on"] == {"num_held_out": len(held_out), "num_out_of_fold": 0}
+    assert found["threshold"] == choose_threshold(held_out, 0.98)
+
+
+def test_without_calibrate_positives_those_out_of_fold_set_the_threshold(world: World) -> None:
+    label_with(world, [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) != "calibrate"])
+    world.fit()
+    assert report(world)["threshold_set_on"]["num_held_out"] == 0 and report(world)["audit"]["recall"] == 1.0
+
+
+def test_where_no_positive_can_set_a_threshold_it_says_what_to_label(world: World) -> None:
+    label_with(world, [next(n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) == "train")])
+    with pytest.raises(FilterError, match="none of the calibrate labels is positive, and the train labels are too few"):
+        world.fit()
 
 
 def test_what_the_audit_missed_is_listed_with_pictures(fitted: World) -> None:
@@ -83,7 +117,7 @@ def test_a_word_in_the_caption_catches_what_the_classifier_misses(fitted: World)
 
 
 def test_judges_that_flag_every_positive_leave_no_threshold_to_set(fitted: World, tmp_path: Path) -> None:
-    with pytest.raises(FilterError, match="all 6 positive calibrate labels are flagged"):
+    with pytest.raises(FilterError, match="all 16 positive labels that could set the classifier's threshold are flagged"):
         fitted.fit(category(caption_words=("red",)))
 
 

@@ -62,7 +62,7 @@ def test_variants_of_one_emoji_share_a_role_and_shares_are_kept() -> None:
     config = LabelsConfig()
     concepts = {row["concept"] for row in read_rows()}
     shares = {role: sum(role_of(concept, config) == role for concept in concepts) / len(concepts) for role in ROLES}
-    assert shares == pytest.approx({"train": 0.5, "calibrate": 0.25, "audit": 0.25}, abs=0.03)
+    assert shares == pytest.approx({"train": 0.65, "calibrate": 0.1, "audit": 0.25}, abs=0.03)
 
 
 def test_labels_are_appended_and_earlier_lines_stay_as_they_are(indexed: World) -> None:

@@ -216,7 +216,7 @@ def filter_writer(name: str, table: pa.Table, threshold: float, classifier_dir: 
         evidence = measure_filter(table, threshold)
         parts = [{"kind": "rbf_svm"}, {"kind": "logistic"}]
         classifier = {"kind": "average", "parts": parts, "sha256": sha256_file(directory / "classifier.safetensors")}
-        write_json(directory / "filter.json", {"format": "glideslope.filter/2", "category": {"name": name}, "threshold": threshold,
+        write_json(directory / "filter.json", {"format": "glideslope.filter/3", "category": {"name": name}, "threshold": threshold,
                                                "classifier": classifier, **evidence})
         write_bytes(directory / "precision_recall.png", picture("blue"))
         if evidence["missed"]:
