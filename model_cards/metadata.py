@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from .terms import data_fields, gated_fields, licence_fields
+
 LIBRARY_NAME = "glideslope"
 PIPELINE_TAG = "text-to-image"
 TAGS = ("text-to-image", "glide", "diffusion", "filtered-data", "safetensors")
@@ -22,12 +24,13 @@ def hub_metadata(claim: Lookup) -> dict[str, Any]:
         claim: gives a claim's value by its id, whose parts may be given one by one.
 
     Returns:
-        Licence, languages, library, task, tags and a model-index with the measured results.
+        Licence, languages, library, task, tags, data on the Hub, terms of a gated copy, and a model-index with the measured results.
     """
     results = [_evaluation_result(claim)]
     results += [_filter_result(claim, category) for category in claim("recipe.categories")]
-    return {"license": claim("release.license"), "language": list(claim("release.languages")), "library_name": LIBRARY_NAME,
+    return {**licence_fields(claim), "language": list(claim("release.languages")), "library_name": LIBRARY_NAME,
             "pipeline_tag": PIPELINE_TAG, "tags": list(dict.fromkeys((*TAGS, *claim("release.tags")))),
+            **data_fields(claim), **gated_fields(claim),
             "model-index": [{"name": claim("release.title"), "results": results}]}
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from ..errors import ReleaseError
 from .contents import Release
 from .layout import walk
 from .picture_metadata import find_hidden, is_picture
@@ -116,6 +117,17 @@ def find_secrets(release: Release, *, words: Sequence[str] = ()) -> list[str]:
             more = f" and {len(findings) - MAX_PLACES_NAMED} more places" if len(findings) > MAX_PLACES_NAMED else ""
             problems.append(f"{path}: holds {kind}, at {named}{more}; {_advice(kind, findings)}")
     return problems
+
+
+def refuse_secrets(release: Release) -> None:
+    """Refuse a release that is being packed when any file holds what must not be published, this machine's name included.
+
+    Raises:
+        ReleaseError: each file and kind is named, nothing is shown whole.
+    """
+    problems = find_secrets(release, words=private_words())
+    if problems:
+        raise ReleaseError(f"pack: {len(problems)} finding(s) that must not be published: {'; '.join(problems)}")
 
 
 def scan_file(path: Path, *, words: Sequence[str] = ()) -> list[Finding]:

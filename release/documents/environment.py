@@ -33,7 +33,7 @@ def environment_text(release: Release) -> str:
         for package, version in stage["versions"].items():
             versions.setdefault(package, set()).add(version)
     return json_text({"format": FORMAT, "versions": {package: sorted(found) for package, found in sorted(versions.items())},
-                      "stages": stages, "energy": [bound_energy(release, model) for model in release.models]})
+                      "stages": stages, "energy": energy_claims(release)["cost.energy"]})
 
 
 def describe(record: Record) -> dict[str, Any]:
@@ -59,6 +59,11 @@ def bound_energy(release: Release, model: str) -> dict[str, Any]:
     bound = None if seconds is None or watts is None else round(seconds * watts / JOULES_PER_KWH, 6)
     return {"model": model, "seconds": None if seconds is None else round(seconds, 1), "device_name": name, "watts": watts,
             "kwh_upper_bound": bound}
+
+
+def energy_claims(release: Release) -> dict[str, Any]:
+    """The claim `cost.energy`: for each trained model the bound on its energy; see `bound_energy`."""
+    return {"cost.energy": [bound_energy(release, model) for model in release.models]}
 
 
 def board_watts(device_name: str | None) -> int | None:
