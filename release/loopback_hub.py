@@ -26,7 +26,7 @@ from .loopback_state import GIT_ATTRIBUTES, MAIN, PIECE_BYTES, Account, ObjectSt
 OWNER = Account("tester", "hf_loopback_tester")
 INVALID_TOKEN = "Invalid credentials in Authorization header"
 DIRECT_UPLOAD = re.compile(r"/_(lfs|part)/([0-9a-f]{64})(?:/(\d+))?")
-Watcher = Callable[[Literal["before", "after"], str, str], None]
+Watcher = Callable[[Literal["before", "after"], str, str], bool]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class LoopbackHub:
             accounts: who has a token.
             has_xet: whether large files go through Xet (`hf_xet` with a local store).
             part_bytes: objects larger than this are uploaded in parts (LFS multipart).
-            watcher: called before and after each request is carried out, with the phase, the method and the path.
+            watcher: called before and after each request is carried out, with the phase, the method and the path; where it returns
+                true, the connection is dropped then.
         """
         self._temporary = tempfile.TemporaryDirectory(prefix="glideslope-hub-") if directory is None else None
         self.objects = ObjectStore(directory or Path(self._temporary.name if self._temporary else ""))
@@ -154,6 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # with it, every answer in two writes waits 40 ms for the client's acknowledgement
+    wbufsize = PIECE_BYTES
     server: _Server
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -168,12 +171,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if fault and fault.kind == "slow":
                 time.sleep(fault.delay_s)
-            if hub.watcher:
-                hub.watcher("before", self.command, path)
+            if hub.watcher and hub.watcher("before", self.command, path):
+                raise _Dropped
             reply, account = self._reply(hub, kind)
-            if hub.watcher:
-                hub.watcher("after", self.command, path)
-            if kind == "lost_response":
+            if kind == "lost_response" or (hub.watcher and hub.watcher("after", self.command, path)):
                 raise _Dropped
             if kind == "applied_500":
                 reply = refuse(Refusal(500, "Internal Server Error"))

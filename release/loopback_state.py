@@ -204,10 +204,11 @@ class ObjectStore:
         return None
 
     def damage_xet(self) -> None:
-        """Flip one byte in the middle of the largest object that `hf_xet` stored."""
-        largest = max((path for path in self.xet_dir.rglob("*") if path.is_file() and path.suffix != ".mdb"), key=lambda p: p.stat().st_size)
+        """Flip one byte in the first half, where the data lies, of the largest object that `hf_xet` stored."""
+        xorbs = [path for path in self.xet_dir.rglob("xorbs/default.*") if path.suffix != ".tagset"]
+        largest = max(xorbs, key=lambda path: path.stat().st_size)
         with largest.open("r+b") as file:
-            flip_byte(file, largest.stat().st_size // 2)
+            flip_byte(file, largest.stat().st_size // 4)
 
 
 def flip_byte(file: BinaryIO, position: int) -> None:
