@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_shared import RELEASES, RUNS, JsonOption, RecipeArgument, ReleaseArgument, RunsOption, opened, tell
+from .cli_shared import RELEASES, RUNS, JsonOption, PolicyOption, RecipeArgument, ReleaseArgument, RunsOption, opened, tell
 from .errors import VerificationError
 from .manifest import write_bytes
 
@@ -23,21 +23,33 @@ def pack(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOptio
 
 
 @app.command(rich_help_panel=RELEASES)
-def check(release: ReleaseArgument, as_json: JsonOption = False) -> None:
+def check(release: ReleaseArgument, policy: PolicyOption = None, as_json: JsonOption = False) -> None:
     """Run every gate on a release: all failures are listed, and one is enough to refuse it."""
-    from .release.gates import check as run_gates
+    from .release.gates import run_policy
 
-    passed = run_gates(release)
-    tell({"release": str(release), "gates": passed if as_json else "passed: " + ", ".join(passed)}, as_json=as_json)
+    report = run_policy(release, policy)
+    tell({"release": str(release), "gates": list(report.passed) if as_json else "passed: " + ", ".join(report.passed),
+          **({"unsafe bypasses": dict(report.unsafe)} if report.unsafe or as_json else {})}, as_json=as_json)
 
 
 @app.command(rich_help_panel=RELEASES)
-def verify(release: ReleaseArgument, as_json: JsonOption = False) -> None:
+def verify(release: ReleaseArgument,
+           key: Annotated[str | None, typer.Option("--key", metavar="KEY", help="Whom you trust: a key id, or the path of a public key. The "
+                                                   "release must be signed by this key.")] = None,
+           as_json: JsonOption = False) -> None:
     """Recompute every digest and every number on the card, offline, and name what differs."""
     from .release.verify import verify as verify_release
+    from .signatures import read_signature
 
+    signer = read_signature(release, key)
     report = verify_release(release)
-    tell(report.to_json(), as_json=as_json)
+    told = report.to_json() | {"signed_by": None if signer is None else signer.key_id, "is_signer_trusted": key is not None}
+    if not as_json:
+        told.pop("is_signer_trusted")
+        told["signed_by"] = "nobody" if signer is None else signer.key_id if key is not None else (
+            f"{signer.key_id} (a valid signature; whether to trust this key, only --key with the id you know from elsewhere tells)")
+        told |= {"unsafe bypasses": signer.unsafe} if signer is not None and signer.unsafe else {}
+    tell(told, as_json=as_json)
 
 
 @app.command(rich_help_panel=RELEASES)

@@ -25,6 +25,8 @@ ReleaseArgument = Annotated[Path, typer.Argument(metavar="RELEASE", help="A rele
 PicturesOption = Annotated[Literal["veiled", "clear", "blurred", "none"], typer.Option(
     help="veiled: what the filters look for is blurred until the reader asks; clear: all is shown; blurred: nothing can be made out; "
          "none: no pictures.")]
+PolicyOption = Annotated[Path | None, typer.Option(
+    "--policy", metavar="FILE", help="A policy to apply on top of the one that was packed: of each demand the stricter one counts.")]
 RUNS = Path("runs")
 
 out, err = Console(soft_wrap=True, emoji=False), Console(stderr=True, soft_wrap=True, emoji=False)

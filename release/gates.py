@@ -1,35 +1,36 @@
 """Gates: each checks one thing that a release must fulfil, and says what to do when it does not.
 
-A gate is an object with a name and `check(release)`, which returns nothing or raises `ReleaseError`. All gates run,
-all failures are reported, and an empty list of gates refuses everything.
+A gate is an object with a name and `check(release)`, which returns nothing or raises `ReleaseError`. The policy that was
+packed with a release says what each asks for; all gates run, all failures are reported, and without gates everything is
+refused. A gate that the policy leaves out, with its reason, is reported as such and never as passed.
 """
 
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from ..config import Category
-from ..data_filter.evidence import measure_filter
-from ..data_filter.statistics import lower_bound
 from ..errors import ReleaseError
 from .architecture import check_finite
-from .audit_checks import check_audits, find_weak_audits
-from .chain import CHAIN_CHECKS, check_filter_reports, run_check
-from .contents import Release, need
-from .verify import check_card, check_claims, check_files, check_manifest
-
-RELOAD_CODE = """
-import sys
-from glideslope import GlidePipeline
-pipe = GlidePipeline.from_pretrained(sys.argv[1], device="cpu")
-image = pipe("a red circle", num_images=1, num_steps=2, seed=0).images[0]
-low, high = image.convert("L").getextrema()
-if low == high:
-    sys.exit(f"the picture is blank: every value is {low}")
-"""
+from .audit_checks import check_audits
+from .chain import CHAIN_CHECKS, run_check
+from .companions import find_unproven_companions
+from .contents import Release
+from .gate_findings import (
+    find_excess,
+    find_license_problems,
+    find_reload_problems,
+    find_reused_labels,
+    find_weak_audits,
+    find_weak_captions,
+    find_weak_filters,
+)
+from .golden import find_drift
+from .metadata import find_bad_metadata
+from .policy import CategoryPolicy, GoldenPolicy, Policy, effective_policy
+from .secrets import find_secrets, private_words
+from .verify import CHECKS, check_card, check_claims, check_files, check_manifest
 
 
 class Gate(Protocol):
@@ -37,7 +38,7 @@ class Gate(Protocol):
 
     @property
     def name(self) -> str:
-        """Short name, for the report."""
+        """Short name, for the report and for `unsafe_skip`."""
 
     def check(self, release: Release) -> None:
         """Return nothing, or raise `ReleaseError` with what to do."""
@@ -45,7 +46,7 @@ class Gate(Protocol):
 
 @dataclass(frozen=True)
 class Intact:
-    """The files are those of the manifest."""
+    """The files and tensors are those of the manifest."""
 
     name: str = "intact"
 
@@ -67,24 +68,38 @@ class AllowedFiles:
 
 @dataclass(frozen=True)
 class FilterEvidence:
-    """Evidence for every category of the recipe, recomputed from the scores and within the category's limits."""
+    """Evidence for every category of policy and recipe, recomputed from the scores and within both's limits."""
 
+    categories: Mapping[str, CategoryPolicy] = field(default_factory=dict)
     name: str = "filter evidence"
 
     def check(self, release: Release) -> None:
         """Measure every filter again."""
-        refuse(self.name, find_weak_filters, release=release)
+        refuse(self.name, partial(find_weak_filters, policies=self.categories), release=release)
 
 
 @dataclass(frozen=True)
 class AuditsShow:
-    """Where the recipe limits what may be left, every audit of what is kept now shows that it keeps the limit."""
+    """Every audit is of the released ledger and shows what policy and recipe ask for."""
 
+    categories: Mapping[str, CategoryPolicy] = field(default_factory=dict)
+    is_required: bool = False
     name: str = "audits"
 
     def check(self, release: Release) -> None:
         """Draw each sample and compute each bound again."""
-        refuse(self.name, check_audits, find_weak_audits, release=release)
+        refuse(self.name, check_audits, partial(find_weak_audits, policies=self.categories, is_required=self.is_required), release=release)
+
+
+@dataclass(frozen=True)
+class LabelsNotReused:
+    """Labels that show how good a filter is were used for nothing else."""
+
+    name: str = "labels not reused"
+
+    def check(self, release: Release) -> None:
+        """Compare roles by key and by concept."""
+        refuse(self.name, find_reused_labels, release=release)
 
 
 @dataclass(frozen=True)
@@ -99,25 +114,86 @@ class ProvenanceChain:
 
 
 @dataclass(frozen=True)
+class Verified:
+    """Whatever else `verify` looks at: tensors, weight files, variants, generated files."""
+
+    name: str = "verified"
+
+    def check(self, release: Release) -> None:
+        """Run what no other gate runs."""
+        elsewhere = {check_manifest, check_files, check_claims, check_card, *CHAIN_CHECKS.values()}
+        refuse(self.name, *(check for check in CHECKS.values() if check not in elsewhere), release=release)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The release is not larger than the policy allows."""
+
+    max_size_mb: int
+    name: str = "size"
+
+    def check(self, release: Release) -> None:
+        """Add the sizes of all files."""
+        refuse(self.name, partial(find_excess, max_size_mb=self.max_size_mb), release=release)
+
+
+@dataclass(frozen=True)
+class Licence:
+    """The licence is an accepted one, and its text lies in the release."""
+
+    accepted: tuple[str, ...]
+    name: str = "licence"
+
+    def check(self, release: Release) -> None:
+        """Compare recipe, policy and LICENSE."""
+        refuse(self.name, partial(find_license_problems, accepted=self.accepted), release=release)
+
+
+@dataclass(frozen=True)
 class CardComplete:
-    """Every claim is what the evidence gives, and the card is what the claims give."""
+    """Every claim is what the evidence gives, the cards are what the claims give, and the Hub can read what it reads of them."""
 
     name: str = "card complete"
 
     def check(self, release: Release) -> None:
         """Compute the claims and render the card again."""
-        refuse(self.name, check_claims, check_card, release=release)
+        refuse(self.name, check_claims, check_card, find_bad_metadata, release=release)
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """No token, private key, mail address, path of a machine or data hidden in a picture."""
+
+    name: str = "secrets"
+
+    def check(self, release: Release) -> None:
+        """Search every file."""
+        refuse(self.name, partial(find_secrets, words=private_words()), release=release)
+
+
+@dataclass(frozen=True)
+class CompanionsAllowed:
+    """Networks without evidence of their data are there only where the policy allows them."""
+
+    is_allowed: bool
+    name: str = "companions"
+
+    def check(self, release: Release) -> None:
+        """Look for such networks."""
+        if not self.is_allowed:
+            refuse(self.name, find_unproven_companions, release=release)
 
 
 @dataclass(frozen=True)
 class CaptionsCount:
-    """Pictures fit their own captions better than random ones, beyond what the recipe asks for."""
+    """Pictures fit their own captions better than random ones, beyond what recipe and policy ask for."""
 
+    limit: float = 0.0
     name: str = "captions count"
 
     def check(self, release: Release) -> None:
         """Count the wins again."""
-        refuse(self.name, find_weak_captions, release=release)
+        refuse(self.name, partial(find_weak_captions, policy_limit=self.limit), release=release)
 
 
 @dataclass(frozen=True)
@@ -133,38 +209,73 @@ class Reload:
 
     def check(self, release: Release) -> None:
         """Load and draw."""
-        refuse(self.name, check_finite, self._reload, release=release)
-
-    def _reload(self, release: Release) -> list[str]:
-        command = [sys.executable, "-P", "-c", RELOAD_CODE, str(release.directory.resolve())]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=self.timeout_s, check=False, stdin=subprocess.DEVNULL)
-        except subprocess.TimeoutExpired:
-            return [f"loading and drawing took more than {self.timeout_s:.0f} s; try `glideslope sample` on the release"]
-        if done.returncode == 0:
-            return []
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
-        return [f"does not load or draw in a fresh process: {last}; try `glideslope sample` on the release"]
+        refuse(self.name, check_finite, partial(find_reload_problems, timeout_s=self.timeout_s), release=release)
 
 
-GATES: tuple[Gate, ...] = (Intact(), AllowedFiles(), FilterEvidence(), AuditsShow(), ProvenanceChain(), CardComplete(), CaptionsCount(),
-                           Reload())
+@dataclass(frozen=True)
+class GoldenSamples:
+    """The pictures that were drawn at release come out again, within the policy's tolerance."""
+
+    policy: GoldenPolicy
+    name: str = "golden samples"
+
+    def check(self, release: Release) -> None:
+        """Draw them again."""
+        refuse(self.name, partial(find_drift, policy=self.policy), release=release)
 
 
-def check(release_dir: Path) -> list[str]:
-    """Run every gate on a release.
+@dataclass(frozen=True)
+class CheckReport:
+    """What `run_policy` found, with no gate refusing.
+
+    Attributes:
+        passed: names of the gates that passed, in the order in which they ran.
+        unsafe: gate that the policy leaves out -> the reason it gives.
+        policy: what was asked for.
+    """
+
+    passed: tuple[str, ...]
+    unsafe: Mapping[str, str]
+    policy: Policy
+
+
+def gates_of(policy: Policy) -> tuple[Gate, ...]:
+    """The gates, each with what a policy asks of it, in the order in which they run."""
+    return (Intact(), AllowedFiles(), FilterEvidence(policy.categories), AuditsShow(policy.categories, policy.require_audits),
+            LabelsNotReused(), ProvenanceChain(), Verified(), Size(policy.max_size_mb), Licence(policy.licenses), CardComplete(), Secrets(),
+            CompanionsAllowed(policy.allow_companions), CaptionsCount(policy.min_captions_share_lower_bound), Reload(),
+            GoldenSamples(policy.golden))
+
+
+def check(release_dir: Path, policy: Path | None = None) -> list[str]:
+    """Run every gate on a release, see `run_policy`.
 
     Returns:
-        The names of the gates, all passed.
+        The names of the gates that passed.
+    """
+    return list(run_policy(release_dir, policy).passed)
+
+
+def run_policy(release_dir: Path, policy: Path | None = None) -> CheckReport:
+    """Run every gate that the release's policy names.
+
+    Args:
+        release_dir: the release.
+        policy: a policy file to apply on top of the packed one: the stricter of both counts, see `effective_policy`.
+
+    Returns:
+        What passed, and what the policy leaves out.
 
     Raises:
-        ReleaseError: at least one gate refuses; all failures are in the message.
+        ReleaseError: a policy cannot be read, or at least one gate refuses; all failures are in the message.
     """
-    return run_gates(release_dir, GATES)
+    applied = effective_policy(Release(release_dir), policy)
+    gates = [gate for gate in gates_of(applied) if gate.name not in applied.unsafe_skip]
+    return CheckReport(tuple(run_gates(release_dir, gates)), dict(applied.unsafe_skip), applied)
 
 
 def run_gates(release_dir: Path, gates: Sequence[Gate]) -> list[str]:
-    """Run gates on a release; see `check`. No gates at all is a refusal."""
+    """Run gates on a release and return their names; see `run_policy`. No gates at all is a refusal."""
     if not gates:
         raise ReleaseError(f"release {release_dir}: there is no gate to pass, so nothing would be checked; name at least one gate")
     release = Release(release_dir)
@@ -177,41 +288,6 @@ def run_gates(release_dir: Path, gates: Sequence[Gate]) -> list[str]:
     if failures:
         raise ReleaseError(f"release {release_dir}: {len(failures)} of {len(gates)} gates refuse: " + "\n".join(failures))
     return [gate.name for gate in gates]
-
-
-def find_weak_filters(release: Release) -> list[str]:
-    """One sentence for each category whose evidence is missing, edited, or outside the recipe's limits."""
-    problems = check_filter_reports(release)
-    for category in release.categories:
-        problems += compare_with_limits(release, category)
-    return problems
-
-
-def compare_with_limits(release: Release, category: Category) -> list[str]:
-    """One sentence for each limit of a category that its measured evidence does not keep."""
-    where, limits = f"evidence/filters/{category.name}/filter.json", category.limits
-    threshold = need(release.filter(category.name), "threshold", where=where)
-    audit = measure_filter(release.scores(category.name), threshold)["audit"]
-    asked = {"recall": limits.min_recall, "recall_lower_bound": limits.min_recall_lower_bound, "kept_share": limits.min_kept_share}
-    problems = []
-    for name, least in asked.items():
-        found = audit[name]
-        if found is None or not found >= least:
-            problems.append(f"filter {category.name}: {name.replace('_', ' ')} on audit labels is "
-                            f"{'not measured' if found is None else format(found, '.4f')}, the recipe asks for at least {least:.4f}; "
-                            "label more images and fit again, or accept less in the recipe and say so on the card")
-    return problems
-
-
-def find_weak_captions(release: Release) -> list[str]:
-    """One sentence when too few pictures fit their own caption."""
-    where, least = "evidence/evaluation/pairs.jsonl", release.recipe.release.min_ranked_share_lower_bound
-    num_wins = sum(need(pair, "own_score", where=where) > need(pair, "random_score", where=where) for pair in release.pairs)
-    bound = lower_bound(num_wins, len(release.pairs))
-    if bound > least:
-        return []
-    return [f"evaluation: {num_wins} of {len(release.pairs)} pictures fit their own caption better than a random one, which proves a share of "
-            f"at least {bound:.3f}; the recipe asks for more than {least:.3f}; train longer, then evaluate and pack again"]
 
 
 def refuse(name: str, *checks: Callable[[Release], list[str]], release: Release) -> None:
