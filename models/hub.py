@@ -59,6 +59,7 @@ class Snapshot:
         sha: the commit, or none for a directory.
         listing: what the Hub says lies in the commit; none for a directory, and when the Hub was not reached.
         options: how the Hub is asked.
+        is_newest: whether the default branch has just been looked up and is this commit.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class Snapshot:
     sha: str | None = None
     listing: Mapping[str, Listed] | None = None
     options: HubOptions = HubOptions()
+    is_newest: bool = False
 
     @property
     def name(self) -> str:
@@ -95,8 +97,8 @@ class Snapshot:
             raise VerificationError(self.name, [f"{path}: links to a place outside the cache {cache}" for path in outside])
 
     def fetch_from_default_branch(self, path: str) -> bytes | None:
-        """A small file as the default branch has it now; none when it has none, it is the same commit, or nobody can be asked."""
-        if self.repo is None or self.listing is None:
+        """A small file as the default branch has it now; none when it has none, it is this commit, or nobody can be asked."""
+        if self.repo is None or self.listing is None or self.is_newest:
             return None
         from huggingface_hub import HfApi, hf_hub_download
 
@@ -149,7 +151,8 @@ def _resolve_on_hub(repo: str, revision: str | None, options: HubOptions) -> Sna
         raise DownloadError(f"{repo}: the Hub answered {sha!r:.80} for {revision or DEFAULT_BRANCH}, which is no commit")
     cache = Path(options.cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
     path = cache / f"models--{repo.replace('/', '--')}" / "snapshots" / sha
-    return Snapshot(path, repo, sha, None if options.local_files_only else _list_files(api, repo, sha), options)
+    listing = None if options.local_files_only else _list_files(api, repo, sha)
+    return Snapshot(path, repo, sha, listing, options, is_newest=revision in (None, DEFAULT_BRANCH))
 
 
 def _list_files(api: "HfApi", repo: str, sha: str) -> dict[str, Listed] | None:
@@ -215,6 +218,9 @@ def hub_errors(repo: str, revision: str | None) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise RequestError(f"{repo}: {_first_line(error)}") from error
     except (httpx.HTTPError, errors.XetDownloadError, OSError) as error:
+        if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
+            raise DownloadError(f"{at}: refused your token ({_first_line(error)}); log in again with `hf auth login`, give a token that "
+                                "may read it, or none where none is needed (token=False)") from error
         raise DownloadError(f"{at}: fetching failed ({_first_line(error)}); load again, what was fetched whole is kept") from error
 
 

@@ -1,0 +1,113 @@
+"""Loading from a hub as a stranger does: the real client, each time in a process of its own with its own environment.
+
+Importing torch takes seconds, so one process imports what loading needs, but for the Hub's client, and every load is a
+fork of it: the client reads its environment when it is first imported.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from glideslope.release.loopback_hub import LoopbackHub
+from glideslope.release.loopback_state import MAIN, Commit, StoredFile
+
+from glideslope.manifest import sha256_file
+from glideslope.signatures import Vouched, release_statement, sign_statement
+from glideslope.signing_keys import read_private_key
+
+PROGRAM = """
+import hashlib, json, logging, os, sys
+import torch
+from glideslope.errors import GlideslopeError
+from glideslope.models.pipeline import GlidePipeline
+
+torch.set_num_threads(1)
+GlidePipeline.from_pretrained(sys.argv[1], device="cpu")  # what torch imports when a network is first built
+assert "huggingface_hub" not in sys.modules
+
+def load(call):
+    told = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())
+    logging.getLogger("glideslope.loading").addHandler(handler)
+    logging.getLogger("glideslope.loading").setLevel(logging.INFO)
+    if "local_dir" in call:
+        from huggingface_hub import snapshot_download
+        return {"path": snapshot_download(**call)}
+    if "upload" in call:
+        from huggingface_hub import CommitOperationAdd, HfApi
+        operations = [CommitOperationAdd(path, file) for path, file in call["upload"].items()]
+        return {"sha": HfApi(token=call["token"]).create_commit(call["repo_id"], operations, commit_message="add").oid}
+    if "dtype" in call:
+        call["dtype"] = getattr(torch, call["dtype"])
+    try:
+        pipe = GlidePipeline.from_pretrained(call.pop("pretrained"), device="cpu", **call)
+    except GlideslopeError as error:
+        return {"error": type(error).__name__, "message": str(error), "told": told}
+    state = pipe.base.state_dict()
+    digest = hashlib.sha256(b"".join(state[name].float().numpy().tobytes() for name in sorted(state))).hexdigest()
+    return {"base": digest, "dtype": str(pipe.base.token_embedding.weight.dtype), "clip": pipe.noised_clip is not None, "told": told,
+            "companions": sorted(pipe.companions.networks)}
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.environ.update(asked["env"])
+        sys.stdout.write(json.dumps(load(asked["call"])) + "\\n")
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1] != 0:
+        print(json.dumps({"error": "crash", "message": "see the output"}), flush=True)
+"""
+
+
+class Strangers:
+    """Processes that load from hubs."""
+
+    def __init__(self, home: Path, release: Path) -> None:
+        """Start the process that the others are forks of; it loads a release from its directory."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        self.env = kept | {"HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1",
+                           "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "5"}
+        self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(release)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env=self.env, cwd=home)
+
+    def ask(self, endpoint: str, call: dict[str, Any], **env: str) -> dict[str, Any]:
+        """Carry out one call in a fork; keyword arguments are its environment."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"env": {"HF_ENDPOINT": endpoint, **env}, "call": call}, default=str) + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+def put(hub: LoopbackHub, name: str, release: Path, *, extra: dict[str, bytes] | None = None, branch: str = MAIN) -> Commit:
+    """Put exactly the files of a directory, and others, into a new commit of a repository, as somebody who may write can."""
+    repository = hub.repositories.get(name) or hub.create_repository(name)
+    files = {".gitattributes": repository.find(MAIN).files[".gitattributes"]}
+    for path in (path for path in release.rglob("*") if path.is_file()):
+        relative = path.relative_to(release).as_posix()
+        if path.suffix == ".safetensors":
+            sha256 = sha256_file(path)
+            hub.objects.path(sha256).write_bytes(path.read_bytes())
+            files[relative] = StoredFile.of_pointer(sha256, path.stat().st_size)
+        else:
+            files[relative] = StoredFile.of_content(path.read_bytes())
+    files |= {path: StoredFile.of_content(data) for path, data in (extra or {}).items()}
+    return repository.add_commit(branch, files, "put")
+
+
+def sign(release: Path, key: Path) -> None:
+    """Sign what lies in a directory."""
+    statement = release_statement((release / "manifest.json").read_bytes(), Vouched("small", ("reload",), "0" * 64, {}))
+    (release / "manifest.dsse.json").write_bytes(sign_statement(statement, read_private_key(key)))

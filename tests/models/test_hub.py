@@ -1,0 +1,401 @@
+"""Loading releases from a hub over real sockets with the real client, each load in a process of its own."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from glideslope.models.hub import check_endpoint, resolve
+from glideslope.models.unet import TextConditionedUNet
+from glideslope.release.loopback_faults import Fault
+from glideslope.release.loopback_hub import OWNER, LoopbackHub
+from glideslope.release.loopback_state import Account
+
+from glideslope.errors import CheckpointError, RequestError
+from glideslope.manifest import ReleaseManifest
+from glideslope.signing_keys import generate_key
+from glideslope.withdrawal import Withdrawal, Withdrawals
+
+from .conftest import sign_again
+from .hub_client import Strangers, put, sign
+from .test_loading import shard
+
+REPO = "tester/model"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+READER = Account("reader", "hf_reader", can_write=False)
+Load = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory, whole_release: Path) -> Iterator[Strangers]:
+    running = Strangers(tmp_path_factory.mktemp("home"), whole_release)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub(accounts=(OWNER, READER)) as running:
+        yield running
+
+
+@pytest.fixture
+def load(hub: LoopbackHub, strangers: Strangers, tmp_path: Path) -> Load:
+    """Load REPO from the hub in a new process; the cache is the test's own."""
+    def ask(env: dict[str, str] | None = None, endpoint: str | None = None, **call: Any) -> dict[str, Any]:
+        asked = {"pretrained": REPO, "cache_dir": tmp_path / "cache", **call}
+        return strangers.ask(endpoint or hub.endpoint, asked, **(env or {}))
+    return ask
+
+
+@pytest.fixture(scope="session")
+def base_digest(unet: TextConditionedUNet) -> str:
+    state = unet.state_dict()
+    return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
+
+
+def variation(release: Path, text: str) -> Path:
+    """Another release with the same weights."""
+    (release / "README.md").write_text(text)
+    sign_again(release)
+    return release
+
+
+def root_of(release: Path) -> str:
+    return ReleaseManifest.read(release / "manifest.json").root
+
+
+def fetched(hub: LoopbackHub) -> set[str]:
+    return {served.path.split("/", 5)[-1] for served in hub.log if served.method == "GET" and "/resolve/" in served.path}
+
+
+def looked_up(hub: LoopbackHub) -> list[str]:
+    """Requests that name a branch or tag, or leave it to the hub, rather than name a commit."""
+    return [served.path for served in hub.log if not re.search("[0-9a-f]{40}", served.path) and "/models/" in served.path]
+
+
+def test_a_release_loads_with_one_look_up_and_every_other_request_names_the_commit(
+        hub: LoopbackHub, load: Load, release: Path, base_digest: str) -> None:
+    commit = put(hub, REPO, variation(release, "not needed to load"))
+    told = load(verify="required")
+    assert (told["base"], told["clip"]) == (base_digest, True)
+    assert told["told"] == [f"{REPO} at {commit.oid[:12]}: manifest root {root_of(release)}, not signed"]
+    assert looked_up(hub) == [f"/api/models/{REPO}"]
+    assert fetched(hub) == {"manifest.json", "model_index.json", "tokenizer/tokenizer.json", "scheduler/scheduler_config.json",
+                            "base/config.json", f"base/{WEIGHTS}", "noised_clip/config.json", f"noised_clip/{WEIGHTS}"}
+
+
+def test_components_that_are_not_asked_for_are_not_fetched(hub: LoopbackHub, load: Load, full_release: Path) -> None:
+    put(hub, REPO, full_release)
+    told = load(components=["base_inpaint"])
+    assert (told["clip"], told["companions"]) == (False, ["base_inpaint"])
+    assert {path.split("/")[0] for path in fetched(hub) if path.endswith(".safetensors")} == {"base", "base_inpaint"}
+    assert load()["companions"] == ["base_inpaint", "upsampler", "upsampler_inpaint"]
+    assert load(components=["vae"])["error"] == "RequestError"
+
+
+def test_branches_tags_and_commits_are_loaded_and_others_refused(hub: LoopbackHub, load: Load, whole_release: Path, tmp_path: Path) -> None:
+    first = put(hub, REPO, whole_release)
+    copy = variation(Path(shutil.copytree(whole_release, tmp_path / "second")), "second")
+    second = put(hub, REPO, copy)
+    hub.repositories[REPO].tags["v1"] = first.oid
+    for revision, commit in (("v1", first), (first.oid, first), ("main", second), (second.oid, second), (None, second)):
+        assert load(revision=revision)["told"][0].startswith(f"{REPO} at {commit.oid[:12]}: manifest root")
+    for revision in ("v2", "0" * 40):
+        told = load(revision=revision)
+        assert told["error"] == "DownloadError"
+        assert f"has no revision '{revision}'" in told["message"]
+
+
+def test_private_and_gated_repositories_need_a_token_that_may_read_them(hub: LoopbackHub, load: Load, whole_release: Path) -> None:
+    repository = hub.create_repository(REPO, is_private=True)
+    put(hub, REPO, whole_release)
+    for token, said in ((None, "or it is not shown to you"), (READER.token, "or it is not shown to you"), ("hf_nobody", "refused your token")):
+        told = load(token=token)
+        assert told["error"] == "DownloadError"
+        assert said in told["message"]
+    assert load(token=OWNER.token)["clip"]
+    repository.is_private, repository.gated = False, "manual"
+    for token in (None, READER.token):
+        told = load(token=token, cache_dir=None)
+        assert told["error"] == "DownloadError"
+        assert "is gated; accept its terms on its page" in told["message"]
+    repository.granted.add(READER.name)
+    assert load(env={"HF_TOKEN": READER.token})["clip"]
+
+
+def test_a_repository_that_is_none_says_so(load: Load) -> None:
+    told = load(pretrained="tester/nothing")
+    assert told["error"] == "DownloadError"
+    assert "there is no directory of that name here" in told["message"]
+    assert load(pretrained="../nothing/here")["error"] == "CheckpointError"
+
+
+def test_what_was_loaded_once_loads_offline_and_asks_nobody(hub: LoopbackHub, load: Load, whole_release: Path, base_digest: str) -> None:
+    put(hub, REPO, whole_release)
+    assert load(components=[])["base"] == base_digest
+    hub.log.clear()
+    for call in ({"env": {"HF_HUB_OFFLINE": "1"}}, {"local_files_only": True}, {"endpoint": "http://127.0.0.1:9"}):
+        assert load(components=[], verify="required", **call)["base"] == base_digest
+        told = load(**call)
+        assert told["error"] == "DownloadError"
+        assert "is not whole in the cache, and the Hub was not reached" in told["message"]
+        assert load(cache_dir=None, components=[], **call)["error"] == "DownloadError"
+    assert hub.log == []
+
+
+def test_snapshots_of_links_copies_with_the_clients_notes_and_plain_copies_load_as_directories(
+        hub: LoopbackHub, load: Load, strangers: Strangers, full_release: Path, tmp_path: Path, base_digest: str) -> None:
+    commit = put(hub, REPO, full_release)
+    load(components=["upsampler"])
+    snapshot = tmp_path / "cache" / "models--tester--model" / "snapshots" / commit.oid
+    assert (snapshot / "base" / WEIGHTS).is_symlink()
+    assert load(pretrained=snapshot, components=["upsampler"], verify="required")["base"] == base_digest
+    local = Path(strangers.ask(hub.endpoint, {"repo_id": REPO, "local_dir": tmp_path / "local"})["path"])
+    assert (local / ".cache" / "huggingface").is_dir() and (local / ".gitattributes").is_file()
+    assert load(pretrained=local, verify="required")["base"] == base_digest
+    (local / ".cache" / "huggingface" / "download" / "run.py").write_text("1")
+    assert "run.py: file is not in the manifest" in load(pretrained=local)["message"]
+    shutil.copytree(snapshot, tmp_path / "plain")
+    assert load(pretrained=tmp_path / "plain", components=["upsampler"], verify="required")["base"] == base_digest
+    told = load(pretrained=tmp_path / "plain", verify="required")
+    assert told["error"] == "VerificationError"
+    assert "noised_clip/config.json: file is missing" in told["message"]
+
+
+@pytest.mark.parametrize("path", [f"base/{WEIGHTS}", "base/config.json", "tokenizer/tokenizer.json", "model_index.json"])
+def test_a_download_that_was_changed_on_the_way_is_refused_until_it_is_removed_from_the_cache(
+        hub: LoopbackHub, load: Load, whole_release: Path, base_digest: str, path: str) -> None:
+    put(hub, REPO, whole_release)
+    hub.inject(Fault("corrupt", "GET", f"/resolve/.*/{path}"))
+    for _ in range(2):  # the client keeps what it has, of the right size as it is
+        told = load()
+        assert told["error"] == "VerificationError"
+        assert path in told["message"] and "sha256 is" in told["message"]
+    assert hub.met
+    if path != "model_index.json":
+        named = re.search(r"a damaged download\? remove (\S+) and (\S+), then load again", told["message"])
+        assert named is not None
+        for file in named.groups():
+            Path(file).unlink()
+        assert load()["base"] == base_digest
+
+
+def test_a_manifest_that_was_changed_on_the_way_is_refused(hub: LoopbackHub, load: Load, whole_release: Path) -> None:
+    put(hub, REPO, whole_release)
+    hub.inject(Fault("corrupt", "GET", "/resolve/.*/manifest.json", times=None))
+    assert load()["error"] == "VerificationError"
+
+
+def test_a_download_that_is_cut_for_good_is_an_error_and_one_that_is_cut_once_is_none(
+        hub: LoopbackHub, load: Load, whole_release: Path, base_digest: str) -> None:
+    put(hub, REPO, whole_release)
+    hub.inject(Fault("cut", "GET", f"/resolve/.*/base/{WEIGHTS}", times=None))
+    told = load()
+    assert told["error"] == "DownloadError"
+    assert "fetching failed" in told["message"]
+    hub.clear_faults()
+    assert load()["base"] == base_digest
+
+
+def test_a_commit_that_differs_from_its_manifest_is_refused_before_its_weights_are_fetched(
+        hub: LoopbackHub, load: Load, release: Path) -> None:
+    (release / "scheduler" / "scheduler_config.json").rename(release / "aside")
+    put(hub, REPO, release)
+    told = load()
+    assert told["error"] == "VerificationError"
+    assert "aside: file is not in the manifest; scheduler/scheduler_config.json: file is missing" in told["message"]
+    (release / "aside").rename(release / "scheduler" / "scheduler_config.json")
+    data = (release / "base" / WEIGHTS).read_bytes()
+    for changed, said in ((data[:-1] + bytes([data[-1] ^ 1]), "sha256 is"), (data + b"\0", "size is")):
+        (release / "base" / WEIGHTS).write_bytes(changed)
+        put(hub, REPO, release)
+        assert f"base/{WEIGHTS}: {said}" in load()["message"]
+    assert not [path for path in fetched(hub) if path.endswith(".safetensors")]
+
+
+def test_a_variant_is_fetched_alone(hub: LoopbackHub, load: Load, release: Path, base_digest: str) -> None:
+    for name in ("base", "noised_clip"):
+        shard(release / name, 2, "fp16", __import__("torch").float16)
+    sign_again(release)
+    put(hub, REPO, release)
+    told = load(variant="fp16", verify="required")
+    assert told["dtype"] == "torch.float16"
+    assert told["base"] != base_digest
+    assert {path for path in fetched(hub) if "diffusion" in path} == {
+        f"{name}/diffusion_pytorch_model.{rest}" for name in ("base", "noised_clip")
+        for rest in ("fp16-00001-of-00002.safetensors", "fp16-00002-of-00002.safetensors", "safetensors.index.fp16.json")}
+    told = load(variant="bf16")
+    assert (told["error"], "has no bf16 weights of base, only as trained and fp16" in told["message"]) == ("RequestError", True)
+    assert load(variant="fp8")["error"] == "RequestError"
+
+
+def test_a_release_without_a_manifest_loads_unless_verification_is_required(hub: LoopbackHub, load: Load, release: Path) -> None:
+    (release / "manifest.json").unlink()
+    put(hub, REPO, release)
+    assert "so nothing of it is verified" in load()["told"][0]
+    for call in ({"verify": "required"}, {"signer": "0" * 64}, {"lock": release / "lock"}):
+        told = load(**call)
+        assert told["error"] == "VerificationError"
+        assert "manifest.json is missing, and verification is required" in told["message"]
+
+
+def test_code_in_a_repository_is_refused_and_never_imported(hub: LoopbackHub, load: Load, whole_release: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    code = f"open({str(marker)!r}, 'w')\n".encode()
+    put(hub, REPO, whole_release, extra={"pipeline.py": code, "base/modeling_glide.py": code})
+    for verify in ("auto", "required"):
+        told = load(verify=verify)
+        assert told["error"] == "VerificationError"
+        assert "base/modeling_glide.py: file is not in the manifest; pipeline.py: file is not in the manifest" in told["message"]
+    assert load(verify="off")["clip"]
+    assert not marker.exists()
+    assert not [path for path in fetched(hub) if path.endswith(".py")]
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """Name -> private key and key id."""
+    directory = tmp_path_factory.mktemp("keys")
+    return {name: (directory / name, generate_key(directory / name)) for name in ("ours", "theirs")}
+
+
+def test_a_signer_is_told_and_can_be_required(hub: LoopbackHub, load: Load, release: Path, keys: dict[str, tuple[Path, str]]) -> None:
+    (ours, our_id), (_, their_id) = keys["ours"], keys["theirs"]
+    sign(release, ours)
+    put(hub, REPO, release)
+    assert load()["told"][0].endswith(f"signed by {our_id}")
+    assert load(signer=our_id, verify="auto")["clip"]
+    assert load(signer=f"{ours}.pub")["clip"]
+    told = load(signer=their_id)
+    assert told["error"] == "VerificationError"
+    assert f"signed by {our_id[:16]}…, expected {their_id[:16]}…" in told["message"]
+    assert load(signer="alice")["error"] in ("ReleaseError", "VerificationError")
+    assert load(signer=our_id, verify="off")["error"] == "RequestError"
+
+
+def test_a_signature_that_is_missing_or_about_something_else_is_refused(
+        hub: LoopbackHub, load: Load, release: Path, keys: dict[str, tuple[Path, str]]) -> None:
+    ours, our_id = keys["ours"]
+    put(hub, REPO, release)
+    told = load(signer=our_id)
+    assert told["error"] == "VerificationError"
+    assert "manifest.dsse.json is missing: the release is not signed" in told["message"]
+    sign(release, ours)
+    put(hub, REPO, variation(release, "changed since"))
+    for call in ({}, {"signer": our_id}):
+        told = load(**call)
+        assert told["error"] == "VerificationError"
+        assert "the signature is about another release" in told["message"]
+
+
+def test_a_lock_file_is_written_once_and_pins_the_commit(hub: LoopbackHub, load: Load, whole_release: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "glideslope.lock"
+    first = put(hub, REPO, whole_release)
+    hub.repositories[REPO].tags["v1"] = first.oid
+    assert load(lock=lock, components=[])["base"]
+    written = lock.read_bytes()
+    pinned = {"repo": REPO, "sha": first.oid, "root": root_of(whole_release), "signer": None}
+    assert json.loads(written) == {"format": "glideslope.lock/1", **pinned}
+    second = put(hub, REPO, variation(Path(shutil.copytree(whole_release, tmp_path / "second")), "second"))
+    hub.repositories[REPO].tags["v1"] = second.oid
+    assert f"at {first.oid[:12]}" in load(lock=lock, components=[])["told"][0]
+    for revision in ("v1", "main", second.oid):
+        told = load(lock=lock, revision=revision)
+        assert told["error"] == "VerificationError"
+        assert f"commit is {second.oid}, the lock file says {first.oid}" in told["message"]
+    put(hub, "tester/other", whole_release)
+    told = load(pretrained="tester/other", lock=lock, revision="main")
+    assert "repository is tester/other, the lock file says tester/model" in told["message"]
+    assert load(pretrained=whole_release, lock=lock)["clip"]
+    assert "manifest's root is" in load(pretrained=tmp_path / "second", lock=lock)["message"]
+    assert lock.read_bytes() == written
+
+
+def test_a_lock_file_pins_the_signer(load: Load, release: Path, keys: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
+    lock = tmp_path / "glideslope.lock"
+    sign(release, keys["ours"][0])
+    load(pretrained=release, lock=lock)
+    sign(release, keys["theirs"][0])
+    told = load(pretrained=release, lock=lock)
+    assert told["error"] == "VerificationError"
+    assert f"signer is {keys['theirs'][1]}, the lock file says {keys['ours'][1]}" in told["message"]
+    (release / "manifest.dsse.json").unlink()
+    assert "signer is nobody, the lock file says" in load(pretrained=release, lock=lock)["message"]
+
+
+@pytest.mark.parametrize("change", [{"format": "other"}, {"sha": None}, {"root": None}, {"root": "x"}, {"more": 1}, {"repo": "../x"}])
+def test_a_lock_file_that_is_none_is_refused(load: Load, whole_release: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    lock = tmp_path / "glideslope.lock"
+    pinned = {"format": "glideslope.lock/1", "repo": REPO, "sha": "0" * 40, "root": root_of(whole_release), "signer": None}
+    lock.write_text(json.dumps(pinned | change))
+    told = load(pretrained=whole_release, lock=lock)
+    assert (told["error"], "is no lock file" in told["message"]) == ("VerificationError", True)
+
+
+def test_nothing_is_pinned_that_was_not_verified(hub: LoopbackHub, load: Load, release: Path, tmp_path: Path) -> None:
+    (release / "base" / "config.json").write_text("{}")
+    assert load(pretrained=release, lock=tmp_path / "lock")["error"] == "VerificationError"
+    assert load(pretrained=release, lock=tmp_path / "lock", verify="off")["error"] == "RequestError"
+    assert not (tmp_path / "lock").exists()
+
+
+def withdrawn(root: str) -> dict[str, bytes]:
+    return {"WITHDRAWN.json": Withdrawals((Withdrawal(root, "v1", "it draws people"),)).to_bytes()}
+
+
+def test_a_withdrawn_release_is_refused_with_the_reason_wherever_it_is_loaded_from(
+        hub: LoopbackHub, load: Load, whole_release: Path, tmp_path: Path) -> None:
+    before = put(hub, REPO, whole_release)
+    hub.repositories[REPO].tags["v1"] = before.oid
+    assert load()["clip"]
+    put(hub, REPO, whole_release, extra=withdrawn(root_of(whole_release)))
+    for call in ({}, {"revision": "v1"}, {"revision": before.oid}, {"revision": "v1", "verify": "off"}):
+        told = load(**call)
+        assert told["error"] == "VerificationError"
+        assert "its publisher has withdrawn it: it draws people" in told["message"]
+        assert load(allow_withdrawn=True, **call)["clip"]
+    assert load(revision="v1", local_files_only=True)["clip"]  # nobody was asked
+    copy = Path(shutil.copytree(whole_release, tmp_path / "copy"))
+    (copy / "WITHDRAWN.json").write_bytes(withdrawn(root_of(copy))["WITHDRAWN.json"])
+    assert "has withdrawn it" in load(pretrained=copy)["message"]
+
+
+def test_a_release_that_replaces_a_withdrawn_one_loads_and_a_notice_that_cannot_be_read_counts_for_all(
+        hub: LoopbackHub, load: Load, whole_release: Path) -> None:
+    put(hub, REPO, whole_release, extra=withdrawn("0" * 64))
+    assert load()["clip"]
+    put(hub, REPO, whole_release, extra={"WITHDRAWN.json": b"{}"})
+    assert load()["error"] == "VerificationError"
+    assert load(allow_withdrawn=True)["clip"]
+
+
+def test_that_a_withdrawal_cannot_be_looked_up_is_said(hub: LoopbackHub, load: Load, whole_release: Path) -> None:
+    commit = put(hub, REPO, whole_release)
+    hub.inject(Fault("500", "GET", f"/api/models/{REPO}$", times=None))
+    told = load(revision=commit.oid)
+    assert told["clip"]
+    assert "could not be asked whether this release was withdrawn" in told["told"][0]
+
+
+def test_a_token_is_not_sent_where_others_can_read_it(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    for call in ({"token": "hf_secret"}, {"env": {"HF_TOKEN": "hf_secret"}}):
+        told = load(endpoint="http://hub.example.org", **call)
+        assert told["error"] == "RequestError"
+        assert "your token would travel where others can read it" in told["message"]
+    for endpoint in ("https://hub.example.org", "http://127.0.0.1:8000", "http://localhost", "http://[::1]:80"):
+        check_endpoint(endpoint, "hf_secret")
+    check_endpoint("http://hub.example.org", token=False)
+
+
+def test_a_directory_has_no_revisions_and_a_path_is_no_repository(whole_release: Path, tmp_path: Path) -> None:
+    assert resolve(whole_release).path == whole_release
+    with pytest.raises(RequestError, match=r"revision is 'v1', but .* is a directory"):
+        resolve(whole_release, "v1")
+    for name in (tmp_path / "nothing", Path("org/name"), "name", "a/b/c", "org/../name", "https://example.org/x"):
+        with pytest.raises(CheckpointError, match=r"no such directory; give the directory of a release .* or a repository on the Hub"):
+            resolve(name)
