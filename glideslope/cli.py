@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from . import __version__, cli_drawing, cli_release, cli_signing, cli_stages
+from . import __version__, cli_drawing, cli_hub, cli_release, cli_signing, cli_stages
 from .cli_shared import err, out
 from .errors import GlideslopeError
 
@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="
                   help="Curate image-text data, train a small GLIDE and a noised CLIP on what is left, and pack a release whose "
                        "every claim can be recomputed.\n\nStart with `glideslope demo`, or write a recipe with `glideslope init` and "
                        "run it with `glideslope run`. Every stage resumes where it stopped and is skipped when nothing changed.")
-for part in (cli_stages, cli_release, cli_signing, cli_drawing):
+for part in (cli_stages, cli_release, cli_signing, cli_hub, cli_drawing):
     app.add_typer(part.app)
 
 

@@ -193,7 +193,7 @@ class HubTarget:
     @contextlib.contextmanager
     def _calling(self, what: str) -> Iterator[None]:
         """Turn the client's errors into the three that a target raises."""
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, XetDownloadError
         from huggingface_hub.utils import httpx
 
         try:
@@ -204,7 +204,7 @@ class HubTarget:
             raise Unsettled(f"cannot {what}: {_one_line(error)}") from error
         except HfHubHTTPError as error:
             raise self._describe(what, error.response.status_code, error) from error
-        except (httpx.TransportError, ConnectionError, TimeoutError, RuntimeError) as error:  # RuntimeError: what hf_xet raises
+        except (httpx.TransportError, XetDownloadError, RuntimeError) as error:  # RuntimeError: what hf_xet raises
             raise Unsettled(f"cannot {what}: {_one_line(error)}") from error
         except OSError as error:  # the client's name for a download whose size is not the announced one
             raise Unsettled(f"cannot {what}: {_one_line(error)}") from error

@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import VerificationError
 from ..manifest import MANIFEST_NAME, REHEARSAL_NAME, ReleaseManifest, sha256_json
 from ..strict_json import parse_object, read_bounded
+from .contents import Release
 from .rehearsal_scenes import Scene, Transfer, scenes_of
 
 REHEARSAL_FORMAT = "glideslope.rehearsal/1"
@@ -130,6 +131,11 @@ def check_rehearsal(release_dir: Path) -> list[str]:
     if stated != (manifest.digest, manifest.root, manifest.tensors_root):
         return [f"{REHEARSAL_NAME}: is of another release; {again}"]
     return [f"{REHEARSAL_NAME}: {problem}; {again}" for problem in _find_gaps(value)]
+
+
+def check_transcript(release: Release) -> list[str]:
+    """The rehearsal of a release, where it holds one: of this release, as it was written, and passed."""
+    return check_rehearsal(release.directory) if (release.directory / REHEARSAL_NAME).exists() else []
 
 
 def _find_gaps(value: Mapping[str, Any]) -> list[str]:

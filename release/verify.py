@@ -24,6 +24,7 @@ from .golden import check_golden
 from .layout import find_irregular, find_strangers, parse_json_object
 from .plan import expected_paths, parts
 from .policy import check_policy
+from .rehearsal import check_transcript
 from .signature_checks import check_signature
 from .texts import license_text, model_index, recipe_text
 from .variants import check_variants
@@ -128,7 +129,7 @@ CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
     "manifest": check_manifest, "files": check_files, "tensors": check_architecture, "weight files": check_forms,
     "finite weights": check_finite, "variants": check_variants,
     "policy": check_policy, "golden samples": check_golden, "generated files": check_generated,
-    "signature": check_signature, **CHAIN_CHECKS, "claims": check_claims, "card": check_card}
+    "signature": check_signature, "rehearsal": check_transcript, **CHAIN_CHECKS, "claims": check_claims, "card": check_card}
 
 
 def _report(release: Release) -> VerificationReport:

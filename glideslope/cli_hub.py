@@ -1,0 +1,187 @@
+"""Commands that rehearse, publish, go back and take back."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from .cli_shared import RELEASES, JsonOption, PolicyOption, ReleaseArgument, err, out, tell
+from .errors import ReleaseError
+
+if TYPE_CHECKING:
+    from .release.publication import Plan
+    from .release.rehearsal import Played, Rehearsal
+    from .withdrawal import Withdrawals
+
+TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="A repository such as org/name, or a directory: ./published, /mnt/usb, "
+                                               "file:///mnt/usb.")]
+EndpointOption = Annotated[str | None, typer.Option("--endpoint", metavar="URL", help="Address of the Hub; without it HF_ENDPOINT, or "
+                                                    "huggingface.co. Plain http is refused, but for this machine itself.")]
+ForeignOption = Annotated[bool, typer.Option("--replace-foreign", help="Also replace or remove files of main that no release put there, or "
+                                             "that were edited since. They are listed first.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=RELEASES)
+def publish(  # noqa: PLR0913, PLR0917 - one parameter for each option
+        release: ReleaseArgument, target: TargetArgument,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, run the gates, change nothing.")] = False,
+        revision_tag: Annotated[str | None, typer.Option("--revision-tag", metavar="TAG", help="Name of this release, such as v1.0.0; "
+                                                         "without it root- and 16 digits.")] = None,
+        gated: Annotated[Literal["auto", "manual", "no"] | None, typer.Option(
+            "--gated", help="Who may download: auto (who shares their contact), manual (who is let in), no (everybody).")] = None,
+        is_private: Annotated[bool | None, typer.Option(
+            "--private/--public", help="Who sees the repository; without it, it stays as it is, and a new one is private.")] = None,
+        endpoint: EndpointOption = None, policy: PolicyOption = None, replace_foreign: ForeignOption = False, yes: YesOption = False,
+        as_json: JsonOption = False) -> None:
+    """Publish a release: plan and gates first, then staging, a download that is checked, and one commit that shows it.
+
+    Killed or cut off, the same command goes on where it was. Main never shows what was not checked.
+    """
+    from .release.publication import Options, open_target, plan_publication
+    from .release.publish import publish as carry_out
+    from .release.readiness import check_readiness
+
+    place = open_target(target, endpoint=endpoint)
+    plan = plan_publication(release, place, Options(revision_tag, gated, is_private, replace_foreign))
+    if not as_json:
+        show_plan(plan)
+    readiness = check_readiness(release, policy)
+    told = {"signed by": "nobody" if readiness.signer is None else readiness.signer.key_id, "rehearsed": readiness.is_rehearsed,
+            "gates": list(readiness.gates.passed) if as_json else "passed: " + ", ".join(readiness.gates.passed),
+            **({"unsafe bypasses": dict(readiness.gates.unsafe)} if readiness.gates.unsafe or as_json else {})}
+    if dry_run:
+        tell({**(plan.to_json() if as_json else {}), **told, "published": False}, as_json=as_json)
+        return
+    if not as_json:
+        tell(told, as_json=False)
+    confirm(f"Publish this to {place.name}?", yes=yes)
+    published = carry_out(plan, place, report=reporter(as_json=as_json))
+    tell({**(plan.to_json() | told if as_json else {}), "published": True if as_json else place.name, "revision": published.revision,
+          "tag": published.tag, "root": published.root, "steps": list(published.done) if as_json else len(published.done)}, as_json=as_json)
+
+
+@app.command(rich_help_panel=RELEASES)
+def rollback(target: TargetArgument,
+             to: Annotated[str, typer.Option("--to", metavar="TAG", help="Tag of the earlier release that main shall show again.")],
+             endpoint: EndpointOption = None, replace_foreign: ForeignOption = False, yes: YesOption = False,
+             as_json: JsonOption = False) -> None:
+    """Show an earlier release again: it is downloaded, checked and promoted as a new one is. Every tag stays."""
+    from .release.publication import open_target
+    from .release.publish import rollback as go_back
+
+    place = open_target(target, endpoint=endpoint)
+    tell_identity(place.identify(), as_json=as_json)
+    confirm(f"Let main of {place.name} show {to} again?", yes=yes)
+    published = go_back(place, to, replace_foreign=replace_foreign, report=reporter(as_json=as_json))
+    tell({"target": place.name, "revision": published.revision, "tag": published.tag, "root": published.root}, as_json=as_json)
+
+
+@app.command(rich_help_panel=RELEASES)
+def withdraw(target: TargetArgument,
+             reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: loaders show it to whoever wants the release.")],
+             tag: Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Which release; without it the one that main shows.")] = None,
+             key: Annotated[Path | None, typer.Option("--key", metavar="KEY", help="Sign the withdrawal with this private key.")] = None,
+             endpoint: EndpointOption = None, yes: YesOption = False, as_json: JsonOption = False) -> None:
+    """Take a published release back: its files stay, and glideslope refuses to load it from any tag or commit, with the reason."""
+    from .release.publication import open_target
+    from .release.withdraw import withdraw as take_back
+
+    place = open_target(target, endpoint=endpoint)
+    tell_identity(place.identify(), as_json=as_json)
+    confirm(f"Withdraw {tag or 'the release that main shows'} of {place.name}?", yes=yes)
+    withdrawal = take_back(place, reason, tag=tag, sign=None if key is None else signer(key))
+    tell({"target": place.name, "withdrawn": withdrawal.root, "tag": withdrawal.tag or "(none)", "reason": withdrawal.reason}, as_json=as_json)
+
+
+@app.command(rich_help_panel=RELEASES)
+def rehearse(release: ReleaseArgument, as_json: JsonOption = False) -> None:
+    """Publish a release to a hub on this machine while everything goes wrong in turn, and write down how it ended."""
+    from .release.rehearse import rehearse as rehearse_release
+
+    def report(played: "Played") -> None:
+        if not as_json:
+            err.print(f"{'[red]✗[/]' if played.problems else '[green]✓[/]'} {played.transfer}  {escape(played.scene.name)}", highlight=False)
+
+    rehearsal = rehearse_release(release, report=report)
+    if as_json:
+        tell(rehearsal.to_json(), as_json=True)
+    else:
+        out.print(table_of(rehearsal))
+        for way, reason in rehearsal.left_out.items():
+            out.print(f"{way}: not rehearsed, {reason}", markup=False, highlight=False)
+        tell({f"loaded in a fresh process, {way}": "yes" if is_same else "no" for way, is_same in rehearsal.reloads.items()}, as_json=False)
+    if rehearsal.problems:
+        raise ReleaseError(f"the rehearsal of {release} did not pass, nothing was written: " + "; ".join(rehearsal.problems))
+    if not as_json:
+        tell({"written": str(release / "rehearsal.json"), "digest": str(rehearsal.to_json()["digest"])}, as_json=False)
+
+
+def show_plan(plan: "Plan") -> None:
+    """Print who publishes what where, and how the shown files change."""
+    tell({**plan.identity, "tag": plan.tag, "root": plan.release.root, **plan.access}, as_json=False)
+    table = Table(title="what changes", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    table.add_column("file")
+    table.add_column("bytes", justify="right")
+    for mark, colour, files in (("+", "green", plan.changes.added), ("~", "yellow", plan.changes.changed), ("-", "red", plan.changes.removed)):
+        for path, size_bytes in sorted(files.items()):
+            note = " (not from a release)" if path in plan.foreign else ""
+            table.add_row(f"[{colour}]{mark}[/]", escape(path + note), f"{size_bytes:,}")
+    out.print(table)
+    tell({name: f"{len(files)} files, {sum(files.values()):,} bytes" for name, files in plan.changes.to_json().items()}, as_json=False)
+
+
+def table_of(rehearsal: "Rehearsal") -> Table:
+    """What was made to go wrong, and how it ended."""
+    table = Table(title="rehearsal", title_justify="left")
+    for heading in ("transfer", "what went wrong", "publication", "main then", "again", "main at last"):
+        table.add_column(heading)
+    for played in rehearsal.played:
+        colour = "red" if played.problems else "green"
+        table.add_row(played.transfer, escape(played.scene.name), played.first, played.shown, played.second, f"[{colour}]{played.last}[/]")
+    return table
+
+
+def tell_identity(identity: object, *, as_json: bool) -> None:
+    """Print who is about to do something where, before it is done."""
+    if not as_json and isinstance(identity, dict):
+        tell(identity, as_json=False)
+
+
+def reporter(*, as_json: bool) -> Callable[[str], None]:
+    """Prints each step that is done."""
+    def report(line: str) -> None:
+        if not as_json:
+            err.print(f"[green]✓[/] {escape(line)}", highlight=False)
+
+    return report
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask, unless told not to; who cannot be asked has to say `--yes`.
+
+    Raises:
+        ReleaseError: the answer is no, or there is nobody to ask.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ReleaseError("there is no terminal to ask at; look at the plan with --dry-run, then add --yes")
+    if not typer.confirm(question, err=True):
+        raise ReleaseError("nothing was changed")
+
+
+def signer(key: Path) -> Callable[["Withdrawals"], bytes]:
+    """Signs a list of withdrawals."""
+    from .cli_signing import passphrase_of
+    from .release.signing import sign_withdrawal
+
+    passphrase = passphrase_of(key)
+    return lambda withdrawals: sign_withdrawal(withdrawals.to_bytes(), key, passphrase=passphrase)
