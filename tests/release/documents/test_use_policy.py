@@ -1,0 +1,71 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from glideslope.release import pack
+from glideslope.release.contents import Release
+from glideslope.release.documents.use_policy import (
+    built_in_policy,
+    check_policy,
+    find_changed_policy,
+    policy_claims,
+    source_claims,
+    use_policy_text,
+)
+from glideslope.release.metadata import read_header
+
+from glideslope.config import DatasetsSource, Recipe
+from glideslope.errors import ReleaseError
+
+OWN = "# Our terms\n\nDraw nothing but circles.\n"
+
+
+def with_policy(recipe: Recipe, path: Path | str | None) -> Recipe:
+    return recipe.model_copy(update={"release": recipe.release.model_copy(update={"use_policy": None if path is None else str(path)})})
+
+
+def test_built_in_terms_name_each_category_by_its_specification(recipe: Recipe) -> None:
+    text = built_in_policy(recipe)
+    assert 'pictures of the category "person": a human being, or a recognisable part of one.' in text
+    assert "Not part of it: animals and smileys." in text
+    assert "> OpenMoji, CC BY-SA 4.0" in text
+    check_policy(text, where="built-in")
+
+
+def test_own_terms_are_released_as_they_stand(run_dir: Path, recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "terms.md").write_bytes(OWN.replace("\n", "\r\n").encode())
+    pack(run_dir, with_policy(recipe, tmp_path / "terms.md"), run_dir / "release")
+    release = Release(run_dir / "release")
+    assert (run_dir / "release/USE_POLICY.md").read_text() == OWN
+    assert find_changed_policy(release) == []
+    assert policy_claims(release)["use_policy.is_built_in"] is False
+    assert read_header((run_dir / "release/README.md").read_text(), where="card")["extra_gated_prompt"] == "Draw nothing but circles."
+    assert str(tmp_path) not in (run_dir / "release/evidence/recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "must begin with a heading"), (b"# Only a title\n", "must begin with a heading"),
+                                                  (b"no heading\nat all\n", "must begin with a heading"), (b"# A\n\xff\n", "not UTF-8"),
+                                                  (b"# A\n" + b"x" * 9000, "at most 8000"), (b"# A\nx\x07\n", "control characters")])
+def test_terms_that_cannot_be_shown_are_refused(recipe: Recipe, tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "terms.md").write_bytes(content)
+    with pytest.raises(ReleaseError, match=message):
+        use_policy_text(with_policy(recipe, tmp_path / "terms.md"))
+
+
+def test_terms_that_are_not_there_are_refused(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="cannot be read"):
+        use_policy_text(with_policy(recipe, tmp_path / "nothing.md"))
+
+
+def test_built_in_terms_that_were_edited_are_found(tamper: Any) -> None:
+    tamper.text("USE_POLICY.md", "Not meant for", "Meant for")
+    problem, = find_changed_policy(Release(tamper.directory))
+    assert problem == "USE_POLICY.md: is not the built-in text that the recipe asks for; pack the release again"
+
+
+def test_only_a_source_with_a_revision_is_named_as_a_data_set_of_the_hub(tamper: Any) -> None:
+    release = Release(tamper.directory)
+    assert source_claims(release) == {"source.dataset_id": None, "source.dataset_revision": None}
+    for revision, expected in ((None, None), ("v1", "org/name")):
+        release.__dict__["recipe"] = release.recipe.model_copy(update={"source": DatasetsSource(path="org/name", revision=revision)})
+        assert source_claims(release)["source.dataset_id"] == expected
