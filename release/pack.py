@@ -40,7 +40,7 @@ from .policy import POLICY_PATH, Policy, load_policy
 from .progress import Meter, Progress
 from .secrets import refuse_secrets
 from .shards import MEGABYTE
-from .texts import license_text, model_index, recipe_text
+from .texts import license_text, model_index, published_recipe, recipe_text
 from .weight_writing import Form, write_weights, written_bytes
 from .weights import find_noncanonical, read_file, read_weights, size_on_disk
 
@@ -73,7 +73,7 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path, *, progress: Progress |
     draw_golden(run_dir, recipe)
     records = read_stages(run_dir, recipe, progress=progress)
     copies = plan_copies([category.name for category in recipe.categories], records)
-    config = {"recipe": recipe.model_dump(mode="json"), "card_templates": templates_sha256(), "files": digest_files(recipe),
+    config = {"recipe": published_recipe(recipe).model_dump(mode="json"), "card_templates": templates_sha256(), "files": digest_files(recipe),
               "policy": packed_policy(recipe).sha256}
 
     def work(partial: Path) -> Mapping[str, Any]:

@@ -36,6 +36,8 @@ from glideslope.manifest import (
 )
 from glideslope.records import Record, run_stage
 
+from .components import write_components
+
 NUM_INPUTS = 400
 CATEGORIES = ("person", "violence")
 NUM_STEPS = 60
@@ -65,6 +67,32 @@ def packed_run(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path
     write_run(run_dir, recipe)
     pack(run_dir, recipe, run_dir / "release")
     return run_dir
+
+
+@pytest.fixture(scope="session")
+def full_run(tmp_path_factory: pytest.TempPathFactory, packed_run: Path) -> Path:
+    """A copy of the run, with a directory of components beside it."""
+    root = tmp_path_factory.mktemp("full")
+    write_components(root / "components")
+    return Path(shutil.copytree(packed_run, root / "run", ignore=shutil.ignore_patterns("release*")))
+
+
+@pytest.fixture(scope="session")
+def full_recipe(recipe: Recipe, full_run: Path) -> Recipe:
+    changes = {"variants": ("fp16", "bf16"), "max_shard_mb": 1, "companions": str(full_run.parent / "components")}
+    return recipe.model_copy(update={"release": recipe.release.model_copy(update=changes)})
+
+
+@pytest.fixture(scope="session")
+def full_release(full_run: Path, full_recipe: Recipe) -> Path:
+    """A release with every network, shards and variants; tests must not change it."""
+    pack(full_run, full_recipe, full_run / "release")
+    return full_run / "release"
+
+
+@pytest.fixture
+def full_tamper(full_release: Path, tmp_path: Path) -> "Tamperer":
+    return Tamperer(Path(shutil.copytree(full_release, tmp_path / "release")))
 
 
 @pytest.fixture
