@@ -43,9 +43,9 @@ class HubOptions:
 
 @dataclass(frozen=True)
 class Listed:
-    """What the Hub says of a file: its size in bytes, and its hex SHA-256 where the Hub keeps it as a large file."""
+    """What the Hub says of a file: its size in bytes, and its hex SHA-256 where the Hub keeps it as a large file; none: nothing."""
 
-    size_bytes: int
+    size_bytes: int | None
     sha256: str | None
 
 
@@ -57,7 +57,8 @@ class Snapshot:
         path: the directory.
         repo: `org/name`, or none for a directory.
         sha: the commit, or none for a directory.
-        listing: what the Hub says lies in the commit; none for a directory, and when the Hub was not reached.
+        listing: what the Hub says lies in the commit; none for a directory, and when the Hub was not asked or not reached: then
+            everything has to be in the cache.
         options: how the Hub is asked.
         is_newest: whether the default branch has just been looked up and is this commit.
     """
@@ -88,7 +89,7 @@ class Snapshot:
 
         with hub_errors(self.repo, self.sha):
             place = Path(snapshot_download(self.repo, revision=self.sha, allow_patterns=wanted, token=self.options.token,
-                                           cache_dir=self.options.cache_dir, local_files_only=self.options.local_files_only))
+                                           cache_dir=self.options.cache_dir, local_files_only=self.listing is None))
         if place.resolve() != self.path.resolve():
             raise DownloadError(f"{self.name}: the client put the files into {place}, expected {self.path}")
         cache = self.path.parents[2].resolve()
@@ -157,20 +158,19 @@ def _resolve_on_hub(repo: str, revision: str | None, options: HubOptions) -> Sna
 
 def _list_files(api: "HfApi", repo: str, sha: str) -> dict[str, Listed] | None:
     """What lies in a commit, or none when the Hub cannot be reached: then the cache has to do."""
-    from huggingface_hub import RepoFile
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx
 
     with hub_errors(repo, sha):
         try:
-            files = [item for item in api.list_repo_tree(repo, recursive=True, revision=sha) if isinstance(item, RepoFile)]
+            siblings = api.model_info(repo, revision=sha, files_metadata=True).siblings or ()
         except (OfflineModeIsEnabled, httpx.TransportError):
             return None
         except HfHubHTTPError as error:
             if error.response.status_code < 500:
                 raise
             return None
-    return {file.path: Listed(file.size, None if file.lfs is None else file.lfs.sha256) for file in files}
+    return {file.rfilename: Listed(file.size, None if file.lfs is None else file.lfs.sha256) for file in siblings}
 
 
 def check_endpoint(endpoint: str, token: str | bool | None) -> None:

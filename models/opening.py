@@ -211,7 +211,7 @@ class OpenRelease:
             found = listing.get(path)
             if found is None:
                 problems.append(f"{path}: file is missing")
-            elif found.size_bytes != entry.size_bytes:
+            elif found.size_bytes not in (None, entry.size_bytes):
                 problems.append(f"{path}: size is {found.size_bytes} bytes, expected {entry.size_bytes}")
             elif found.sha256 not in (None, entry.sha256):
                 problems.append(f"{path}: sha256 is {str(found.sha256)[:12]}…, expected {entry.sha256[:12]}…")
@@ -305,7 +305,7 @@ def parse_manifest(data: bytes) -> ReleaseManifest | Manifest:
 def _check_first_sizes(snapshot: Snapshot) -> None:
     for path, max_bytes in FIRST_FILES.items():
         listed = None if snapshot.listing is None else snapshot.listing.get(path)
-        if listed is not None and listed.size_bytes > max_bytes:
+        if listed is not None and (listed.size_bytes or 0) > max_bytes:
             raise VerificationError(snapshot.name, [f"{path}: {listed.size_bytes} bytes, at most {max_bytes} are read; it was not fetched"])
 
 

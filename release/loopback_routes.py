@@ -162,12 +162,22 @@ def create_repository(hub: "LoopbackHub", request: Request) -> Reply:
 
 
 def show_info(hub: "LoopbackHub", request: Request, name: str, revision: str) -> Reply:
-    """A repository at a revision: its commit and the names of its files."""
+    """A repository at a revision: its commit and the names of its files, with `blobs=true` their sizes and digests too."""
     repository = readable(hub, request, name)
-    commit = repository.find(revision or MAIN)
+    commit, with_blobs = repository.find(revision or MAIN), "blobs" in parse_qs(request.query)
     return reply_json({"_id": name, "id": name, "modelId": name, "sha": commit.oid, "private": repository.is_private,
                        "gated": repository.gated, "disabled": False, "downloads": 0, "likes": 0, "tags": [],
-                       "siblings": [{"rfilename": path} for path in sorted(commit.files)]})
+                       "siblings": [sibling(path, file, with_blobs=with_blobs) for path, file in sorted(commit.files.items())]})
+
+
+def sibling(path: str, file: StoredFile, *, with_blobs: bool) -> dict[str, Any]:
+    """A file as a repository's description names it."""
+    described: dict[str, Any] = {"rfilename": path}
+    if with_blobs:
+        described |= {"size": file.size_bytes, "blobId": file.oid}
+        if file.sha256 is not None:
+            described["lfs"] = {"sha256": file.sha256, "size": file.size_bytes, "pointerSize": 134}
+    return described
 
 
 def list_tree(hub: "LoopbackHub", request: Request, name: str, revision: str, folder: str) -> Reply:
