@@ -19,6 +19,7 @@ from ..records import Record, check_outputs, read_record, run_stage
 from .evidence import SCORES_SCHEMA, combined_scores, measure_filter
 from .fit import CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME
 from .index import read_images
+from .judges import PLACES
 from .labelled import check_labels, count_roles, read_judgements
 from .labels import Judgement
 from .parquet import read_table, write_table
@@ -78,7 +79,7 @@ def build_filter(category: Category, stages: Stages, source: Source, directory: 
             check_outputs(stage, read_record(stage))
         return write_filter(category, stages, source, partial)
 
-    config = category.model_dump(mode="json", exclude={"limits"})
+    config = category.model_dump(mode="json", exclude={"limits": True, **PLACES})
     return run_stage(directory, stage=f"filters/{category.name}", config=config, inputs=inputs, work=work)
 
 

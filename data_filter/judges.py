@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,8 @@ from ..errors import FilterError
 
 CAPTION_WORDS = "caption_words"
 MISSING = ":missing"
+# Left out of records: where a detector's file lies says nothing of what it holds; its digest is an input of the stage that reads it.
+PLACES: dict[str, Any] = {"detectors": {"__all__": {"path"}}}
 # Scripts that put no space between words: there a word counts wherever it stands.
 UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 

@@ -25,7 +25,7 @@ from .engine import run_tasks
 from .fit import CLASSIFIER_NAME, REPORT_NAME
 from .fit import FORMAT as CLASSIFIER_FORMAT
 from .index import Progress, read_index
-from .judges import check_judges, flag, read_detector_once
+from .judges import PLACES, check_judges, flag, read_detector_once
 from .labelled import embedding_matrix
 from .parquet import read_table, write_table
 
@@ -99,7 +99,7 @@ def score_index(category: Category, index_dir: Path, classifier_dir: Path, direc
                  for name in shard_names(index_dir)]
         return summarise(category, index_dir, digests, score_shards(tasks, index_dir, engine, workers, progress))
 
-    config = category.model_dump(mode="json", include=set(FIELDS))
+    config = category.model_dump(mode="json", include=set(FIELDS), exclude=PLACES)
     return run_stage(directory, stage=f"scores/{category.name}", config=config, inputs=inputs, work=work)
 
 

@@ -207,7 +207,8 @@ def plain_summary(trained: TrainedModel) -> dict[str, Any]:
 
 def stage_summary(trained: TrainedModel, data: CuratedSplit, seed: int) -> dict[str, Any]:
     """What a training stage hands to `run_stage`: its figures, what exactly it consumed, and under `environment` the rate and device."""
-    environment = {"images_per_second": round(trained.images_per_second, 2), "device": str(next(trained.model.parameters()).device),
-                   "num_threads": torch.get_num_threads()}
+    device = next(trained.model.parameters()).device
+    environment = {"images_per_second": round(trained.images_per_second, 2), "device": str(device), "num_threads": torch.get_num_threads(),
+                   **({"device_name": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})}
     return plain_summary(trained) | {"num_train_examples": len(data), "consumed_sha256": data.consumed_sha256, "seed": seed,
                                      "environment": environment}

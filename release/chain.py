@@ -9,6 +9,7 @@ from typing import Any
 from ..config import Part
 from ..data_filter.decision import reason_of
 from ..data_filter.evidence import measure_filter
+from ..data_filter.judges import PLACES
 from ..errors import GlideslopeError
 from ..manifest import sha256_json
 from .audit_checks import check_audits
@@ -87,7 +88,7 @@ def check_settings(release: Release) -> list[str]:
     settings["evaluation"] = recipe.evaluate
     for stage, part in settings.items():
         config = release.record(stage).config
-        for key, value in part.model_dump(mode="json").items():
+        for key, value in part.model_dump(mode="json", exclude=PLACES).items():
             if key in config and config[key] != value:
                 problems.append(f"{stage}: was run with {key} {show(config[key])}, the recipe says {show(value)}; run it again")
     return problems

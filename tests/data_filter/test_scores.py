@@ -83,6 +83,11 @@ def test_words_and_detectors_flag_inputs_and_unknown_keys_are_reported(fitted: W
     assert rows["059.png"]["flags"] == ["faces:missing"]
     assert record.summary["num_flagged"] == {"caption_words": 20, "faces": 5, "faces:missing": 1}
     assert record.summary["detectors"] == {"faces": {"num_keys": 61, "num_unknown_keys": 2, "unknown_keys": ["what.png", "who.png"]}}
+    assert record.config["detectors"] == [{"name": "faces", "threshold": 0.9}] and str(tmp_path) not in json.dumps(record.to_json())
+    (tmp_path / "moved").mkdir()
+    moved = (tmp_path / "faces.csv").rename(tmp_path / "moved" / "faces.csv")
+    elsewhere = faces.model_copy(update={"path": str(moved)})
+    assert score(fitted, category(caption_words=("RED",), detectors=(elsewhere,))).environment == record.environment
     (tmp_path / "faces.csv").write_text("key,score\n" + "\n".join(lines[:30]) + "\n")
     assert score(fitted, category(detectors=(faces,))).summary["num_flagged"] == {"faces:missing": 30}
 

@@ -125,7 +125,8 @@ def test_good_results_pass() -> None:
 
 @pytest.mark.parametrize(("change", "said"), [
     ({"dataset": {"id": "name", "task_id": "t"}}, "owner/name"), ({"dataset": {"id": "org/name"}}, "cannot be read"),
-    ({"value": "high"}, "finite"), ({"dataset": {"id": "org/name", "task_id": "a task"}}, "a plain name"), ({"value": float("nan")}, "finite"), ({"notes": 3}, "a text"),
+    ({"value": "high"}, "finite"), ({"dataset": {"id": "org/name", "task_id": "a task"}}, "a plain name"),
+    ({"value": float("nan")}, "finite"), ({"notes": 3}, "a text"),
     ({"source": {"name": "x"}}, "source_url"), ({"source": {"url": "ftp://x"}}, "an address"), ({"error": "no"}, "at least one result")])
 def test_results_that_the_hub_would_refuse_or_skip_are_found(change: dict[str, Any], said: str) -> None:
     problem, = results(RESULT | change)
