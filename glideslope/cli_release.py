@@ -75,3 +75,14 @@ def card(release: ReleaseArgument,
     else:
         text = card_check.render_again(release, of_data=of_data)
         sys.stdout.write(json.dumps({"card": text}, ensure_ascii=False) + "\n" if as_json else text)
+
+
+@app.command("export-diffusers", rich_help_panel=RELEASES)
+def export_diffusers(release: ReleaseArgument,
+                     out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the export goes: a new or empty directory.")],
+                     as_json: JsonOption = False) -> None:
+    """Write a copy of a release that plain diffusers loads, with code generated from glideslope's own sources."""
+    from .release.diffusers_export import export_diffusers as export
+
+    written = export(release, out)
+    tell({"export": str(out), **written}, as_json=as_json)
