@@ -8,7 +8,7 @@ from ..withdrawal import MAX_REASON_LENGTH, WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_
 from .patience import Patience, PatientTarget
 from .publication import read_withdrawals
 from .publish import clear_refusals
-from .targets import Target, TargetState
+from .targets import KEPT_FILES, Target, TargetFile, TargetState
 
 Sign = Callable[[Withdrawals], bytes]
 
@@ -41,7 +41,7 @@ def withdraw(target: Target, reason: str, *, tag: str | None = None, sign: Sign 
         if main is None or data is None:
             raise ReleaseError(f"{target.name}: {'main' if tag is None else f'the tag {tag}'} shows no release; the tags are "
                                f"{', '.join(sorted(state.tags)) or 'none'}")
-        withdrawal = Withdrawal(ReleaseManifest.from_bytes(data).root, tag or _tag_of(state), reason)
+        withdrawal = Withdrawal(ReleaseManifest.from_bytes(data).root, tag or _tag_of(patient, state), reason)
         withdrawals = read_withdrawals(patient, state).add(withdrawal)
         files = {WITHDRAWN_NAME: withdrawals.to_bytes()}
         if sign is not None:
@@ -52,9 +52,13 @@ def withdraw(target: Target, reason: str, *, tag: str | None = None, sign: Sign 
     return withdrawal
 
 
-def _tag_of(state: TargetState) -> str:
-    """A tag that names the revision of main, or an empty text."""
-    return next((tag for tag, revision in sorted(state.tags.items()) if revision == state.main), "")
+def _tag_of(target: PatientTarget, state: TargetState) -> str:
+    """A tag of the release that main shows, or an empty text; main may have been written to since it was tagged."""
+    def published(files: Mapping[str, TargetFile]) -> dict[str, TargetFile]:
+        return {path: file for path, file in files.items() if path not in KEPT_FILES}
+
+    shown = published(state.files)
+    return next((tag for tag, revision in sorted(state.tags.items()) if published(target.list_files(revision)) == shown), "")
 
 
 def _shows(target: PatientTarget, files: Mapping[str, bytes]) -> bool:
