@@ -5,11 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_shared import RELEASES, JsonOption, ReleaseArgument, err, out, tell
+from .cli_shared import RELEASES, JsonOption, err, out, tell
 from .errors import RequestError
 from .terminal import TerminalReporter
 
 # Options that drawing and editing share.
+SourceArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="A release directory, for example runs/openmoji-demo/release, or "
+                                               "org/name on the Hub.")]
+RevisionOption = Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a release on the Hub.")]
+SignerOption = Annotated[str | None, typer.Option(metavar="KEY", help="Key id, or file of the public key, of the one who must have signed "
+                                                  "the release.")]
+LockOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Pins repository, commit, manifest and signer: written when it is "
+                                                 "not there, else enforced.")]
 OutOption = Annotated[Path, typer.Option("--out", metavar="FILE.png|DIRECTORY", help="One PNG, a sheet if there are several pictures; or a new "
                                          "directory for a PNG of each and sheet.png.")]
 StepsOption = Annotated[int, typer.Option("--steps", help="Denoising steps, 1 to 1000.")]
@@ -32,7 +39,7 @@ app = typer.Typer()
 
 
 @app.command(rich_help_panel=RELEASES)
-def sample(release: ReleaseArgument,  # noqa: PLR0913, PLR0917 (a command's parameters are its options)
+def sample(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's parameters are its options)
            prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw; one or several.")] = None,
            prompt_file: Annotated[Path | None, typer.Option(
                metavar="FILE", help="More prompts, UTF-8, one per line; blank lines are skipped.")] = None,
@@ -41,7 +48,8 @@ def sample(release: ReleaseArgument,  # noqa: PLR0913, PLR0917 (a command's para
            sampler: SamplerOption = "ddpm", guidance: GuidanceOption = None, guidance_scale: GuidanceScaleOption = None,
            clip_guidance_scale: ClipScaleOption = None, guidance_interval: IntervalOption = None, clip: ClipOption = None,
            clip_pretrained: ClipPretrainedOption = None, seed: SeedOption = 0, upsample: UpsampleOption = False,
-           previews: PreviewsOption = None, cut_long_prompts: CutOption = False) -> None:
+           previews: PreviewsOption = None, cut_long_prompts: CutOption = False, revision: RevisionOption = None,
+           signer: SignerOption = None, lock: LockOption = None) -> None:
     """Draw pictures from captions with a verified release."""
     from .models.drawing import DrawRequest, draw_to_files, read_prompts
     from .models.options import DrawOptions, choose_scales
@@ -53,7 +61,8 @@ def sample(release: ReleaseArgument,  # noqa: PLR0913, PLR0917 (a command's para
     listed, blank = ([], []) if prompt_file is None else read_prompts(prompt_file)
     request = DrawRequest([*(prompts or []), *listed], out_path, options, upsample, previews, load_guide(clip, clip_pretrained, options))
     with TerminalReporter(err).stage("sample") as progress:
-        written = draw_to_files(release, request, progress=progress)
+        request.check()
+        written = draw_to_files(open_told(release, revision, signer, lock), request, progress=progress)
     if blank:
         out.print(f"{prompt_file}: blank lines skipped: {', '.join(map(str, blank))}", markup=False, highlight=False)
     tell_written(written)
@@ -84,7 +93,7 @@ def import_openai(directory: Annotated[Path, typer.Argument(help="Holds the publ
 
 
 @app.command(rich_help_panel=RELEASES)
-def edit(release: ReleaseArgument,  # noqa: PLR0913, PLR0917 (a command's parameters are its options)
+def edit(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's parameters are its options)
          prompt: Annotated[str, typer.Option(help="What the result shall show.")],
          image: Annotated[Path, typer.Option(metavar="FILE", help="The picture to edit; its middle square is used.")],
          mask: Annotated[Path | None, typer.Option(
@@ -96,7 +105,8 @@ def edit(release: ReleaseArgument,  # noqa: PLR0913, PLR0917 (a command's parame
          num_steps: StepsOption = 50, sampler: SamplerOption = "ddpm", guidance: GuidanceOption = None,
          guidance_scale: GuidanceScaleOption = None, clip_guidance_scale: ClipScaleOption = None, guidance_interval: IntervalOption = None,
          clip: ClipOption = None, clip_pretrained: ClipPretrainedOption = None, seed: SeedOption = 0, upsample: UpsampleOption = False,
-         previews: PreviewsOption = None, cut_long_prompts: CutOption = False) -> None:
+         previews: PreviewsOption = None, cut_long_prompts: CutOption = False, revision: RevisionOption = None,
+         signer: SignerOption = None, lock: LockOption = None) -> None:
     """Edit a picture: inpainting with a mask, image-to-image without."""
     from .models.drawing import DrawRequest
     from .models.edit_file import Edit, edit_to_files
@@ -106,8 +116,19 @@ def edit(release: ReleaseArgument,  # noqa: PLR0913, PLR0917 (a command's parame
     options = DrawOptions(num_images, *scales, num_steps, sampler, seed, guidance_interval, cut_long_prompts)
     request = DrawRequest([prompt], out_path, options, upsample, previews, load_guide(clip, clip_pretrained, options))
     with TerminalReporter(err).stage("edit") as progress:
-        written = edit_to_files(release, Edit(request, image, mask, strength), progress=progress)
+        asked = Edit(request, image, mask, strength)
+        asked.check()
+        written = edit_to_files(open_told(release, revision, signer, lock), asked, progress=progress)
     tell_written(written)
+
+
+def open_told(release: str, revision: str | None, signer: str | None, lock: Path | None) -> Any:
+    """Open a release, and say on the terminal which one it is: where from, its root, who signed it."""
+    from .models.opening import Trust, find_release
+
+    found = find_release(release, revision, trust=Trust(signer=signer, lock=lock))
+    err.print(found.describe(), markup=False, highlight=False)
+    return found
 
 
 def tell_written(written: list[Path]) -> None:

@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from glideslope.models.unet import TextConditionedUNet
 from glideslope.release.loopback_faults import Fault
 from glideslope.release.loopback_hub import OWNER, LoopbackHub
 from glideslope.release.loopback_state import Account
+from PIL import Image
 
 from glideslope.errors import CheckpointError, RequestError
 from glideslope.manifest import ReleaseManifest
@@ -399,3 +402,27 @@ def test_a_directory_has_no_revisions_and_a_path_is_no_repository(whole_release:
     for name in (tmp_path / "nothing", Path("org/name"), "name", "a/b/c", "org/../name", "https://example.org/x"):
         with pytest.raises(CheckpointError, match=r"no such directory; give the directory of a release .* or a repository on the Hub"):
             resolve(name)
+
+
+def test_the_commands_draw_from_the_hub_and_say_what_they_drew_from(
+        hub: LoopbackHub, strangers: Strangers, release: Path, keys: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
+    sign(release, keys["ours"][0])
+    commit = put(hub, REPO, release)
+    hub.repositories[REPO].tags["v1"] = commit.oid
+    env = strangers.env | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, "-c", "from glideslope.cli import main; main()", *command]
+        return subprocess.run(program, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    pinned = ("--revision", "v1", "--signer", keys["ours"][1], "--lock", "lock")
+    drawn = run("sample", REPO, "a red square", "--steps", "1", "--out", "a.png", *pinned)
+    assert drawn.returncode == 0, drawn.stderr
+    assert f"{REPO} at {commit.oid[:12]}: manifest root {root_of(release)}, signed by {keys['ours'][1]}" in drawn.stderr
+    facts = json.loads(Image.open(tmp_path / "a.png").text["glideslope"])  # type: ignore[attr-defined]  # a PNG has it
+    assert (facts["repository"], facts["commit"]) == (REPO, commit.oid)
+    assert json.loads((tmp_path / "lock").read_text())["signer"] == keys["ours"][1]
+    edited = run("edit", REPO, "--prompt", "a red square", "--image", "a.png", "--steps", "1", "--out", "b.png", "--signer", keys["theirs"][1])
+    assert edited.returncode == 1
+    assert "somebody else signed this release" in edited.stderr
+    assert not (tmp_path / "b.png").exists()
