@@ -48,7 +48,7 @@ class HubTarget:
         from huggingface_hub.errors import HFValidationError
         from huggingface_hub.utils import validate_repo_id
 
-        self.name, self.endpoint = name, (endpoint or constants.ENDPOINT).rstrip("/")
+        self.name, self.endpoint = name, (constants.ENDPOINT if endpoint is None else endpoint).rstrip("/")
         check_endpoint(self.endpoint)
         try:
             validate_repo_id(name)
