@@ -17,6 +17,7 @@ from .claims import equal, evaluation_claims, final_loss, flatten, show
 from .companions import check_companions
 from .contents import Release, need
 from .layout import parse_json_object
+from .mutation_checks import check_mutations
 from .plan import (
     classifier_stage,
     filter_stage,
@@ -248,7 +249,7 @@ CHAIN_CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
     "records": check_records, "copied files": check_copies, "origin of the weights": check_weights, "companions": check_companions,
     "settings": check_settings, "consumed images": check_consumed,
     "filter reports": check_filter_reports, "training summaries": check_summaries, "evaluation": check_evaluation, "ledger": check_ledger,
-    "audits": check_audits}
+    "audits": check_audits, "mutations": check_mutations}
 
 
 def check_chain(release: Release) -> list[str]:
