@@ -1,0 +1,168 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from glideslope.release import verify
+from glideslope.release.contents import Release
+from glideslope.release.model_signing import generate_bundle_key
+from glideslope.release.signature_checks import check_signature
+from glideslope.release.signing import sign, sign_withdrawal
+
+from glideslope import cli
+from glideslope.errors import ReleaseError, VerificationError
+from glideslope.manifest import sha256_json
+from glideslope.signatures import Vouched, read_signature, release_statement, sign_statement, verify_withdrawal
+from glideslope.signing_keys import generate_key, read_key_id, read_private_key
+from glideslope.withdrawal import Withdrawal, Withdrawals
+
+SIGNATURE = "manifest.dsse.json"
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "release"
+    generate_key(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def signed(packed_run: Path, key: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release with its signature; tests must not change it."""
+    import shutil
+
+    directory = Path(shutil.copytree(packed_run / "release", tmp_path_factory.mktemp("signed") / "release"))
+    sign(directory, key)
+    return directory
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["glideslope", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    return int(ended.value.code or 0), told.out, told.err
+
+
+def test_a_release_that_passes_every_gate_is_signed_and_verified(signed: Path, key: Path) -> None:
+    signer = read_signature(signed, f"{key}.pub")
+    assert signer is not None
+    assert {"intact", "filter evidence", "secrets", "golden samples", "card complete"} <= set(signer.gates)
+    assert signer.unsafe == {}
+    assert check_signature(Release(signed)) == []
+    assert verify(signed).manifest_root == signer.statement["predicate"]["root"]
+
+
+def test_what_does_not_pass_is_not_signed_and_an_earlier_signature_stays(tamper: Any, key: Path) -> None:
+    with pytest.raises(ReleaseError, match="make a key with `glideslope keygen`"):
+        sign(tamper.directory, key.with_name("missing"))
+    (tamper.directory / SIGNATURE).write_bytes(b"earlier")
+    tamper.text("README.md", "21 of 24", "24 of 24")
+    tamper.seal()
+    with pytest.raises(ReleaseError, match="gate card complete"):
+        sign(tamper.directory, key)
+    assert (tamper.directory / SIGNATURE).read_bytes() == b"earlier"
+    (tamper.directory / "manifest.json").unlink()
+    with pytest.raises(ReleaseError, match=r"manifest\.json is missing; pack the release again"):
+        sign(tamper.directory, key)
+
+
+def test_a_stale_signature_and_one_for_something_else_are_refused_by_verify(tamper: Any, signed: Path) -> None:
+    (tamper.directory / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
+    assert check_signature(Release(tamper.directory)) == []
+    tamper.text("LICENSE", "Apache License", "Apache  License")
+    tamper.seal()
+    with pytest.raises(VerificationError, match="the signature is about another release"):
+        verify(tamper.directory)
+    (tamper.directory / SIGNATURE).write_bytes(b"{}")
+    with pytest.raises(VerificationError, match="expected payload, payloadType and one signature"):
+        check_signature(Release(tamper.directory))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"gates": ("intact",)}, "vouches for no check of allowed files, audits, "),
+    ({"policy_sha256": "0" * 64}, "was made under another policy than the packed one"),
+    ({"unsafe": {"reload": "no process can be started here"}}, "names bypasses that the packed policy does not have: reload"),
+    ({"title": "Another model"}, "is for 'Another model'"),
+])
+def test_a_statement_that_says_something_else_than_the_release_is_refused(tamper: Any, signed: Path, key: Path, changes: Any,
+                                                                         message: str) -> None:
+    signer = read_signature(signed)
+    assert signer is not None
+    said = signer.statement["predicate"]
+    vouched = {"title": said["title"], "gates": signer.gates, "policy_sha256": said["policy_sha256"], "unsafe": {}} | changes
+    statement = release_statement((tamper.directory / "manifest.json").read_bytes(), Vouched(**vouched))
+    (tamper.directory / SIGNATURE).write_bytes(sign_statement(statement, read_private_key(key)))
+    assert message in "; ".join(check_signature(Release(tamper.directory)))
+
+
+def test_a_bypass_stands_in_policy_card_and_signature(packed_run: Path, recipe: Any, tmp_path: Path, key: Path) -> None:
+    import shutil
+
+    import yaml
+    from glideslope.release import pack
+    from glideslope.release.policy import effective_policy, load_policy
+
+    reason = "the machine that signs may not start other processes"
+    policy = load_policy(None).model_dump(mode="json") | {"unsafe_skip": {"reload": reason}}
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
+    run_dir = Path(shutil.copytree(packed_run, tmp_path / "run", ignore=shutil.ignore_patterns("release*")))
+    with_policy = recipe.model_copy(update={"release": recipe.release.model_copy(update={"policy": str(tmp_path / "policy.yaml")})})
+    pack(run_dir, with_policy, run_dir / "release")
+    assert reason in (run_dir / "release/README.md").read_text()
+    assert reason in (run_dir / "release/evidence/policy.yaml").read_text()
+    signer = sign(run_dir / "release", key)
+    assert signer.unsafe == {"reload": reason}
+    assert "reload" not in signer.gates
+    verify(run_dir / "release")
+    (tmp_path / "strict.yaml").write_text(load_policy(None).text)
+    assert effective_policy(Release(run_dir / "release"), tmp_path / "strict.yaml").unsafe_skip == {}  # then the gate runs after all
+
+
+def test_a_withdrawal_is_signed(key: Path) -> None:
+    data = Withdrawals((Withdrawal("a" * 64, "v1", "the audit was wrong"),)).to_bytes()
+    assert verify_withdrawal(sign_withdrawal(data, key), data, f"{key}.pub").key_id == read_key_id(f"{key}.pub")
+    with pytest.raises(VerificationError):
+        sign_withdrawal(b"{}", key)
+
+
+def test_commands_make_a_key_and_refuse_a_wrong_one(packed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    release = str(packed_run / "release")
+    monkeypatch.setenv("GLIDESLOPE_KEY_PASSPHRASE", "correct horse battery")
+    code, out, _ = run(monkeypatch, capsys, "keygen", str(tmp_path / "key"), "--json")
+    assert code == 0
+    assert json.loads(out)["encrypted"]
+    code, _, err = run(monkeypatch, capsys, "verify", release, "--key", json.loads(out)["key id"])
+    assert code == 1
+    assert "the release is not signed" in err
+    code, _, err = run(monkeypatch, capsys, "keygen", str(tmp_path / "key"))
+    assert code == 1
+    assert "a key is never overwritten" in err
+    monkeypatch.setenv("GLIDESLOPE_KEY_PASSPHRASE", "wrong horse battery")
+    code, _, err = run(monkeypatch, capsys, "sign", release, "--key", str(tmp_path / "key"))
+    assert code == 1
+    assert "another passphrase" in err
+    assert run(monkeypatch, capsys, "sign", release, "--key", str(tmp_path / "key"), "--export-bundle", "x")[0] == 2
+
+
+def test_commands_sign_export_and_verify(release_dir: Path, signed: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                         capsys: pytest.CaptureFixture[str]) -> None:
+    verifying = pytest.importorskip("model_signing.verifying", reason="the OpenSSF verifier is a development dependency")
+    generate_bundle_key(tmp_path / "bundle_key")
+    code, out, _ = run(monkeypatch, capsys, "sign", str(release_dir), "--key", str(key), "--export-bundle", str(tmp_path / "bundle.json"),
+                       "--bundle-key", str(tmp_path / "bundle_key"), "--json")
+    key_id = read_key_id(f"{key}.pub")
+    assert code == 0
+    assert json.loads(out)["signed by"] == key_id
+    assert (release_dir / SIGNATURE).read_bytes() == (signed / SIGNATURE).read_bytes()  # signing again gives the same bytes
+    verifying.Config().use_elliptic_key_verifier(public_key=tmp_path / "bundle_key.pub").verify(release_dir, tmp_path / "bundle.json")
+    code, out, _ = run(monkeypatch, capsys, "verify", str(release_dir))
+    assert code == 0
+    assert f"signed_by: {key_id} (a valid signature; whether to trust this key, only --key" in out
+    code, out, _ = run(monkeypatch, capsys, "verify", str(release_dir), "--key", f"{key}.pub", "--json")
+    assert json.loads(out)["signed_by"] == key_id
+    assert json.loads(out)["is_signer_trusted"] is True
+    code, _, err = run(monkeypatch, capsys, "verify", str(release_dir), "--key", sha256_json("another"))
+    assert code == 1
+    assert "somebody else signed this release" in err
