@@ -50,7 +50,7 @@ def describe_category(category: Category, report: Mapping[str, Any]) -> Claims:
     return {"counts": category.counts, "does_not_count": category.does_not_count, "target_recall": category.target_recall,
             "threshold": need(report, "threshold", where=where), "classifier": describe_classifier(need(report, "classifier", where=where)),
             "caption_words": list(category.caption_words), "detectors": [detector.name for detector in category.detectors],
-            "num_ambiguous": report.get("num_ambiguous", 0),
+            "num_ambiguous": report.get("num_ambiguous", 0), "num_out_of_fold": report.get("threshold_set_on", {}).get("num_out_of_fold", 0),
             "limits.min_recall": limits.min_recall, "limits.min_recall_lower_bound": limits.min_recall_lower_bound,
             "limits.min_kept_share": limits.min_kept_share}
 

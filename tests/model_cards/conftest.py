@@ -28,7 +28,7 @@ def filter_claims(name: str, audit: dict[str, Any], concepts: dict[str, Any]) ->
         "limits.min_recall": 0.99, "limits.min_recall_lower_bound": 0.9, "limits.min_kept_share": 0.75,
         "train.num_positive": 500, "train.num_negative": 400, "calibrate.num_positive": 600,
         "calibrate.num_negative": 410, "num_labelled": 4426, "num_flagged": 2600,
-        "num_known_kept": 3, "max_remaining": 12, "num_ambiguous": 0,
+        "num_known_kept": 3, "max_remaining": 12, "num_ambiguous": 0, "num_out_of_fold": 0,
         "slices": [slice_row("label", "skin_tone", "1", bounds(80, 80, 1.0, 0.963)), slice_row("caption", "woman", "", bounds(0, 0, 0.0, 0.0))],
         "missed": [{"key": "1F9D1", "caption": "a <script> *person*", "score": -0.31}],
         "audit.num_negative": 480, "audit.num_kept_negative": 400, "audit.kept_share": 0.8333, "audit.kept_share_lower_bound": 0.8023,
@@ -45,7 +45,10 @@ def claims() -> dict[str, Any]:
     found: dict[str, Any] = {
         "recipe.name": "demo", "release.title": "A model", "release.license": "cc-by-sa-4.0", "release.data_attribution": "OpenMoji",
         "release.homepage": "", "release.citation": "", "release.languages": ["en"], "release.tags": ["emoji"], "release.blurred": [],
-        "unsafe.bypasses": [], "recipe.seed": 0, "source.kind": "openmoji", "source.image_size": 224,
+        "unsafe.bypasses": [], "companions": [], "use_policy.text": "# Terms\n\nDo no harm.\n", "use_policy.sha256": "d" * 64,
+        "use_policy.is_built_in": True, "source.dataset_id": None, "source.dataset_revision": None, "cost.energy": [
+            {"model": model, "seconds": 427.2, "device_name": None, "watts": None, "kwh_upper_bound": None} for model in ("base", "clip")],
+        "recipe.seed": 0, "source.kind": "openmoji", "source.image_size": 224,
         "balance.num_inputs": 4460, "balance.num_kept": 1860, "balance.num_words_compared": 76, "balance.min_inputs": 20,
         "balance.groups": [change_row("woman", 727, 3), change_row("girl", 21, 0)], "balance.losers": [change_row("skin", 2030, 0)],
         "balance.gainers": [change_row("flag", 327, 291)],

@@ -41,7 +41,7 @@ def test_bounds_in_the_model_index_are_rounded_to_the_cautious_side(claims: dict
 
 
 def test_a_missing_claim_is_an_error_that_names_it(claims: dict[str, Any]) -> None:
-    unused = {"training.noised_clip.versions"}
+    unused = {"training.noised_clip.versions", "source.dataset_revision"}
     for name in sorted(claims.keys() - unused):
         with pytest.raises(ReleaseError, match=f"'{re.escape(name)}' is missing"):
             render_both({key: value for key, value in claims.items() if key != name})
@@ -120,3 +120,70 @@ def test_an_audit_of_what_was_kept_is_told_with_its_weakest_bound_and_what_could
     assert "| person 001 | 1,500 | 900 of 1,000 | 1 | at most 0.401 % | 95.0 % | at any time |" in text
     assert "The other 360 kept images could not be drawn" in text and "356 of them have a label that says no, 4 have none" in text
     assert "left among all kept images by audit at most 0.5 %" in text
+
+
+def test_gates_that_were_set_aside_stand_at_the_top(claims: dict[str, Any]) -> None:
+    reason = "the judge was *not* there"
+    card = render_card(claims | {"unsafe.bypasses": [{"gate": "unsafe_skip.audits", "reason": reason}]})
+    top = card.split("**What was removed?**")[0]
+    assert "did not pass every gate" in top and "`unsafe" in top and r"because: the judge was \*not\* there" in top
+    assert "did not pass" not in render_card(claims)
+
+
+def test_networks_from_elsewhere_are_said_to_have_no_evidence(claims: dict[str, Any]) -> None:
+    row = {"name": "upsampler", "image_size": 96, "is_trained": False, "num_parameters": 9, "num_files": 2, "num_bytes": 40,
+           "variants": ["fp16"]}
+    claims["components"].append(row)
+    claims |= {"companions": ["upsampler"], "companions.upsampler": {"sources": [{"file": "upsample.pt", "sha256": "e" * 64}]}}
+    card = render_card(claims)
+    assert "| `upsampler` | 9 | 96 × 96 | 1 kB in 2 files | fp16 | **from elsewhere, without evidence** |" in card  # noqa: RUF001 (the card's sign)
+    assert "`upsampler` was not trained here" in card and "`upsample.pt`, SHA-256 `eeee" in card
+    assert "An upsampler from elsewhere comes with this release" in card
+
+
+def test_whom_a_filter_removes_by_mistake_is_told_with_an_interval(claims: dict[str, Any]) -> None:
+    card = render_card(claims)
+    assert "| skin tone: 1 | 47 of 57 | 82.5 % | 1.32 × | 1.04 to 1.59 |" in card  # noqa: RUF001 (the card's sign)
+    assert "| caption: woman | 47 of 57" in card
+    assert "| skin tone: 1 | 80 of 80 |" in card and "| caption: woman | 0 of 0" not in card
+
+
+def test_words_that_became_rarer_and_more_frequent_are_told(claims: dict[str, Any]) -> None:
+    for card in (render_card(claims), render_dataset_card(claims)):
+        assert "| girl | 0.5 % (21) | 0.0 % (0) | gone |" in card
+        assert "more frequent: flag (7.3 % → 15.7 %)" in card
+
+
+def test_what_guidance_does_is_told_where_it_was_measured(claims: dict[str, Any]) -> None:
+    assert "How strong should guidance be?" not in render_card(claims)
+    row = {"num_pairs": 16, "num_wins": 9, "share": 9 / 16, "share_lower_bound": 0.333, "mean_own_score": 0.1, "own_error": 0.01,
+           "mean_random_score": 0.05, "random_error": 0.01}
+    card = render_card(claims | {"evaluation.guidance": [{"guidance_scale": scale, **row} for scale in (1.0, 3.0)]})
+    assert "| 1 (no guidance) | 9 of 16 | at least 33.3 % | 0.100 | 0.050 |" in card
+    assert "few pictures" in card
+
+
+def test_energy_is_a_bound_or_not_stated(claims: dict[str, Any]) -> None:
+    assert "No energy was metered, and for a CPU no bound is known" in render_card(claims)
+    known = {"model": "base", "seconds": 3600.0, "device_name": "NVIDIA L4", "watts": 72, "kwh_upper_bound": 0.072}
+    card = render_card(claims | {"cost.energy": [known]})
+    assert "at most 0.072 kWh on the accelerator" in card and "for a CPU" not in card
+
+
+def test_a_citation_from_the_recipe_replaces_the_made_one_and_cannot_end_its_block(claims: dict[str, Any]) -> None:
+    assert "@misc{demo," in render_card(claims)
+    card = render_card(claims | {"release.citation": "@article{x}\n```\n# Safe"})
+    assert "@article{x}" in card and "@misc" not in card and "```\n# Safe" not in card
+
+
+def test_mutations_are_told_where_they_were_measured(claims: dict[str, Any]) -> None:
+    row = {"title": "upside down", "num_caught": 80, "num_positive": 100, "recall_lower_bound": 0.72, "num_other_dropped": 4, "num_other": 40}
+    claims |= {"mutations.person.list": [row], "mutations.person.num_positives": 100, "mutations.person.num_others": 40}
+    assert "| upside down | 80 of 100 | at least 72.0 % | 4 of 40 |" in render_card(claims)
+
+
+def test_the_dataset_card_says_what_was_labelled_and_what_cannot_be_shown(claims: dict[str, Any]) -> None:
+    card = render_dataset_card(claims)
+    assert "| person | 4,426 | 500 yes, 400 no | 600 yes, 410 no | 640 yes, 480 no | 0 |" in card
+    assert "size_categories:\n- 1K<n<10K" in card and "What this page cannot show" in card
+    assert render_dataset_card(claims) == render_dataset_card(dict(reversed(claims.items())))
