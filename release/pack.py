@@ -38,9 +38,10 @@ from .plan import (
 )
 from .policy import POLICY_PATH, Policy, load_policy
 from .progress import Meter, Progress
+from .published import published_recipe
 from .secrets import refuse_secrets
 from .shards import MEGABYTE
-from .texts import license_text, model_index, published_recipe, recipe_text
+from .texts import license_text, model_index, recipe_text
 from .weight_writing import Form, write_weights, written_bytes
 from .weights import find_noncanonical, read_file, read_weights, size_on_disk
 
