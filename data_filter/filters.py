@@ -137,9 +137,9 @@ def tabulate_scores(judgements: Mapping[str, Judgement], trained: set[str], stag
 def set_threshold(category: Category, scores: pa.Table, out_of_fold: Mapping[str, float | None]) -> tuple[float, dict[str, int]]:
     """The conformal threshold from positives that are not of the audit; one that another judge flags counts as caught.
 
-    Each is scored by a classifier that was not fitted to it: held-out ones by the classifier itself, train ones, while there are
-    fewer than `ENOUGH_HELD_OUT` of the others, by those of the cross-validation. The latter have seen a fifth less and tend to score
-    an unseen positive lower, which sets the threshold rather too low (more is caught) than too high. With held-out ones alone
+    Each is scored by a classifier that was not fitted to its concept: calibrate ones by the classifier itself, train ones, while there
+    are fewer than `ENOUGH_HELD_OUT` of the others, by those of the cross-validation. The latter have seen a fifth less and tend to score
+    an unseen positive lower, which sets the threshold rather too low (more is caught) than too high. With calibrate ones alone
     the promise of `choose_threshold` is exact, but hangs on the one or two lowest scores where they are few.
 
     Args:
@@ -154,10 +154,11 @@ def set_threshold(category: Category, scores: pa.Table, out_of_fold: Mapping[str
         FilterError: no such positive, or every one is flagged by another judge.
     """
     columns = (scores[name].to_pylist() for name in ("key", "label", "role", "flags"))
-    positives = [(key, score, flags) for key, label, role, flags, score in zip(*columns, combined_scores(scores).tolist(), strict=True)
-                 if label == 1 and role != "audit"]
-    found = [score for key, score, _ in positives if key not in out_of_fold]
-    crossed = [math.inf if flags else value for key, _, flags in positives if (value := out_of_fold.get(key)) is not None]
+    positives = [(key, role, score, flags) for key, label, role, flags, score in zip(*columns, combined_scores(scores).tolist(), strict=True)
+                 if label == 1]
+    found = [score for _, role, score, _ in positives if role == "calibrate"]
+    crossed = [math.inf if flags else value for key, role, _, flags in positives
+               if role == "train" and (value := out_of_fold.get(key)) is not None]
     num_held_out, num_crossed = len(found), 0 if len(found) >= ENOUGH_HELD_OUT else len(crossed)
     found += crossed[:num_crossed]
     if not found:

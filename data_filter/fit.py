@@ -1,5 +1,6 @@
 """The stage `classifiers/<category>`: choose a classifier by cross-validation, fit it to train labels, calibrate it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from .classifiers import Classifier
 from .estimators import TrainingSet, zero_shot
 from .labelled import LabelledSet, check_labels, count_roles, join_labels
 from .parquet import write_table
-from .selection import MAX_CROSS_VALIDATED, choose_training, concept_weights, fit_chosen, list_candidates, select
+from .selection import MAX_CROSS_VALIDATED, Selection, choose_training, concept_weights, fit_chosen, list_candidates, select
 
-FORMAT = "glideslope.classifier_report/1"
+FORMAT = "glideslope.classifier_report/2"
 CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME = "classifier.safetensors", "classifier.json", "training.parquet"
 # What of a category a classifier depends on; the target recall is not among it, so that a new threshold needs no new classifier.
 FIELDS = frozenset({"name", "max_train_labels", "classifiers", "kernel_gamma", "prompts"})
@@ -46,7 +47,7 @@ def fit_classifier(category: Category, index_dir: Path, labels_dir: Path, direct
     inputs = {"index": read_record(index_dir).digest, "labels": read_record(labels_dir).digest}
     if "zero_shot" in category.classifiers and text_dir is not None:
         inputs["clip"] = read_record(text_dir).digest
-    config = category.model_dump(mode="json", include=set(FIELDS)) | {"seed": seed}
+    config = category.model_dump(mode="json", include=set(FIELDS)) | {"seed": seed, "format": FORMAT}
 
     def work(partial: Path) -> dict[str, Any]:
         data = join_labels(category.name, index_dir, labels_dir)
@@ -71,29 +72,35 @@ def write_classifier(category: Category, data: LabelledSet, untrained: Classifie
     counts = count_roles(data.values, data.roles)
     check_labels(category.name, counts)
     chosen = choose_training(data.judgements, category.max_train_labels)
-    tried = chosen if len(chosen) <= MAX_CROSS_VALIDATED else choose_training(data.judgements, MAX_CROSS_VALIDATED)
-    selection = select(list_candidates(category), training_set(data, tried), data.concepts[tried], untrained=untrained, seed=seed)
-    save_classifier(fit_chosen(selection, training_set(data, chosen), untrained=untrained, seed=seed), directory / CLASSIFIER_NAME)
+    training = training_set(data, chosen)
+    selection = choose_classifier(category, data, chosen, untrained, seed)
+    save_classifier(fit_chosen(selection, training, untrained=untrained, seed=seed), directory / CLASSIFIER_NAME)
     num_positive, num_negative = counts["train"]
     calibration = None if selection.out_of_fold is None else fit_calibration(
-        selection.out_of_fold, data.values[tried], positive_share=num_positive / (num_positive + num_negative))
-    folds: list[int | None] = [None] * len(chosen)
-    scores: list[float | None] = [None] * len(chosen)
-    if selection.out_of_fold is not None:
-        for place, fold, score in zip(np.searchsorted(chosen, tried), selection.folds, selection.out_of_fold, strict=True):
-            folds[place], scores[place] = int(fold), float(score)
+        selection.out_of_fold, training.labels, positive_share=num_positive / (num_positive + num_negative))
+    unscored = [None] * len(chosen)
     write_table(directory / TRAINING_NAME, pa.table({
-        "key": [data.judgements[place].key for place in chosen], "label": data.values[chosen], "fold": folds, "out_of_fold_score": scores},
-        schema=TRAINING_SCHEMA))
+        "key": [data.judgements[place].key for place in chosen], "label": training.labels,
+        "fold": unscored if selection.out_of_fold is None else selection.folds,
+        "out_of_fold_score": unscored if selection.out_of_fold is None else selection.out_of_fold.astype(np.float32)}, schema=TRAINING_SCHEMA))
     sha256 = sha256_file(directory / CLASSIFIER_NAME)
-    values = data.values[chosen]
     write_json(directory / REPORT_NAME, {
         "format": FORMAT, "category": category.name, "sha256": sha256, **selection.chosen.to_json(),
-        "num_train": {"positive": int((values == 1).sum()), "negative": int((values == 0).sum())},
+        "num_train": {"positive": int((training.labels == 1).sum()), "negative": int((training.labels == 0).sum())},
         "num_ambiguous": data.num_ambiguous, "selection": selection.report,
         "calibration": None if calibration is None else calibration.to_json(),
         "reliability": None if calibration is None else reliability(data, load_classifier(directory / CLASSIFIER_NAME), calibration)})
     return {"classifier_sha256": sha256, "kind": selection.chosen.kind, "num_train_labels": len(chosen)}
+
+
+def choose_classifier(category: Category, data: LabelledSet, chosen: NDArray[np.int64], untrained: Classifier | None, seed: int) -> Selection:
+    """Choose by cross-validation, with many labels on a part of them; the scores out of fold are those of all chosen labels."""
+    part = chosen if len(chosen) <= MAX_CROSS_VALIDATED else choose_training(data.judgements, MAX_CROSS_VALIDATED)
+    selection = select(list_candidates(category), training_set(data, part), data.concepts[part], untrained=untrained, seed=seed)
+    if len(part) == len(chosen):
+        return selection
+    whole = select([selection.chosen], training_set(data, chosen), data.concepts[chosen], untrained=untrained, seed=seed)
+    return replace(whole, report=selection.report)
 
 
 def training_set(data: LabelledSet, chosen: NDArray[np.int64]) -> TrainingSet:
