@@ -1,0 +1,109 @@
+"""The commands publish, rollback, withdraw and rehearse, as the shell runs them; on a real small release."""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from glideslope.release.loopback_hub import OWNER, LoopbackHub
+from huggingface_hub import constants
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+from glideslope import cli
+from glideslope.manifest import ReleaseManifest
+from glideslope.withdrawal import WITHDRAWN_NAME, Withdrawals
+
+from .publishing import REPO, content, make_release, shown
+
+
+@pytest.fixture(autouse=True)
+def quiet_lfs_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_TOKEN", OWNER.token)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    disable_progress_bars()
+    yield
+    enable_progress_bars()
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub() as running:
+        yield running
+
+
+@pytest.fixture
+def glideslope(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs the command line as the shell would, in an empty directory; gives exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["glideslope", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code: Any = 0
+        except SystemExit as stopped:
+            code = stopped.code
+        captured = capsys.readouterr()
+        return int(code or 0), captured.out, captured.err
+
+    return call
+
+
+def test_a_release_is_planned_published_withdrawn_and_all_of_it_is_told(glideslope: Any, hub: LoopbackHub, packed_run: Path) -> None:
+    release = packed_run / "release"
+    code, out, _ = glideslope("publish", release, REPO, "--endpoint", hub.endpoint, "--revision-tag", "v1.0.0", "--dry-run")
+    assert code == 0
+    assert "account: tester" in out
+    assert f"endpoint: {hub.endpoint}" in out
+    assert "gates: passed" in out
+    assert out.index("account: tester") < out.index("gates: passed")
+    assert REPO not in hub.repositories
+    code, out, err = glideslope("publish", release, REPO, "--endpoint", hub.endpoint, "--revision-tag", "v1.0.0")
+    assert (code, REPO in hub.repositories) == (1, False)
+    assert "add --yes" in err
+    code, out, err = glideslope("publish", release, REPO, "--endpoint", hub.endpoint, "--revision-tag", "v1.0.0", "--public", "--gated",
+                                "manual", "--yes", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["published"] is True
+    assert told["tag"] == "v1.0.0"
+    assert shown(hub) == content(release)
+    assert (hub.repositories[REPO].gated, hub.repositories[REPO].is_private) == ("manual", False)
+    code, out, _ = glideslope("withdraw", REPO, "--endpoint", hub.endpoint, "--reason", "draws people", "--yes")
+    assert code == 0
+    root = ReleaseManifest.read(release / "manifest.json").root
+    assert Withdrawals.from_bytes(hub.read_file(REPO, WITHDRAWN_NAME)).find(root)
+
+
+def test_a_release_that_a_gate_refuses_is_not_published_anywhere(glideslope: Any, hub: LoopbackHub, tmp_path: Path) -> None:
+    release = make_release(tmp_path / "release", "no evidence")
+    for target in (REPO, "./published"):
+        code, _, err = glideslope("publish", release, target, "--endpoint", hub.endpoint, "--yes")
+        assert code == 1
+        assert "evidence/policy.yaml" in err
+    assert REPO not in hub.repositories
+    assert not (tmp_path / "published").exists()
+
+
+def test_a_directory_is_published_to_and_gone_back_in(glideslope: Any, packed_run: Path, tmp_path: Path) -> None:
+    release = Path(shutil.copytree(packed_run / "release", tmp_path / "release"))
+    code, out, err = glideslope("publish", release, "./published", "--revision-tag", "v1", "--yes")
+    assert code == 0, err
+    assert content(tmp_path / "published/current") == content(release)
+    code, out, err = glideslope("rollback", "./published", "--to", "v1", "--yes")
+    assert code == 0, err
+    assert "tag: v1" in out
+    assert glideslope("rollback", "./published", "--to", "v9", "--yes")[0] == 1
+
+
+def test_no_token_goes_to_another_machine_over_plain_http(glideslope: Any, packed_run: Path) -> None:
+    code, _, err = glideslope("publish", packed_run / "release", REPO, "--endpoint", "http://hub.example", "--yes")
+    assert code == 1
+    assert "use https" in err
