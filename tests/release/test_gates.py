@@ -3,22 +3,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from glideslope.release.architecture import check_finite
 from glideslope.release.contents import Release
 from glideslope.release.gates import (
     AllowedFiles,
+    AuditsShow,
     CaptionsCount,
     CardComplete,
     FilterEvidence,
     Gate,
+    GoldenSamples,
     Intact,
+    LabelsNotReused,
+    Licence,
     ProvenanceChain,
     Reload,
+    Secrets,
+    Size,
+    Verified,
     check,
     gates_of,
     run_gates,
+    run_policy,
 )
-from glideslope.release.policy import load_policy
+from glideslope.release.policy import CategoryPolicy, effective_policy, load_policy
 
 from glideslope.errors import ReleaseError
 
@@ -165,3 +174,105 @@ def test_weights_that_are_not_finite_are_refused(tamper: Any) -> None:
 
 def test_a_release_that_takes_too_long_is_refused(packed_run: Path) -> None:
     assert "more than 0 s" in refusal_of(Reload(timeout_s=0.01), packed_run / "release")
+
+
+def test_a_category_that_the_policy_names_needs_evidence_whatever_the_recipe_says(packed_run: Path) -> None:
+    gate = FilterEvidence({"person": CategoryPolicy(), "gore": CategoryPolicy()})
+    found = refusal_of(gate, packed_run / "release")
+    assert "filter gore: the policy names this category, but the release has no evidence that it was filtered" in found
+    assert "person" not in found.removeprefix("gate filter evidence: ").split("gore")[0]
+
+
+@pytest.mark.parametrize(("name", "limits"), [("violence", {"min_recall": 0.9999}), ("violence", {"min_recall_lower_bound": 0.999}),
+                                              ("person", {"min_kept_share": 0.9999})])
+def test_the_policys_limits_count_beside_the_recipes(packed_run: Path, name: str, limits: dict[str, float]) -> None:
+    assert "the policy asks for at least" in refusal_of(FilterEvidence({name: CategoryPolicy(**limits)}), packed_run / "release")
+    FilterEvidence({"violence": CategoryPolicy(min_recall=0.1)}).check(Release(packed_run / "release"))
+
+
+def test_a_loose_policy_does_not_loosen_the_recipe(tamper: Any) -> None:
+    tamper.text("evidence/recipe.yaml", "min_recall: 0.5\n", "min_recall: 0.9999\n")
+    assert "the recipe asks for at least 0.9999" in refusal_of(FilterEvidence({"violence": CategoryPolicy(min_recall=0.1)}), tamper.directory)
+
+
+def test_audits_that_the_policy_asks_for_are_missed(packed_run: Path) -> None:
+    found = refusal_of(AuditsShow(is_required=True), packed_run / "release")
+    assert "audit of person: the policy asks for an audit, but no audit of what was kept is here; run `glideslope audit RECIPE" in found
+    found = refusal_of(AuditsShow({"violence": CategoryPolicy(max_leak_rate=0.01)}), packed_run / "release")
+    assert "audit of violence: the policy asks for a leak of at most 1.0000%" in found
+    assert "--category violence --claim 0.01`" in found
+    assert "person" not in found
+
+
+def edit_scores(tamper: Any, change: Any) -> str:
+    tamper.table("evidence/filters/person/scores.parquet", change)
+    return refusal_of(LabelsNotReused(), tamper.directory)
+
+
+def test_labels_in_two_roles_are_refused(tamper: Any) -> None:
+    def train_on_audit(rows: list[dict[str, Any]]) -> None:
+        next(row for row in rows if row["role"] == "audit")["in_training"] = True
+
+    def share_concept(rows: list[dict[str, Any]]) -> None:
+        first, second = (next(row for row in rows if row["role"] == role) for role in ("train", "audit"))
+        second["concept"] = first["concept"]
+
+    LabelsNotReused().check(Release(tamper.directory))
+    assert "has the role audit, but the classifier was trained on it; fit again" in edit_scores(tamper, train_on_audit)
+    assert "has the roles audit, train; a label has one role only" in edit_scores(tamper, share_concept)
+    assert "and " in edit_scores(tamper, lambda rows: [row.update(concept="same") or row.update(in_training=True) for row in rows])
+
+
+def test_a_release_above_the_size_limit_is_refused(packed_run: Path) -> None:
+    assert "MB, the policy allows 0 MB" in refusal_of(Size(0), packed_run / "release")
+    Size(100).check(Release(packed_run / "release"))
+
+
+def test_a_licence_that_is_not_accepted_and_an_edited_text_are_refused(tamper: Any) -> None:
+    found = refusal_of(Licence(("MIT", "CC0-1.0")), tamper.directory)
+    assert "licence: the recipe names 'apache-2.0', the policy accepts MIT, CC0-1.0; choose one of them in release.license" in found
+    Licence(("Apache-2.0",)).check(Release(tamper.directory))
+    tamper.text("LICENSE", "Apache License", "Apache Licence")
+    assert "LICENSE: line" in refusal_of(Licence(("Apache-2.0",)), tamper.directory)
+
+
+def test_a_secret_is_refused(tamper: Any) -> None:
+    tamper.text("README.md", "all randomness follows", "token hf_" + "aB3dE5gH7jK9mN1pQ3sT5vW7xY9zA1bC3d")
+    tamper.seal()
+    assert "README.md: holds" in refusal_of(Secrets(), tamper.directory)
+
+
+def test_what_verify_looks_at_beyond_the_other_gates_is_looked_at(tamper: Any) -> None:
+    tamper.text("model_index.json", "TextConditionedUNet", "SomethingElse")
+    tamper.seal()
+    assert "model_index.json" in refusal_of(Verified(), tamper.directory)
+
+
+def test_golden_samples_are_drawn_again(tamper: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = tamper.directory / "base/diffusion_pytorch_model.safetensors"
+    save_file({name: tensor * 1.5 for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    tamper.seal()
+    found = refusal_of(GoldenSamples(load_policy(None).golden), tamper.directory)
+    assert "these are not the weights or not the code that was released" in found
+
+
+def test_a_release_without_its_policy_is_refused_at_once(tamper: Any) -> None:
+    (tamper.directory / "evidence/policy.yaml").unlink()
+    with pytest.raises(ReleaseError, match=r"evidence/policy\.yaml"):
+        run_policy(tamper.directory)
+    with pytest.raises(ReleaseError, match=r"evidence/policy\.yaml"):
+        check(tamper.directory)
+
+
+def test_a_given_policy_is_applied_on_top_and_an_unreadable_one_refuses(packed_run: Path, tmp_path: Path) -> None:
+    strict = load_policy(None).model_dump(mode="json") | {"max_size_mb": 1, "categories": {"gore": {}}, "unsafe_skip": {}}
+    (tmp_path / "strict.yaml").write_text(yaml.safe_dump(strict))
+    gates = gates_of(effective_policy(Release(packed_run / "release"), tmp_path / "strict.yaml"))
+    found = refusal_of(next(gate for gate in gates if gate.name == "filter evidence"), packed_run / "release")
+    assert "filter gore: the policy names this category" in found
+    (tmp_path / "empty.yaml").write_text("categories: {}")
+    for name, message in (("empty.yaml", "categories"), ("missing.yaml", "No such file")):
+        with pytest.raises(ReleaseError, match=message):
+            check(packed_run / "release", tmp_path / name)
