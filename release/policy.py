@@ -8,7 +8,7 @@ release can add demands and never lift one.
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -19,7 +19,7 @@ from ..manifest import sha256_bytes
 from .contents import Release
 
 POLICY_PATH = "evidence/policy.yaml"
-POLICY_FORMAT = "glideslope.policy/1"
+POLICY_FORMAT: Final = "glideslope.policy/1"
 DEFAULT_POLICY = "default.yaml"
 MAX_POLICY_BYTES = 100_000
 MIN_REASON_LENGTH, MIN_REASON_WORDS = 20, 4
