@@ -9,6 +9,7 @@ import yaml
 
 from ..config import Category, Recipe, parse_recipe
 from ..errors import GlideslopeError, RecipeError, ReleaseError
+from ..manifest import MANIFEST_NAME, ReleaseManifest
 from ..records import Record
 from ..weight_files import TensorHeader, WeightFiles
 from .digests import Hashed, hash_files, hash_one
@@ -143,6 +144,15 @@ class Release:
     def weights_header(self, model: str) -> Mapping[str, TensorHeader]:
         """The headers of a network's tensors."""
         return self.weights(model).headers
+
+    @cached_property
+    def manifest(self) -> ReleaseManifest:
+        """The manifest as the release states it.
+
+        Raises:
+            VerificationError: missing or malformed.
+        """
+        return ReleaseManifest.read(self.directory / MANIFEST_NAME)
 
     @cached_property
     def hashed(self) -> dict[str, Hashed]:

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from ..errors import VerificationError
-from ..manifest import MANIFEST_NAME, UNLISTED, ReleaseManifest
+from ..manifest import MANIFEST_NAME, UNLISTED
 from .architecture import check_architecture, check_finite, check_forms, weight_paths
 from .card_check import check_cards
 from .chain import CHAIN_CHECKS, run_check, shorten
@@ -82,7 +82,7 @@ def check_manifest(release: Release) -> list[str]:
     if not path.is_file():
         return [f"{MANIFEST_NAME}: file is missing; pack the release again"]
     try:
-        manifest = ReleaseManifest.read(path)
+        manifest = release.manifest
     except VerificationError as error:
         return [f"{MANIFEST_NAME}: {problem}" for problem in error.problems]
     return compare_files(manifest, release.hashed) or compare_tensors(manifest, release.hashed)
@@ -133,7 +133,7 @@ CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
 
 
 def _report(release: Release) -> VerificationReport:
-    manifest = ReleaseManifest.read(release.directory / MANIFEST_NAME)
+    manifest = release.manifest
     checked = {"files": len(manifest.files), "bytes": sum(entry.size_bytes for entry in manifest.files),
                "tensors": len(manifest.tensors),
                "claims": len(release.claims), "lines of the card": len(release.read(CARD_PATH, bytes.decode).splitlines()),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ...manifest import MANIFEST_NAME, ReleaseManifest, sha256_json
+from ...manifest import sha256_json
 from ..contents import Release
 from ..data_root import curated_root
 from .bom_model_card import model_card
@@ -106,11 +106,7 @@ def list_dependencies(claims: Mapping[str, Any], networks: list[dict[str, Any]],
 
 
 def file_digest(release: Release, path: str) -> str:
-    """SHA-256 of a file: by the manifest, which verification compares with the files; before there is one, of the file itself."""
-    if (release.directory / MANIFEST_NAME).is_file():
-        listed = {entry.path: entry.sha256 for entry in ReleaseManifest.read(release.directory / MANIFEST_NAME).files}
-        if path in listed:
-            return listed[path]
+    """SHA-256 of a file; verification has hashed every file before."""
     return release.digest(path)
 
 

@@ -284,3 +284,22 @@ def write_zeros(path: Path, shapes: dict[str, tuple[int, ...]]) -> int:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + position)
     return position
+
+
+META_CODE = """
+import sys
+from glideslope.models.loading import expected_tensors
+from glideslope.models.presets import noised_clip_preset, unet_preset
+meta = [expected_tensors("TextConditionedUNet", unet_preset("glide-micro-16")),
+        expected_tensors("NoisedClip", noised_clip_preset("noised-clip-micro-16"))]
+assert "torch._dynamo" not in sys.modules, "the compiler was loaded"
+from glideslope.models.noised_clip import NoisedClip
+from glideslope.models.unet import TextConditionedUNet
+real = [TextConditionedUNet(unet_preset("glide-micro-16")), NoisedClip(noised_clip_preset("noised-clip-micro-16"))]
+assert meta == [{name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} for network in real]
+"""
+
+
+def test_the_shapes_of_an_architecture_are_known_without_torchs_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", META_CODE], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
