@@ -47,7 +47,8 @@ def sign(release: ReleaseArgument,
     if (export_bundle is None) != (bundle_key is None):
         raise typer.BadParameter("--export-bundle and --bundle-key go together")
     signer = sign_release(release, key, passphrase=passphrase_of(key), policy=policy)
-    told: dict[str, Any] = {"release": str(release), "signed by": signer.key_id, "gates": list(signer.gates) if as_json else ", ".join(signer.gates),
+    gates = list(signer.gates)
+    told: dict[str, Any] = {"release": str(release), "signed by": signer.key_id, "gates": gates if as_json else ", ".join(gates),
             **({"unsafe bypasses": signer.unsafe} if signer.unsafe else {})}
     if export_bundle is not None and bundle_key is not None:
         told["bundle"] = str(export_bundle)
