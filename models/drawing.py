@@ -16,10 +16,12 @@ from ..weight_files import find_weights
 from .clip_guidance import ImageTextModel
 from .editing import UpsampleOptions
 from .opening import OpenRelease, find_release
-from .options import DrawOptions, check_prompts
+from .options import DrawOptions, check_lengths, check_prompts
 from .pipeline import DRAW_BATCH, GlidePipeline
 from .pixels import captioned_sheet, to_pil
 from .samplers import SampleState
+from .tokenizer import CaptionTokenizer
+from .unet import UNetConfig
 
 SHEET_NAME = "sheet.png"
 MIN_COLUMNS, MAX_COLUMNS = 4, 16
@@ -74,6 +76,16 @@ class DrawRequest:
                 raise RequestError(f"{option} {path}: is there already and no empty directory; name a new one, nothing is overwritten")
 
 
+    def check_fit(self, base: UNetConfig, tokenizer: CaptionTokenizer) -> None:
+        """Refuse what does not fit a base model.
+
+        Raises:
+            RequestError: a prompt that is longer than it reads, and may not be cut.
+        """
+        if not self.options.cut_long_prompts:
+            check_lengths(self.prompts, tokenizer, base.text_ctx)
+
+
 def draw_to_files(release: Path | OpenRelease, request: DrawRequest, *, progress: Progress | None = None) -> list[Path]:
     """Load a release, draw, and write the pictures, each batch as soon as it is done.
 
@@ -96,7 +108,7 @@ def draw_to_files(release: Path | OpenRelease, request: DrawRequest, *, progress
     request.check()
     options, facts = request.options, request.options.to_json()
     opened = release if isinstance(release, OpenRelease) else find_release(release)
-    pipe = GlidePipeline.from_release(opened, components=needed_models(opened, request))
+    pipe = GlidePipeline.from_release(opened, components=needed_models(opened, request), before_weights=request.check_fit)
     pipe.guiding_clip = request.clip
     captions = pipe.prompts(request.prompts, options)
     shown = {"options": facts, "upsampled": request.upsample, **model_digest(opened)}

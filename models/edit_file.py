@@ -12,9 +12,11 @@ from ..manifest import sha256_bytes
 from .diffusion import NUM_TRAIN_TIMESTEPS
 from .drawing import DrawRequest, Progress, Watcher, model_digest, needed_models, write_png, write_sheet
 from .editing import UpsampleOptions, check_strength
-from .masks import read_mask, read_picture
+from .masks import fit_mask, read_mask, read_picture
 from .opening import OpenRelease, find_release
 from .pipeline import GlideOutput, GlidePipeline
+from .tokenizer import CaptionTokenizer
+from .unet import UNetConfig
 
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 500_000_000
@@ -69,7 +71,7 @@ def edit_to_files(release: Path | OpenRelease, edit: Edit, *, progress: Progress
 
     Raises:
         RequestError: a prompt, file or option that cannot be used, or a component that the release does not hold; all
-            before weights are read, but a mask with nothing to draw or to keep at the model's size.
+            before weights are read.
         StorageError: a path cannot be written.
         VerificationError, CheckpointError: the release is refused.
     """
@@ -78,10 +80,15 @@ def edit_to_files(release: Path | OpenRelease, edit: Edit, *, progress: Progress
     image = read_picture_file(edit.image, "--image")
     mask = None if edit.mask is None else read_picture_file(edit.mask, "--mask")
     pixels = read_picture(image.image)
-    if mask is not None:
-        read_mask(mask.image, size=(pixels.shape[1], pixels.shape[0]))
+    draw = None if mask is None else read_mask(mask.image, size=(pixels.shape[1], pixels.shape[0]))
+
+    def check_fit(base: UNetConfig, tokenizer: CaptionTokenizer) -> None:
+        request.check_fit(base, tokenizer)
+        if draw is not None:
+            fit_mask(draw, base.image_size)
+
     opened = release if isinstance(release, OpenRelease) else find_release(release)
-    pipe = GlidePipeline.from_release(opened, components=choose_models(opened, edit))
+    pipe = GlidePipeline.from_release(opened, components=choose_models(opened, edit), before_weights=check_fit)
     pipe.guiding_clip = request.clip
     num_steps = request.options.num_steps
     if mask is None:

@@ -17,7 +17,7 @@ from .diffusion import GaussianDiffusion
 from .editing import Batch, Known, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary, walk
 from .guidance import ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
 from .hub import HubOptions
-from .loading import load_component, read_bytes, read_schedule
+from .loading import CONFIG_NAME, load_component, read_bytes, read_component_config, read_schedule
 from .masks import fit_mask, fit_picture, read_mask, read_picture
 from .noised_clip import NoisedClip
 from .opening import OpenRelease, Trust, find_release
@@ -27,7 +27,7 @@ from .ranking import ImageTextScorer
 from .samplers import SAMPLERS, Denoiser, SampleState, SeededNoise
 from .spacing import sampling_timesteps
 from .tokenizer import CaptionTokenizer
-from .unet import PromptContext, TextConditionedUNet
+from .unet import PromptContext, TextConditionedUNet, UNetConfig
 
 DRAW_BATCH = 16
 UPSAMPLE_BATCH = 4
@@ -115,22 +115,31 @@ class GlidePipeline:
 
     @classmethod
     def from_release(cls, release: OpenRelease, *, dtype: torch.dtype | None = None, variant: str | None = None,
-                     device: str | torch.device | None = None, components: Collection[str] | None = None) -> "GlidePipeline":
-        """Load a release that was opened; arguments and errors are those of `from_pretrained`."""
+                     device: str | torch.device | None = None, components: Collection[str] | None = None,
+                     before_weights: Callable[[UNetConfig, CaptionTokenizer], None] | None = None) -> "GlidePipeline":
+        """Load a release that was opened; arguments and errors are those of `from_pretrained`.
+
+        `before_weights` is called with the base's architecture and the tokenizer before any weights are read, to refuse a request
+        that does not fit them.
+        """
         root, held = release.snapshot.path, release.parts
         wanted = choose_components(release.held_models, components, where=release.snapshot.name)
         parts = held if wanted is None else held - (frozenset(release.held_models) - wanted)
         digests = release.prepare(parts, variant)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        tokenizers = {name: CaptionTokenizer.parse(read_bytes(path, MAX_TOKENIZER_BYTES, digests), where=str(path))
+                      for name in ("tokenizer", "clip_tokenizer") if name in parts and ("noised_clip" in parts or name == "tokenizer")
+                      for path in (root / name / TOKENIZER_NAME,)}
+        if before_weights is not None:
+            config = read_component_config(root / "base" / CONFIG_NAME, digests)[1]
+            if isinstance(config, UNetConfig):
+                before_weights(config, tokenizers["tokenizer"])
         base = load_unet(root / "base", dtype=dtype, device=place, variant=variant, digests=digests)
         clip = None
         if "noised_clip" in parts:
             clip = load_component(root / "noised_clip", dtype=dtype, device=place, variant=variant, digests=digests)
         if not (clip is None or isinstance(clip, NoisedClip)):
             raise CheckpointError(f"{root / 'noised_clip'}: holds a {type(clip).__name__}, expected a NoisedClip")
-        tokenizers = {name: CaptionTokenizer.parse(read_bytes(path, MAX_TOKENIZER_BYTES, digests), where=str(path))
-                      for name in ("tokenizer", "clip_tokenizer") if name in parts and (clip or name == "tokenizer")
-                      for path in (root / name / TOKENIZER_NAME,)}
         return cls(base, tokenizers["tokenizer"], noised_clip=clip, clip_tokenizer=tokenizers.get("clip_tokenizer"),
                    schedule=read_schedule(root / "scheduler" / "scheduler_config.json", digests),
                    companions=load_companions(root, parts, dtype=dtype, device=place, variant=variant, digests=digests))

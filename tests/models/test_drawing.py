@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from glideslope.models import drawing
 from glideslope.models.drawing import DrawRequest, draw_to_files, read_prompts
+from glideslope.models.loading import WEIGHTS_NAME
 from glideslope.models.options import DrawOptions
 from glideslope.models.pipeline import GlidePipeline
 from PIL import Image
 from typer.testing import CliRunner
 
 from glideslope.cli import app
-from glideslope.errors import RequestError, StorageError, VerificationError
+from glideslope.errors import CheckpointError, RequestError, StorageError, VerificationError
 from glideslope.manifest import sha256_file
 
 QUICK = DrawOptions(num_steps=2, seed=7, sampler="dpm++")
@@ -123,6 +124,15 @@ def test_a_prompt_too_long_for_the_model_is_refused_or_cut_if_that_is_wanted(who
     assert not (tmp_path / "out").exists()
     draw(whole_release, [long], tmp_path / "cut.png", DrawOptions(num_steps=1, cut_long_prompts=True))
     assert facts(tmp_path / "cut.png")["prompt"] == long
+
+
+def test_a_prompt_too_long_for_the_model_is_refused_before_its_weights_are_read(release: Path, tmp_path: Path) -> None:
+    (release / "manifest.json").unlink()
+    (release / "base" / WEIGHTS_NAME).write_bytes(b"no weights")
+    with pytest.raises(RequestError, match="tokens long"):
+        draw(release, ["a red square and " * 20], tmp_path / "out")
+    with pytest.raises(CheckpointError):
+        draw(release, ["a red square"], tmp_path / "out")
 
 
 def test_a_path_that_cannot_be_written_is_one_clear_error(whole_release: Path, tmp_path: Path) -> None:

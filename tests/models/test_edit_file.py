@@ -139,6 +139,19 @@ def test_an_impossible_edit_is_refused_before_the_release_is_read(files: Path, c
     assert not (files / "out.png").exists()
 
 
+def test_a_mask_that_leaves_nothing_to_do_at_the_models_size_is_refused_before_weights_are_read(whole_release: Path, files: Path) -> None:
+    copy = Path(shutil.copytree(whole_release, files / "release"))
+    (copy / "manifest.json").unlink()
+    (copy / "base" / WEIGHTS_NAME).write_bytes(b"no weights")
+    Image.new("RGB", (96, 24), "white").save(files / "strip.png")
+    mask = Image.new("L", (96, 24), 0)
+    mask.paste(255, (0, 0, 10, 24))
+    mask.save(files / "side.png")
+    edit = dataclasses.replace(edit_of(files), image=files / "strip.png", mask=files / "side.png")
+    with pytest.raises(RequestError, match="black everywhere in the middle 24 x 24"):
+        edit_to_files(copy, edit)
+
+
 @pytest.mark.parametrize(("changes", "told"), [({"prompt": " "}, "caption is empty"), ({"out": "out.jpg"}, r"--out .*end the name with \.png")])
 def test_an_impossible_request_is_refused_as_for_drawing(files: Path, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(RequestError, match=told):
