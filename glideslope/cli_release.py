@@ -54,7 +54,7 @@ def verify(release: ReleaseArgument,
 
 @app.command(rich_help_panel=RELEASES)
 def card(release: ReleaseArgument,
-         check: Annotated[bool, typer.Option("--check", help="Hold both cards against the evidence, line by line.")] = False,
+         check: Annotated[bool, typer.Option("--check", help="Hold both cards and their figures against the evidence, line by line.")] = False,
          html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the card as one HTML page, figures inside.")] = None,
          of_data: Annotated[bool, typer.Option("--dataset", help="The dataset card instead of the model card.")] = False,
          as_json: JsonOption = False) -> None:
@@ -62,13 +62,13 @@ def card(release: ReleaseArgument,
     from .release import card_check
 
     if check:
-        differences = card_check.check_card(release)
+        differences, stale = card_check.check_card(release), card_check.check_figures(release)
         if as_json:
-            tell({"release": str(release), "differences": [difference.to_json() for difference in differences]}, as_json=True)
-            raise typer.Exit(code=1 if differences else 0)
-        if differences:
-            raise VerificationError(f"cards of {release}", [str(difference) for difference in differences])
-        tell({"release": str(release), "cards": "every line is what the evidence gives"}, as_json=False)
+            tell({"release": str(release), "differences": [difference.to_json() for difference in differences], "figures": stale}, as_json=True)
+            raise typer.Exit(code=1 if differences or stale else 0)
+        if differences or stale:
+            raise VerificationError(f"cards of {release}", [*map(str, differences), *stale])
+        tell({"release": str(release), "cards": "every line and figure is what the evidence gives"}, as_json=False)
     elif html is not None:
         write_bytes(html, card_check.card_page(release, of_data=of_data).encode())
         tell({"page": str(html)}, as_json=as_json)

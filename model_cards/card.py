@@ -1,5 +1,6 @@
 """The cards of a release: claims in, README.md and DATASET_CARD.md out. Every number is a claim; a missing claim is an error."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -64,7 +65,8 @@ def load_environment() -> Environment:
                               trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     filters: tuple[Callable[..., str], ...] = (
         wording.count, wording.percent, wording.at_least, wording.at_most, wording.at_most_precise, wording.decimal, wording.significant,
-        wording.millions, wording.megabytes, wording.duration, wording.cell, change, code, fenced, group_text, reason_text)
+        wording.millions, wording.megabytes, wording.duration, wording.cell, change, code, fenced, group_text, reason_text,
+        rounded_down, rounded_up)
     environment.filters.update({function.__name__: function for function in filters})
     environment.tests |= {"weak": is_weak, "above_chance": is_above_chance}
     return environment
@@ -89,6 +91,16 @@ def change(value: float | None) -> str:
     if value < 0:
         return f"{wording.percent(-value)} rarer"
     return f"{1 + value:.2f} times as frequent" if value > 0 else "as frequent"
+
+
+def rounded_down(value: float) -> str:
+    """A lower bound with two decimals, rounded to the cautious side."""
+    return f"{math.floor(round(100 * value, 6)) / 100:.2f}"
+
+
+def rounded_up(value: float) -> str:
+    """An upper bound with two decimals, rounded to the cautious side."""
+    return f"{math.ceil(round(100 * value, 6)) / 100:.2f}"
 
 
 def code(text: str) -> str:

@@ -11,6 +11,7 @@ SIZE_INCHES = (7.0, 3.2)
 DOTS_PER_INCH = 110
 MAX_POINTS = 400
 NUM_BINS = 50
+TAIL = 0.005
 INK, ACCENTS, MUTED = "#24292f", ("#0969da", "#bf8700"), "#d0d7de"
 KEPT_COLOUR, DROPPED_COLOUR = "#1a7f37", "#cf222e"
 
@@ -70,6 +71,8 @@ def plot_ledger(num_kept: int, num_dropped: Mapping[str, int]) -> bytes:
 def plot_scores(title: str, scores: Mapping[str, Sequence[float]], threshold: float) -> bytes:
     """Draw how a filter scores labelled images, as two histograms with the threshold between what stays and what goes.
 
+    The few scores beyond the ends of the axis are counted in the last bar on their side.
+
     Args:
         title: name of the category.
         scores: what the labels say (legend) -> finite scores; at most two entries, the category itself last.
@@ -82,10 +85,12 @@ def plot_scores(title: str, scores: Mapping[str, Sequence[float]], threshold: fl
 
     figure = _new_figure()
     panels = figure.subplots(len(scores), 1, sharex=True, squeeze=False)[:, 0]
-    everything = [value for values in scores.values() for value in values] + [threshold]
-    edges = np.linspace(min(everything), max(everything) + 1e-6, NUM_BINS + 1)
+    everything = np.array([value for values in scores.values() for value in values] or [threshold])
+    low, high = min(threshold, float(np.quantile(everything, TAIL))), max(threshold, float(np.quantile(everything, 1 - TAIL)))
+    width = max(high - low, 1e-6) / NUM_BINS
+    edges = threshold + width * np.arange(np.floor((low - threshold) / width) - 1, np.ceil((high - threshold) / width) + 2)
     for panel, (name, values), colour in zip(panels, scores.items(), (KEPT_COLOUR, DROPPED_COLOUR), strict=False):
-        panel.hist(values, bins=edges.tolist(), color=colour, alpha=0.8)
+        panel.hist(np.clip(values, edges[0], edges[-1] - width / 2).tolist(), bins=edges.tolist(), color=colour, alpha=0.8)
         panel.axvline(threshold, color=INK, linewidth=1.2)
         num_dropped = sum(not value < threshold for value in values)
         panel.set_title(f"{name}: {len(values):,}, of them {num_dropped:,} dropped", fontsize=9, loc="left")

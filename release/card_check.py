@@ -87,6 +87,17 @@ def check_card(release_dir: Path) -> list[Difference]:
     return check_cards(release, claims_of(release))
 
 
+def check_figures(release_dir: Path) -> list[str]:
+    """Draw a release's figures again from its evidence: one sentence for each that shows something else.
+
+    Raises:
+        ReleaseError: evidence or a figure is missing or malformed.
+    """
+    from .figures import find_stale_figures
+
+    return find_stale_figures(Release(release_dir))
+
+
 def render_again(release_dir: Path, *, of_data: bool = False) -> str:
     """The model card, or the dataset card, as the evidence gives it now."""
     return CARDS[DATASET_CARD_PATH if of_data else CARD_PATH](claims_of(Release(release_dir)))

@@ -59,7 +59,8 @@ def check_records(release: Release) -> list[str]:
 def check_copies(release: Release) -> list[str]:
     """Every file that a stage wrote has the digest that the stage's record states."""
     problems = []
-    for path, (stage, inner) in plan_copies([c.name for c in release.categories], release.records).items():
+    copies = plan_copies([c.name for c in release.categories], release.records, blurred=release.recipe.release.blurred)
+    for path, (stage, inner) in copies.items():
         stated = {entry.path: entry.sha256 for entry in release.records[stage].outputs.files}[inner]
         if not (release.directory / path).is_file():
             problems.append(f"{path}: file is missing; pack the release again")

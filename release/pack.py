@@ -19,7 +19,7 @@ from .companions import gather_companions
 from .contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, Release
 from .documents import documents_of
 from .documents.use_policy import USE_POLICY_PATH, use_policy_text
-from .figures import write_figures
+from .figures import blur, write_figures
 from .golden import draw_golden
 from .layout import MODELS
 from .plan import (
@@ -27,6 +27,7 @@ from .plan import (
     GOLDEN_STAGE,
     WEIGHTS_OF,
     Origin,
+    blurred_paths,
     mutation_stage,
     networks,
     parts,
@@ -73,7 +74,7 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path, *, progress: Progress |
     """
     draw_golden(run_dir, recipe)
     records = read_stages(run_dir, recipe, progress=progress)
-    copies = plan_copies([category.name for category in recipe.categories], records)
+    copies = plan_copies([category.name for category in recipe.categories], records, blurred=recipe.release.blurred)
     config = {"recipe": published_recipe(recipe).model_dump(mode="json"), "card_templates": templates_sha256(), "files": digest_files(recipe),
               "policy": packed_policy(recipe).sha256}
 
@@ -83,6 +84,8 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path, *, progress: Progress |
         forms = [Form(variant, recipe.release.max_shard_mb * MEGABYTE) for variant in (None, *recipe.release.variants)]
         meter = Meter(progress, sum(written_bytes(source, form) for source in weights.values() for form in forms))
         copy_files(run_dir, copies, records, partial)
+        for path, (stage, inner) in blurred_paths(recipe.release.blurred, records).items():
+            write_bytes(partial / path, blur((run_dir / stage / inner).read_bytes()))
         for name, source in weights.items():
             copy_weights(source, partial / name, forms, meter)
         meter.begin("claims, cards and figures")

@@ -1,6 +1,6 @@
 """Which file of a release comes from which file of which stage: the list that pack copies and verify follows back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..errors import ReleaseError
 from ..records import Record
@@ -113,12 +113,13 @@ def stated_weights(records: Mapping[str, Record], network: str) -> str:
     return str(digests[name])
 
 
-def plan_copies(categories: Sequence[str], records: Mapping[str, Record]) -> dict[str, Origin]:
+def plan_copies(categories: Sequence[str], records: Mapping[str, Record], *, blurred: Collection[str] = ()) -> dict[str, Origin]:
     """What a release copies from the stages byte for byte; weights are written by `weight_writing`.
 
     Args:
         categories: names of the filtered categories.
         records: stage name -> its record; their outputs say which files there are.
+        blurred: categories of which no picture is released but a blurred one, which is none of the stages' files.
 
     Returns:
         path in the release -> stage and path in that stage's directory.
@@ -134,7 +135,8 @@ def plan_copies(categories: Sequence[str], records: Mapping[str, Record]) -> dic
         stage, folder = filter_stage(category), f"evidence/filters/{category}"
         copies |= {f"{folder}/{name}": (stage, name) for name in FILTER_FILES}
         copies[f"figures/{category}_precision_recall.png"] = (stage, "precision_recall.png")
-        copies |= _optional(records, f"figures/{category}_missed.png", (stage, "missed.png"))
+        if category not in blurred:
+            copies |= _optional(records, f"figures/{category}_missed.png", (stage, "missed.png"))
         if (mutated := mutation_stage(category)) in records:
             copies |= {f"evidence/{mutated}/planted.parquet": (mutated, "planted.parquet"),
                        f"figures/{category}_mutations.png": (mutated, "mutations.png")}
@@ -171,9 +173,16 @@ def figure_paths(categories: Sequence[str], records: Mapping[str, Record]) -> se
     return paths | ({"figures/guidance.png"} if "guidance.jsonl" in written else set())
 
 
-def expected_paths(categories: Sequence[str], records: Mapping[str, Record]) -> set[str]:
+def blurred_paths(blurred: Collection[str], records: Mapping[str, Record]) -> dict[str, Origin]:
+    """The pictures that are released blurred only: path in the release -> stage and path of the clear picture."""
+    origins = {f"figures/{category}_missed.png": (filter_stage(category), "missed.png") for category in blurred}
+    return {path: (stage, inner) for path, (stage, inner) in origins.items() if inner in _outputs(records[stage])}
+
+
+def expected_paths(categories: Sequence[str], records: Mapping[str, Record], *, blurred: Collection[str] = ()) -> set[str]:
     """Every path of a release but the manifest's and the weights'."""
-    return {*plan_copies(categories, records), *GENERATED, *figure_paths(categories, records), *map(record_path, records)}
+    copied = {*plan_copies(categories, records, blurred=blurred), *blurred_paths(blurred, records)}
+    return {*copied, *GENERATED, *figure_paths(categories, records), *map(record_path, records)}
 
 
 def _outputs(record: Record) -> list[str]:

@@ -90,7 +90,8 @@ def check_manifest(release: Release) -> list[str]:
 
 def check_files(release: Release) -> list[str]:
     """The files are those that a release of this recipe holds, each with the content that its place asks for."""
-    expected = expected_paths([c.name for c in release.categories], release.records) | weight_paths(release) | {MANIFEST_NAME}
+    names, blurred = [category.name for category in release.categories], release.recipe.release.blurred
+    expected = expected_paths(names, release.records, blurred=blurred) | weight_paths(release) | {MANIFEST_NAME}
     present = {path.relative_to(release.directory).as_posix() for path in release.directory.rglob("*") if path.is_file()}
     problems = find_strangers(release.directory)
     problems += [f"{path}: file is missing" for path in sorted(expected - present)]
