@@ -2,7 +2,9 @@
 
 import io
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +19,14 @@ from glideslope.models.noised_clip import NoisedClip
 from glideslope.models.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
+from glideslope.release.loopback_hub import OWNER, LoopbackHub
 from hypothesis import settings
 from PIL import Image
 
 from glideslope.manifest import ReleaseManifest, sha256_bytes, write_bytes, write_json
+from glideslope.signing_keys import generate_key
 
+from .hub_client import READER, REPO, Load, Strangers
 from .published import with_closed_form_weights
 
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=50)
@@ -140,3 +145,32 @@ def release(whole_release: Path, tmp_path: Path) -> Path:
 def sign_again(release: Path) -> None:
     """Write a manifest that matches what lies there now."""
     write_bytes(release / "manifest.json", ReleaseManifest.from_directory(release).to_bytes())
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory, whole_release: Path) -> Iterator[Strangers]:
+    running = Strangers(tmp_path_factory.mktemp("home"), whole_release)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub(accounts=(OWNER, READER)) as running:
+        yield running
+
+
+@pytest.fixture
+def load(hub: LoopbackHub, strangers: Strangers, tmp_path: Path) -> Load:
+    """Load REPO from the hub in a new process; the cache is the test's own."""
+    def ask(env: dict[str, str] | None = None, endpoint: str | None = None, **call: Any) -> dict[str, Any]:
+        asked = {"pretrained": REPO, "cache_dir": tmp_path / "cache", **call}
+        return strangers.ask(endpoint or hub.endpoint, asked, **(env or {}))
+    return ask
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
+    """Name -> private key and key id."""
+    directory = tmp_path_factory.mktemp("keys")
+    return {name: (directory / name, generate_key(directory / name)) for name in ("ours", "theirs")}

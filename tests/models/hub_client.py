@@ -8,15 +8,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from glideslope.release.loopback_hub import LoopbackHub
-from glideslope.release.loopback_state import MAIN, Commit, StoredFile
+from glideslope.release.loopback_state import MAIN, Account, Commit, StoredFile
 
-from glideslope.manifest import sha256_file
+from glideslope.manifest import ReleaseManifest, sha256_file, write_bytes
 from glideslope.signatures import Vouched, release_statement, sign_statement
 from glideslope.signing_keys import read_private_key
+
+REPO = "tester/model"
+READER = Account("reader", "hf_reader", can_write=False)
+Load = Callable[..., dict[str, Any]]
 
 PROGRAM = """
 import hashlib, json, logging, os, sys
@@ -111,3 +116,15 @@ def sign(release: Path, key: Path) -> None:
     """Sign what lies in a directory."""
     statement = release_statement((release / "manifest.json").read_bytes(), Vouched("small", ("reload",), "0" * 64, {}))
     (release / "manifest.dsse.json").write_bytes(sign_statement(statement, read_private_key(key)))
+
+
+def variation(release: Path, text: str) -> Path:
+    """Another release with the same weights."""
+    (release / "README.md").write_text(text)
+    write_bytes(release / "manifest.json", ReleaseManifest.from_directory(release).to_bytes())
+    return release
+
+
+def root_of(release: Path) -> str:
+    """The root of its manifest."""
+    return ReleaseManifest.read(release / "manifest.json").root

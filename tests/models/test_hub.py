@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,61 +14,22 @@ from glideslope.models.hub import check_endpoint, resolve
 from glideslope.models.unet import TextConditionedUNet
 from glideslope.release.loopback_faults import Fault
 from glideslope.release.loopback_hub import OWNER, LoopbackHub
-from glideslope.release.loopback_state import Account
 from PIL import Image
 
 from glideslope.errors import CheckpointError, RequestError
-from glideslope.manifest import ReleaseManifest
-from glideslope.signing_keys import generate_key
 from glideslope.withdrawal import Withdrawal, Withdrawals
 
 from .conftest import sign_again
-from .hub_client import Strangers, put, sign
+from .hub_client import READER, REPO, Load, Strangers, put, root_of, sign, variation
 from .test_loading import shard
 
-REPO = "tester/model"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-READER = Account("reader", "hf_reader", can_write=False)
-Load = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def strangers(tmp_path_factory: pytest.TempPathFactory, whole_release: Path) -> Iterator[Strangers]:
-    running = Strangers(tmp_path_factory.mktemp("home"), whole_release)
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def hub() -> Iterator[LoopbackHub]:
-    with LoopbackHub(accounts=(OWNER, READER)) as running:
-        yield running
-
-
-@pytest.fixture
-def load(hub: LoopbackHub, strangers: Strangers, tmp_path: Path) -> Load:
-    """Load REPO from the hub in a new process; the cache is the test's own."""
-    def ask(env: dict[str, str] | None = None, endpoint: str | None = None, **call: Any) -> dict[str, Any]:
-        asked = {"pretrained": REPO, "cache_dir": tmp_path / "cache", **call}
-        return strangers.ask(endpoint or hub.endpoint, asked, **(env or {}))
-    return ask
 
 
 @pytest.fixture(scope="session")
 def base_digest(unet: TextConditionedUNet) -> str:
     state = unet.state_dict()
     return hashlib.sha256(b"".join(state[name].numpy().tobytes() for name in sorted(state))).hexdigest()
-
-
-def variation(release: Path, text: str) -> Path:
-    """Another release with the same weights."""
-    (release / "README.md").write_text(text)
-    sign_again(release)
-    return release
-
-
-def root_of(release: Path) -> str:
-    return ReleaseManifest.read(release / "manifest.json").root
 
 
 def fetched(hub: LoopbackHub) -> set[str]:
@@ -258,13 +218,6 @@ def test_code_in_a_repository_is_refused_and_never_imported(hub: LoopbackHub, lo
     assert load(verify="off")["clip"]
     assert not marker.exists()
     assert not [path for path in fetched(hub) if path.endswith(".py")]
-
-
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
-    """Name -> private key and key id."""
-    directory = tmp_path_factory.mktemp("keys")
-    return {name: (directory / name, generate_key(directory / name)) for name in ("ours", "theirs")}
 
 
 def test_a_signer_is_told_and_can_be_required(hub: LoopbackHub, load: Load, release: Path, keys: dict[str, tuple[Path, str]]) -> None:
