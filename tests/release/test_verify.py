@@ -46,7 +46,7 @@ def shared_copy(packed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return Path(shutil.copytree(packed_run / "release", tmp_path_factory.mktemp("shared") / "release"))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_one_byte_changed_anywhere_is_named(shared_copy: Path, data: st.DataObject) -> None:
     paths = sorted(path for path in shared_copy.rglob("*") if path.is_file())

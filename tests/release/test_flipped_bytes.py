@@ -1,0 +1,102 @@
+"""One flipped byte anywhere in a release fails verification: every file, every position, shards, variants and signature included."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from glideslope.release import verify
+from glideslope.release.contents import Release
+from glideslope.release.digests import Hashed, hash_files, hash_one
+from glideslope.release.policy import ALWAYS_RUN, SKIPPABLE, policy_of
+from glideslope.release.signature_checks import check_signature
+from glideslope.release.verify import CHECKS, check_manifest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from glideslope.errors import VerificationError
+from glideslope.manifest import MANIFEST_NAME, SIGNATURE_NAME, ReleaseManifest
+from glideslope.signatures import Vouched, release_statement, sign_statement
+from glideslope.signing_keys import generate_key, read_private_key
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A signed release that tests may damage if they mend it again; digests of its files, and its manifest."""
+
+    directory: Path
+    hashed: dict[str, Hashed]
+    manifest: ReleaseManifest
+
+
+@pytest.fixture(scope="module")
+def signed(full_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Signed:
+    root = tmp_path_factory.mktemp("signed")
+    directory = Path(shutil.copytree(full_release, root / "release"))
+    generate_key(root / "key")
+    release = Release(directory)
+    vouched = Vouched(release.recipe.release.title, tuple({*ALWAYS_RUN, *SKIPPABLE}), policy_of(release).sha256, {})
+    envelope = sign_statement(release_statement((directory / MANIFEST_NAME).read_bytes(), vouched), read_private_key(root / "key"))
+    (directory / SIGNATURE_NAME).write_bytes(envelope)
+    return Signed(directory, hash_files(directory), release.manifest)
+
+
+def find(signed: Signed, path: str) -> list[str]:
+    """What `verify` finds first when one file may have changed; of the others it is known what they hold."""
+    release = Release(signed.directory)
+    if path not in (MANIFEST_NAME, SIGNATURE_NAME):
+        release.__dict__["manifest"] = signed.manifest
+    release.__dict__["hashed"] = signed.hashed | {path: hash_one(signed.directory, path)}
+    try:
+        return check_manifest(release) + (check_signature(release) if path == SIGNATURE_NAME else [])
+    except VerificationError as error:
+        return [str(error)]
+
+
+def flip(file: Path, place: int, mask: int) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(place)
+        (byte,) = opened.read(1)
+        opened.seek(place)
+        opened.write(bytes([byte ^ mask]))
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_one_flipped_byte_anywhere_is_named(signed: Signed, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(signed.hashed)))
+    size = signed.hashed[path].entry.size_bytes
+    place, mask = data.draw(st.integers(0, size - 1) | st.sampled_from([0, size - 1])), data.draw(st.integers(1, 255))
+    flip(signed.directory / path, place, mask)
+    try:
+        found = find(signed, path)
+    finally:
+        flip(signed.directory / path, place, mask)
+    assert found, f"byte {place} of {path} changed by {mask:#x} goes unnoticed"
+    assert any(path in problem or (path == SIGNATURE_NAME and "signature" in problem) for problem in found)
+
+
+def test_the_untouched_release_verifies(signed: Signed) -> None:
+    assert find(signed, SIGNATURE_NAME) == []
+    assert CHECKS["manifest"] is check_manifest
+    assert CHECKS["signature"] is check_signature
+    assert {path.split("/")[0] for path in signed.hashed} >= {"base", "upsampler_inpaint", "evidence", MANIFEST_NAME, SIGNATURE_NAME}
+    verify(signed.directory)
+
+
+def test_a_file_that_ends_early_or_goes_on_is_named(signed: Signed) -> None:
+    for path in sorted(signed.hashed):
+        file = signed.directory / path
+        size = file.stat().st_size
+        with file.open("r+b") as opened:
+            opened.seek(size - 1)
+            last = opened.read(1)
+        os.truncate(file, size - 1)
+        cut = find(signed, path)
+        with file.open("ab") as opened:
+            opened.write(last + b"\n")
+        longer = find(signed, path)
+        os.truncate(file, size)
+        assert cut, f"{path} may end early"
+        assert longer, f"{path} may go on"
