@@ -39,7 +39,7 @@ def render_page(text: str, read_figure: Callable[[str], bytes]) -> str:
     header, body = split_front_matter(text)
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
 
-    def image(tokens: Sequence[Any], place: int, options: Any, env: Any) -> str:
+    def image(renderer: Any, tokens: Sequence[Any], place: int, options: Any, env: Any) -> str:
         token = tokens[place]
         match = FIGURE_PATTERN.fullmatch(str(token.attrs.get("src", "")))
         alt = html.escape(token.content, quote=True)
@@ -48,7 +48,7 @@ def render_page(text: str, read_figure: Callable[[str], bytes]) -> str:
         data = base64.b64encode(read_figure(match[1])).decode()
         return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
 
-    markdown.renderer.rules["image"] = image  # type: ignore[index]  # a plain dictionary, typed as a read-only one
+    markdown.add_render_rule("image", image)
     title = next((line.removeprefix("# ") for line in body.splitlines() if line.startswith("# ")), "Card")
     return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<meta name="viewport" content="width=device-width">\n'

@@ -1,6 +1,6 @@
 """The pipeline of an export: draws as glideslope does, picture for picture."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from ...models.spacing import sampling_timesteps
 DRAW_BATCH = 16  # as glideslope draws
 
 
-class GlidePipeline(DiffusionPipeline):
+class GlidePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers is not looked into
     """GLIDE's base model with its tokenizer, and its noised CLIP where it is wanted for guidance."""
 
     _optional_components = ["noised_clip"]  # noqa: RUF012 (diffusers reads a plain list)
@@ -76,7 +76,7 @@ class GlidePipeline(DiffusionPipeline):
         diffusion = GaussianDiffusion.create(schedule, sampling_timesteps(options.sampler, schedule, options.num_steps))
         return to_pil(run(SAMPLERS[options.sampler](self.guide(prompts, options), x, diffusion, noise)))
 
-    def guide(self, prompts: list[str], options: DrawOptions) -> Callable[..., Any]:
+    def guide(self, prompts: list[str], options: DrawOptions) -> Any:
         """The guided denoiser of prompts, one per image."""
         base, place = self.base, self.base.token_embedding.weight.device
         captions, empty = (base.encode_text(*(part.to(place) for part in self.tokenizer.encode_padded(texts, base.config.text_ctx)))

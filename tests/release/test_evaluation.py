@@ -1,13 +1,16 @@
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.presets import UNET_PRESETS
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
-from glideslope.release.evaluation import choose_pairs, draw_pairs, summarise
+from glideslope.release.evaluation import choose_pairs, draw_pairs, summarise, sweep_guidance
 
 from glideslope.config import EvaluateConfig
 from glideslope.errors import StageError
@@ -57,3 +60,31 @@ def test_captions_longer_than_the_model_reads_are_cut_as_in_training() -> None:
     pipe = GlidePipeline(TextConditionedUNet(config).eval().requires_grad_(False), tokenizer)
     pairs = [{"prompt": text, "seed": i} for i, text in enumerate((long, "a pear"))]
     assert len(draw_pairs(pipe, pairs, EvaluateConfig(num_pairs=2, num_steps=1), None)) == 2
+
+
+class Brightness:
+    """A CLIP for this test: a picture fits a caption by its brightness and the caption's length."""
+
+    def score(self, images: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
+        return np.array([float(image.mean()) + len(caption) for image, caption in zip(images, captions, strict=True)], dtype=np.float32)
+
+
+def test_other_guidance_scales_are_drawn_for_the_first_pairs_and_the_own_scale_is_taken_over() -> None:
+    tokenizer = CaptionTokenizer.train(["a red apple", "a pear"], 300)
+    config = UNET_PRESETS["glide-micro-16"].model_copy(update={"n_vocab": tokenizer.vocab_size})
+    torch.manual_seed(0)
+    network = TextConditionedUNet(config)
+    for parameter in network.parameters():
+        parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
+    pipe = GlidePipeline(network.eval().requires_grad_(False), tokenizer)
+    pairs = [{"index": i, "prompt": "a red apple", "random_prompt": "a pear", "seed": i, "own_score": 7.0 + i, "random_score": 1.0}
+             for i in range(3)]
+    settings = EvaluateConfig(num_pairs=3, num_steps=2, guidance_scale=3.0, sweep_scales=(1.0, 8.0), sweep_pairs=2)
+    rows = sweep_guidance(pipe, Brightness(), pairs, settings)  # type: ignore[arg-type]  # all that is asked of a CLIP here
+    assert [(row["guidance_scale"], row["index"]) for row in rows] == [(1.0, 0), (1.0, 1), (3.0, 0), (3.0, 1), (8.0, 0), (8.0, 1)]
+    assert [row["own_score"] for row in rows if row["guidance_scale"] == 3.0] == [7.0, 8.0]
+    by_scale = {row["guidance_scale"]: row["own_score"] for row in rows if row["index"] == 0}
+    assert by_scale[1.0] != by_scale[8.0] and all(row["own_score"] - row["random_score"] == pytest.approx(5, abs=1e-3) for row in rows
+                                                  if row["guidance_scale"] != 3.0)
+    assert sweep_guidance(pipe, Brightness(), pairs, settings.model_copy(update={"sweep_scales": ()})) == []  # type: ignore[arg-type]
+    assert [pair["own_score"] for pair in pairs] == [7.0, 8.0, 9.0]
