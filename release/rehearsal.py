@@ -14,7 +14,7 @@ from ..errors import VerificationError
 from ..manifest import MANIFEST_NAME, REHEARSAL_NAME, ReleaseManifest, sha256_json
 from ..strict_json import parse_object, read_bounded
 from .contents import Release
-from .rehearsal_scenes import Scene, Transfer, scenes_of
+from .rehearsal_scenes import TRANSFERS, Scene, Transfer, scenes_of
 
 REHEARSAL_FORMAT = "glideslope.rehearsal/1"
 MAX_REHEARSAL_BYTES = 16_000_000
@@ -143,8 +143,7 @@ def _find_gaps(value: Mapping[str, Any]) -> list[str]:
     scenes, left_out = value.get("scenes"), value.get("left_out")
     if not isinstance(scenes, list) or not all(isinstance(scene, dict) for scene in scenes) or not isinstance(left_out, dict):
         return ["malformed"]
-    transfers: tuple[Transfer, ...] = ("lfs", "xet")
-    expected = {(transfer, json.dumps(scene.to_json())) for transfer in transfers if transfer == "lfs" or transfer not in left_out
+    expected = {(transfer, json.dumps(scene.to_json())) for transfer in TRANSFERS if transfer == "lfs" or transfer not in left_out
                 for scene in scenes_of(transfer)}
     played = {(scene.get("transfer"), json.dumps({"name": scene.get("name"), "injected": _in_order(scene.get("injected"))}))
               for scene in scenes}

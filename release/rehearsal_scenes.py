@@ -8,6 +8,7 @@ from .loopback_faults import Fault
 Transfer = Literal["lfs", "xet"]
 First = Literal["published", "refused", "killed"]
 Shown = Literal["before", "release", "somebody else's"]
+TRANSFERS: tuple[Transfer, ...] = ("lfs", "xet")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Scene:
         shown: what main must show after the first publication.
         last: what main must show after the second one.
         transfer: the only way of transfer that has such a failure; none: both have it.
+        is_verified: whether the download is verified in full; otherwise its files are compared with the manifest alone.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Scene:
     shown: Shown = "before"
     last: Shown = "release"
     transfer: Transfer | None = None
+    is_verified: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """What was injected, as plain data."""
@@ -64,7 +67,7 @@ STAGE, PROMOTE, TAG, DOWNLOAD = "/commit/staging/", "/commit/main", "/tag/", "/r
 WEIGHTS = r"/resolve/.*\.safetensors"
 
 SCENES: tuple[Scene, ...] = (
-    Scene("nothing goes wrong", "published", is_new=True, shown="release"),
+    Scene("nothing goes wrong", "published", is_new=True, shown="release", is_verified=True),
     Scene("nothing goes wrong, over something earlier", "published", shown="release"),
     Scene("the answer to the upload's commit is lost", "published", (Fault("lost_response", "POST", STAGE),), shown="release"),
     Scene("the answer to the promotion is lost", "published", (Fault("lost_response", "POST", PROMOTE),), shown="release"),

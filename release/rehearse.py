@@ -12,14 +12,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from ..errors import ReleaseError
-from ..manifest import REHEARSAL_NAME, SIGNATURE_NAME, list_files, write_bytes
+from ..manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, list_files, write_bytes
 from .loopback_hub import OWNER, LoopbackHub
 from .loopback_state import Repository, StoredFile
 from .rehearsal import Played, Rehearsal
@@ -41,9 +41,10 @@ print(hashlib.sha256(image.tobytes()).hexdigest())
 
 logger = logging.getLogger(__name__)
 ReportScene = Callable[[Played], None]
+Choose = Callable[[Transfer], Sequence[Scene]]
 
 
-def rehearse(release_dir: Path, *, report: ReportScene = lambda played: None) -> Rehearsal:
+def rehearse(release_dir: Path, *, report: ReportScene = lambda played: None, choose: Choose = scenes_of) -> Rehearsal:
     """Publish a release to a hub of our own under every failure, and write `rehearsal.json` into it.
 
     Signature and earlier rehearsal of the release are left out, as both come after.
@@ -51,6 +52,7 @@ def rehearse(release_dir: Path, *, report: ReportScene = lambda played: None) ->
     Args:
         release_dir: the release.
         report: gets every scene when it has ended.
+        choose: which scenes to play for a way of transfer; a transcript without all of them does not count.
 
     Returns:
         What happened. When its `problems` are not empty, nothing is written.
@@ -63,22 +65,26 @@ def rehearse(release_dir: Path, *, report: ReportScene = lambda played: None) ->
     with tempfile.TemporaryDirectory(prefix="glideslope-rehearsal-") as temporary:
         release = look_at(release_dir, Path(temporary) / "release")
         left_out = {} if find_spec("hf_xet") else {"xet": "hf_xet is not installed"}
-        played: list[Played] = []
-        for transfer in transfers(left_out):
-            with Publisher(transfer, Path(temporary) / transfer) as publisher:
-                for number, scene in enumerate(scenes_of(transfer)):
-                    played.append(play(scene, transfer, release, publisher, Path(temporary) / f"{transfer}-{number:02d}"))
-                    report(played[-1])
-        reloads = reload(release, Path(temporary))
+        with Publisher("lfs", Path(temporary) / "lfs") as publisher:
+            played = play_all(choose("lfs"), "lfs", release, publisher, report)
+            reloads = reload(release, publisher, Path(temporary) / "reload")
+        if "xet" not in left_out:
+            with Publisher("xet", Path(temporary) / "xet") as publisher:
+                played += play_all(choose("xet"), "xet", release, publisher, report)
         rehearsal = Rehearsal(release.manifest, find_versions(), tuple(played), left_out, reloads)
     if not rehearsal.problems:
         write_bytes(release_dir / REHEARSAL_NAME, rehearsal.to_bytes())
     return rehearsal
 
 
-def transfers(left_out: Mapping[str, str]) -> tuple[Transfer, ...]:
-    """The ways of transfer that this machine's client has."""
-    return ("lfs",) if "xet" in left_out else ("lfs", "xet")
+def play_all(scenes: Iterable[Scene], transfer: Transfer, release: LocalRelease, publisher: Publisher, report: ReportScene) -> list[Played]:
+    """Play scenes one after another, each on a hub of its own whose files are removed when it has ended."""
+    played = []
+    for scene in scenes:
+        with tempfile.TemporaryDirectory(prefix="glideslope-scene-") as directory:
+            played.append(play(scene, transfer, release, publisher, Path(directory)))
+        report(played[-1])
+    return played
 
 
 def find_versions() -> dict[str, str]:
@@ -88,8 +94,8 @@ def find_versions() -> dict[str, str]:
 
 def look_at(release_dir: Path, view: Path) -> LocalRelease:
     """A release as links to its files, without what comes after a rehearsal."""
-    if not release_dir.is_dir():
-        raise ReleaseError(f"{release_dir}: no such directory; give the directory that `glideslope pack` wrote")
+    if not (release_dir / MANIFEST_NAME).is_file():
+        raise ReleaseError(f"{release_dir}: no release lies there; give the directory that `glideslope pack` wrote")
     for path in list_files(release_dir):
         relative = path.relative_to(release_dir)
         if relative.as_posix() not in (REHEARSAL_NAME, SIGNATURE_NAME):
@@ -101,10 +107,10 @@ def look_at(release_dir: Path, view: Path) -> LocalRelease:
 def play(scene: Scene, transfer: Transfer, release: LocalRelease, publisher: Publisher, directory: Path) -> Played:
     """Play one scene on a hub of its own."""
     killer = Killer(scene.kill)
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     with LoopbackHub(directory / "hub", has_xet=transfer == "xet", watcher=killer.watch) as hub:
         before = {} if scene.is_new else set_up_earlier(hub)
-        order = Order(str(release.directory), REPOSITORY, hub.endpoint, OWNER.token, TAG_NAME, scene.name == "nothing goes wrong",
+        order = Order(str(release.directory), REPOSITORY, hub.endpoint, OWNER.token, TAG_NAME, scene.is_verified,
                       str(directory / "outcome.json"))
         hub.inject(*scene.faults)
         first = publisher.publish(order, killer.arm)
@@ -183,15 +189,17 @@ class Killer:
             return self.has_killed
 
 
-def reload(release: LocalRelease, directory: Path) -> dict[str, bool]:
-    """Publish once more, load it from the hub in a fresh process, then again without the hub; both must draw what the release draws."""
-    home = directory / "reload"
-    environment = client_environment(home) | {"HF_HUB_DISABLE_XET": "1"}
-    with LoopbackHub(directory / "reload-hub") as hub, Publisher("lfs", directory / "reload-publisher") as publisher:
-        publisher.publish(Order(str(release.directory), REPOSITORY, hub.endpoint, OWNER.token, TAG_NAME, False, str(directory / "reload.json")))
-        endpoint = {"HF_ENDPOINT": hub.endpoint}
-        downloaded = draw(REPOSITORY, environment | endpoint | {"HF_TOKEN": OWNER.token, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"})
-    offline = draw(REPOSITORY, environment | endpoint | {"HF_HUB_OFFLINE": "1"})
+def reload(release: LocalRelease, publisher: Publisher, directory: Path) -> dict[str, bool]:
+    """Publish once more and load it from the hub in a fresh process, then again without the hub; both must draw the same picture."""
+    environment = client_environment(directory / "home") | {"HF_HUB_DISABLE_XET": "1"}
+    with LoopbackHub(directory / "hub") as hub:
+        order = Order(str(release.directory), REPOSITORY, hub.endpoint, OWNER.token, TAG_NAME, False, str(directory / "outcome.json"))
+        outcome = publisher.publish(order)
+        if outcome.ended != "published":
+            raise ReleaseError(f"the release was not published to be loaded again: {outcome.message}")
+        environment |= {"HF_ENDPOINT": hub.endpoint}
+        downloaded = draw(REPOSITORY, environment | {"HF_TOKEN": OWNER.token, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"})
+    offline = draw(REPOSITORY, environment | {"HF_HUB_OFFLINE": "1"})
     return {"downloaded": downloaded is not None, "offline": offline is not None and offline == downloaded}
 
 

@@ -48,7 +48,7 @@ class World:
         return hub
 
     def list_requests(self) -> list[Kill]:
-        """Every request of an undisturbed publication that is no mere reading, by its number among its like; and every ninth that is."""
+        """Every request of an undisturbed publication that is no mere reading, by its number among its like; and every twentieth that is."""
         with self.hub("undisturbed", Killer(None)) as hub:
             assert self.publisher.publish(self.order(hub, self.new, "v2")).ended == "published"
             assert shown(hub) == content(self.new)
@@ -57,7 +57,7 @@ class World:
         found = []
         for number, served in enumerate(log):
             seen[served.method, served.path] += 1
-            if served.method not in READS or number % 9 == 0:
+            if served.method not in READS or number % 20 == 0:
                 found.append(Kill("before", served.method, f"^{re.escape(served.path)}$", seen[served.method, served.path]))
         return found
 
