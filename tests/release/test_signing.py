@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 from glideslope.release import verify
+from glideslope.release.chain import run_check
 from glideslope.release.contents import Release
 from glideslope.release.model_signing import generate_bundle_key
 from glideslope.release.signature_checks import check_signature
 from glideslope.release.signing import sign, sign_withdrawal
+from glideslope.release.verify import check_manifest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from glideslope import cli
 from glideslope.errors import ReleaseError, VerificationError
@@ -166,3 +170,18 @@ def test_commands_sign_export_and_verify(release_dir: Path, signed: Path, key: P
     code, _, err = run(monkeypatch, capsys, "verify", str(release_dir), "--key", sha256_json("another"))
     assert code == 1
     assert "somebody else signed this release" in err
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_byte_changed_in_any_file_of_a_signed_release_is_noticed(signed: Path, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(path for path in signed.rglob("*") if path.is_file())))
+    original = path.read_bytes()
+    place = data.draw(st.integers(0, len(original) - 1))
+    changed = original[:place] + bytes([original[place] ^ data.draw(st.integers(1, 255))]) + original[place + 1:]
+    try:
+        path.write_bytes(changed)
+        problems = [problem for check in (check_manifest, check_signature) for problem in run_check("signed", check, Release(signed))]
+    finally:
+        path.write_bytes(original)
+    assert problems
