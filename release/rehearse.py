@@ -68,7 +68,7 @@ def rehearse(release_dir: Path, *, report: ReportScene = lambda played: None, ch
         with Publisher("lfs", Path(temporary) / "lfs") as publisher:
             played = play_all(choose("lfs"), "lfs", release, publisher, report)
             reloads = reload(release, publisher, Path(temporary) / "reload")
-        if "xet" not in left_out:
+        if "xet" not in left_out and choose("xet"):
             with Publisher("xet", Path(temporary) / "xet") as publisher:
                 played += play_all(choose("xet"), "xet", release, publisher, report)
         rehearsal = Rehearsal(release.manifest, find_versions(), tuple(played), left_out, reloads)
