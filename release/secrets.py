@@ -152,7 +152,7 @@ def scan_file(path: Path, *, words: Sequence[str] = ()) -> list[Finding]:
             return list(_scan_tree(_safetensors_header(path), kinds))
         return _scan_text_file(path.read_bytes().decode(), path.suffix, kinds)
     except (OSError, ValueError, ArithmeticError, RecursionError, yaml.YAMLError, struct.error) as error:
-        return [Finding("the whole file", UNSEARCHABLE, " ".join(str(error).split())[:80])]
+        return [Finding("the whole file", UNSEARCHABLE, type(error).__name__)]  # its text may quote the file
 
 
 def scan_text(text: str, *, is_caption: bool = False) -> list[Finding]:
@@ -222,6 +222,11 @@ def _mask(text: str) -> str:
     return f"{shown}…, {len(text)} characters"
 
 
+def _harmless(name: str, kinds: tuple[Kind, ...], *, otherwise: str = "…") -> str:
+    """A name for a message, unless it holds a secret itself."""
+    return otherwise if next(_find(name, kinds, is_caption=False), None) else name[:80]
+
+
 def _scan_lines(text: str, kinds: tuple[Kind, ...], *, is_caption: bool = False) -> Iterator[Finding]:
     for name, match in _find(text, kinds, is_caption=is_caption):
         yield Finding(f"line {text.count(chr(10), 0, match.start()) + 1}", name, _mask(match.group()))
@@ -259,7 +264,8 @@ def _scan_tree(value: Any, kinds: tuple[Kind, ...], place: str = "", key: str = 
         names = "\n".join(map(str, value))
         yield from (Finding(f"key in {place or 'the top'}", found.kind, found.shown) for found in _scan_lines(names, kinds))
         for name, inner in value.items():
-            yield from _scan_tree(inner, kinds, f"{place}.{name}" if place else str(name)[:80], str(name))
+            shown = _harmless(str(name), kinds)
+            yield from _scan_tree(inner, kinds, f"{place}.{shown}" if place else shown, str(name))
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
             yield from _scan_tree(inner, kinds, f"{place}[{number}]", key)
@@ -308,7 +314,7 @@ def _scan_parquet(path: Path, kinds: tuple[Kind, ...]) -> Iterator[Finding]:
             keys = batch["key"].to_pylist() if "key" in batch.schema.names else []
             for name in batch.schema.names:
                 for row, text in _strings(batch[name], kinds):
-                    whose = keys[row] if keys else f"row {row}"
+                    whose = _harmless(str(keys[row]), kinds, otherwise=f"row {row}") if keys else f"row {row}"
                     is_caption = name in CAPTION_FIELDS
                     yield from (Finding(f"{name} of {whose}", kind, _mask(match.group()))
                                 for kind, match in _find(text, kinds, is_caption=is_caption))

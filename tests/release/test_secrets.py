@@ -103,6 +103,15 @@ def test_a_secret_in_a_json_key_or_under_a_telling_key_is_found(tmp_path: Path) 
         ("key in a", "a Hugging Face token"), ("wandb_api_key", "a password or key")]
 
 
+def test_a_name_that_is_a_secret_is_not_shown_as_a_place_either(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({TOKEN: {"deep": TOKEN}}))
+    assert [finding.place for finding in scan_file(tmp_path / "a.json")] == ["key in the top", "….deep"]
+    (tmp_path / "a.yaml").write_text(f"{TOKEN}: [")
+    pq.write_table(pa.table({"key": [TOKEN], "detail": [f"no file {TOKEN}"]}), tmp_path / "a.parquet")
+    assert [finding.place for finding in scan_file(tmp_path / "a.parquet")] == ["key of row 0", "detail of row 0"]
+    assert not any(TOKEN in str(finding) for name in ("a.json", "a.yaml", "a.parquet") for finding in scan_file(tmp_path / name))
+
+
 def test_captions_in_json_lines_are_captions(tmp_path: Path) -> None:
     rows = [{"prompt": "a sign that says /home/anna/x"}, {"prompt": f"mail {TOKEN}"}]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
