@@ -47,6 +47,7 @@ from .weight_writing import Form, write_weights, written_bytes
 from .weights import find_noncanonical, read_file, read_weights, size_on_disk
 
 OPTIONAL_STAGES = ("clip",)
+OWN_STAGES = frozenset({COMPANIONS_STAGE, GOLDEN_STAGE})
 FILE_KEYS = ("policy", "use_policy")
 
 log = logging.getLogger(__name__)
@@ -181,9 +182,15 @@ def find_source(run_dir: Path, records: Mapping[str, Record], network: str) -> W
 
 
 def copy_files(run_dir: Path, copies: Mapping[str, Origin], records: Mapping[str, Record], directory: Path) -> None:
-    """Copy the stages' files and records, none of them held whole."""
+    """Copy the stages' files and records, none of them held whole.
+
+    The records of the stages that packing itself runs lose times and machine, so that another day gives the same bytes.
+    """
     origins = {path: run_dir / stage / inner for path, (stage, inner) in copies.items()}
-    origins |= {record_path(stage): run_dir / stage / RECORD_NAME for stage in records}
+    origins |= {record_path(stage): run_dir / stage / RECORD_NAME for stage in records if stage not in OWN_STAGES}
+    for stage in OWN_STAGES & records.keys():
+        versions = {key: value for key, value in records[stage].environment.items() if key == "versions"}
+        write_json(directory / record_path(stage), records[stage].to_json() | {"environment": versions})
     for path, source in origins.items():
         target = directory / path
         try:
