@@ -9,10 +9,11 @@ between the check and the loading. What it does not guard: a manifest that someb
 lock file, or ask for a signer), programs on this machine that write into this one's memory, and the model's behaviour.
 """
 
+import contextlib
 import importlib.util
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -229,14 +230,7 @@ class OpenRelease:
         problems += [f"{path}: file is missing" for path in needed if path not in self._entries]
         looked_at = {path for path in (*present, *needed) if path in self._entries}
         problems += ReleaseManifest(tuple(self._entries.values()), ()).differences(root, only=looked_at)
-        return [problem + self._remedy(problem.split(":", maxsplit=1)[0]) for problem in problems]
-
-    def _remedy(self, path: str) -> str:
-        """What to do about a damaged file of the cache; the client itself never fetches it again."""
-        file = self.snapshot.path / path
-        if self.snapshot.repo is None or path not in self._entries or not file.exists():
-            return ""
-        return f" (a damaged download? remove {file.resolve()} and {file}, then load again)"
+        return [problem + remedy_for(self.snapshot, problem.split(":", maxsplit=1)[0], self._entries) for problem in problems]
 
     def _refuse(self, problems: list[str]) -> None:
         if problems:
@@ -268,15 +262,17 @@ def open_release(snapshot: Snapshot, trust: Trust) -> OpenRelease:
         raise VerificationError(snapshot.name, [f"{MANIFEST_NAME} is missing, and verification is required"])
     opened = OpenRelease(snapshot, trust)
     if data is not None:
-        opened = replace(opened, manifest=parse_manifest(data), manifest_sha256=sha256_bytes(data))
+        with _with_remedy(snapshot, MANIFEST_NAME):
+            opened = replace(opened, manifest=parse_manifest(data), manifest_sha256=sha256_bytes(data))
         opened = replace(opened, signer=_check_signature(snapshot, data, trust))
         if lock is not None and trust.lock is not None:
-            lock.check_content(str(opened.root), opened.signer and opened.signer.key_id, Path(trust.lock))
+            lock.check_content(str(opened.root), None if opened.signer is None else opened.signer.key_id, Path(trust.lock))
     elif trust.verify == "auto":
         logger.warning("%s: has no %s, so nothing of it is verified", snapshot.name, MANIFEST_NAME)
     if not trust.allow_withdrawn:
         _check_withdrawn(opened)
-    return replace(opened, parts=read_index(snapshot.path / INDEX_NAME, opened.digests))
+    with _with_remedy(snapshot, INDEX_NAME):
+        return replace(opened, parts=read_index(snapshot.path / INDEX_NAME, opened.digests))
 
 
 def find_release(pretrained: str | Path, revision: str | None = None, *, trust: Trust | None = None,
@@ -300,6 +296,24 @@ def parse_manifest(data: bytes) -> ReleaseManifest | Manifest:
     """
     value = parse_object(data, where=MANIFEST_NAME, max_bytes=MAX_MANIFEST_BYTES, max_depth=6)
     return ReleaseManifest.from_bytes(data) if value.get("format") == RELEASE_FORMAT else Manifest.from_json(value)
+
+
+def remedy_for(snapshot: Snapshot, path: str, entries: Collection[str]) -> str:
+    """What to do about a damaged file of the cache, which the client itself never fetches again; nothing for other files."""
+    file = snapshot.path / path
+    if snapshot.repo is None or path not in entries or not file.exists():
+        return ""
+    return f" (a damaged download? remove {file.resolve()} and {file}, then load again)"
+
+
+@contextlib.contextmanager
+def _with_remedy(snapshot: Snapshot, path: str) -> Iterator[None]:
+    """Add what to do to the refusal of a file that came from the Hub."""
+    try:
+        yield
+    except VerificationError as error:
+        remedy = remedy_for(snapshot, path, (path,))
+        raise (VerificationError(snapshot.name, [f"{path}: {'; '.join(error.problems)}{remedy}"]) if remedy else error) from error
 
 
 def _check_first_sizes(snapshot: Snapshot) -> None:

@@ -103,7 +103,7 @@ def _read_tensor(file: BinaryIO, header: TensorHeader, place: Place, whole: "has
     for start in range(0, flat.numel(), step):
         part = flat[start:start + step]
         piece = part if in_place else scratch[:part.numel() * stored.itemsize].view(stored)
-        buffer = memoryview(piece.view(torch.uint8).numpy())
+        buffer = piece.view(torch.uint8).numpy().data
         if file.readinto(buffer) != len(buffer):  # type: ignore[attr-defined]  # a buffered reader has it
             raise EOFError("the file ends within a tensor")
         if whole is not None:
