@@ -23,11 +23,13 @@ def pack(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOptio
 
 
 @app.command(rich_help_panel=RELEASES)
-def check(release: ReleaseArgument, policy: PolicyOption = None, as_json: JsonOption = False) -> None:
+def check(release: ReleaseArgument, policy: PolicyOption = None,
+          device: Annotated[str, typer.Option(help="Where golden samples are drawn again: cpu, cuda or mps.")] = "cpu",
+          as_json: JsonOption = False) -> None:
     """Run every gate on a release: all failures are listed, and one is enough to refuse it."""
     from .release.gates import run_policy
 
-    report = run_policy(release, policy)
+    report = run_policy(release, policy, device=device)
     tell({"release": str(release), "gates": list(report.passed) if as_json else "passed: " + ", ".join(report.passed),
           **({"unsafe bypasses": dict(report.unsafe)} if report.unsafe or as_json else {})}, as_json=as_json)
 

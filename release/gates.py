@@ -214,14 +214,15 @@ class Reload:
 
 @dataclass(frozen=True)
 class GoldenSamples:
-    """The pictures that were drawn at release come out again, within the policy's tolerance."""
+    """The pictures that were drawn at release come out again, within the policy's tolerance for a device."""
 
     policy: GoldenPolicy
+    device: str = "cpu"
     name: str = "golden samples"
 
     def check(self, release: Release) -> None:
         """Draw them again."""
-        refuse(self.name, partial(find_drift, policy=self.policy), release=release)
+        refuse(self.name, partial(find_drift, policy=self.policy, device=self.device), release=release)
 
 
 @dataclass(frozen=True)
@@ -239,12 +240,12 @@ class CheckReport:
     policy: Policy
 
 
-def gates_of(policy: Policy) -> tuple[Gate, ...]:
-    """The gates, each with what a policy asks of it, in the order in which they run."""
+def gates_of(policy: Policy, *, device: str = "cpu") -> tuple[Gate, ...]:
+    """The gates, each with what a policy asks of it, in the order in which they run; `device` draws the golden samples."""
     return (Intact(), AllowedFiles(), FilterEvidence(policy.categories), AuditsShow(policy.categories, policy.require_audits),
             LabelsNotReused(), ProvenanceChain(), Verified(), Size(policy.max_size_mb), Licence(policy.licenses), CardComplete(), Secrets(),
             CompanionsAllowed(policy.allow_companions), CaptionsCount(policy.min_captions_share_lower_bound), Reload(),
-            GoldenSamples(policy.golden))
+            GoldenSamples(policy.golden, device))
 
 
 def check(release_dir: Path, policy: Path | None = None) -> list[str]:
@@ -256,12 +257,13 @@ def check(release_dir: Path, policy: Path | None = None) -> list[str]:
     return list(run_policy(release_dir, policy).passed)
 
 
-def run_policy(release_dir: Path, policy: Path | None = None) -> CheckReport:
+def run_policy(release_dir: Path, policy: Path | None = None, *, device: str = "cpu") -> CheckReport:
     """Run every gate that the release's policy names.
 
     Args:
         release_dir: the release.
         policy: a policy file to apply on top of the packed one: the stricter of both counts, see `effective_policy`.
+        device: where golden samples are drawn again: `cpu`, `cuda` or `mps`.
 
     Returns:
         What passed, and what the policy leaves out.
@@ -270,7 +272,7 @@ def run_policy(release_dir: Path, policy: Path | None = None) -> CheckReport:
         ReleaseError: a policy cannot be read, or at least one gate refuses; all failures are in the message.
     """
     applied = effective_policy(Release(release_dir), policy)
-    gates = [gate for gate in gates_of(applied) if gate.name not in applied.unsafe_skip]
+    gates = [gate for gate in gates_of(applied, device=device) if gate.name not in applied.unsafe_skip]
     return CheckReport(tuple(run_gates(release_dir, gates)), dict(applied.unsafe_skip), applied)
 
 

@@ -143,14 +143,14 @@ def self_test(release_dir: Path, *, device: str = "cpu") -> list[Comparison]:
         One comparison a picture, in order.
 
     Raises:
-        ReleaseError: the golden samples are missing or malformed.
+        ReleaseError: the golden samples are missing or malformed, or this machine has no such device.
         GlideslopeError: the release does not load, or its files are not those of the manifest.
     """
     from ..models.pipeline import GlidePipeline
 
     release = Release(release_dir)
     golden = read_golden(release)
-    kind = device.split(":", maxsplit=1)[0]
+    kind = device_kind(device)
     is_same = golden["machine"] == machine_class(kind)
     pipe = GlidePipeline.from_pretrained(release_dir, device=device, verify="required")
     found = []
@@ -164,14 +164,29 @@ def self_test(release_dir: Path, *, device: str = "cpu") -> list[Comparison]:
     return found
 
 
-def find_drift(release: Release, policy: GoldenPolicy) -> list[str]:
+def device_kind(device: str) -> str:
+    """`cpu`, `cuda` or `mps`, of a device such as `cuda:1`.
+
+    Raises:
+        ReleaseError: this machine has no such device.
+    """
+    import torch
+
+    kind = device.split(":", maxsplit=1)[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(kind, False):
+        raise ReleaseError(f"device {device!r}: not there; this machine has {', '.join(name for name, is_there in there.items() if is_there)}")
+    return kind
+
+
+def find_drift(release: Release, policy: GoldenPolicy, *, device: str = "cpu") -> list[str]:
     """One sentence for every golden picture that comes out otherwise than the policy allows, or for too few of them."""
     where = "golden samples"
     if not (release.directory / GOLDEN_PATH).is_file():
         return [] if policy.min_pictures == 0 else [
             f"{where}: there are none, the policy asks for {policy.min_pictures}; set release.golden_prompts in the recipe and pack again"]
     try:
-        compared = self_test(release.directory)
+        compared = self_test(release.directory, device=device)
     except ReleaseError:
         raise
     except GlideslopeError as error:

@@ -123,3 +123,12 @@ def test_a_release_that_does_not_load_is_refused(tamper: Any) -> None:
     tamper.json("base/config.json", lambda config: config.update(model_channels=64))
     tamper.seal()
     assert "golden samples: the release cannot be drawn from" in find_drift(Release(tamper.directory), STRICT)[0]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "abacus", ""])
+def test_a_device_that_is_not_there_is_refused(packed_run: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ReleaseError, match=rf"device '{device}': not there; this machine has cpu"):
+        find_drift(Release(packed_run / "release"), STRICT, device=device)
