@@ -147,6 +147,24 @@ def test_a_download_that_was_changed_on_the_way_is_refused_until_it_is_removed_f
     assert load()["base"] == base_digest
 
 
+def test_the_clients_other_way_to_transfer_is_verified_as_well(
+        strangers: Strangers, whole_release: Path, tmp_path: Path, base_digest: str) -> None:
+    pytest.importorskip("hf_xet", reason="the Xet client is not installed on this machine")
+    with LoopbackHub(has_xet=True) as hub:
+        hub.create_repository(REPO)
+        files = {path.relative_to(whole_release).as_posix(): path for path in whole_release.rglob("*") if path.is_file()}
+        xet = {"HF_HUB_DISABLE_XET": "0", "HF_XET_CACHE": str(tmp_path / "xet")}
+        told = strangers.ask(hub.endpoint, {"repo_id": REPO, "upload": files, "token": OWNER.token}, **xet)
+        assert "sha" in told
+        call = {"pretrained": REPO, "cache_dir": tmp_path / "cache"}
+        assert strangers.ask(hub.endpoint, call, **xet)["base"] == base_digest
+        assert [served.path for served in hub.log if "xet-read-token" in served.path]
+        hub.inject(Fault("corrupt", "GET", "xet-read-token"))
+        told = strangers.ask(hub.endpoint, call | {"cache_dir": tmp_path / "again"}, **(xet | {"HF_XET_CACHE": str(tmp_path / "other")}))
+        assert told["error"] == "VerificationError"
+        assert "safetensors: sha256 is" in told["message"]
+
+
 def test_a_manifest_that_was_changed_on_the_way_is_refused(hub: LoopbackHub, load: Load, whole_release: Path) -> None:
     put(hub, REPO, whole_release)
     hub.inject(Fault("corrupt", "GET", "/resolve/.*/manifest.json", times=None))
