@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -52,6 +53,16 @@ def test_a_run_on_a_folder_with_an_absolute_path_is_packed_and_verified_like_any
     assert yaml.safe_load((run_dir / "release/evidence/recipe.yaml").read_text())["source"]["path"] == "photos"
     assert find_secrets(Release(run_dir / "release")) == []
     assert verify(run_dir / "release").manifest_root == verify(tmp_path / "again").manifest_root
+
+
+def test_a_record_that_names_a_place_says_to_give_a_relative_path(tamper: Any) -> None:
+    def place(value: dict[str, Any]) -> None:
+        value["config"]["clip"] = {"model": "local-dir:/srv/models/vit"}
+
+    tamper.record("index", place)
+    problem, = find_secrets(Release(tamper.directory))
+    assert problem.startswith("evidence/records/index.json: holds a path of a machine, at config.clip.model (/srv/…, 15 characters); "
+                              "give a path relative to the directory you work in")
 
 
 def test_a_recipe_that_speaks_of_a_machine_is_refused_without_showing_it_whole(run_dir: Path, recipe: Recipe) -> None:

@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +51,16 @@ def test_each_weight_file_has_its_digest(release: Release, read: Any) -> None:
     for row in networks.values():
         for file in row["components"]:
             assert file["hashes"] == [{"alg": "SHA-256", "content": sha256_file(release.directory / file["name"])}]
+
+
+def test_a_release_of_every_network_has_all_its_files_in_the_bill(full_release: Path) -> None:
+    text = (full_release / BOM_PATH).read_text()
+    assert validate(text) == ""
+    listed = {file["name"] for row in json.loads(text)["components"] for file in row.get("components", ())}
+    assert listed == {path.relative_to(full_release).as_posix() for path in full_release.glob("*/*.safetensors")}
+    brought_in = next(row for row in json.loads(text)["components"] if row["name"] == "upsampler")
+    assert {"name": "glideslope:is_trained_here", "value": "false"} in brought_in["properties"]
+    assert brought_in.get("licenses", []) == []
 
 
 def test_the_data_is_named_by_the_root_of_its_files_and_counted(release: Release, stated: dict[str, Any], read: Any) -> None:
