@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from .merkle import DIGEST_PATTERN
 from .weight_files import parse_weights_name, read_header
 
 PIECE_BYTES = 1 << 20
+MIN_SHARED_BYTES = 1 << 16  # shorter pieces are hashed faster than another thread is woken
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,10 @@ def read_tensors(directory: Path, path: str) -> tuple[str, list[TensorEntry]]:
     try:
         headers = sorted(read_header(directory / path).items(), key=lambda item: (item[1].begin, item[1].end))
         num_values = headers[-1][1].end if headers else 0
-        with (directory / path).open("rb") as file:
-            _hash_range(file, (directory / path).stat().st_size - num_values, whole)
+        with (directory / path).open("rb") as file, ThreadPoolExecutor(1) as second:
+            _hash_range(file, (directory / path).stat().st_size - num_values, whole, second)
             for tensor, header in headers:
-                digest = _hash_range(file, header.end - header.begin, whole)
+                digest = _hash_range(file, header.end - header.begin, whole, second)
                 entries.append(TensorEntry(component, parsed[0], tensor, header.dtype, header.shape, digest))
     except (OSError, CheckpointError) as error:
         raise VerificationError(path, [f"{path}: {error}"]) from error
@@ -102,14 +104,18 @@ def find_disorder(places: Sequence[tuple[str, ...]]) -> bool:
     return any(later <= earlier for earlier, later in pairwise(places))
 
 
-def _hash_range(file: BinaryIO, num_bytes: int, whole: "hashlib._Hash") -> str:
-    """Hash the next bytes of a file, for themselves and into the digest of the whole."""
+def _hash_range(file: BinaryIO, num_bytes: int, whole: "hashlib._Hash", second: ThreadPoolExecutor) -> str:
+    """Hash the next bytes of a file, for themselves and into the digest of the whole, both at once where that pays."""
     digest = hashlib.sha256()
     while num_bytes:
         piece = file.read(min(num_bytes, PIECE_BYTES))
         if not piece:
             raise CheckpointError("not a readable safetensors file (it ends within a tensor)")
+        beside = second.submit(whole.update, piece) if len(piece) >= MIN_SHARED_BYTES else None
         digest.update(piece)
-        whole.update(piece)
+        if beside is None:
+            whole.update(piece)
+        else:
+            beside.result()
         num_bytes -= len(piece)
     return digest.hexdigest()
