@@ -47,7 +47,7 @@ ATTRIBUTES_LINE = re.compile(r"(#.*|[^\s\"!]+ filter=lfs diff=lfs merge=lfs -tex
 MAX_ATTRIBUTES_BYTES = 100_000
 CLIENT_FILES = re.compile(r"\.cache/huggingface/(\.gitignore|CACHEDIR\.TAG|(download/.+\.(metadata|lock))|(trees/[0-9a-f]{40}\.json))")
 FIRST_FILES = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_ENVELOPE_BYTES, REHEARSAL_NAME: MAX_REHEARSAL_BYTES,
-               WITHDRAWN_NAME: MAX_WITHDRAWN_BYTES, WITHDRAWN_SIGNATURE_NAME: MAX_ENVELOPE_BYTES, INDEX_NAME: MAX_CONFIG_BYTES}
+               WITHDRAWN_NAME: MAX_WITHDRAWN_BYTES, INDEX_NAME: MAX_CONFIG_BYTES}
 MAX_SHOWN = 20
 VERIFY = ("auto", "required", "off")
 
@@ -284,7 +284,7 @@ def find_release(pretrained: str | Path, revision: str | None = None, *, trust: 
     trust = trust or Trust()
     if revision is None and trust.lock is not None and not Path(pretrained).expanduser().is_dir():
         lock = ReleaseLock.read(Path(trust.lock))
-        revision = None if lock is None else lock.sha
+        revision = lock.sha if lock is not None and lock.repo == pretrained else None
     return open_release(resolve(pretrained, revision, options), trust)
 
 

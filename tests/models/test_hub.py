@@ -284,8 +284,9 @@ def test_a_lock_file_is_written_once_and_pins_the_commit(hub: LoopbackHub, load:
         assert told["error"] == "VerificationError"
         assert f"commit is {second.oid}, the lock file says {first.oid}" in told["message"]
     put(hub, "tester/other", whole_release)
-    told = load(pretrained="tester/other", lock=lock, revision="main")
-    assert "repository is tester/other, the lock file says tester/model" in told["message"]
+    for revision in (None, "main"):
+        told = load(pretrained="tester/other", lock=lock, revision=revision)
+        assert "repository is tester/other, the lock file says tester/model" in told["message"]
     assert load(pretrained=whole_release, lock=lock)["clip"]
     assert "manifest's root is" in load(pretrained=tmp_path / "second", lock=lock)["message"]
     assert lock.read_bytes() == written
