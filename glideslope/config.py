@@ -247,7 +247,7 @@ class ReleaseConfig(Part):
     policy: str | None = Field(None, description="file that says which gates must pass, and what they ask for; none: the built-in policy")
     variants: Annotated[tuple[Literal["fp16", "bf16"], ...], Field(strict=False)] = Field(
         (), description="smaller copies of the weights: fp16, bf16; each is the exact cast of the full ones")
-    max_shard_mb: Annotated[int, Field(ge=1)] = Field(4000, description="largest weight file in megabytes (10^6 bytes); a longer one is cut")
+    max_shard_mb: Annotated[int, Field(ge=1)] = Field(4000, description="most megabytes (10^6 bytes) of values in one weight file")
     companions: str | None = Field(None, description="directory of further networks to pack beside the trained ones (upsampler, base_inpaint, "
                                    "upsampler_inpaint, clip_tokenizer), such as `glideslope import-openai` writes; none: no such networks")
     golden_prompts: Annotated[int, Field(ge=0, le=64)] = Field(2, description="pictures whose digests show after loading that nothing changed")
