@@ -20,7 +20,8 @@ from pathlib import Path
 
 from ..errors import ReleaseError
 from ..manifest import list_files, sha256_file, storage_error
-from .targets import KEPT_FILES, PIECE_BYTES, Edit, Gated, Moved, TargetFile, TargetState
+from .snapshot import KEPT_FILES
+from .targets import PIECE_BYTES, Edit, Gated, Moved, TargetFile, TargetState
 
 VERSIONS, STAGING, TAGS, CURRENT, LOCK = "versions", "staging", "tags", "current", ".lock"
 Stamp = tuple[int, int, int]

@@ -8,6 +8,7 @@ the large objects, and nobody but its own accounts is known to it.
 import hashlib
 import re
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -144,7 +145,9 @@ class _Server(ThreadingHTTPServer):
     hub: LoopbackHub
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed leaves a broken connection: that is no error of the hub's."""
+        """A client that was killed leaves a broken connection, which is no error of the hub's; anything else is a defect and is shown."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Dropped(Exception):

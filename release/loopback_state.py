@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import secrets
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -167,7 +168,7 @@ class ObjectStore:
 
     def receive(self, pieces: Iterator[bytes], target: Path) -> str:
         """Write pieces to a file, whole or not at all, and return their SHA-256."""
-        digest, partial = hashlib.sha256(), target.with_suffix(".partial")
+        digest, partial = hashlib.sha256(), target.with_name(f".{target.name}.{secrets.token_hex(4)}")  # equal files may come at once
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
@@ -181,7 +182,7 @@ class ObjectStore:
 
     def add(self, sha256: str, pieces: Iterator[bytes]) -> None:
         """Store an uploaded object; one that is not what it says is refused."""
-        arrived = self.lfs_dir / f"{sha256}.arrived"
+        arrived = self.lfs_dir / f".{sha256}.{secrets.token_hex(4)}"
         if self.receive(pieces, arrived) != sha256:
             arrived.unlink()
             raise Refusal(400, "the content does not have the announced sha256")
@@ -190,7 +191,7 @@ class ObjectStore:
     def join(self, sha256: str) -> None:
         """Put the parts of a multipart upload together."""
         folder = self.parts_dir / sha256
-        parts = sorted((path for path in folder.iterdir() if path.suffix != ".partial"), key=lambda path: int(path.name))
+        parts = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
         self.add(sha256, (piece for part in parts for piece in read_pieces(part)))
         for part in parts:
             part.unlink()

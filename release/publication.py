@@ -11,7 +11,8 @@ from ..withdrawal import WITHDRAWN_NAME, Withdrawals
 from .directory_target import DirectoryTarget
 from .hub_target import HubTarget
 from .patience import Patience, PatientTarget
-from .targets import KEPT_FILES, Gated, LocalFile, LocalRelease, Target, TargetFile, TargetState
+from .snapshot import KEPT_FILES
+from .targets import Gated, LocalFile, LocalRelease, Target, TargetFile, TargetState
 
 TAG_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 REPOSITORY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -5,7 +5,6 @@ shown on main, in one commit that is refused when main has moved. Nothing is rem
 asks the target whether it is done, so that a publication that was killed is finished by the same command.
 """
 
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ReleaseError, VerificationError
-from ..manifest import list_files
 from .patience import Patience, PatientTarget
 from .publication import Changes, Plan, refuse_foreign, refuse_withdrawn
-from .targets import KEPT_FILES, Edit, LocalRelease, Moved, Target, TargetState, Unsettled
+from .snapshot import KEPT_FILES, link_release
+from .targets import Edit, LocalRelease, Moved, Target, TargetState, Unsettled
 from .verify import verify
 
-ATTRIBUTES = ".gitattributes"
-ATTRIBUTES_LINE = re.compile(r"(\S+ filter=lfs diff=lfs merge=lfs -text)?")
 NUM_DOWNLOADS = 2
 
 Check = Callable[[Path], None]
@@ -185,25 +182,8 @@ def fetch_checked(steps: Steps, revision: str, directory: Path, check: Check, *,
 
 
 def open_snapshot(snapshot: Path, view: Path) -> LocalRelease:
-    """Look at the release in a downloaded snapshot, without the files that the target keeps beside it.
-
-    Args:
-        snapshot: what was downloaded.
-        view: becomes a directory of links to the release's files.
-
-    Raises:
-        VerificationError: the snapshot is no release, or its `.gitattributes` says more than which files are large.
-    """
-    for path in list_files(snapshot):
-        relative = path.relative_to(snapshot).as_posix()
-        if relative not in KEPT_FILES:
-            (view / relative).parent.mkdir(parents=True, exist_ok=True)
-            (view / relative).symlink_to(path.resolve())
-    attributes = snapshot / ATTRIBUTES
-    if attributes.is_file() and not all(ATTRIBUTES_LINE.fullmatch(line) for line in attributes.read_text().splitlines()):
-        raise VerificationError(ATTRIBUTES, [f"{ATTRIBUTES} says more than which files are large; restore the one that the Hub made"])
-    if not view.is_dir():
-        raise VerificationError(str(snapshot), ["there are no files"])
+    """Read the release in a downloaded snapshot, without the files that the target keeps beside it; see `link_release`."""
+    link_release(snapshot, view)
     return LocalRelease.read(view)
 
 

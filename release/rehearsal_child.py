@@ -120,7 +120,7 @@ def client_environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in CLIENT_SETTINGS}
     (home / "tmp").mkdir(parents=True, exist_ok=True)  # what a killed process leaves goes with the rest
     return kept | {"HF_HOME": str(home), "TMPDIR": str(home / "tmp"), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-                   "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+                   "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_HUB_VERBOSITY": "error", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
 def serve() -> None:

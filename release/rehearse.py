@@ -25,7 +25,8 @@ from .loopback_state import Repository, StoredFile
 from .rehearsal import Played, Rehearsal
 from .rehearsal_child import Order, Publisher, client_environment
 from .rehearsal_scenes import Kill, Scene, Shown, Transfer, scenes_of
-from .targets import KEPT_FILES, LocalRelease, TargetFile
+from .snapshot import KEPT_FILES
+from .targets import LocalRelease, TargetFile
 
 REPOSITORY, TAG_NAME, EARLIER_TAG = f"{OWNER.name}/rehearsal", "v1.0.0", "earlier"
 EARLIER = {"README.md": b"---\nlicense: mit\n---\nSomething earlier.\n", "earlier.txt": b"this must go\n"}

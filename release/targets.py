@@ -13,10 +13,9 @@ from typing import Literal, Protocol
 
 from ..errors import ReleaseError
 from ..manifest import MANIFEST_NAME, ReleaseManifest, list_files, sha256_file
-from ..withdrawal import WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME
+from .snapshot import KEPT_FILES
 
 Gated = Literal["auto", "manual", "no"]
-KEPT_FILES = frozenset({".gitattributes", WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME})
 PIECE_BYTES = 1 << 20
 
 

@@ -5,7 +5,7 @@ are parsed as data, no code is loaded, and what cannot be parsed is reported lik
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
@@ -26,6 +26,7 @@ from .plan import expected_paths, parts
 from .policy import check_policy
 from .rehearsal import check_transcript
 from .signature_checks import check_signature
+from .snapshot import release_in
 from .texts import license_text, model_index, recipe_text
 from .variants import check_variants
 
@@ -55,7 +56,7 @@ def verify(release_dir: Path) -> VerificationReport:
     """Check a release against its manifest, its evidence and the architecture.
 
     Args:
-        release_dir: the release; nothing is written.
+        release_dir: the release, packed or downloaded (`release_in` says what may lie beside it then); nothing is written.
 
     Returns:
         What was checked.
@@ -64,16 +65,17 @@ def verify(release_dir: Path) -> VerificationReport:
         ReleaseError: there is no such directory.
         VerificationError: something differs; every problem that was found is listed.
     """
-    release = Release(release_dir)
-    irregular = find_irregular(release_dir)
+    irregular = find_irregular(release_dir) if release_dir.is_dir() else []
     if irregular:
         raise VerificationError(f"release {release_dir}", irregular)
-    problems: list[str] = []
-    for name, check in CHECKS.items():
-        problems += [problem for problem in run_check(name, check, release) if problem not in problems]
-    if problems:
-        raise VerificationError(f"release {release_dir}", problems)
-    return _report(release)
+    with release_in(release_dir) as directory:
+        release = Release(directory)
+        problems: list[str] = []
+        for name, check in CHECKS.items():
+            problems += [problem for problem in run_check(name, check, release) if problem not in problems]
+        if problems:
+            raise VerificationError(f"release {release_dir}", problems)
+        return replace(_report(release), directory=release_dir)
 
 
 def check_manifest(release: Release) -> list[str]:

@@ -8,7 +8,8 @@ from ..withdrawal import MAX_REASON_LENGTH, WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_
 from .patience import Patience, PatientTarget
 from .publication import read_withdrawals
 from .publish import clear_refusals
-from .targets import KEPT_FILES, Target, TargetFile, TargetState
+from .snapshot import KEPT_FILES
+from .targets import Target, TargetFile, TargetState
 
 Sign = Callable[[Withdrawals], bytes]
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from glideslope.release.loopback_hub import OWNER, LoopbackHub
+from glideslope.release.rehearsal_child import client_environment
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
@@ -18,6 +20,16 @@ from glideslope.manifest import ReleaseManifest
 from glideslope.withdrawal import WITHDRAWN_NAME, Withdrawals
 
 from .publishing import REPO, content, make_release, shown
+
+LOAD = """
+import sys
+from glideslope import GlidePipeline
+from glideslope.errors import GlideslopeError
+try:
+    GlidePipeline.from_pretrained(sys.argv[1], revision=sys.argv[2], token=True)
+except GlideslopeError as error:
+    print(error)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +68,8 @@ def glideslope(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     return call
 
 
-def test_a_release_is_planned_published_withdrawn_and_all_of_it_is_told(glideslope: Any, hub: LoopbackHub, packed_run: Path) -> None:
+def test_a_release_is_planned_published_withdrawn_and_then_refused_by_the_loader(
+        glideslope: Any, hub: LoopbackHub, packed_run: Path, tmp_path: Path) -> None:
     release = packed_run / "release"
     code, out, _ = glideslope("publish", release, REPO, "--endpoint", hub.endpoint, "--revision-tag", "v1.0.0", "--dry-run")
     assert code == 0
@@ -80,6 +93,9 @@ def test_a_release_is_planned_published_withdrawn_and_all_of_it_is_told(glideslo
     assert code == 0
     root = ReleaseManifest.read(release / "manifest.json").root
     assert Withdrawals.from_bytes(hub.read_file(REPO, WITHDRAWN_NAME)).find(root)
+    environment = client_environment(tmp_path / "home") | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": OWNER.token}
+    loaded = subprocess.run([sys.executable, "-P", "-c", LOAD, REPO, "v1.0.0"], env=environment, capture_output=True, text=True, check=True)
+    assert "draws people" in loaded.stdout
 
 
 def test_a_release_that_a_gate_refuses_is_not_published_anywhere(glideslope: Any, hub: LoopbackHub, tmp_path: Path) -> None:
