@@ -1,5 +1,6 @@
 """What a release must show before it is opened, from a directory."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 from glideslope.models.lock import ReleaseLock
 from glideslope.models.opening import MAX_SHOWN, OpenRelease, Trust, find_release
 from glideslope.models.pipeline import GlidePipeline
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glideslope.errors import CheckpointError, ReleaseError, RequestError, VerificationError
 from glideslope.manifest import Manifest, ReleaseManifest, write_json
@@ -31,6 +34,26 @@ def test_an_opened_release_tells_its_root_its_parts_and_what_loading_reads(full_
         "model_index.json", "tokenizer/tokenizer.json", "scheduler/scheduler_config.json", "upsampler_scheduler/scheduler_config.json",
         *(f"{name}/{file}" for name in ("base", "upsampler") for file in ("config.json", "diffusion_pytorch_model.safetensors"))}
     assert prepare(full_release, verify="off").describe().endswith(": not verified")
+
+
+@pytest.fixture(scope="module")
+def signed_release(whole_release: Path, keys: dict[str, tuple[Path, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = Path(shutil.copytree(whole_release, tmp_path_factory.mktemp("signed") / "release"))
+    sign(directory, keys["ours"][0])
+    return directory
+
+
+@given(st.data())
+def test_one_flipped_bit_anywhere_in_a_signed_release_is_refused(signed_release: Path, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(path for path in signed_release.rglob("*") if path.is_file())))
+    kept = path.read_bytes()
+    place, bit = data.draw(st.integers(0, len(kept) - 1)), data.draw(st.integers(0, 7))
+    path.write_bytes(kept[:place] + bytes([kept[place] ^ 1 << bit]) + kept[place + 1:])
+    try:
+        with pytest.raises(VerificationError):
+            prepare(signed_release)
+    finally:
+        path.write_bytes(kept)
 
 
 @pytest.mark.parametrize("content", [
