@@ -18,7 +18,7 @@ from .comparison import Claims
 from .contents import Release
 from .layout import OPTIONAL_MODELS
 from .plan import COMPANION_FILES, COMPANIONS_STAGE, record_path
-from .weights import count_parameters, joined_digest, read_weights
+from .weights import count_parameters, find_noncanonical, joined_digest, read_weights
 
 IMPORT_NAME = "evidence/import.json"
 TOKENIZER_PATH = "tokenizer/tokenizer.json"
@@ -54,11 +54,18 @@ def gather_companions(source: Path, directory: Path, *, clip_tokenizer_sha256: s
         for path in paths:
             link_or_copy(source / path, partial / path)
         return {"parts": found, "left_out": left_out, "sources": describe_sources(source, found),
-                "weights": {name: joined_digest(files) for name, files in weights.items()},
+                "weights": {name: weights_digest(source, files, digests) for name, files in weights.items()},
                 "num_parameters": {name: count_parameters(files.headers) for name, files in weights.items()}}
 
     inputs = digests | {path: sha256_file(source / path) for path in optional}
     return run_stage(directory, stage=COMPANIONS_STAGE, config={"noised_clip_tokenizer": clip_tokenizer_sha256}, inputs=inputs, work=work)
+
+
+def weights_digest(source: Path, files: WeightFiles, digests: Mapping[str, str]) -> str:
+    """SHA-256 of weights in one canonical file; a file that is canonical already has been hashed."""
+    if len(files.files) == 1 and not find_noncanonical(files):
+        return digests[files.files[0].relative_to(source).as_posix()]
+    return joined_digest(files)
 
 
 def choose_parts(source: Path, clip_tokenizer_sha256: str | None) -> tuple[list[str], dict[str, str]]:

@@ -134,7 +134,8 @@ def test_networks_from_elsewhere_are_said_to_have_no_evidence(claims: dict[str, 
     row = {"name": "upsampler", "image_size": 96, "is_trained": False, "num_parameters": 9, "num_files": 2, "num_bytes": 40,
            "variants": ["fp16"]}
     claims["components"].append(row)
-    claims |= {"companions": ["upsampler"], "companions.upsampler": {"has_same_tokenizer": False, "sources": [{"file": "upsample.pt", "sha256": "e" * 64}]}}
+    claims |= {"companions": ["upsampler"],
+               "companions.upsampler": {"has_same_tokenizer": False, "sources": [{"file": "upsample.pt", "sha256": "e" * 64}]}}
     card = render_card(claims)
     assert "| `upsampler` | 9 | 96 × 96 | 1 kB in 2 files | fp16 | **from elsewhere, without evidence** |" in card  # noqa: RUF001 (the card's sign)
     assert "`upsampler` was trained with another vocabulary" in card

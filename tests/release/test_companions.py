@@ -14,6 +14,9 @@ from glideslope.release.companions import (
     gather_companions,
 )
 from glideslope.release.contents import Release
+from glideslope.release.weight_writing import Form, write_weights
+from glideslope.release.weights import read_weights
+from safetensors.torch import load_file, save_file
 
 from glideslope.errors import ReleaseError
 from glideslope.manifest import sha256_bytes, sha256_file, write_bytes, write_json
@@ -56,6 +59,23 @@ def test_gathering_again_is_skipped_and_another_file_is_gathered_anew(source: Pa
     second = gather_companions(source, tmp_path / "companions", clip_tokenizer_sha256=None)
     assert second.summary["weights"]["base_inpaint"] == sha256_file(source / "base" / WEIGHTS)
     assert second.digest != first.digest
+
+
+def test_shards_and_another_order_of_tensors_are_recorded_as_the_one_canonical_file(source: Path, tmp_path: Path) -> None:
+    path, stated = source / "upsampler" / WEIGHTS, sha256_file(source / "upsampler" / WEIGHTS)
+    for file in write_weights(read_weights(source / "upsampler"), tmp_path / "cut", Form(None, 10**6)):
+        file.rename(source / "upsampler" / file.name)
+    path.unlink()
+    tensors = load_file(source / "base_inpaint" / WEIGHTS)
+    save_file(tensors, source / "base_inpaint" / WEIGHTS)
+    other = sha256_file(source / "base_inpaint" / WEIGHTS)
+    seal(source)
+    record = gather_companions(source, tmp_path / "companions", clip_tokenizer_sha256=None)
+    assert len([entry for entry in record.outputs.files if entry.path.startswith("upsampler/")]) == 6
+    assert record.summary["weights"]["upsampler"] == stated
+    assert record.summary["weights"]["base_inpaint"] != other
+    save_file(dict(sorted(tensors.items())), tmp_path / "canonical", metadata={"format": "pt"})
+    assert record.summary["weights"]["base_inpaint"] == sha256_file(tmp_path / "canonical")
 
 
 def test_without_links_the_files_are_copied(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
