@@ -11,6 +11,7 @@ from rich.table import Table
 
 from .cli_shared import RELEASES, JsonOption, PolicyOption, ReleaseArgument, err, out, tell
 from .errors import ReleaseError
+from .manifest import REHEARSAL_NAME, SIGNATURE_NAME
 
 if TYPE_CHECKING:
     from .release.publication import Plan
@@ -23,6 +24,7 @@ EndpointOption = Annotated[str | None, typer.Option("--endpoint", metavar="URL",
                                                     "huggingface.co. Plain http is refused, but for this machine itself.")]
 ForeignOption = Annotated[bool, typer.Option("--replace-foreign", help="Also replace or remove files of main that no release put there, or "
                                              "that were edited since. They are listed first.")]
+TABLE_WIDTH = 140  # where there is no terminal
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 app = typer.Typer()
@@ -113,14 +115,16 @@ def rehearse(release: ReleaseArgument, as_json: JsonOption = False) -> None:
     if as_json:
         tell(rehearsal.to_json(), as_json=True)
     else:
-        out.print(table_of(rehearsal))
+        out.print(table_of(rehearsal), width=None if out.is_terminal else TABLE_WIDTH)
         for way, reason in rehearsal.left_out.items():
             out.print(f"{way}: not rehearsed, {reason}", markup=False, highlight=False)
         tell({f"loaded in a fresh process, {way}": "yes" if is_same else "no" for way, is_same in rehearsal.reloads.items()}, as_json=False)
     if rehearsal.problems:
         raise ReleaseError(f"the rehearsal of {release} did not pass, nothing was written: " + "; ".join(rehearsal.problems))
     if not as_json:
-        tell({"written": str(release / "rehearsal.json"), "digest": str(rehearsal.to_json()["digest"])}, as_json=False)
+        is_signed = (release / SIGNATURE_NAME).exists()
+        tell({"written": str(release / REHEARSAL_NAME), "digest": str(rehearsal.to_json()["digest"]),
+              **({"signature": "if it was made without this rehearsal, sign the release again"} if is_signed else {})}, as_json=False)
 
 
 def show_plan(plan: "Plan") -> None:

@@ -35,6 +35,7 @@ class Played:
         second: how the second publication ended, with nothing going wrong.
         last: what main showed then.
         is_tidy: whether, then, the tag is where main is and no staging branch is left.
+        message: what the refused publication said, for whoever watches; the transcript keeps only its class.
     """
 
     scene: Scene
@@ -47,6 +48,7 @@ class Played:
     second: str
     last: str
     is_tidy: bool
+    message: str = ""
 
     @property
     def problems(self) -> list[str]:
@@ -59,7 +61,7 @@ class Played:
         problems += [f"{where}: {what} {found!r}, expected {expected!r}" for what, found, expected in ends if found != expected]
         if self.is_tidy != (scene.last == "release"):
             problems.append(f"{where}: tag and staging branch are not as they must be at last")
-        return problems
+        return [f"{problem} ({self.message})" if self.message else problem for problem in problems]
 
     def to_json(self) -> dict[str, Any]:
         """The scene and its end as plain data."""

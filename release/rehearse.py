@@ -27,6 +27,7 @@ from .rehearsal_child import Order, Publisher, client_environment
 from .rehearsal_scenes import Kill, Scene, Shown, Transfer, scenes_of
 from .snapshot import KEPT_FILES
 from .targets import LocalRelease, TargetFile
+from .verify import verify
 
 REPOSITORY, TAG_NAME, EARLIER_TAG = f"{OWNER.name}/rehearsal", "v1.0.0", "earlier"
 EARLIER = {"README.md": b"---\nlicense: mit\n---\nSomething earlier.\n", "earlier.txt": b"this must go\n"}
@@ -60,11 +61,12 @@ def rehearse(release_dir: Path, *, report: ReportScene = lambda played: None, ch
 
     Raises:
         ReleaseError: there is no such release.
-        VerificationError: its files are not those of its manifest.
+        VerificationError: it does not verify.
         StageError: the publishing process broke down.
     """
     with tempfile.TemporaryDirectory(prefix="glideslope-rehearsal-") as temporary:
         release = look_at(release_dir, Path(temporary) / "release")
+        verify(release.directory)
         left_out = {} if find_spec("hf_xet") else {"xet": "hf_xet is not installed"}
         with Publisher("lfs", Path(temporary) / "lfs") as publisher:
             played = play_all(choose("lfs"), "lfs", release, publisher, report)
@@ -121,7 +123,8 @@ def play(scene: Scene, transfer: Transfer, release: LocalRelease, publisher: Pub
         killer.disarm()
         second = publisher.publish(order)
         return Played(scene, transfer, happened, first.ended, first.done, first.error, shown, second.ended,
-                      what_main_shows(hub, before, release), is_tidy(hub))
+                      what_main_shows(hub, before, release), is_tidy(hub),
+                      first.message or second.message)
 
 
 def set_up_earlier(hub: LoopbackHub) -> Mapping[str, StoredFile]:
