@@ -23,7 +23,7 @@ from .audit_plan import (
     required_labels,
 )
 from .index import read_index
-from .labels import FITTING_ROLES, read_labels
+from .labels import FITTING_ROLES, find_concepts, read_labels
 from .ledger import Ledger, open_ledger
 from .parquet import read_table
 
@@ -142,7 +142,8 @@ def open_kept(category: Category, run_dir: Path) -> Kept:
     rows = zip(scores["key"].to_pylist(), scores["label"].to_pylist(), scores["role"].to_pylist(), strict=True)
     negative = frozenset(key for key, label, role in rows if label == 0 and role in FITTING_ROLES)
     threshold = read_json(run_dir / "filters" / category.name / "filter.json")["threshold"]
-    return Kept(category, run_dir, ledger, frozenset(label.concept for label in labels), negative, threshold)
+    concepts = find_concepts(run_dir / "index", {label.key for label in labels})  # a label names the first of those that share an image
+    return Kept(category, run_dir, ledger, frozenset({label.concept for label in labels} | set(concepts.values())), negative, threshold)
 
 
 def plan_audit(kept: Kept, request: AuditRequest) -> tuple[Plan, dict[str, Any]]:

@@ -155,12 +155,13 @@ def import_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir: Path
     started = datetime.now(UTC)
     kept, old_bytes = read_store(labels_dir, LABELS_NAME, RECORD_NAME)
     audited, _ = read_store(labels_dir, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME)
-    concepts = find_concepts(index_dir, {verdict.key for verdict in verdicts} | {label.key for label in kept})
-    roles = {(label.concept, label.category): label.role for label in reversed([*kept, *audited])}
-    elsewhere = {label.concept: label.role for label in reversed(kept)}
+    given = [*kept, *audited]
+    concepts = find_concepts(index_dir, {one.key for one in (*verdicts, *given)}, join_copies=True)
+    roles = {(concepts.get(label.key, label.concept), label.category): label.role for label in reversed(given)}
+    elsewhere = {concepts.get(label.key, label.concept): label.role for label in reversed(kept)}
     stamp = when or started.isoformat(timespec="seconds")
     added = []
-    for verdict in new_verdicts(verdicts, [*kept, *audited]):
+    for verdict in new_verdicts(verdicts, given):
         check_verdict(verdict, concepts, categories)
         concept = concepts[verdict.key]
         role = roles.setdefault((concept, verdict.category), elsewhere.setdefault(concept, role_of(concept, config)))
@@ -196,8 +197,9 @@ def import_audit_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir
     started = datetime.now(UTC)
     fitted, _ = read_store(labels_dir, LABELS_NAME, RECORD_NAME)
     kept, old_bytes = read_store(labels_dir, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME)
-    concepts = find_concepts(index_dir, {verdict.key for verdict in verdicts})
-    roles = {(label.concept, label.category): label.role for label in reversed(fitted)}
+    concepts = find_concepts(index_dir, {one.key for one in (*verdicts, *fitted)})
+    roles = {(concept, label.category): label.role for label in reversed(fitted)
+             for concept in (label.concept, concepts.get(label.key, label.concept))}
     stamp = when or started.isoformat(timespec="seconds")
     added, refused = [], []
     for verdict in new_verdicts(verdicts, [*fitted, *kept]):
@@ -248,16 +250,43 @@ def check_verdict(verdict: Verdict, concepts: Mapping[str, str], categories: Col
         raise LabelError(f"{verdict.where}: unknown category {verdict.category!r}; the recipe knows {', '.join(sorted(categories))}")
 
 
-def find_concepts(index_dir: Path, keys: Collection[str]) -> dict[str, str]:
-    """Key -> concept of those of the keys that a finished index knows; it is read a shard at a time."""
+def find_concepts(index_dir: Path, keys: Collection[str], *, join_copies: bool = False) -> dict[str, str]:
+    """Key -> concept of those of the keys that a finished index knows; it is read a shard at a time.
+
+    With `join_copies`, concepts that share an image byte for byte among these keys count as one, named by the first of them in
+    order: a copy of an image that a classifier was fitted to can't testify about it.
+    """
     read_record(index_dir)
     wanted = pa.array(sorted(keys), type=pa.string())
     concepts: dict[str, str] = {}
+    copies: dict[str, list[str]] = {}
     if len(wanted):
-        for _, table in read_index(index_dir, columns=["key", "concept", "reason"]):
+        for _, table in read_index(index_dir, columns=["key", "concept", "sha256", "reason"]):
             found = table.filter(pc.and_(pc.is_in(table["key"], value_set=wanted), pc.not_equal(table["reason"], "duplicate key")))
-            concepts |= dict(zip(found["key"].to_pylist(), found["concept"].to_pylist(), strict=True))
-    return concepts
+            for key, concept, sha256 in zip(*(found[name].to_pylist() for name in ("key", "concept", "sha256")), strict=True):
+                concepts[key] = concept
+                if sha256:
+                    copies.setdefault(sha256, []).append(concept)
+    if not join_copies:
+        return concepts
+    joined = join_groups(copies.values())
+    return {key: joined.get(concept, concept) for key, concept in concepts.items()}
+
+
+def join_groups(groups: Iterable[Collection[str]]) -> dict[str, str]:
+    """Names that are connected by the groups they share -> the first of them in order (a union-find forest)."""
+    parents: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parents.setdefault(name, name) != name:
+            parents[name] = parents[parents[name]]
+            name = parents[name]
+        return name
+
+    for group in groups:
+        roots = sorted({root(name) for name in group})
+        parents |= dict.fromkeys(roots, roots[0]) if roots else {}
+    return {name: root(name) for name in parents}
 
 
 def digest_labels(labels: Iterable[Label]) -> str:

@@ -10,6 +10,7 @@ from glideslope.data_filter.labels import (
     find_concepts,
     import_audit_labels,
     import_labels,
+    join_groups,
     read_audit_labels,
     read_label_csv,
     read_labels,
@@ -63,6 +64,26 @@ def test_variants_of_one_emoji_share_a_role_and_shares_are_kept() -> None:
     concepts = {row["concept"] for row in read_rows()}
     shares = {role: sum(role_of(concept, config) == role for concept in concepts) / len(concepts) for role in ROLES}
     assert shares == pytest.approx({"train": 0.65, "calibrate": 0.1, "audit": 0.25}, abs=0.03)
+
+
+@given(st.lists(st.frozensets(st.sampled_from("abcdefgh"), min_size=1, max_size=3), max_size=8))
+def test_joined_groups_are_the_connected_parts(groups: list[frozenset[str]]) -> None:
+    joined = join_groups(groups)
+    assert set(joined) == {name for group in groups for name in group}
+    parts = [set(group) for group in groups]
+    for _ in groups:  # brute force: merge whatever overlaps until nothing does
+        parts = [set().union(*(other for other in parts if other & part)) for part in parts]
+    assert all(joined[name] == min(part) for part in parts for name in part)
+
+
+def test_copies_of_an_image_share_a_role_and_keep_the_one_that_was_given_first(world: World) -> None:
+    keys = [f"{n:03d}.png" for n in range(0, 60, 3)]
+    train, audit = (next(key for key in keys if role_of(key, LabelsConfig()) == role) for role in ("train", "audit"))
+    (world.root / "images" / audit).write_bytes((world.root / "images" / train).read_bytes())
+    world.index()
+    put(world, verdict(audit, 1))
+    put(world, verdict(train, 1))
+    assert {label.key: label.role for label in read_labels(world.root / "labels")} == {audit: "audit", train: "audit"}
 
 
 def test_labels_are_appended_and_earlier_lines_stay_as_they_are(indexed: World) -> None:
