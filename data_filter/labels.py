@@ -156,7 +156,7 @@ def import_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir: Path
     kept, old_bytes = read_store(labels_dir, LABELS_NAME, RECORD_NAME)
     audited, _ = read_store(labels_dir, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME)
     given = [*kept, *audited]
-    concepts = find_concepts(index_dir, {one.key for one in (*verdicts, *given)}, join_copies=True)
+    concepts = find_concepts(index_dir, {verdict.key for verdict in verdicts} | {label.key for label in given}, join_copies=True)
     roles = {(concepts.get(label.key, label.concept), label.category): label.role for label in reversed(given)}
     elsewhere = {concepts.get(label.key, label.concept): label.role for label in reversed(kept)}
     stamp = when or started.isoformat(timespec="seconds")
@@ -197,7 +197,7 @@ def import_audit_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir
     started = datetime.now(UTC)
     fitted, _ = read_store(labels_dir, LABELS_NAME, RECORD_NAME)
     kept, old_bytes = read_store(labels_dir, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME)
-    concepts = find_concepts(index_dir, {one.key for one in (*verdicts, *fitted)})
+    concepts = find_concepts(index_dir, {verdict.key for verdict in verdicts} | {label.key for label in fitted})
     roles = {(concept, label.category): label.role for label in reversed(fitted)
              for concept in (label.concept, concepts.get(label.key, label.concept))}
     stamp = when or started.isoformat(timespec="seconds")

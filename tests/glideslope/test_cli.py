@@ -12,7 +12,8 @@ from glideslope.errors import TrainingError
 from glideslope.records import run_stage
 
 COMMANDS = ("init", "index", "label", "fit", "curate", "audit", "train", "evaluate", "run", "demo", "pack", "check", "verify",
-            "mutate", "report", "diff", "card", "export-diffusers", "keygen", "sign", "publish", "rollback", "withdraw", "rehearse", "sample", "edit",
+            "mutate", "report", "diff", "card", "export-diffusers", "keygen",
+            "sign", "publish", "rollback", "withdraw", "rehearse", "sample", "edit",
             "import-openai")
 
 
