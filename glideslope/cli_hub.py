@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -115,7 +116,7 @@ def rehearse(release: ReleaseArgument, as_json: JsonOption = False) -> None:
     if as_json:
         tell(rehearsal.to_json(), as_json=True)
     else:
-        out.print(table_of(rehearsal), width=None if out.is_terminal else TABLE_WIDTH)
+        wide_enough().print(table_of(rehearsal))
         for way, reason in rehearsal.left_out.items():
             out.print(f"{way}: not rehearsed, {reason}", markup=False, highlight=False)
         tell({f"loaded in a fresh process, {way}": "yes" if is_same else "no" for way, is_same in rehearsal.reloads.items()}, as_json=False)
@@ -151,6 +152,11 @@ def table_of(rehearsal: "Rehearsal") -> Table:
         colour = "red" if played.problems else "green"
         table.add_row(played.transfer, escape(played.scene.name), played.first, played.shown, played.second, f"[{colour}]{played.last}[/]")
     return table
+
+
+def wide_enough() -> Console:
+    """The console, or, in a file or pipe, one with room for a table."""
+    return out if out.is_terminal else Console(file=out.file, width=TABLE_WIDTH, emoji=False)
 
 
 def tell_identity(identity: object, *, as_json: bool) -> None:
