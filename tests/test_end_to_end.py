@@ -32,8 +32,10 @@ curate: {validation_share: 0.2}
 base: {preset: glide-micro-16, num_images: 400, batch_size: 8, learning_rate: 1.0e-3, checkpoint_images: 40, sample_images: 200}
 noised_clip: {preset: noised-clip-micro-16, num_images: 200, batch_size: 8, learning_rate: 1.0e-3}
 evaluate: {num_pairs: 8, num_steps: 4}
-release: {title: A slice, min_ranked_share_lower_bound: 0.001}
+release: {title: A slice, min_ranked_share_lower_bound: 0.001, policy: policy.yaml}
 """
+POLICY = (Path(__file__).parents[1] / "release/policies/default.yaml").read_text().replace("recall: 0.9", "recall: 0.01").replace(
+    "lower_bound: 0.8", "lower_bound: 0.0").replace("share_lower_bound: 0.5", "share_lower_bound: 0.001")
 STAGES = ("index", "clip", *(f"{kind}/{name}" for name in ("person", "violence") for kind in ("classifiers", "scores", "filters")),
           "curated", "training/base", "training/noised_clip", "evaluation")
 
@@ -70,6 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the recipe was run once, undisturbed."""
     path = tmp_path_factory.mktemp("undisturbed")
     (path / "slice.yaml").write_text(RECIPE)
+    (path / "policy.yaml").write_text(POLICY)
     report = json.loads(command(path, "run", "slice.yaml", "--json"))
     assert report["claims"]["ledger.num_seen"] == 160
     return path
@@ -123,6 +126,7 @@ def test_a_changed_file_of_a_finished_stage_is_refused(folder: Path) -> None:
 
 def test_killed_while_indexing_and_while_training_the_run_ends_with_the_same_digests_and_losses(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "slice.yaml").write_text(RECIPE)
+    (tmp_path / "policy.yaml").write_text(POLICY)
     run = tmp_path / "runs" / "slice"
     kill_when(tmp_path, lambda: len(list((run / "index.partial").glob("shard-*.parquet"))) >= 2, "index", "slice.yaml")
     assert not (run / "index").exists()
