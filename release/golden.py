@@ -1,13 +1,14 @@
 """Golden samples: pictures drawn once from the trained models, and drawn again to see that a release behaves the same.
 
-Prompt, seed and every option are kept with the picture. On a machine of the same class (kind of device, processor, threads,
-torch) the picture must come out the same to the byte; elsewhere sums are rounded in another order, and the policy states for each
+Prompt, seed and every option are kept with the picture. On a machine of the same class (kind of device, processor, torch)
+the picture, which is drawn with one thread, must come out the same to the byte; elsewhere sums are rounded in another order, and the policy states for each
 kind of device how far pixel values may lie apart on average. Other weights give other pictures, far outside.
 """
 
+import contextlib
 import io
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,15 +114,29 @@ def _draw(pipe: "GlidePipeline", facts: Mapping[str, Any]) -> "Image.Image":
 
     options = DrawOptions(guidance_scale=facts["guidance_scale"], clip_guidance_scale=facts["clip_guidance_scale"],
                           num_steps=facts["num_steps"], sampler=facts["sampler"], seed=facts["seed"], cut_long_prompts=True)
-    return pipe.draw(facts["prompt"], options).images[0]
+    with _one_thread():
+        return pipe.draw(facts["prompt"], options).images[0]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Draw with one thread, whatever the process uses: sums over several are rounded in another order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def machine_class(device: str) -> dict[str, Any]:
-    """What decides in which order a machine rounds: kind of device, its model, threads, torch."""
+    """What decides in which order a machine rounds: kind of device, its model, torch."""
     import torch
 
     model = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return {"device": device, "model": model, "processor": _processor(), "num_threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {"device": device, "model": model, "processor": _processor(), "torch": torch.__version__}
 
 
 def _processor() -> str:

@@ -45,11 +45,6 @@ NUM_STEPS = 60
 NUM_PAIRS = 24
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # golden pictures differ in their last bits with the number of threads
-
-
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     def category(name: str, counts: str, recall: float, bound: float) -> dict[str, Any]:
@@ -309,7 +304,6 @@ def write_training(directory: Path, model: str, run_dir: Path) -> dict[str, Any]
 
 
 def write_component(directory: Path, model: str) -> int:
-    import torch
     from glideslope.models.base_training import SCHEDULER_CONFIG
     from glideslope.models.checkpoints import save_tensors
     from glideslope.models.loading import component_config
