@@ -1,8 +1,8 @@
 """Golden samples: pictures drawn once from the trained models, and drawn again to see that a release behaves the same.
 
-Prompt, seed and every option are kept with the picture. On a machine of the same class (kind of device, processor, torch)
-the picture, which is drawn with one thread, must come out the same to the byte; elsewhere sums are rounded in another order, and the policy states for each
-kind of device how far pixel values may lie apart on average. Other weights give other pictures, far outside.
+Prompt, seed and every option are kept with the picture. On a machine of the same class (kind of device, processor, torch) the
+picture, which is drawn with one thread, must come out the same to the byte; elsewhere sums are rounded in another order, and the
+policy states for each kind of device how far pixel values may lie apart on average. Other weights give other pictures, far outside.
 """
 
 import contextlib
