@@ -11,12 +11,12 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import StageError, StorageError, VerificationError
 from .merkle import DIGEST_PATTERN, MerkleProof, merkle_proof, merkle_root
@@ -56,8 +56,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: beside, flushed to disk, then renamed.
+def readable_json(value: Any) -> bytes:
+    """JSON as this project writes it for people: sorted keys, two spaces, no NaN, a line end."""
+    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """Write a file whole or not at all: beside, flushed to disk, then renamed when the block ends without an error.
 
     Raises:
         StorageError: the directory cannot be written or the disk is full.
@@ -66,20 +72,26 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise storage_error(path, error) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes as `written_whole` does."""
+    with written_whole(path) as file:
+        file.write(data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON (sorted keys, two spaces, no NaN) whole or not at all."""
-    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    """Write `readable_json` as `written_whole` does."""
+    write_bytes(path, readable_json(value))
 
 
 def read_json(path: Path) -> Any:
@@ -284,7 +296,7 @@ class ReleaseManifest:
 
     def to_bytes(self) -> bytes:
         """The one form of manifest.json: keys sorted, two spaces, a newline at the end."""
-        return (json.dumps(self.to_json(), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        return readable_json(self.to_json())
 
     def prove_file(self, path: str) -> MerkleProof:
         """Prove to somebody who knows only the root that a file is listed, see `merkle.check_merkle_proof`.

@@ -10,7 +10,6 @@ envelope; Ed25519 as in RFC 8032.
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import VerificationError
-from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, REHEARSAL_NAME, SIGNATURE_NAME, ReleaseManifest, canonical_json, sha256_bytes
+from .manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    REHEARSAL_NAME,
+    SIGNATURE_NAME,
+    ReleaseManifest,
+    canonical_json,
+    readable_json,
+    sha256_bytes,
+)
 from .signing_keys import KEY_ID_PATTERN, SHORT_ID_LENGTH, is_signed_by, key_id_of, read_key_id
 from .strict_json import parse_object, read_bounded
 from .withdrawal import WITHDRAWN_NAME, Withdrawals
@@ -114,7 +122,7 @@ def sign_statement(statement: Mapping[str, Any], key: "Ed25519PrivateKey") -> by
     """Sign a statement: the bytes of its envelope, the same whenever the same key signs the same."""
     payload = canonical_json(statement).encode()
     signature = {"keyid": key_id_of(key), "sig": _encode(key.sign(pre_authentication_encoding(PAYLOAD_TYPE, payload)))}
-    return _form({"payload": _encode(payload), "payloadType": PAYLOAD_TYPE, "signatures": [signature]})
+    return readable_json({"payload": _encode(payload), "payloadType": PAYLOAD_TYPE, "signatures": [signature]})
 
 
 def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
@@ -198,7 +206,7 @@ def open_envelope(envelope: bytes, public_key: str | None, *, where: str) -> Sig
     signature = value["signatures"][0]
     _require(_has(signature, {"keyid": str, "sig": str}) and KEY_ID_PATTERN.fullmatch(signature["keyid"]) is not None,
              where, "the signature needs a keyid of 64 characters (0-9, a-f) and a sig, and nothing else")
-    _require(_form(value) == envelope, where, "is not in the form that `glideslope sign` writes")
+    _require(readable_json(value) == envelope, where, "is not in the form that `glideslope sign` writes")
     key_id, payload = signature["keyid"], _decode(value["payload"], where)
     if public_key is not None:
         trusted = read_key_id(public_key)
@@ -246,10 +254,6 @@ def _has(value: Any, kinds: Mapping[str, type]) -> bool:
 def _require(condition: bool, where: str, problem: str) -> None:
     if not condition:
         raise VerificationError(where, [problem])
-
-
-def _form(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _encode(data: bytes) -> str:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .wording import at_least, percent
+
 LINE_EVERY_S = 20.0
 
 
@@ -84,15 +86,15 @@ def summary_rows(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
         audit = f"filters.{name}.audit"
         recall, bound = claims[f"{audit}.recall"], claims[f"{audit}.recall_lower_bound"]
         caught = f"{claims[f'{audit}.num_caught']} of {claims[f'{audit}.num_positive']}"
-        rows.append((f"{name} filter", f"caught {caught} never-seen positives ({recall:.1%}, at least {bound:.1%} with 95 % confidence), "
-                                       f"kept {claims[f'{audit}.kept_share']:.1%} of the other images"))
+        rows.append((f"{name} filter", f"caught {caught} never-seen positives ({percent(recall)}, {at_least(bound)} with 95 % confidence), "
+                                       f"kept {percent(claims[f'{audit}.kept_share'])} of the other images"))
     for model in ("base", "noised_clip"):
         key = f"training.{model}"
         size, seen = claims[f"{key}.num_parameters"] / 1e6, claims[f"{key}.num_images"]
         losses = f"loss {claims[f'{key}.first_loss']:.3f} to {claims[f'{key}.final_loss']:.3f}"
         rows.append((model.replace("_", " "), f"{size:.1f} M parameters, {seen:,} images seen, {losses}"))
     wins, bound = f"{claims['evaluation.num_wins']} of {claims['evaluation.num_pairs']}", claims["evaluation.share_lower_bound"]
-    rows.append(("captions count", f"{wins} pictures fit their own caption better than a random one (more than {bound:.1%} "
+    rows.append(("captions count", f"{wins} pictures fit their own caption better than a random one ({at_least(bound)} "
                                    "with 95 % confidence)"))
     return rows
 

@@ -4,12 +4,12 @@ It lies on the default branch and names manifest roots, so that a reader of any 
 snapshot that holds it says so without a network.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import VerificationError
+from .manifest import readable_json
 from .strict_json import parse_object
 
 WITHDRAWN_NAME = "WITHDRAWN.json"
@@ -53,7 +53,7 @@ class Withdrawals:
     def to_bytes(self) -> bytes:
         """The one form of WITHDRAWN.json: keys sorted, two spaces, a newline at the end."""
         value = {"format": WITHDRAWN_FORMAT, "withdrawn": [{"root": w.root, "tag": w.tag, "reason": w.reason} for w in self.withdrawn]}
-        return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
+        return readable_json(value)
 
     @classmethod
     def from_bytes(cls, data: bytes, *, where: str = WITHDRAWN_NAME) -> "Withdrawals":

@@ -1,8 +1,6 @@
 """From open `.pt` files to one canonical safetensors file, tensor by tensor, read back and compared bit for bit."""
 
-import contextlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import CheckpointError
-from ..manifest import storage_error
+from ..manifest import written_whole
 from .torch_archive import ArchivedTensor, TorchArchive
 
 # As safetensors orders tensors in a file: wide types first (so that all are aligned), then by name.
@@ -74,24 +72,13 @@ def write_weights(path: Path, sources: Mapping[str, Source], advance: Advance) -
         end += tensor.size_bytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name in names:
-                for piece in sources[name].archive.chunks(sources[name].name):
-                    check_finite(piece, sources[name].tensor.dtype, f"{sources[name].archive.path}: tensor {sources[name].name}")
-                    file.write(piece)
-                    advance(len(piece))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise storage_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            for piece in sources[name].archive.chunks(sources[name].name):
+                check_finite(piece, sources[name].tensor.dtype, f"{sources[name].archive.path}: tensor {sources[name].name}")
+                file.write(piece)
+                advance(len(piece))
 
 
 def check_finite(piece: bytes, dtype: str, what: str) -> None:

@@ -1,11 +1,10 @@
 """The lock file of a release: which repository, commit, manifest and signer a project relies on."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import VerificationError
-from ..manifest import write_bytes
+from ..manifest import write_json
 from ..merkle import DIGEST_PATTERN
 from ..strict_json import parse_object, read_bounded
 from .hub import COMMIT, REPOSITORY, Snapshot
@@ -54,8 +53,7 @@ class ReleaseLock:
         Raises:
             StorageError: it cannot be written.
         """
-        text = json.dumps({"format": LOCK_FORMAT, **asdict(self)}, sort_keys=True, indent=2)
-        write_bytes(path, (text + "\n").encode())
+        write_json(path, {"format": LOCK_FORMAT, **asdict(self)})
 
     def check_place(self, snapshot: Snapshot, path: Path) -> None:
         """Refuse another repository or commit; a directory is held against root and signer alone.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VerificationError
-from ..manifest import MANIFEST_NAME, REHEARSAL_NAME, ReleaseManifest, sha256_json
+from ..manifest import MANIFEST_NAME, REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json
 from ..strict_json import parse_object, read_bounded
 from .contents import Release
 from .rehearsal_scenes import TRANSFERS, Scene, Transfer, scenes_of
@@ -103,12 +103,7 @@ class Rehearsal:
 
     def to_bytes(self) -> bytes:
         """The one form of rehearsal.json."""
-        return form(self.to_json())
-
-
-def form(value: Mapping[str, Any]) -> bytes:
-    """Readable JSON: keys sorted, two spaces, a newline at the end."""
-    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        return readable_json(self.to_json())
 
 
 def check_rehearsal(release_dir: Path) -> list[str]:
@@ -127,7 +122,7 @@ def check_rehearsal(release_dir: Path) -> list[str]:
     except VerificationError as error:
         return list(error.problems)
     content = {key: item for key, item in value.items() if key != "digest"}
-    if value.get("format") != REHEARSAL_FORMAT or value.get("digest") != sha256_json(content) or form(value) != data:
+    if value.get("format") != REHEARSAL_FORMAT or value.get("digest") != sha256_json(content) or readable_json(value) != data:
         return [f"{REHEARSAL_NAME}: is not as it was written (format, digest or form); {again}"]
     stated = (value.get("manifest_sha256"), value.get("root"), value.get("tensors_root"))
     if stated != (manifest.digest, manifest.root, manifest.tensors_root):

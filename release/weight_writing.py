@@ -1,13 +1,11 @@
 """Weights on their way into a release: read in pieces, proved, cast and cut, and never held whole."""
 
-import contextlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ReleaseError
-from ..manifest import storage_error, write_json
+from ..manifest import write_json, written_whole
 from ..weight_files import TensorHeader, WeightFiles, index_name
 from .shards import cut, index_json, shard_names
 from .variants import cast_headers, cast_piece, describe_overflow
@@ -58,28 +56,17 @@ def write_weights(source: WeightFiles, directory: Path, form: Form, advance: Adv
 
 def _write_file(path: Path, source: WeightFiles, headers: dict[str, TensorHeader], names: Sequence[str], how: tuple[Form, Advance]) -> None:
     form, advance = how
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(canonical_header(headers))
-            for piece in read_pieces(source, names):
-                if not is_finite(piece):
-                    raise ReleaseError(f"{source.tensors[piece.name]}: tensor {piece.name} holds values that are not finite; such weights draw "
-                                       "nothing, train again")
-                cast = cast_piece(piece, form.variant)
-                if form.variant is not None and not is_finite(cast):
-                    raise ReleaseError(describe_overflow(path.parent.name, cast, form.variant))
-                file.write(cast.data)
-                advance(len(cast.data))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        raise storage_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        file.write(canonical_header(headers))
+        for piece in read_pieces(source, names):
+            if not is_finite(piece):
+                raise ReleaseError(f"{source.tensors[piece.name]}: tensor {piece.name} holds values that are not finite; such weights draw "
+                                   "nothing, train again")
+            cast = cast_piece(piece, form.variant)
+            if form.variant is not None and not is_finite(cast):
+                raise ReleaseError(describe_overflow(path.parent.name, cast, form.variant))
+            file.write(cast.data)
+            advance(len(cast.data))
 
 
 def written_bytes(source: WeightFiles, form: Form) -> int:

@@ -1,18 +1,18 @@
 """JSON documents in the form in which this project writes JSON: sorted keys, two spaces, no NaN, a line end."""
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ReleaseError
+from ...manifest import readable_json
 
 DIGITS = 6
 
 
 def json_text(value: Any) -> str:
     """A value as the text of a file."""
-    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return readable_json(value).decode()
 
 
 def claim(claims: Mapping[str, Any], *parts: str) -> Any:

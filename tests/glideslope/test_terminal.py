@@ -64,10 +64,10 @@ def test_on_a_terminal_a_bar_is_shown_and_removed() -> None:
 def test_the_summary_tells_what_was_removed_how_sure_that_is_and_what_was_trained() -> None:
     rows = dict(summary_rows(CLAIMS))
     assert rows["images"] == "4,460 seen, 2,001 kept"
-    assert rows["person filter"] == ("caught 199 of 200 never-seen positives (99.5%, at least 98.0% with 95 % confidence), "
-                                     "kept 80.0% of the other images")
+    assert rows["person filter"] == ("caught 199 of 200 never-seen positives (99.5 %, at least 98.0 % with 95 % confidence), "
+                                     "kept 80.0 % of the other images")
     assert rows["noised clip"] == "7.0 M parameters, 20,000 images seen, loss 1.000 to 0.250"
-    assert rows["captions count"] == "48 of 64 pictures fit their own caption better than a random one (more than 64.5% with 95 % confidence)"
+    assert rows["captions count"] == "48 of 64 pictures fit their own caption better than a random one (at least 64.5 % with 95 % confidence)"
 
 
 def test_the_table_adds_time_and_memory() -> None:
