@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from glideslope.release.loopback_faults import Fault
-from glideslope.release.rehearsal import Played, Rehearsal, check_rehearsal, form
+from glideslope.release.rehearsal import Played, Rehearsal, check_rehearsal
 from glideslope.release.rehearsal_child import Publisher
 from glideslope.release.rehearsal_scenes import SCENES, TRANSFERS, Scene, Transfer, scenes_of
 from glideslope.release.rehearse import find_versions, look_at, play, rehearse
 from glideslope.release.verify import verify
 
 from glideslope.errors import ReleaseError, VerificationError
-from glideslope.manifest import REHEARSAL_NAME, ReleaseManifest, sha256_json, write_bytes
+from glideslope.manifest import REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json, write_bytes
 
 from .publishing import make_release
 
@@ -67,7 +67,7 @@ def edit(release: Path, change: Callable[[dict[str, Any]], Any], *, seal: bool =
     change(value)
     if seal:
         value["digest"] = sha256_json({key: item for key, item in value.items() if key != "digest"})
-    write_bytes(release / REHEARSAL_NAME, form(value))
+    write_bytes(release / REHEARSAL_NAME, readable_json(value))
     return check_rehearsal(release)
 
 
