@@ -8,11 +8,11 @@ import argparse
 from pathlib import Path
 
 import torch
+
+from benchmarks.step import DTYPES, build
 from glideslope.models.options import DrawOptions
 from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.tokenizer import CaptionTokenizer
-
-from benchmarks.step import DTYPES, build
 
 MIB = 1 << 20
 

@@ -16,12 +16,12 @@ from statistics import median
 
 import numpy as np
 import torch
-from glideslope.data_filter.clip import Clip
-from glideslope.data_filter.index import ShardTask, index_shard_file, load_clip_once
-from glideslope.data_filter.sources import open_source
 from PIL import Image, ImageDraw
 
 from glideslope.config import ClipConfig, FolderSource, IndexConfig
+from glideslope.data_filter.clip import Clip
+from glideslope.data_filter.index import ShardTask, index_shard_file, load_clip_once
+from glideslope.data_filter.sources import open_source
 
 Seconds = tuple[float, float]
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
-from glideslope.data_filter.index import build_index, load_clip_once
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
 from safetensors.torch import save_file
 
 from glideslope.config import ClipConfig, IndexConfig, WebDatasetSource
+from glideslope.data_filter.index import build_index, load_clip_once
 
 PICTURES_PER_TAR = 1000
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from glideslope.models.diffusion import NUM_TRAIN_TIMESTEPS, GaussianDiffusion, fast27_timesteps, make_betas, space_timesteps, strided_timesteps
 from glideslope.models.guidance import GradientGuidance
 from glideslope.models.loading import expected_tensors
@@ -16,7 +18,6 @@ from glideslope.models.presets import GPT2_VOCAB, NOISED_CLIP_PRESETS, UNET_PRES
 from glideslope.models.samplers import Prediction, ddim, ddpm, run
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet, UNetConfig, condition_input
-from torch import Tensor, nn
 
 from .closed_form import with_closed_form_weights
 

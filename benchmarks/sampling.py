@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from glideslope.data_filter.clip import Clip, load_clip
-from glideslope.models.options import DrawOptions
-from glideslope.models.pipeline import GlidePipeline
-from glideslope.models.pixels import captioned_sheet, fit_square
 from numpy.typing import NDArray
 from PIL import Image
 
 from glideslope.config import ClipConfig
+from glideslope.data_filter.clip import Clip, load_clip
 from glideslope.errors import StageError
+from glideslope.models.options import DrawOptions
+from glideslope.models.pipeline import GlidePipeline
+from glideslope.models.pixels import captioned_sheet, fit_square
 
 BASELINE = "ddpm 100"
 NUM_RESAMPLES = 200

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from glideslope.config import Recipe, parse_recipe
 from glideslope.data_filter.curation import curate
 from glideslope.data_filter.filters import Stages, build_filter
 from glideslope.data_filter.fit import fit_classifier
@@ -28,11 +30,9 @@ from glideslope.data_filter.label_files import Verdict
 from glideslope.data_filter.labels import import_labels
 from glideslope.data_filter.parquet import write_table
 from glideslope.data_filter.repeated_keys import write_duplicates
-from glideslope.data_filter.report import gather_report
+from glideslope.data_filter.reports.report import gather_report
 from glideslope.data_filter.scores import score_index
 from glideslope.data_filter.sources import Shard, SourceItem, SourceLabel, digest_shards, shard_name
-
-from glideslope.config import Recipe, parse_recipe
 from glideslope.manifest import sha256_bytes
 from glideslope.records import run_stage
 

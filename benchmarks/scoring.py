@@ -12,9 +12,10 @@ import time
 
 import numpy as np
 import torch
-from glideslope.data_filter.classifiers import RbfSvm
-from glideslope.data_filter.estimators import TrainingSet, balance, fit_kind
 from sklearn.svm import SVC
+
+from glideslope.data_filter.classifiers import RbfSvm
+from glideslope.data_filter.classifiers.estimators import TrainingSet, balance, fit_kind
 
 GAMMA, REGULARISATION = 4.0, 3.0
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from glideslope.data_filter.sources import open_source
 
 from glideslope.config import DatasetsSource, FolderSource, ParquetSource, Source, WebDatasetSource
+from glideslope.data_filter.sources import open_source
 
 SHARD_SIZE = 1000
 Pairs = list[tuple[str, bytes, str]]

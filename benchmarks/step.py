@@ -10,10 +10,11 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from glideslope.models.presets import unet_preset
-from glideslope.models.unet import TextConditionedUNet
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+
+from glideslope.models.presets import unet_preset
+from glideslope.models.unet import TextConditionedUNet
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

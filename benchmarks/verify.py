@@ -18,13 +18,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from glideslope.manifest import NUM_THREADS
 from glideslope.release.chain import run_check
 from glideslope.release.contents import Release
 from glideslope.release.digests import hash_files
 from glideslope.release.verify import CHECKS
 from glideslope.release.weights import canonical_header
-
-from glideslope.manifest import NUM_THREADS
 from glideslope.tensor_entries import is_weight_file
 from glideslope.weight_files import TensorHeader, weights_name
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from ..config import Category, ClipConfig
 from ..manifest import sha256_file, write_json
 from ..records import Record, read_record, run_stage
-from .calibration import Calibration, fit_calibration, measure_reliability
-from .classifier_file import load_classifier, save_classifier
 from .classifiers import Classifier
-from .estimators import TrainingSet, zero_shot
+from .classifiers.calibration import Calibration, fit_calibration, measure_reliability
+from .classifiers.estimators import TrainingSet, zero_shot
+from .classifiers.file import load_classifier, save_classifier
+from .classifiers.selection import MAX_CROSS_VALIDATED, Selection, choose_training, concept_weights, fit_chosen, list_candidates, select
 from .labelled import LabelledSet, check_labels, count_roles, join_labels
 from .parquet import write_table
-from .selection import MAX_CROSS_VALIDATED, Selection, choose_training, concept_weights, fit_chosen, list_candidates, select
 
 FORMAT = "glideslope.classifier_report/2"
 CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME = "classifier.safetensors", "classifier.json", "training.parquet"

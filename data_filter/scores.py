@@ -18,9 +18,9 @@ from ..config import Category
 from ..errors import FilterError, StageError
 from ..manifest import read_json, sha256_file
 from ..records import Record, check_outputs, read_record, run_stage
-from .calibration import Calibration
-from .classifier_file import load_classifier
 from .classifiers import Classifier
+from .classifiers.calibration import Calibration
+from .classifiers.file import load_classifier
 from .engine import run_tasks
 from .fit import CLASSIFIER_NAME, REPORT_NAME
 from .fit import FORMAT as CLASSIFIER_FORMAT

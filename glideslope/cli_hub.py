@@ -15,8 +15,8 @@ from .errors import ReleaseError
 from .manifest import REHEARSAL_NAME, SIGNATURE_NAME
 
 if TYPE_CHECKING:
-    from .release.publication import Plan
-    from .release.rehearsal import Played, Rehearsal
+    from .release.publishing.publication import Plan
+    from .release.rehearsal.transcript import Played, Rehearsal
     from .withdrawal import Withdrawals
 
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="A repository such as org/name, or a directory: ./published, /mnt/usb, "
@@ -47,8 +47,8 @@ def publish(  # noqa: PLR0913, PLR0917 - one parameter for each option
 
     Killed or cut off, the same command goes on where it was. Main never shows what was not checked.
     """
-    from .release.publication import Options, open_target, plan_publication
-    from .release.publish import publish as carry_out
+    from .release.publishing.publication import Options, open_target, plan_publication
+    from .release.publishing.publish import publish as carry_out
     from .release.readiness import check_readiness
 
     place = open_target(target, endpoint=endpoint)
@@ -76,8 +76,8 @@ def rollback(target: TargetArgument,
              endpoint: EndpointOption = None, replace_foreign: ForeignOption = False, yes: YesOption = False,
              as_json: JsonOption = False) -> None:
     """Show an earlier release again: it is downloaded, checked and promoted as a new one is. Every tag stays."""
-    from .release.publication import open_target
-    from .release.publish import rollback as go_back
+    from .release.publishing.publication import open_target
+    from .release.publishing.publish import rollback as go_back
 
     place = open_target(target, endpoint=endpoint)
     tell_identity(place.identify(), as_json=as_json)
@@ -93,8 +93,8 @@ def withdraw(target: TargetArgument,
              key: Annotated[Path | None, typer.Option("--key", metavar="KEY", help="Sign the withdrawal with this private key.")] = None,
              endpoint: EndpointOption = None, yes: YesOption = False, as_json: JsonOption = False) -> None:
     """Take a published release back: its files stay, and glideslope refuses to load it from any tag or commit, with the reason."""
-    from .release.publication import open_target
-    from .release.withdraw import withdraw as take_back
+    from .release.publishing.publication import open_target
+    from .release.publishing.withdraw import withdraw as take_back
 
     place = open_target(target, endpoint=endpoint)
     tell_identity(place.identify(), as_json=as_json)
@@ -106,7 +106,7 @@ def withdraw(target: TargetArgument,
 @app.command(rich_help_panel=RELEASES)
 def rehearse(release: ReleaseArgument, as_json: JsonOption = False) -> None:
     """Publish a release to a hub on this machine while everything goes wrong in turn, and write down how it ended."""
-    from .release.rehearse import rehearse as rehearse_release
+    from .release.rehearsal.rehearse import rehearse as rehearse_release
 
     def report(played: "Played") -> None:
         if not as_json:

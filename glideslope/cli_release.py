@@ -84,7 +84,7 @@ def export_diffusers(release: ReleaseArgument,
                      out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the export goes: a new or empty directory.")],
                      as_json: JsonOption = False) -> None:
     """Write a copy of a release that plain diffusers loads, with code generated from glideslope's own sources."""
-    from .release.diffusers_export import export_diffusers as export
+    from .release.exports.diffusers import export_diffusers as export
 
     written = export(release, out)
     tell({"export": str(out), **written}, as_json=as_json)

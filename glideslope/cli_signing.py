@@ -21,7 +21,7 @@ def keygen(key: Annotated[Path, typer.Argument(metavar="KEY", help="Where the pr
                "--for-bundles", help="A P-256 key for OpenSSF model-signing bundles instead of an Ed25519 key for releases.")] = False,
            as_json: JsonOption = False) -> None:
     """Make a key pair to sign releases with; publish the key id where your readers will find it, and nowhere near the release alone."""
-    from .release.model_signing import generate_bundle_key
+    from .release.exports.model_signing import generate_bundle_key
     from .signing_keys import generate_key
 
     passphrase = os.environ.get(PASSPHRASE_VARIABLE)
@@ -41,7 +41,7 @@ def sign(release: ReleaseArgument,
              "--bundle-key", metavar="KEY", help="The P-256 key for the bundle (`glideslope keygen --for-bundles`).")] = None,
          as_json: JsonOption = False) -> None:
     """Run every gate and, when all pass, sign the release: the signature names the gates, the policy and every bypass."""
-    from .release.model_signing import export_bundle as export
+    from .release.exports.model_signing import export_bundle as export
     from .release.signing import sign as sign_release
 
     if (export_bundle is None) != (bundle_key is None):

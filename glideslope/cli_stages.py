@@ -104,7 +104,7 @@ def audit(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpti
 
     Without options it says how many labels show which claims, or how the audits stand.
     """
-    from .data_filter.audit_population import AuditRequest
+    from .data_filter.audits.population import AuditRequest
 
     if seed is not None and seed_from_os:
         raise typer.BadParameter("give either --seed or --seed-from-os", param_hint="--seed")
@@ -147,7 +147,7 @@ def diff(run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run's di
                                                        ".json (everything) or .html (a page with pictures).")] = None,
          pictures: PicturesOption = "veiled", as_json: JsonOption = False) -> None:
     """Say which images enter and which leave from one run to another, why, and which groups that concerns; nothing is scored again."""
-    from .data_filter.diff_report import compare, describe_difference
+    from .data_filter.reports.diff_report import compare, describe_difference
 
     with (Silent() if as_json else TerminalReporter(err)).stage("diff") as progress:
         difference = compare(run_a, run_b, out_file, pictures=pictures, progress=progress)

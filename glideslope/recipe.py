@@ -16,10 +16,10 @@ from .records import Record, read_record
 
 if TYPE_CHECKING:
     from .data_filter import Source
-    from .data_filter.audit_population import AuditRequest
-    from .data_filter.audit_report import AuditReport
-    from .data_filter.galleries import Pictures
-    from .data_filter.report import Report
+    from .data_filter.audits.population import AuditRequest
+    from .data_filter.audits.report import AuditReport
+    from .data_filter.reports.galleries import Pictures
+    from .data_filter.reports.report import Report
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
@@ -166,7 +166,7 @@ class Run:
 
     def audit(self, request: "AuditRequest", *, import_file: Path | None = None, who: str = "") -> "AuditReport":
         """Plan, draw or continue an audit of what a filter kept, or take its labels back, and report."""
-        from .data_filter.audit_report import run_audit
+        from .data_filter.audits.report import run_audit
 
         with self.reporter.stage("audit"):
             return run_audit(self.recipe.categories, self.directory, self._open_source(), request, import_file=import_file, who=who)
@@ -184,7 +184,7 @@ class Run:
 
     def report(self, path: Path | None = None, *, pictures: "Pictures" = "veiled") -> "Report":
         """Write report.html into the run's directory, or to another place."""
-        from .data_filter.report import write_report
+        from .data_filter.reports.report import write_report
 
         with self.reporter.stage("report") as progress:
             source = None if pictures == "none" else self._open_source()

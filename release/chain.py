@@ -12,12 +12,12 @@ from ..data_filter.evidence import measure_filter
 from ..data_filter.judges import PLACES
 from ..errors import GlideslopeError
 from ..manifest import sha256_json
-from .audit_checks import check_audits
 from .claims import equal, evaluation_claims, final_loss, flatten, show
+from .claims.audit_checks import check_audits
+from .claims.mutation_checks import check_mutations
 from .companions import check_companions
 from .contents import Release, need
 from .layout import parse_json_object
-from .mutation_checks import check_mutations
 from .plan import (
     classifier_stage,
     filter_stage,

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..config import Recipe
-from ..data_filter.audit import list_fresh
+from ..data_filter.audits.audit import list_fresh
 from ..errors import ReleaseError
 from ..manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, storage_error, write_bytes, write_json
 from ..model_cards.card import render_card, render_dataset_card, templates_sha256
@@ -20,6 +21,7 @@ from .contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, Release
 from .documents import documents_of
 from .documents.use_policy import USE_POLICY_PATH, use_policy_text
 from .figures import blur, write_figures
+from .gates.secrets import refuse_secrets
 from .golden import draw_golden
 from .layout import MODELS
 from .plan import (
@@ -40,11 +42,10 @@ from .plan import (
 from .policy import POLICY_PATH, Policy, load_policy
 from .progress import Meter, Progress
 from .published import published_recipe
-from .secrets import refuse_secrets
-from .shards import MEGABYTE
 from .texts import license_text, model_index, recipe_text
-from .weight_writing import Form, write_weights, written_bytes
 from .weights import find_noncanonical, read_file, read_weights, size_on_disk
+from .weights.shards import MEGABYTE
+from .weights.writing import Form, write_weights, written_bytes
 
 OPTIONAL_STAGES = ("clip",)
 OWN_STAGES = frozenset({COMPANIONS_STAGE, GOLDEN_STAGE})
@@ -77,7 +78,7 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path, *, progress: Progress |
     records = read_stages(run_dir, recipe, progress=progress)
     copies = plan_copies([category.name for category in recipe.categories], records, blurred=recipe.release.blurred)
     config = {"recipe": published_recipe(recipe).model_dump(mode="json"), "card_templates": templates_sha256(), "files": digest_files(recipe),
-              "policy": packed_policy(recipe).sha256}
+              "policy": packed_policy(recipe).sha256, "glideslope": __version__}
 
     def work(partial: Path) -> Mapping[str, Any]:
         clear(partial)

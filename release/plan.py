@@ -114,7 +114,7 @@ def stated_weights(records: Mapping[str, Record], network: str) -> str:
 
 
 def plan_copies(categories: Sequence[str], records: Mapping[str, Record], *, blurred: Collection[str] = ()) -> dict[str, Origin]:
-    """What a release copies from the stages byte for byte; weights are written by `weight_writing`.
+    """What a release copies from the stages byte for byte; weights are written by `weights.writing`.
 
     Args:
         categories: names of the filtered categories.

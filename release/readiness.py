@@ -7,7 +7,7 @@ from ..errors import ReleaseError
 from ..manifest import REHEARSAL_NAME, SIGNATURE_NAME
 from ..signatures import Signer, read_signature
 from .gates import CheckReport, run_policy
-from .rehearsal import check_rehearsal
+from .rehearsal.transcript import check_rehearsal
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from ..errors import VerificationError
 from ..manifest import MANIFEST_NAME, UNLISTED
-from .architecture import check_architecture, check_finite, check_forms, weight_paths
 from .card_check import check_cards
 from .chain import CHAIN_CHECKS, run_check, shorten
 from .claims import claims_of, compare_claims
@@ -24,11 +23,12 @@ from .golden import check_golden
 from .layout import find_irregular, find_strangers, parse_json_object
 from .plan import expected_paths, parts
 from .policy import check_policy
-from .rehearsal import check_transcript
+from .publishing.snapshot import release_in
+from .rehearsal.transcript import check_transcript
 from .signature_checks import check_signature
-from .snapshot import release_in
 from .texts import license_text, model_index, recipe_text
-from .variants import check_variants
+from .weights.architecture import check_architecture, check_finite, check_forms, weight_paths
+from .weights.variants import check_variants
 
 MAX_LINE_SHOWN = 160
 

@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
+from numpy.typing import NDArray
+from PIL import Image
+
+from glideslope.config import Category, ClipConfig, CurateConfig, FolderSource, IndexConfig, LabelsConfig, Limits
 from glideslope.data_filter import index
 from glideslope.data_filter.clip import Crops
 from glideslope.data_filter.crops import three_crops
 from glideslope.data_filter.curation import curate
 from glideslope.data_filter.filters import Stages, build_filter
 from glideslope.data_filter.fit import fit_classifier
-from glideslope.data_filter.folder import ImageFolder
 from glideslope.data_filter.index import build_index
 from glideslope.data_filter.labels import import_labels, read_label_csv
 from glideslope.data_filter.scores import score_index
-from hypothesis import settings
-from numpy.typing import NDArray
-from PIL import Image
-
-from glideslope.config import Category, ClipConfig, CurateConfig, FolderSource, IndexConfig, LabelsConfig, Limits
+from glideslope.data_filter.sources.folder import ImageFolder
 from glideslope.records import Record
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")

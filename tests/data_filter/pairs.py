@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from glideslope.data_filter.index import build_index, read_index
-from glideslope.data_filter.sources import Source, SourceItem, open_source
 from PIL import Image
 
 from glideslope.config import ClipConfig, DatasetsSource, FolderSource, IndexConfig, ParquetSource, WebDatasetSource
 from glideslope.config import Source as SourceConfig
+from glideslope.data_filter.index import build_index, read_index
+from glideslope.data_filter.sources import Source, SourceItem, open_source
 from glideslope.manifest import sha256_bytes
 
 

@@ -1,6 +1,7 @@
 import time
 
 import pytest
+
 from glideslope.data_filter.ahead import map_ahead, read_ahead
 
 

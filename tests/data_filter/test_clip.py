@@ -5,10 +5,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from glideslope.data_filter.clip import Clip, load_clip, normalise
 from torch import Tensor, nn
 
 from glideslope.config import ClipConfig
+from glideslope.data_filter.clip import Clip, load_clip, normalise
 from glideslope.errors import CheckpointError, RecipeError, StageError
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)

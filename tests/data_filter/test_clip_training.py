@@ -5,14 +5,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+
+from glideslope.config import ClipConfig
 from glideslope.data_filter import lite0
 from glideslope.data_filter.clip import load_clip
 from glideslope.data_filter.clip_training import contrastive_loss, read_pairs, schedule, train_text_tower
 from glideslope.data_filter.index import INDEX_SCHEMA
 from glideslope.data_filter.parquet import write_table
 from glideslope.data_filter.repeated_keys import write_duplicates
-
-from glideslope.config import ClipConfig
 from glideslope.errors import StageError
 from glideslope.records import run_stage
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from glideslope.data_filter.crops import three_crops
 
 

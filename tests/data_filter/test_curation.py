@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
+from glideslope.config import CurateConfig, LabelsConfig
 from glideslope.data_filter import curation
 from glideslope.data_filter.curation import curate
 from glideslope.data_filter.labels import Verdict, import_labels, role_of
 from glideslope.data_filter.parquet import read_table, read_tables, write_table
 from glideslope.data_filter.scores import score_index
 from glideslope.data_filter.sources import Shard, SourceItem
-
-from glideslope.config import CurateConfig, LabelsConfig
 from glideslope.errors import FilterError, StageError, StorageError
 from glideslope.manifest import sha256_bytes
 

@@ -1,13 +1,14 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from glideslope.data_filter.decision import decide, find_labelled
 from glideslope.data_filter.filters import Filter
 from glideslope.data_filter.index import INDEX_SCHEMA
 from glideslope.data_filter.labels import Judgement
 from glideslope.data_filter.scores import SHARD_SCHEMA
-from hypothesis import given
-from hypothesis import strategies as st
 
 A, B = Filter("a", "digest of a", 0.5), Filter("b", "digest of b", 0.5)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from glideslope.data_filter.engine import run_tasks
 
+from glideslope.data_filter.engine import run_tasks
 from glideslope.errors import StageError, VerificationError
 
 ROOT = Path(__file__).parents[2]

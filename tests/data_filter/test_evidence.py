@@ -4,10 +4,11 @@ from itertools import zip_longest
 import numpy as np
 import pyarrow as pa
 import pytest
-from glideslope.data_filter.evidence import SCORES_SCHEMA, is_dropped, measure_filter, trace_curve
-from glideslope.data_filter.statistics import lower_bound, upper_bound
 from hypothesis import given
 from hypothesis import strategies as st
+
+from glideslope.data_filter.evidence import SCORES_SCHEMA, is_dropped, measure_filter, trace_curve
+from glideslope.data_filter.statistics import lower_bound, upper_bound
 
 
 def table(rows: list[tuple[str, int, float, str]], flagged: list[list[str]] | None = None) -> pa.Table:

@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from glideslope.config import LabelsConfig
 from glideslope.data_filter import filters
 from glideslope.data_filter.evidence import measure_filter
 from glideslope.data_filter.filters import build_filter, load_filter
 from glideslope.data_filter.labels import ROLES, Verdict, import_labels, role_of
 from glideslope.data_filter.parquet import read_table
 from glideslope.data_filter.statistics import choose_threshold
-
-from glideslope.config import LabelsConfig
 from glideslope.errors import FilterError, StageError
 
 from .conftest import World, category

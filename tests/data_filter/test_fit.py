@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from glideslope.config import LabelsConfig
 from glideslope.data_filter import fit
-from glideslope.data_filter.classifier_file import load_classifier
+from glideslope.data_filter.classifiers.file import load_classifier
 from glideslope.data_filter.fit import fit_classifier
 from glideslope.data_filter.labelled import join_labels
 from glideslope.data_filter.labels import Verdict, import_labels, role_of
 from glideslope.data_filter.parquet import read_table
-
-from glideslope.config import LabelsConfig
 from glideslope.errors import FilterError, StageError
 
 from .conftest import World, category

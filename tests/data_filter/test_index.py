@@ -12,10 +12,10 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from glideslope.data_filter.index import INDEX_SCHEMA, build_index, mark_repeated, read_index
 from PIL import Image
 
 from glideslope.config import ClipConfig, FolderSource, IndexConfig
+from glideslope.data_filter.index import INDEX_SCHEMA, build_index, mark_repeated, read_index
 from glideslope.errors import StageError, StorageError
 from glideslope.manifest import sha256_file
 
@@ -265,9 +265,8 @@ def test_an_edited_index_is_refused(world: World) -> None:
 
 
 def test_rendered_pngs_are_the_original_bytes(tmp_path: Path, tiny_clip: TinyClip) -> None:
-    from glideslope.data_filter.sources import open_source
-
     from glideslope.config import OpenMojiSource
+    from glideslope.data_filter.sources import open_source
 
     config = OpenMojiSource(image_size=32, limit=4)
     build_index(config, ClipConfig(), IndexConfig(), tmp_path / "index")

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
+
+from glideslope.config import ClipConfig, FolderSource, IndexConfig
 from glideslope.data_filter import index_parts
 from glideslope.data_filter.index import build_index
 from glideslope.data_filter.index_parts import build_part
-
-from glideslope.config import ClipConfig, FolderSource, IndexConfig
 from glideslope.errors import SourceError, StageError, StorageError
 
 from .conftest import TinyClip, World, draw

@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from glideslope.data_filter.judges import check_judges, flag, has_word, read_detector
-from glideslope.data_filter.parquet import write_table
 from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.config import Detector
+from glideslope.data_filter.judges import check_judges, flag, has_word, read_detector
+from glideslope.data_filter.parquet import write_table
 from glideslope.errors import FilterError
 from glideslope.manifest import sha256_file
 

@@ -2,6 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glideslope.config import LabelsConfig
 from glideslope.data_filter.labels import (
     ROLES,
     Label,
@@ -17,12 +21,8 @@ from glideslope.data_filter.labels import (
     role_of,
     verdicts_of_source,
 )
-from glideslope.data_filter.openmoji import read_rows
 from glideslope.data_filter.sources import SourceLabel
-from hypothesis import given
-from hypothesis import strategies as st
-
-from glideslope.config import LabelsConfig
+from glideslope.data_filter.sources.openmoji import read_rows
 from glideslope.errors import LabelError, StageError
 from glideslope.records import Record
 

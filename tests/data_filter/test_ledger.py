@@ -1,6 +1,6 @@
 import pytest
-from glideslope.data_filter.ledger import open_ledger
 
+from glideslope.data_filter.ledger import open_ledger
 from glideslope.errors import StageError
 
 from .conftest import World

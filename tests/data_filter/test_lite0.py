@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from glideslope.data_filter import lite0
-from glideslope.data_filter.crops import three_crops
 from PIL import Image
 
+from glideslope.data_filter import lite0
+from glideslope.data_filter.crops import three_crops
 from glideslope.errors import CheckpointError, SourceError
 
 # classes of ImageNet, by their usual numbers

@@ -2,10 +2,11 @@ import io
 
 import numpy as np
 import pytest
-from glideslope.data_filter.mutants import MUTATIONS, TITLES, Planted, find_subject
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+
+from glideslope.data_filter.mutants import MUTATIONS, TITLES, Planted, find_subject
 
 
 def drawing(width: int = 80, height: int = 60) -> np.ndarray:

@@ -3,12 +3,12 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+
+from glideslope.config import ClipConfig
 from glideslope.data_filter.mutants import MUTATIONS
 from glideslope.data_filter.mutations import PLANTED_SCHEMA, Plan, measure_mutations, mutate
 from glideslope.data_filter.parquet import read_table
 from glideslope.data_filter.statistics import lower_bound
-
-from glideslope.config import ClipConfig
 from glideslope.errors import FilterError, StageError
 from glideslope.records import Record
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from glideslope.data_filter.parquet import read_table, read_tables, write_table
 
+from glideslope.data_filter.parquet import read_table, read_tables, write_table
 from glideslope.errors import StageError, StorageError
 
 TABLE = pa.table({"a": [1, 2], "b": ["x", None]})

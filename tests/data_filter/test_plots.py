@@ -1,7 +1,8 @@
 import io
 
-from glideslope.data_filter.plots import CELL_SIZE, draw_contact_sheet, plot_precision_recall
 from PIL import Image
+
+from glideslope.data_filter.plots import CELL_SIZE, draw_contact_sheet, plot_precision_recall
 
 AUDIT = {"num_positive": 10, "num_negative": 20, "recall": 0.9, "kept_share": 0.7}
 

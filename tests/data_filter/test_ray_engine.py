@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from glideslope.data_filter.engine import run_tasks
 from glideslope.data_filter.ray_engine import connect, retry_once, share_cluster
-
 from glideslope.errors import StageError, VerificationError
 
 from .real_runs import NUM_SHARDS, build, num_finished, write_clip, write_pictures

@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from glideslope.data_filter import repeated_keys
-from glideslope.data_filter.repeated_keys import find_repeated, read_duplicates, repeated_hashes, write_duplicates
 from hypothesis import given
 from hypothesis import strategies as st
+
+from glideslope.data_filter import repeated_keys
+from glideslope.data_filter.repeated_keys import find_repeated, read_duplicates, repeated_hashes, write_duplicates
 
 
 def write_keys(directory: Path, shards: list[list[str]]) -> list[Path]:

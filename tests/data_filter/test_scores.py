@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+
+from glideslope.config import Category, Detector
 from glideslope.data_filter import scores as module
-from glideslope.data_filter.classifier_file import load_classifier
+from glideslope.data_filter.classifiers.file import load_classifier
 from glideslope.data_filter.index import read_index
 from glideslope.data_filter.parquet import read_table, write_table
 from glideslope.data_filter.scores import read_scores, score_index
-
-from glideslope.config import Category, Detector
 from glideslope.errors import FilterError, StageError
 from glideslope.records import Record
 

@@ -4,6 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from glideslope.data_filter.statistics import (
     choose_confident_threshold,
     choose_threshold,
@@ -16,8 +19,6 @@ from glideslope.data_filter.statistics import (
     required_trials,
     upper_bound,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 COUNTS = st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 FINITE = st.integers(1, 40).flatmap(lambda N: st.integers(0, N).flatmap(

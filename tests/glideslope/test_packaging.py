@@ -34,7 +34,7 @@ def test_the_wheel_holds_every_module_and_data_file_under_one_name(wheel: Path) 
         kept = (path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
         expected |= {f"{inside}/{path.relative_to(ROOT / folder).as_posix()}" for path in kept}
     assert names == expected
-    assert {"glideslope/py.typed", "glideslope/data_filter/openmoji_labels.csv", "glideslope/recipes/openmoji-demo.yaml",
+    assert {"glideslope/py.typed", "glideslope/data_filter/sources/openmoji_labels.csv", "glideslope/recipes/openmoji-demo.yaml",
             "glideslope/model_cards/model_card.md.jinja", "glideslope/release/licenses/apache-2.0.txt"} <= names
 
 

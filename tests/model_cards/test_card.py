@@ -2,10 +2,10 @@ import re
 from typing import Any
 
 import pytest
-from glideslope.model_cards.card import render_card, render_dataset_card
 from huggingface_hub import ModelCard, ModelCardData
 
 from glideslope.errors import ReleaseError
+from glideslope.model_cards.card import render_card, render_dataset_card
 
 
 def render_both(claims: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 import base64
 
 import pytest
+
 from glideslope.model_cards.page import render_page, split_front_matter
 
 PNG = b"\x89PNG figure"

@@ -1,7 +1,8 @@
 import io
 
-from glideslope.model_cards.plots import plot_ledger, plot_training_loss, smooth
 from PIL import Image
+
+from glideslope.model_cards.plots import plot_ledger, plot_training_loss, smooth
 
 LOSSES = {"base model": ([32 * n for n in range(1, 3001)], [1 / n + 0.01 * (n % 7) for n in range(1, 3001)]),
           "noised CLIP": ([32], [2.0])}

@@ -11,6 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import settings
+from PIL import Image
+
+from glideslope.manifest import ReleaseManifest, sha256_bytes, write_bytes, write_json
 from glideslope.models.base_training import SCHEDULER_CONFIG
 from glideslope.models.checkpoints import save_tensors
 from glideslope.models.companions import Companions
@@ -19,11 +23,7 @@ from glideslope.models.noised_clip import NoisedClip
 from glideslope.models.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
-from glideslope.release.loopback_hub import OWNER, LoopbackHub
-from hypothesis import settings
-from PIL import Image
-
-from glideslope.manifest import ReleaseManifest, sha256_bytes, write_bytes, write_json
+from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.signing_keys import generate_key
 
 from .hub_client import READER, REPO, Load, Strangers

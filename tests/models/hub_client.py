@@ -12,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from glideslope.release.loopback_hub import LoopbackHub
-from glideslope.release.loopback_state import MAIN, Account, Commit, StoredFile
-
 from glideslope.manifest import ReleaseManifest, sha256_file, write_bytes
+from glideslope.release.loopback.hub import LoopbackHub
+from glideslope.release.loopback.state import MAIN, Account, Commit, StoredFile
 from glideslope.signatures import Vouched, release_statement, sign_statement
 from glideslope.signing_keys import read_private_key
 

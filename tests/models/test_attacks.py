@@ -20,18 +20,18 @@ import numpy as np
 import psutil
 import pytest
 import torch
+
+from glideslope.errors import CheckpointError, GlideslopeError, ReleaseError, RequestError, VerificationError
+from glideslope.manifest import Manifest, ReleaseManifest, write_json
 from glideslope.models.checkpoints import load_tensors, save_tensors
 from glideslope.models.loading import CONFIG_NAME, WEIGHTS_NAME
 from glideslope.models.opening import parse_manifest
 from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.torch_archive import TorchArchive
 from glideslope.release.layout import check_content, check_name
-from glideslope.release.loopback_faults import Fault
-from glideslope.release.loopback_hub import LoopbackHub
-from glideslope.release.loopback_state import StoredFile
-
-from glideslope.errors import CheckpointError, GlideslopeError, ReleaseError, RequestError, VerificationError
-from glideslope.manifest import Manifest, ReleaseManifest, write_json
+from glideslope.release.loopback.faults import Fault
+from glideslope.release.loopback.hub import LoopbackHub
+from glideslope.release.loopback.state import StoredFile
 from glideslope.weight_files import index_name, weights_name
 from glideslope.withdrawal import Withdrawal, Withdrawals
 

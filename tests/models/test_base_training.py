@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from glideslope.models import base_training
-from glideslope.models.base_training import BaseBatches, sample_prompts, stratified_steps, train_base
-from glideslope.models.dataset import load_split
-from glideslope.models.diffusion import GaussianDiffusion
-from glideslope.models.pipeline import GlidePipeline
-from glideslope.models.tokenizer import CaptionTokenizer
 from PIL import Image
 from torch import Tensor, nn
 
 from glideslope.config import BaseModelConfig
 from glideslope.errors import RecipeError, TrainingError
 from glideslope.manifest import sha256_json
+from glideslope.models import base_training
+from glideslope.models.base_training import BaseBatches, sample_prompts, stratified_steps, train_base
+from glideslope.models.dataset import load_split
+from glideslope.models.diffusion import GaussianDiffusion
+from glideslope.models.pipeline import GlidePipeline
+from glideslope.models.tokenizer import CaptionTokenizer
 
 from .conftest import curated_rows
 

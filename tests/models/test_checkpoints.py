@@ -2,6 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
+from glideslope.errors import CheckpointError, StorageError
 from glideslope.models.checkpoints import (
     MetricsLog,
     latest_checkpoint,
@@ -11,9 +14,6 @@ from glideslope.models.checkpoints import (
     save_checkpoint,
     save_tensors,
 )
-from torch import nn
-
-from glideslope.errors import CheckpointError, StorageError
 
 
 def small_training(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -7,15 +7,15 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from open_clip.model import set_model_preprocess_cfg
+from torch import Tensor, nn
+
 from glideslope.data_filter.clip import Clip
+from glideslope.errors import RequestError
 from glideslope.models.clip_guidance import DATA_DEVIATION, ClipGuidance, OpenClip, embed_captions, embed_images, logit_scale
 from glideslope.models.diffusion import GaussianDiffusion, gather, space_timesteps
 from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.samplers import SAMPLERS, Prediction, SeededNoise, run
-from open_clip.model import set_model_preprocess_cfg
-from torch import Tensor, nn
-
-from glideslope.errors import RequestError
 
 CAPTIONS = ["a red square", "a blue bar"]
 DIFFUSION = GaussianDiffusion.create("squaredcos_cap_v2")

@@ -3,6 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
+from glideslope.config import NoisedClipConfig
+from glideslope.errors import CheckpointError
+from glideslope.manifest import sha256_file
 from glideslope.models.checkpoints import load_tensors
 from glideslope.models.clip_training import ContrastiveBatches, train_noised_clip
 from glideslope.models.dataset import load_split
@@ -11,11 +16,6 @@ from glideslope.models.noised_clip import NoisedClip
 from glideslope.models.pixels import to_model_range
 from glideslope.models.presets import noised_clip_preset
 from glideslope.models.tokenizer import CaptionTokenizer
-from torch import nn
-
-from glideslope.config import NoisedClipConfig
-from glideslope.errors import CheckpointError
-from glideslope.manifest import sha256_file
 
 CONFIG = NoisedClipConfig(preset="noised-clip-micro-16", num_images=64, batch_size=8, learning_rate=1e-3, warmup_images=8, checkpoint_images=24)
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+
+from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
 from glideslope.models.companions import Companions, check_together
 from glideslope.models.loading import CONFIG_NAME, WEIGHTS_NAME
 from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.unet import TextConditionedUNet
-
-from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
 
 from .conftest import sign_again
 

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from glideslope.models.conversion import Source, check_finite, compare_weights, source_problems, write_weights
-from glideslope.models.torch_archive import TorchArchive
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from glideslope.errors import CheckpointError, StorageError
+from glideslope.models.conversion import Source, check_finite, compare_weights, source_problems, write_weights
+from glideslope.models.torch_archive import TorchArchive
 
 from .archives import save_as_published
 from .published import read_fixture

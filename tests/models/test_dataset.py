@@ -4,12 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from glideslope.models.dataset import batch_indices, epoch_order, load_split, take
 from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.errors import TrainingError
 from glideslope.manifest import sha256_json
+from glideslope.models.dataset import batch_indices, epoch_order, load_split, take
 
 from .conftest import curated_rows, write_curated
 

@@ -4,6 +4,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glideslope.errors import RequestError
 from glideslope.models.diffusion import (
     SCHEDULES,
     GaussianDiffusion,
@@ -15,10 +19,6 @@ from glideslope.models.diffusion import (
     training_loss,
     weigh_errors,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-from glideslope.errors import RequestError
 
 from .published import read_fixture
 

@@ -5,17 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from glideslope.models import drawing
-from glideslope.models.drawing import DrawRequest, draw_to_files, read_prompts
-from glideslope.models.loading import WEIGHTS_NAME
-from glideslope.models.options import DrawOptions
-from glideslope.models.pipeline import GlidePipeline
 from PIL import Image
 from typer.testing import CliRunner
 
 from glideslope.cli import app
 from glideslope.errors import CheckpointError, RequestError, StorageError, VerificationError
 from glideslope.manifest import sha256_file
+from glideslope.models import drawing
+from glideslope.models.drawing import DrawRequest, draw_to_files, read_prompts
+from glideslope.models.loading import WEIGHTS_NAME
+from glideslope.models.options import DrawOptions
+from glideslope.models.pipeline import GlidePipeline
 
 QUICK = DrawOptions(num_steps=2, seed=7, sampler="dpm++")
 PROMPTS = ("a red square", "a blue bar 🟦")

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
+from glideslope.manifest import sha256_file
 from glideslope.models.drawing import DrawRequest
 from glideslope.models.edit_file import Edit, edit_to_files
 from glideslope.models.loading import WEIGHTS_NAME
 from glideslope.models.options import DrawOptions
 from glideslope.models.pipeline import GlidePipeline
-from PIL import Image
-
-from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
-from glideslope.manifest import sha256_file
 
 from .conftest import picture, sign_again
 

@@ -6,6 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from glideslope.errors import RequestError
 from glideslope.models import pipeline as pipeline_module
 from glideslope.models.companions import Companions
 from glideslope.models.diffusion import GaussianDiffusion, fast27_timesteps, gather, space_timesteps
@@ -14,12 +20,6 @@ from glideslope.models.options import DrawOptions
 from glideslope.models.pipeline import GlideOutput, GlidePipeline
 from glideslope.models.samplers import SAMPLERS, Prediction, SampleState, SeededNoise
 from glideslope.models.unet import condition_input
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
-from torch import Tensor
-
-from glideslope.errors import RequestError
 
 from .conftest import picture
 

@@ -1,11 +1,12 @@
 import pytest
 import torch
+from torch import Tensor
+
 from glideslope.models.guidance import ClassifierFreeGuidance, ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
 from glideslope.models.noised_clip import NoisedClip
 from glideslope.models.samplers import Denoiser, Prediction
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import PromptContext, TextConditionedUNet
-from torch import Tensor
 
 
 def inputs(unet: TextConditionedUNet, tokenizer: CaptionTokenizer) -> tuple[PromptContext, PromptContext, Tensor, Tensor]:

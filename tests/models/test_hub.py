@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glideslope.models.hub import check_endpoint, resolve
-from glideslope.models.unet import TextConditionedUNet
-from glideslope.release.loopback_faults import Fault
-from glideslope.release.loopback_hub import OWNER, LoopbackHub
 from PIL import Image
 
 from glideslope.errors import CheckpointError, RequestError
+from glideslope.models.hub import check_endpoint, resolve
+from glideslope.models.unet import TextConditionedUNet
+from glideslope.release.loopback.faults import Fault
+from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.withdrawal import Withdrawal, Withdrawals
 
 from .conftest import sign_again
@@ -149,7 +149,6 @@ def test_a_download_that_was_changed_on_the_way_is_refused_until_it_is_removed_f
 
 def test_the_clients_other_way_to_transfer_is_verified_as_well(
         strangers: Strangers, whole_release: Path, tmp_path: Path, base_digest: str) -> None:
-    pytest.importorskip("hf_xet", reason="the Xet client is not installed on this machine")
     with LoopbackHub(has_xet=True) as hub:
         hub.create_repository(REPO)
         files = {path.relative_to(whole_release).as_posix(): path for path in whole_release.rglob("*") if path.is_file()}

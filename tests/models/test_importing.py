@@ -7,18 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from glideslope.models import importing
-from glideslope.models.importing import IMPORT_NAME, ImportOptions, import_published, published_architectures
-from glideslope.models.noised_clip import ImageEncoder, NoisedClip, NoisedClipConfig, TextEncoder
-from glideslope.models.pipeline import GlidePipeline
-from glideslope.models.presets import NOISED_CLIP_PRESETS, PUBLISHED, UNET_PRESETS
-from glideslope.models.unet import TextConditionedUNet
 from torch import Tensor
 
 from glideslope.cli import main
 from glideslope.config import Part
 from glideslope.errors import CheckpointError, RequestError, StorageError
 from glideslope.manifest import read_json
+from glideslope.models import importing
+from glideslope.models.importing import IMPORT_NAME, ImportOptions, import_published, published_architectures
+from glideslope.models.noised_clip import ImageEncoder, NoisedClip, NoisedClipConfig, TextEncoder
+from glideslope.models.pipeline import GlidePipeline
+from glideslope.models.presets import NOISED_CLIP_PRESETS, PUBLISHED, UNET_PRESETS
+from glideslope.models.unet import TextConditionedUNet
 
 from .archives import save_as_published
 from .published import with_closed_form_weights

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+
+from glideslope.errors import CheckpointError, VerificationError
+from glideslope.manifest import FileEntry, sha256_file, write_json
 from glideslope.models.checkpoints import load_tensors, save_tensors
 from glideslope.models.loading import (
     CONFIG_NAME,
@@ -21,9 +24,6 @@ from glideslope.models.loading import (
 )
 from glideslope.models.unet import TextConditionedUNet
 from glideslope.models.weights import PIECE_BYTES, Place, read_weights
-
-from glideslope.errors import CheckpointError, VerificationError
-from glideslope.manifest import FileEntry, sha256_file, write_json
 from glideslope.weight_files import find_weights, index_name, weights_name
 
 

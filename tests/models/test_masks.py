@@ -2,12 +2,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from glideslope.models.masks import fit_mask, fit_picture, middle_square, read_mask, read_picture
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from glideslope.errors import RequestError
+from glideslope.models.masks import fit_mask, fit_picture, middle_square, read_mask, read_picture
 
 
 def half_white(mode: str = "L", size: tuple[int, int] = (10, 8)) -> Image.Image:

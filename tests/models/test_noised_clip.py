@@ -1,8 +1,9 @@
 import pytest
 import torch
+from pydantic import ValidationError
+
 from glideslope.models.noised_clip import NoisedClip, NoisedClipConfig
 from glideslope.models.presets import NOISED_CLIP_PRESETS
-from pydantic import ValidationError
 
 from .published import case, with_closed_form_weights
 

@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from glideslope.models.lock import ReleaseLock
-from glideslope.models.opening import MAX_SHOWN, OpenRelease, Trust, find_release
-from glideslope.models.pipeline import GlidePipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.errors import CheckpointError, ReleaseError, RequestError, VerificationError
 from glideslope.manifest import Manifest, ReleaseManifest, write_json
+from glideslope.models.lock import ReleaseLock
+from glideslope.models.opening import MAX_SHOWN, OpenRelease, Trust, find_release
+from glideslope.models.pipeline import GlidePipeline
 from glideslope.signing_keys import generate_key
 
 from .conftest import sign_again
@@ -59,13 +59,14 @@ def test_one_flipped_bit_anywhere_in_a_signed_release_is_refused(signed_release:
 @pytest.mark.parametrize("content", [
     b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n# large files\n\n*.png filter=lfs diff=lfs merge=lfs -text\n", b""])
 def test_what_the_hub_adds_may_lie_beside_a_release(release: Path, content: bytes) -> None:
+    alone = prepare(release).describe()
     (release / ".gitattributes").write_bytes(content)
     notes = release / ".cache" / "huggingface" / "download" / "base"
     notes.mkdir(parents=True)
     for name in ("config.json.metadata", "config.json.lock"):
         (notes / name).write_text("")
     (release / ".cache" / "huggingface" / ".gitignore").write_text("*")
-    prepare(release)
+    assert prepare(release).describe() == alone
 
 
 @pytest.mark.parametrize("content", [

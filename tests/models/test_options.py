@@ -3,10 +3,10 @@ import math
 import re
 
 import pytest
-from glideslope.models.options import DrawOptions, check_lengths, check_prompts, choose_scales
-from glideslope.models.tokenizer import CaptionTokenizer
 
 from glideslope.errors import RequestError
+from glideslope.models.options import DrawOptions, check_lengths, check_prompts, choose_scales
+from glideslope.models.tokenizer import CaptionTokenizer
 
 
 @pytest.mark.parametrize(("name", "value"), [

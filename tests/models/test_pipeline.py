@@ -6,6 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
+from glideslope.manifest import write_json
 from glideslope.models import pipeline as pipeline_module
 from glideslope.models.loading import CONFIG_NAME, WEIGHTS_NAME, component_config
 from glideslope.models.noised_clip import NoisedClip
@@ -16,10 +20,6 @@ from glideslope.models.presets import NOISED_CLIP_PRESETS
 from glideslope.models.samplers import SAMPLERS, SampleState
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
-from PIL import Image
-
-from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
-from glideslope.manifest import write_json
 
 from .conftest import COLOURS, picture, sign_again
 

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from glideslope.models.pixels import caption_font, captioned_sheet, contact_sheet, fit_square, from_pil, to_model_range, to_pil, to_uint8, wrap
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+
+from glideslope.models.pixels import caption_font, captioned_sheet, contact_sheet, fit_square, from_pil, to_model_range, to_pil, to_uint8, wrap
 
 
 def test_every_pixel_value_survives_the_way_into_the_model_and_back() -> None:

@@ -1,9 +1,9 @@
 import pytest
+
+from glideslope.errors import RecipeError
 from glideslope.models.companions import KINDS
 from glideslope.models.loading import expected_tensors
 from glideslope.models.presets import NOISED_CLIP_PRESETS, PUBLISHED, UNET_PRESETS, check_presets, noised_clip_preset, unet_preset
-
-from glideslope.errors import RecipeError
 
 from .published import read_fixture
 

@@ -6,14 +6,14 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from glideslope.models.clip_guidance import OpenClip
-from glideslope.models.pipeline import GlidePipeline
-from glideslope.models.ranking import CosineScorer
 from numpy.typing import NDArray
 from PIL import Image
 from torchvision import transforms
 
 from glideslope.errors import RequestError
+from glideslope.models.clip_guidance import OpenClip
+from glideslope.models.pipeline import GlidePipeline
+from glideslope.models.ranking import CosineScorer
 
 from .conftest import COLOURS
 

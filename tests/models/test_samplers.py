@@ -4,13 +4,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from glideslope.models.diffusion import GaussianDiffusion, fast27_timesteps, gather, space_timesteps
-from glideslope.models.guidance import GradientGuidance
-from glideslope.models.samplers import SAMPLERS, Prediction, SampleState, SeededNoise, ddim, ddpm, dpm_solver, run, unipc
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
+
+from glideslope.models.diffusion import GaussianDiffusion, fast27_timesteps, gather, space_timesteps
+from glideslope.models.guidance import GradientGuidance
+from glideslope.models.samplers import SAMPLERS, Prediction, SampleState, SeededNoise, ddim, ddpm, dpm_solver, run, unipc
 
 from .published import FIXTURES
 

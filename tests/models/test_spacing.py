@@ -2,13 +2,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from glideslope.models.diffusion import SCHEDULES, GaussianDiffusion, space_timesteps
-from glideslope.models.samplers import SAMPLERS
-from glideslope.models.spacing import MAX_SIGMA, sampling_timesteps
 from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.errors import RequestError
+from glideslope.models.diffusion import SCHEDULES, GaussianDiffusion, space_timesteps
+from glideslope.models.samplers import SAMPLERS
+from glideslope.models.spacing import MAX_SIGMA, sampling_timesteps
 
 
 @given(st.data(), st.sampled_from(sorted(SAMPLERS)), st.sampled_from(SCHEDULES), st.integers(2, 1000))

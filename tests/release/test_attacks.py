@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from glideslope.release.contents import Release
-from glideslope.release.layout import find_strangers
-from glideslope.release.loopback_hub import LoopbackHub
-from glideslope.release.loopback_state import Repository, StoredFile
-from glideslope.release.publication import open_target
-from glideslope.release.publish import rollback
-from glideslope.release.secrets import find_secrets
-from glideslope.release.verify import verify
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from PIL import Image
 
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.manifest import write_bytes
+from glideslope.release.contents import Release
+from glideslope.release.gates.secrets import find_secrets
+from glideslope.release.layout import find_strangers
+from glideslope.release.loopback.hub import LoopbackHub
+from glideslope.release.loopback.state import Repository, StoredFile
+from glideslope.release.publishing.publication import open_target
+from glideslope.release.publishing.publish import rollback
+from glideslope.release.verify import verify
 
 from .conftest import Tamperer
-from .publishing import HURRIED, REPO, WEIGHTS, hub_target, make_release, send, shown, trust
+from .small_releases import HURRIED, REPO, WEIGHTS, hub_target, make_release, send, shown, trust
 
 TOKEN = "hf_" + "q7Zt2LmXw9RbKc4VnPy8Df3Gh6Js1A"
 

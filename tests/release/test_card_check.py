@@ -1,14 +1,14 @@
 from pathlib import Path
 
 import pytest
-from glideslope.release.card_check import card_page, check_card, compare_texts, render_again
-from glideslope.release.contents import CARD_PATH, DATASET_CARD_PATH
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from glideslope.cli import app
 from glideslope.errors import ReleaseError, VerificationError
+from glideslope.release.card_check import card_page, check_card, compare_texts, render_again
+from glideslope.release.contents import CARD_PATH, DATASET_CARD_PATH
 
 
 def test_the_cards_of_a_fresh_release_hold_and_are_rendered_the_same_again(packed_run: Path) -> None:

@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
+
+from glideslope.errors import ReleaseError
+from glideslope.manifest import sha256_bytes, sha256_file, write_bytes, write_json
 from glideslope.release.companions import (
     NO_EVIDENCE,
     check_companions,
@@ -14,12 +18,8 @@ from glideslope.release.companions import (
     gather_companions,
 )
 from glideslope.release.contents import Release
-from glideslope.release.weight_writing import Form, write_weights
 from glideslope.release.weights import read_weights
-from safetensors.torch import load_file, save_file
-
-from glideslope.errors import ReleaseError
-from glideslope.manifest import sha256_bytes, sha256_file, write_bytes, write_json
+from glideslope.release.weights.writing import Form, write_weights
 
 from .components import seal, write_components
 

@@ -8,12 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from glideslope.release import pack, verify
-from glideslope.release.architecture import weight_paths
-from glideslope.release.chain import run_check
-from glideslope.release.contents import Release
-from glideslope.release.verify import CHECKS
-from glideslope.release.weight_writing import Form, write_weights
 from safetensors.torch import load_file, save_file
 
 from glideslope import GlidePipeline
@@ -21,6 +15,12 @@ from glideslope.config import Recipe
 from glideslope.errors import ReleaseError
 from glideslope.manifest import write_json
 from glideslope.records import Record, read_record, run_stage
+from glideslope.release import pack, verify
+from glideslope.release.chain import run_check
+from glideslope.release.contents import Release
+from glideslope.release.verify import CHECKS
+from glideslope.release.weights.architecture import weight_paths
+from glideslope.release.weights.writing import Form, write_weights
 
 from .test_verify import problems_of
 

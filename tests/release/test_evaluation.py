@@ -6,14 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+
+from glideslope.config import EvaluateConfig
+from glideslope.errors import StageError
 from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.presets import UNET_PRESETS
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
 from glideslope.release.evaluation import choose_pairs, draw_pairs, summarise, sweep_guidance
-
-from glideslope.config import EvaluateConfig
-from glideslope.errors import StageError
 
 
 def write_split(curated: Path, split: str, captions: list[str]) -> None:

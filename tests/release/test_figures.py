@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from glideslope.config import Recipe
+from glideslope.errors import ReleaseError
 from glideslope.release import pack
 from glideslope.release.card_check import check_figures
 from glideslope.release.contents import Release
 from glideslope.release.figures import MAX_DISTANCE, blur, cut_sheet, draw_figures, measure_distance
 from glideslope.release.verify import verify
-from PIL import Image
-
-from glideslope.config import Recipe
-from glideslope.errors import ReleaseError
 
 
 def png(image: Image.Image) -> bytes:

@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from glideslope.release import pack
-from glideslope.release.contents import Release
-from glideslope.release.golden import check_golden, draw_golden, find_drift, self_test
-from glideslope.release.policy import GoldenPolicy, load_policy
 from PIL import Image
 
 from glideslope.config import Recipe
 from glideslope.errors import ReleaseError
+from glideslope.release import pack
+from glideslope.release.contents import Release
+from glideslope.release.golden import check_golden, draw_golden, find_drift, self_test
+from glideslope.release.policy import GoldenPolicy, load_policy
 
 GOLDEN = "evidence/golden/golden.json"
 STRICT = load_policy(None).golden

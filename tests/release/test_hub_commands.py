@@ -4,22 +4,19 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from glideslope.release.loopback_hub import OWNER, LoopbackHub
-from glideslope.release.rehearsal_child import client_environment
-from huggingface_hub import constants
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from glideslope import cli
 from glideslope.manifest import ReleaseManifest
+from glideslope.release.loopback.hub import OWNER, LoopbackHub
+from glideslope.release.rehearsal.child import client_environment
 from glideslope.withdrawal import WITHDRAWN_NAME, Withdrawals
 
-from .publishing import REPO, content, make_release, shown
+from .small_releases import REPO, content, make_release, shown
 
 LOAD = """
 import sys
@@ -32,15 +29,12 @@ except GlideslopeError as error:
 """
 
 
+pytestmark = pytest.mark.usefixtures("quiet_lfs_client")
+
+
 @pytest.fixture(autouse=True)
-def quiet_lfs_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", OWNER.token)
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
 
 
 @pytest.fixture

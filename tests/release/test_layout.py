@@ -2,9 +2,9 @@ import pickle
 
 import numpy as np
 import pytest
-from glideslope.release.layout import check_name, find_danger, parse_json_lines, parse_json_object, rule_of
 
 from glideslope.errors import ReleaseError
+from glideslope.release.layout import check_name, find_danger, parse_json_lines, parse_json_object, rule_of
 
 
 @pytest.mark.parametrize("path", ["README.md", "base/diffusion_pytorch_model.safetensors", "evidence/ledger/shard-00012.parquet",

@@ -1,14 +1,15 @@
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from glideslope.release import pack
-from glideslope.release.texts import license_text, model_index
 
 from glideslope.config import Recipe
 from glideslope.errors import GlideslopeError, StageError
 from glideslope.manifest import Manifest, write_bytes
 from glideslope.records import read_record
+from glideslope.release import pack
+from glideslope.release.texts import license_text, model_index
 
 
 def test_packing_twice_gives_the_same_bytes(run_dir: Path, recipe: Recipe, tmp_path: Path) -> None:
@@ -35,6 +36,14 @@ def test_packing_again_is_skipped_and_a_changed_release_is_noticed(run_dir: Path
     write_bytes(run_dir / "release/README.md", b"something else")
     with pytest.raises(StageError, match=r"README\.md"):
         pack(run_dir, recipe, run_dir / "release")
+
+
+def test_another_version_of_glideslope_packs_anew(run_dir: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pack(run_dir, recipe, run_dir / "release")
+    monkeypatch.setattr(import_module("glideslope.release.pack"), "__version__", "999.0")
+    again = pack(run_dir, recipe, run_dir / "release")
+    assert again.config["glideslope"] == "999.0" != first.config["glideslope"]
+    assert again.digest != first.digest
 
 
 def test_a_killed_pack_leaves_nothing_behind_in_the_next_one(run_dir: Path, recipe: Recipe) -> None:

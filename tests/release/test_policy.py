@@ -3,13 +3,13 @@ from typing import Any
 
 import pytest
 import yaml
-from glideslope.release.contents import Release
-from glideslope.release.gates import gates_of
-from glideslope.release.policy import ALWAYS_RUN, SKIPPABLE, Policy, check_policy, effective_policy, load_policy, parse_policy, policy_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glideslope.errors import ReleaseError
+from glideslope.release.contents import Release
+from glideslope.release.gates import gates_of
+from glideslope.release.policy import ALWAYS_RUN, SKIPPABLE, Policy, check_policy, effective_policy, load_policy, parse_policy, policy_of
 
 REASON = "the reference machine was sold last year"
 

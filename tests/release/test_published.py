@@ -3,14 +3,14 @@ from typing import Any
 
 import pytest
 import yaml
-from glideslope.release import pack
-from glideslope.release.contents import Release
-from glideslope.release.published import last_part, published_recipe
-from glideslope.release.secrets import find_secrets
-from glideslope.release.verify import verify
 
 from glideslope.config import Category, DatasetsSource, Detector, FolderSource, ParquetSource, Recipe
 from glideslope.errors import ReleaseError
+from glideslope.release import pack
+from glideslope.release.contents import Release
+from glideslope.release.gates.secrets import find_secrets
+from glideslope.release.published import last_part, published_recipe
+from glideslope.release.verify import verify
 
 
 @pytest.mark.parametrize(("path", "expected"), [

@@ -3,19 +3,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from glideslope.release import verify
-from glideslope.release.chain import run_check
-from glideslope.release.contents import Release
-from glideslope.release.model_signing import generate_bundle_key
-from glideslope.release.signature_checks import check_signature
-from glideslope.release.signing import sign, sign_withdrawal
-from glideslope.release.verify import check_manifest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from model_signing import verifying
 
 from glideslope import cli
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.manifest import sha256_json
+from glideslope.release import verify
+from glideslope.release.chain import run_check
+from glideslope.release.contents import Release
+from glideslope.release.exports.model_signing import generate_bundle_key
+from glideslope.release.signature_checks import check_signature
+from glideslope.release.signing import sign, sign_withdrawal
+from glideslope.release.verify import check_manifest
 from glideslope.signatures import Vouched, read_signature, release_statement, sign_statement, verify_withdrawal
 from glideslope.signing_keys import generate_key, read_key_id, read_private_key
 from glideslope.withdrawal import Withdrawal, Withdrawals
@@ -104,6 +105,7 @@ def test_a_bypass_stands_in_policy_card_and_signature(packed_run: Path, recipe: 
     import shutil
 
     import yaml
+
     from glideslope.release import pack
     from glideslope.release.policy import effective_policy, load_policy
 
@@ -152,7 +154,6 @@ def test_commands_make_a_key_and_refuse_a_wrong_one(packed_run: Path, tmp_path: 
 
 def test_commands_sign_export_and_verify(release_dir: Path, signed: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                          capsys: pytest.CaptureFixture[str]) -> None:
-    verifying = pytest.importorskip("model_signing.verifying", reason="the OpenSSF verifier is a development dependency")
     generate_bundle_key(tmp_path / "bundle_key")
     code, out, _ = run(monkeypatch, capsys, "sign", str(release_dir), "--key", str(key), "--export-bundle", str(tmp_path / "bundle.json"),
                        "--bundle-key", str(tmp_path / "bundle_key"), "--json")

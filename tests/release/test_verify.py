@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from glideslope.release import verify
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from glideslope.errors import ReleaseError, VerificationError
+from glideslope.release import verify
 
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import mlcroissant
 import pytest
-from glideslope.release.contents import Release
-from glideslope.release.documents.croissant import CROISSANT_PATH, croissant_text, licence_address
 
 from glideslope.manifest import sha256_file
+from glideslope.release.contents import Release
+from glideslope.release.documents.croissant import CROISSANT_PATH, croissant_text, licence_address
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from glideslope.errors import ReleaseError
 from glideslope.release.claims import claims_of
 from glideslope.release.contents import Release
 from glideslope.release.documents import DOCUMENT_PATHS, documents_of
 from glideslope.release.plan import GENERATED
 from glideslope.release.verify import check_generated
-
-from glideslope.errors import ReleaseError
 
 
 def test_every_document_is_on_the_list_of_what_pack_writes() -> None:

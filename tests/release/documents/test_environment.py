@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from glideslope.release.contents import Release
 from glideslope.release.documents.environment import BOARD_WATTS, board_watts, bound_energy, describe
 from glideslope.release.plan import record_path

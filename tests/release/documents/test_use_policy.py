@@ -2,6 +2,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from glideslope.config import DatasetsSource, Recipe
+from glideslope.errors import ReleaseError
 from glideslope.release import pack
 from glideslope.release.contents import Release
 from glideslope.release.documents.use_policy import (
@@ -12,10 +15,7 @@ from glideslope.release.documents.use_policy import (
     source_claims,
     use_policy_text,
 )
-from glideslope.release.metadata import read_header
-
-from glideslope.config import DatasetsSource, Recipe
-from glideslope.errors import ReleaseError
+from glideslope.release.gates.metadata import read_header
 
 OWN = "# Our terms\n\nDraw nothing but circles.\n"
 

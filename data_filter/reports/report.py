@@ -1,0 +1,285 @@
+"""report.html: what a run's filters did and what is known about them, on one page that carries everything with it.
+
+The figures are gathered as plain data from finished stages (`gather_report`), then rendered. Nothing is scored again; pictures
+are read from the source. Text from the data (keys, captions, labels) is hostile: the template escapes all of it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ... import wording
+from ...config import Category, Recipe
+from ...manifest import read_json, write_bytes
+from ...records import RECORD_NAME, read_record
+from ..clip import load_clip
+from ..evidence import combined_scores, is_dropped
+from ..filters import FILTER_NAME, SCORES_NAME
+from ..fit import REPORT_NAME
+from ..labels import read_labels
+from ..ledger import Ledger, open_ledger
+from ..mutants import TITLES
+from ..mutations import MUTATIONS_NAME
+from ..parquet import read_table
+from ..sources import Source
+from .balance import WORD_GROUPS, count_captions, measure_balance
+from .charts import Layer, count_axis, draw_chart, score_axis, share_axis, steps
+from .galleries import Pictures, ScoreScan, Shown, all_keys, make_thumbnails, missed_rows, sample_rows, scan_scores
+from .slices import count_attributes, measure_slices, slice_by_groups, slice_by_words
+
+NUM_SHOWN = 24
+MAX_THUMBNAILS = 900  # of about 3 kB each: the page stays below 5 MB
+STAGES = ("index", "labels", "curated")
+Tell = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says.
+
+    Attributes:
+        figures: plain data: run, ledger, categories, balance, attributes, audits, stages.
+        scans: category -> its scores over all inputs.
+        galleries: name (`kept`, or `<category>/<which>`) -> what is shown.
+    """
+
+    figures: Mapping[str, Any]
+    scans: Mapping[str, ScoreScan]
+    galleries: Mapping[str, Sequence[Shown]]
+
+
+def write_report(recipe: Recipe, run_dir: Path, source: Source | None, path: Path, *, pictures: Pictures = "veiled",
+                 progress: Tell | None = None) -> Report:
+    """Gather, render and write a run's report.
+
+    Args:
+        recipe: of the run.
+        run_dir: with the finished stages index, labels, classifiers, scores, filters and curated; mutations and audits if there are any.
+        source: read for the thumbnails; None: no pictures.
+        path: the HTML file to write.
+        pictures: `veiled` blurs what the filters look for until the reader asks to see it, `clear` shows all, `blurred` holds
+            thumbnails of a few pixels only, `none` holds none.
+        progress: told which part is being made.
+
+    Raises:
+        StageError: a stage has not finished, or was changed.
+        StorageError: the file cannot be written.
+    """
+    tell = progress or (lambda done, total, text: None)
+    tell(0, 3, "figures")
+    report = gather_report(recipe, run_dir)
+    tell(1, 3, "pictures")
+    thumbnails = make_thumbnails(source, run_dir / "index", sorted(set(all_keys(report.galleries))), pictures)
+    tell(2, 3, "page")
+    write_bytes(path, render_report(report, thumbnails, pictures).encode("utf-8", "replace"))
+    tell(3, 3, "page")
+    return report
+
+
+def gather_report(recipe: Recipe, run_dir: Path) -> Report:
+    """All figures of a report from finished stages; see `write_report`."""
+    ledger = open_ledger(run_dir / "curated")
+    words = word_groups(recipe)
+    balance = measure_balance(count_captions(run_dir / "curated" / "ledger", words))
+    number = max(6, min(NUM_SHOWN, MAX_THUMBNAILS // (4 * len(recipe.categories) + 1)))
+    galleries: dict[str, Sequence[Shown]] = {"kept": sample_rows(ledger, "", number)}
+    categories, scans = [], {}
+    for category in recipe.categories:
+        figures = describe_category(category, run_dir, words)
+        scan = scan_scores(ledger, category.name, figures["filter"]["threshold"], 2 * number // 3)
+        categories.append(figures | {"num_scored": scan.num_scored})
+        scans[category.name] = scan
+        galleries |= {f"{category.name}/below": scan.below, f"{category.name}/above": scan.above,
+                      f"{category.name}/missed": missed_rows(figures["filter"]["missed"], number),
+                      f"{category.name}/dropped": sample_rows(ledger, f"filter:{category.name}", number, score=category.name)}
+    return Report({"run": recipe.name, "ledger": describe_ledger(ledger), "categories": categories, "balance": balance,
+                   "attributes": measure_attributes(recipe, run_dir), "source": recipe.source.model_dump(mode="json"),
+                   "clip": recipe.clip.model, "stages": describe_stages(recipe, run_dir)}, scans, galleries)
+
+
+def word_groups(recipe: Recipe) -> dict[str, Sequence[str]]:
+    """The built-in groups of caption words and the recipe's own."""
+    return {**WORD_GROUPS, **{group.name: group.words for group in recipe.report.word_groups}}
+
+
+def describe_ledger(ledger: Ledger) -> dict[str, Any]:
+    """How many inputs were seen, kept and dropped, by reason."""
+    return {name: ledger.curated[name] for name in ("seen", "kept", "dropped", "splits")}
+
+
+def describe_category(category: Category, run_dir: Path, words: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Everything that is known about one category's filter."""
+    directory = run_dir / "filters" / category.name
+    filter_report, scores = read_json(directory / FILTER_NAME), read_table(directory / SCORES_NAME)
+    dropped = is_dropped(combined_scores(scores), filter_report["threshold"])
+    unseen = np.array([role == "audit" for role in scores["role"].to_pylist()], dtype=bool)
+    held_out = scores.filter(unseen)
+    slices = slice_by_groups([dict(pairs) for pairs in held_out["groups"].to_pylist()]) + slice_by_words(held_out["caption"].to_pylist(), words)
+    labels = held_out["label"].to_numpy().astype(np.int64)
+    score = held_out["score"].to_numpy()
+    mutations, classifier = run_dir / "mutations" / category.name, read_json(directory / REPORT_NAME)
+    return {"name": category.name, "counts": category.counts, "does_not_count": category.does_not_count, "examples": list(category.examples),
+            "limits": category.limits.model_dump(mode="json"), "filter": filter_report, "classifier": classifier,
+            "slices": measure_slices(labels, dropped[unseen], slices),
+            "positives": score[labels == 1].tolist(), "negatives": score[labels == 0].tolist(),
+            "mutations": read_json(mutations / MUTATIONS_NAME) if (mutations / RECORD_NAME).is_file() else None,
+            "candidates": rank_candidates(classifier), "audits": describe_audits(run_dir, category.name),
+            "cautions": list_cautions(category, filter_report, run_dir)}
+
+
+def rank_candidates(classifier: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The classifiers that cross-validation compared, best first; none where there was no comparison."""
+    selection = classifier["selection"]
+    found = [{**candidate, "mean": float(np.mean(candidate["kept_shares"])), "is_chosen": candidate["parts"] == selection["chosen"]["parts"]}
+             for candidate in selection.get("candidates", [])]
+    return sorted(found, key=lambda candidate: -candidate["mean"])
+
+
+def describe_audits(run_dir: Path, category: str) -> list[dict[str, Any]]:
+    """The audits of a category: what was claimed and what the labels prove so far; no result before there are labels."""
+    if not (run_dir / "audits" / category).is_dir():
+        return []
+    from ..audits.audit import RESULT_NAME, list_audits
+    from ..audits.population import digest_ledger
+
+    audits, root = list_audits(run_dir, category), digest_ledger(read_record(run_dir / "curated"))
+    results = [read_json(path)["result"] if (path := audit.directory / RESULT_NAME).is_file() else None for audit in audits]
+    stale = {"status": "stale", "rate_upper_bound": None}  # curated again since: it says nothing about what is kept now
+    return [{"id": audit.id, "plan": audit.plan.to_json(), "num_drawn": len(audit.keys),
+             "result": result if result is None or audit.commitment["ledger_sha256"] == root else result | stale}
+            for audit, result in zip(audits, results, strict=True)]
+
+
+def list_cautions(category: Category, report: Mapping[str, Any], run_dir: Path) -> list[str]:
+    """What the labels cannot show, in sentences with this filter's own numbers."""
+    audit = report["audit"]
+    positives, negatives = audit["num_positive"], audit["num_negative"]
+    labels = [label for label in read_labels(run_dir / "labels") if label.category == category.name]
+    seen = read_record(run_dir / "index").summary["num_inputs"]
+    concepts = len({label.concept for label in labels if label.role == "audit" and label.label == 1})
+    best = wording.at_least(audit_bound(positives))
+    said = [f"{wording.count(len({label.key for label in labels}))} of {wording.count(seen)} inputs have a label for {category.name}; "
+            "recall and kept share hold for inputs like the labelled ones. Where the labelled images were chosen and not drawn at random, "
+            "they say nothing certain about the rest: an audit of the kept set does.",
+            f"Even if all are found, {wording.count(positives)} held-out positives prove a recall of {best}, and no more."]
+    if concepts and concepts < positives:
+        said.append(f"These positives show only {wording.count(concepts)} different concepts. Images of one concept stand or fall together, "
+                    "so that bounds which take images as independent are too sure of themselves: counted by concept, the most that could "
+                    f"be proved is a recall of {wording.at_least(audit_bound(concepts))}.")
+    if negatives:
+        said.append(f"The share of positives among the held-out labels ({wording.percent(positives / (positives + negatives))}) need not be "
+                    "that of the collection: what is left in the kept set follows from an audit, not from these labels.")
+    people = sorted({label.who for label in labels if label.who})
+    if len(people) < 2:
+        said.append("One source of labels judged everything; how far people would disagree is unknown.")
+    if not any(label.groups for label in labels):
+        said.append("The labels name no groups (columns group:<name>): figures for groups rest on caption words alone, and a caption often "
+                    "does not say who is in the picture.")
+    return said
+
+
+def audit_bound(num_positive: int) -> float:
+    """The best lower bound on recall that so many positives can give."""
+    return float(0.05 ** (1 / num_positive)) if num_positive else 0.0
+
+
+def measure_attributes(recipe: Recipe, run_dir: Path) -> list[dict[str, Any]]:
+    """The zero-shot attributes of the recipe; none where it names none."""
+    if not recipe.report.attributes:
+        return []
+    text_dir = run_dir / "clip" if recipe.clip.model == "lite0" else None
+    clip = load_clip(recipe.clip, text_dir=text_dir)
+    prompts = {attribute.name: {value.value: value.prompt for value in attribute.values} for attribute in recipe.report.attributes}
+    return count_attributes(run_dir / "index", run_dir / "curated" / "ledger", prompts, clip)
+
+
+def describe_stages(recipe: Recipe, run_dir: Path) -> list[dict[str, Any]]:
+    """Digest, time and duration of each finished stage."""
+    names = [*STAGES[:2], *(f"{stage}/{category.name}" for category in recipe.categories for stage in ("classifiers", "scores", "filters")),
+             STAGES[2], *(f"mutations/{category.name}" for category in recipe.categories)]
+    found = []
+    for name in names:
+        if (run_dir / name / RECORD_NAME).is_file():
+            record = read_record(run_dir / name)
+            found.append({"stage": name, "digest": record.digest, "finished": record.environment.get("finished"),
+                          "version": record.environment.get("versions", {}).get("glideslope")})
+    return found
+
+
+def draw_curve(category: Mapping[str, Any]) -> str:
+    """Share of others kept along the recall, the filter's place marked."""
+    report = category["filter"]
+    audit = report["audit"]
+    points = [(recall, kept) for recall, kept, _ in report["curve"]]
+    low = min([0.9, audit["recall"] or 1.0, report["target_recall"]])
+    low = math.floor(10 * low) / 10
+    layers = [Layer("line", "blue", "other held-out images kept", sorted(point for point in points if point[0] >= low)),
+              Layer("rule", "grey", f"target recall {wording.percent(report['target_recall'])}", [(report["target_recall"], 0)])]
+    if audit["recall"] is not None and audit["kept_share"] is not None:
+        chosen = f"this filter: recall {wording.percent(audit['recall'])}, {wording.percent(audit['kept_share'])} kept"
+        layers.append(Layer("dot", "red", chosen, [(audit["recall"], audit["kept_share"])]))
+    return draw_chart(share_axis("recall on held-out positives", low), share_axis("others kept"), layers,
+                      title=f"{category['name']}: others kept by recall")
+
+
+def draw_histogram(category: Mapping[str, Any], scan: ScoreScan) -> str:
+    """Scores of all inputs, held-out positives and held-out others on a logarithmic axis of counts."""
+    counts = {name: np.histogram(category[name], scan.edges)[0].tolist() for name in ("positives", "negatives")}
+    everything = scan.counts.tolist()
+    highest = max([*everything, *counts["positives"], *counts["negatives"], 1])
+    edges = scan.edges.tolist()
+    threshold = category["filter"]["threshold"]
+    layers = [Layer("area", "grey", f"all {wording.count(scan.num_scored)} inputs", steps(edges, everything)),
+              Layer("line", "blue", f"held-out others ({wording.count(len(category['negatives']))})", steps(edges, counts["negatives"])),
+              Layer("line", "red", f"held-out positives ({wording.count(len(category['positives']))})", steps(edges, counts["positives"])),
+              Layer("rule", "ink", f"threshold {threshold:.4g}: dropped from here on", [(threshold, 0)])]
+    return draw_chart(score_axis("score", edges[0], edges[-1]), count_axis("images (logarithmic)", highest), layers,
+                      title=f"{category['name']}: scores")
+
+
+def render_report(report: Report, thumbnails: Mapping[str, str], pictures: Pictures) -> str:
+    """The page."""
+    charts = {category["name"]: {"curve": draw_curve(category), "histogram": draw_histogram(category, report.scans[category["name"]])}
+              for category in report.figures["categories"]}
+    return str(load_template("report.html.jinja").render(**report.figures, charts=charts, galleries=report.galleries, thumbnails=thumbnails,
+                                                         pictures=pictures, titles=TITLES))
+
+
+@cache
+def load_environment() -> Environment:
+    """The templates of this room; everything is escaped unless it was made by `charts`."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "pages"), undefined=StrictUndefined, autoescape=True,
+                              trim_blocks=True, lstrip_blocks=True)
+    for function in (wording.count, wording.decimal, wording.significant, signed_percent, times):
+        environment.filters[function.__name__] = function
+    for name, write in (("percent", wording.percent), ("at_least", wording.at_least), ("at_most", wording.at_most)):
+        environment.filters[name] = unbroken(write)
+    environment.filters["low"] = unbroken(lambda share: wording.at_least(share).removeprefix("at least "))
+    environment.filters["high"] = unbroken(lambda share: wording.at_most(share).removeprefix("at most "))
+    return environment
+
+
+def load_template(name: str) -> Any:
+    """A template of this room."""
+    return load_environment().get_template(name)
+
+
+def unbroken(write: Callable[[float | None], str]) -> Callable[[float | None], str]:
+    """A filter whose percent sign stays with its number."""
+    return lambda share: write(share).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def signed_percent(change: float | None) -> str:
+    """A relative change: `-14.2 %`, `+3.0 %`."""
+    return "not measured" if change is None else f"{100 * change:+.1f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
+
+
+def times(ratio: float | None) -> str:
+    """A ratio, with a multiplication sign; a dash where there is none."""
+    return "\N{EN DASH}" if ratio is None else f"{ratio:.2f} \N{MULTIPLICATION SIGN}"

@@ -1,0 +1,185 @@
+"""Where images and captions come from.
+
+A source gives out its inputs shard by shard in a fixed order, and turns whatever is wrong with one input into an item
+with an error, never into an exception. Opening one is cheap: every worker process does it. Only `shards` and
+`fingerprint` look at all content.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...config import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource
+from ...config import Source as SourceConfig
+from ...errors import SourceError
+from ...manifest import sha256_json
+
+PROJECT_SALT = "glideslope"
+
+
+@dataclass(frozen=True)
+class SourceItem:
+    """One input as it was found.
+
+    Attributes:
+        key: name of the input, unique in a sound source.
+        concept: what it shows; variants of one concept share it. Where a source knows no concepts: the key.
+        image: the original bytes, or None when they could not be had.
+        caption: the caption as it stands in the data, or None when there is no usable one.
+        reason: "" or the kind of refusal: `missing`, `unreadable` or `caption`.
+        error: None or one sentence on what is wrong.
+        metadata: JSON text that came with the pair, kept as it stands; None when there is none.
+    """
+
+    key: str
+    concept: str
+    image: bytes | None
+    caption: str | None
+    reason: str = ""
+    error: str | None = None
+    metadata: str | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of a source that is read, embedded and resumed as one: a tar file, some rows of a table, some files of a folder.
+
+    Attributes:
+        name: stable and unique in the source; the name of the index file without its ending.
+        fingerprint: digest of everything that the shard's inputs depend on.
+        start, stop: the source's own numbering of what lies in it, `stop` excluded (inputs, or files where inputs are not counted).
+        num_inputs: how many inputs there are, or None where that is not known before they are read.
+        file: the file that holds them, relative to the source's root, where there is just one; "" elsewhere.
+    """
+
+    name: str
+    fingerprint: str
+    start: int
+    stop: int
+    num_inputs: int | None
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class SourceLabel:
+    """One label that comes with the data.
+
+    Attributes:
+        key: the input it judges.
+        category: name of the category.
+        label: 1 (counts) or 0 (does not).
+        groups: group name -> value, for figures per group; may be empty.
+    """
+
+    key: str
+    category: str
+    label: int
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """What the index and the curation need of a source."""
+
+    def fingerprint(self) -> str:
+        """Digest of everything the inputs depend on; equal fingerprints mean equal bytes and captions."""
+
+    def shards(self) -> Sequence[Shard]:
+        """The shards in their order; cheap beside reading them. A key may occur twice, also across shards: the index finds that."""
+
+    def read(self, shard: Shard, *, keys: Collection[str] | None = None) -> Iterator[SourceItem]:
+        """Read the inputs of a shard, in order; with `keys`, only those.
+
+        Raises:
+            SourceError: read to its end without `keys`, the shard turns out to be another than its fingerprint says.
+        """
+
+    def labels(self, categories: Collection[str]) -> list[SourceLabel]:
+        """The labels that come with the data for these categories; none for most sources."""
+
+
+def open_source(config: SourceConfig, *, shard_size: int) -> Source:
+    """Open a source.
+
+    Args:
+        config: the recipe's part.
+        shard_size: inputs per shard where the source has no shards of its own.
+
+    Raises:
+        SourceError: it cannot be opened as a whole; single bad inputs are reported row by row instead.
+    """
+    if isinstance(config, OpenMojiSource):
+        from .openmoji import OpenMoji
+
+        return OpenMoji(config, shard_size=shard_size)
+    if isinstance(config, FolderSource):
+        from .folder import ImageFolder
+
+        return ImageFolder(Path(config.path), caption_column=config.caption_column, shard_size=shard_size)
+    if isinstance(config, WebDatasetSource):
+        from .webdataset import WebDataset
+
+        return WebDataset(config)
+    if isinstance(config, ParquetSource):
+        from .parquet import ParquetFiles
+
+        return ParquetFiles(config, shard_size=shard_size)
+    assert isinstance(config, DatasetsSource)
+    from .huggingface import LoadedDataset
+
+    return LoadedDataset(config, shard_size=shard_size)
+
+
+def shard_name(number: int) -> str:
+    """Name of the shard of that number: `shard-00003`."""
+    return f"shard-{number:05d}"
+
+
+def digest_shards(shards: Sequence[Shard]) -> str:
+    """Fingerprint of a source made of these shards."""
+    return sha256_json([[shard.name, shard.fingerprint] for shard in shards])
+
+
+def decode_caption(data: bytes | None, key: str) -> tuple[str | None, str | None]:
+    """A caption from its bytes, as it stands, and what is wrong with it: the first is None when the second is not."""
+    if data is None:
+        return None, f"caption of {key} is missing"
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None, f"caption of {key} is not UTF-8"
+    return check_caption(text, key)
+
+
+def check_caption(caption: Any, key: str) -> tuple[str | None, str | None]:
+    """A caption as it stands, unless it is missing, empty, no text, or not UTF-8; see `decode_caption`."""
+    if caption is None or (isinstance(caption, str) and not caption.strip()):
+        return None, f"caption of {key} is missing"
+    if not isinstance(caption, str):
+        return None, f"caption of {key} is {type(caption).__name__}, expected text"
+    if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
+        return None, f"caption of {key} is not UTF-8"
+    return caption, None
+
+
+def describe_item(item: SourceItem) -> list[Any]:
+    """What a fingerprint says of an input that was read: everything the index writes of it."""
+    image = None if item.image is None else hashlib.sha256(item.image).hexdigest()
+    return [item.key, item.caption, item.metadata, item.reason, item.error, image]
+
+
+def refuse_changed(shard: Shard, fingerprint: str) -> None:
+    """Compare a shard that was read with what it was when the shards were listed.
+
+    Raises:
+        SourceError: it is another.
+    """
+    if fingerprint != shard.fingerprint:
+        raise SourceError(f"source: {shard.file or shard.name} changed while it was read; leave the data alone and run the command again")
+
+
+def hash_share(*words: str) -> float:
+    """A number in [0, 1) that depends on nothing but the words: the way this project draws without a generator."""
+    digest = hashlib.sha256("/".join(words).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48

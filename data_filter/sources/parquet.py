@@ -1,0 +1,224 @@
+"""Parquet files of images and captions: images as bytes, as `datasets` writes them, or as paths to files."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import types
+
+from ...config import ParquetSource
+from ...errors import SourceError
+from ...manifest import sha256_bytes, sha256_json
+from . import Shard, SourceItem, SourceLabel, digest_shards, refuse_changed, shard_name
+from .files import (
+    MAX_IMAGE_BYTES,
+    Unreadable,
+    below_root,
+    digest_file,
+    digest_files,
+    digest_image,
+    list_files,
+    plain_text,
+    read_file,
+    split_path,
+)
+from .tables import BATCH_ROWS, Columns, ReadPath, TableRow, check_columns, is_path_type, read_rows, used_names
+
+BUFFER_BYTES = 1 << 20  # without a buffer the whole column of a row group would be read at once
+
+GetImage = Callable[[Path, str], bytes]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some row groups of one file, `stop` excluded, and how many rows they hold."""
+
+    file: str
+    start: int
+    stop: int
+    num_rows: int
+
+
+class ParquetFiles:
+    """Parquet files as a source; a shard is a run of row groups of one file."""
+
+    def __init__(self, config: ParquetSource, *, shard_size: int = 256) -> None:
+        """Nothing is opened before the shards are listed or read."""
+        self.path, self.shard_size = config.path, shard_size
+        self.columns = Columns(config.image_column, config.caption_column, config.key_column)
+        self.root, _ = split_path(config.path)
+        self.image_root = None if config.image_root is None else Path(config.image_root)
+
+    @cached_property
+    def _shards(self) -> list[Shard]:
+        if self.image_root is not None and not self.image_root.is_dir():
+            raise SourceError(f"source.image_root: {self.image_root}: no such folder")
+        files = list_files(self.path, suffix=".parquet")
+        digests = digest_files(self.root, files)
+        shards: list[Shard] = []
+        problems = []
+        for file, digest in zip(files, digests, strict=True):
+            try:
+                slices = self._cut(file)
+            except (OSError, pa.ArrowException) as error:
+                problems.append(describe(error))
+                slices = [Slice(file, 0, 0, 1)]  # read as the one row that says so
+            for part in slices:
+                fingerprint = self._fingerprint(part, digest, self._digest_images(part))
+                shards.append(Shard(shard_name(len(shards)), fingerprint, part.start, part.stop, part.num_rows, file))
+        if len(problems) == len(files):
+            raise SourceError(f"{self.path}: no file can be read as parquet; {files[0]}: {problems[0]}")
+        return shards
+
+    def _cut(self, file: str) -> list[Slice]:
+        """Row groups of a file in runs of at most `shard_size` rows, at least one row group each.
+
+        Raises:
+            SourceError: a column is missing or has the wrong type.
+            OSError, ArrowException: the file cannot be read as parquet.
+        """
+        with pq.ParquetFile(self.root / file) as opened:
+            check_columns(opened.schema_arrow, self.columns, str(self.root / file))
+            sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.metadata.num_row_groups)]
+        slices: list[Slice] = []
+        start = num_rows = 0
+        for place, size in enumerate(sizes):
+            if place > start and num_rows + size > self.shard_size:
+                slices.append(Slice(file, start, place, num_rows))
+                start, num_rows = place, 0
+            num_rows += size
+        if sizes:
+            slices.append(Slice(file, start, len(sizes), num_rows))
+        return slices
+
+    def _digest_images(self, part: Slice) -> list[str]:
+        """Digest, or reason of the refusal, of every image file that some row groups name, as `read` will find them."""
+        if part.start == part.stop:
+            return []
+        with pq.ParquetFile(self.root / part.file) as opened:
+            if all(is_inside(opened, group, self.columns.image) for group in range(part.start, part.stop)):
+                return []
+        rows = self._read_slice(part, digest_external)
+        return [row.item.reason if row.item.image is None else row.item.image.decode() for row in rows if row.is_external]
+
+    def _fingerprint(self, part: Slice, sha256: str, images: Sequence[str]) -> str:
+        return sha256_json({"source": "parquet", "file": plain_text(part.file), "size_bytes": (self.root / part.file).stat().st_size,
+                            "sha256": sha256, "row_groups": [part.start, part.stop], "images": list(images),
+                            "columns": [self.columns.image, self.columns.caption, self.columns.key]})
+
+    def fingerprint(self) -> str:
+        """Digest of every file's path below the source's folder, size and content, and of every image file they name."""
+        return digest_shards(self._shards)
+
+    def shards(self) -> Sequence[Shard]:
+        """Runs of row groups, file by file in the order of their paths; a file that is no parquet is a shard with one bad row.
+
+        Raises:
+            SourceError: no file, none that can be read, or a column that is missing or has the wrong type.
+        """
+        return self._shards
+
+    def read(self, shard: Shard, *, keys: Collection[str] | None = None) -> Iterator[SourceItem]:
+        """Read the rows of some row groups, a few at a time; a damaged row group gives a bad row for each row that it held."""
+        part = Slice(shard.file, shard.start, shard.stop, shard.num_inputs or 0)
+        images = []
+        for row in self._read_slice(part, read_external):
+            if row.is_external and keys is None:
+                images.append(row.item.reason if row.item.image is None else sha256_bytes(row.item.image))
+            if keys is None or row.item.key in keys:
+                yield row.item
+        if keys is None:
+            try:
+                found = self._fingerprint(part, digest_file(self.root / part.file), images)
+            except OSError as error:
+                raise SourceError(f"{self.root / part.file}: cannot be read: {error.strerror}") from error
+            refuse_changed(shard, found)
+
+    def labels(self, categories: Collection[str]) -> list[SourceLabel]:
+        """None: parquet files bring no labels."""
+        return []
+
+    def _read_slice(self, part: Slice, get_image: GetImage) -> Iterator[TableRow]:
+        name = plain_text(part.file)
+        try:
+            opened = pq.ParquetFile(self.root / part.file, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
+        except (OSError, pa.ArrowException) as error:
+            yield TableRow(lost_row(f"{name}#unreadable", f"file {name} cannot be read as parquet: {describe(error)}"), False)
+            return
+        folder = self.image_root or (self.root / part.file).parent
+        with opened:
+            sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.metadata.num_row_groups)]
+            for group in range(part.start, min(part.stop, len(sizes))):
+                yield from self._read_group(opened, group, first_row=sum(sizes[:group]), name=name,
+                                            read_path=lambda path: get_image(folder, path))
+
+    def _read_group(self, opened: Any, group: int, *, first_row: int, name: str, read_path: ReadPath) -> Iterator[TableRow]:
+        """Read one row group; from where it is damaged on, each of its rows is a bad one."""
+        row, stop = first_row, first_row + opened.metadata.row_group(group).num_rows
+        problem = "the row group holds fewer rows than it says"
+        batches = opened.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=used_names(opened.schema_arrow, self.columns))
+        while row < stop:
+            try:
+                batch = next(batches, None)
+            except (OSError, pa.ArrowException) as error:
+                batch, problem = None, describe(error)
+            if batch is None:
+                break
+            yield from read_rows(batch, self.columns, read_path=read_path, where=name, first_row=row)
+            row += batch.num_rows
+        for lost in range(row, stop):
+            yield TableRow(lost_row(f"{name}#row-{lost}", f"row {lost} of {name} cannot be read: {problem}"), False)
+
+
+def is_inside(opened: Any, group: int, column: str) -> bool:
+    """Whether every image of a row group certainly lies in the file itself."""
+    kind = opened.schema_arrow.field(column).type
+    if not types.is_struct(kind):
+        return not is_path_type(kind)
+    names = {field.name for field in kind}
+    if "path" not in names:
+        return True
+    metadata = opened.metadata.row_group(group)
+    parts = (metadata.column(i) for i in range(metadata.num_columns))
+    found = next((part.statistics for part in parts if part.path_in_schema == f"{column}.bytes"), None)
+    return found is not None and bool(found.has_null_count) and found.null_count == 0
+
+
+def lost_row(key: str, error: str) -> SourceItem:
+    """An input of which nothing is left."""
+    return SourceItem(key, key, None, None, "unreadable", error)
+
+
+def describe(error: Exception) -> str:
+    """An exception as one short line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def read_external(folder: Path, path: str) -> bytes:
+    """The bytes of an image file by its path relative to a folder.
+
+    Raises:
+        Unreadable: it lies outside of the folder, is missing, or cannot be read.
+    """
+    return read_file(place_image(folder, path), max_bytes=MAX_IMAGE_BYTES)
+
+
+def digest_external(folder: Path, path: str) -> bytes:
+    """The digest of what `read_external` gives, in hex digits."""
+    return digest_image(place_image(folder, path)).encode()
+
+
+def place_image(folder: Path, path: str) -> Path:
+    """Where an image file lies.
+
+    Raises:
+        Unreadable: outside of the folder.
+    """
+    inside = below_root(folder, path)
+    if inside is None:
+        raise Unreadable("missing", "lies outside of the folder of the images")
+    return folder / inside

@@ -1,0 +1,258 @@
+"""Rows of Arrow tables as inputs: which columns hold what, and how a cell becomes an image, a caption, a key or JSON."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+from ...errors import SourceError
+from ...manifest import canonical_json
+from . import SourceItem, decode_caption
+from .files import Unreadable
+
+BATCH_ROWS = 64  # rows in memory at once; 64 photographs of 10 MB stay below 1 GB
+KEY_DIGITS = 32
+
+ReadPath = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that hold an input.
+
+    Attributes:
+        image: bytes, a path, or a struct with `bytes`, `path` or both.
+        caption: text.
+        key: text or integers; None: the key is a digest of image and caption.
+    """
+
+    image: str
+    caption: str
+    key: str | None
+
+
+class RowCells(NamedTuple):
+    """The cells of one row: bytes or None each; `extra` is its metadata and what is wrong with that."""
+
+    image: bytes | None
+    path: bytes | None
+    key: bytes | None
+    caption: bytes | None
+    extra: tuple[str | None, str | None]
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row as an input.
+
+    Attributes:
+        item: the input.
+        is_external: whether its image was to be read from a file of its own.
+    """
+
+    item: SourceItem
+    is_external: bool
+
+
+def check_columns(schema: pa.Schema, columns: Columns, where: str) -> None:
+    """Refuse a table that lacks a column or has another type there.
+
+    Raises:
+        SourceError: it does.
+    """
+    wanted = [("image_column", columns.image, is_image_type, "bytes, a path, or a struct with bytes or path"),
+              ("caption_column", columns.caption, is_text_type, "text")]
+    if columns.key is not None:
+        wanted.append(("key_column", columns.key, is_key_type, "text or integers"))
+    for setting, name, accepts, expected in wanted:
+        found = schema.names.count(name)
+        if found != 1:
+            many = "no" if not found else f"{found} times the"
+            raise SourceError(f"{where}: {many} column {name} (found {', '.join(schema.names) or 'none'}); "
+                              f"name one with source.{setting}")
+        if not accepts(schema.field(name).type):
+            raise SourceError(f"{where}: column {name} is {schema.field(name).type}, expected {expected}; name another with source.{setting}")
+
+
+def is_text_type(kind: pa.DataType) -> bool:
+    """Whether a type holds text, or bytes that may be text."""
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return any(test(kind) for test in (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary,
+                                       types.is_binary_view, types.is_null))
+
+
+def is_path_type(kind: pa.DataType) -> bool:
+    """Whether a type holds paths rather than bytes."""
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def is_image_type(kind: pa.DataType) -> bool:
+    """Whether a type holds images as bytes, as paths, or as a struct of both."""
+    if not types.is_struct(kind):
+        return is_text_type(kind)
+    parts = [field.type for field in kind if field.name in ("bytes", "path")]
+    return bool(parts) and all(is_text_type(part) for part in parts)
+
+
+def is_key_type(kind: pa.DataType) -> bool:
+    """Whether a type holds keys."""
+    return is_text_type(kind) or bool(types.is_integer(kind))
+
+
+def is_json_type(kind: pa.DataType) -> bool:
+    """Whether JSON can hold the values of a type: null, truth, numbers, text, and lists and structs of them."""
+    if types.is_dictionary(kind):
+        return is_json_type(kind.value_type)
+    if types.is_struct(kind):
+        return all(is_json_type(field.type) for field in kind)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return is_json_type(kind.value_type)
+    return bool(types.is_null(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or is_path_type(kind))
+
+
+def is_written_type(kind: pa.DataType) -> bool:
+    """Whether JSON holds the values of a type as text: times, dates, decimals."""
+    return bool(types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind) or types.is_decimal(kind))
+
+
+def json_names(schema: pa.Schema, columns: Columns) -> list[str]:
+    """The columns that go along as metadata: times and decimals as text, whatever else JSON can hold as it is."""
+    own = {columns.image, columns.caption, columns.key}
+    return [field.name for field in schema if field.name not in own and schema.names.count(field.name) == 1
+            and (is_json_type(field.type) or is_written_type(field.type))]
+
+
+def used_names(schema: pa.Schema, columns: Columns) -> list[str]:
+    """Every column that is read."""
+    return [name for name in (columns.image, columns.caption, columns.key) if name is not None] + json_names(schema, columns)
+
+
+def read_rows(batch: pa.RecordBatch | pa.Table, columns: Columns, *, read_path: ReadPath, where: str,
+              first_row: int) -> Iterator[TableRow]:
+    """The rows of a batch as inputs.
+
+    Args:
+        batch: some rows.
+        columns: what holds what.
+        read_path: gives the bytes of an image's file; raises Unreadable.
+        where: name of the table, for messages.
+        first_row: number of the batch's first row in that table.
+    """
+    images, paths = image_cells(batch[columns.image])
+    captions = text_cells(batch[columns.caption])
+    keys = [None] * len(images) if columns.key is None else key_cells(batch[columns.key])
+    extras = metadata_cells(batch, json_names(batch.schema, columns))
+    for place, cells in enumerate(zip(images, paths, keys, captions, extras, strict=True)):
+        yield make_row(RowCells(*cells), columns, read_path=read_path, name=f"row {first_row + place} of {where}")
+
+
+def make_row(cells: RowCells, columns: Columns, *, read_path: ReadPath, name: str) -> TableRow:
+    """One row as an input; the first thing wrong with it is named."""
+    image, reason, error = cells.image, "", None
+    is_external = image is None and cells.path is not None
+    if is_external:
+        image, reason, error = read_external(read_path, cells.path or b"", name)
+    elif image is None:
+        reason, error = "missing", f"{name} has no image"
+    key, key_error = (None, None) if columns.key is None else check_key(cells.key, columns.key, name)
+    if key is None and is_external and image is None:
+        key = path_text(cells.path or b"")
+    elif key is None:
+        key = content_key(image, cells.caption)
+    caption, caption_error = decode_caption(cells.caption, key)
+    metadata, metadata_error = cells.extra[0], cells.extra[1] and f"{name} {cells.extra[1]}"
+    problems = [(reason, error), ("missing", key_error), ("caption", caption_error), ("unreadable", metadata_error)]
+    reason, error = next(((reason, error) for reason, error in problems if error), ("", None))
+    return TableRow(SourceItem(key, key, image, caption, reason, error, metadata), is_external)
+
+
+def content_key(image: bytes | None, caption: bytes | None) -> str:
+    """A key that follows from the data alone: 32 hex digits of the SHA-256 of the image, a zero byte and the caption."""
+    digest = hashlib.sha256(image or b"")
+    if caption is not None:
+        digest.update(b"\0" + caption)
+    return digest.hexdigest()[:KEY_DIGITS]
+
+
+def read_external(read_path: ReadPath, path: bytes, name: str) -> tuple[bytes | None, str, str | None]:
+    """The bytes of an image's file, or reason and error."""
+    text = path_text(path)
+    try:
+        return read_path(path.decode("utf-8", "surrogateescape")), "", None
+    except Unreadable as problem:
+        return None, problem.reason, f"image {text} ({name}) {problem.problem}"
+
+
+def path_text(path: bytes) -> str:
+    """A path as text."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def check_key(key: bytes | None, column: str, name: str) -> tuple[str | None, str | None]:
+    """The key as text, and what is wrong with it."""
+    if not key:
+        return None, f"{name} has no key in column {column}"
+    try:
+        return key.decode("utf-8"), None
+    except UnicodeDecodeError:
+        return path_text(key), f"the key of {name} is not UTF-8"
+
+
+def text_cells(column: pa.Array | pa.ChunkedArray) -> list[bytes | None]:
+    """Cells of text or bytes as bytes: Arrow does not check that text is UTF-8."""
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.large_binary()).to_pylist()  # type: ignore[no-any-return]  # pyarrow has no types
+
+
+def key_cells(column: pa.Array | pa.ChunkedArray) -> list[bytes | None]:
+    """Cells of keys as bytes; integers in decimal digits."""
+    return text_cells(column.cast(pa.string()) if types.is_integer(column.type) else column)
+
+
+def image_cells(column: pa.Array | pa.ChunkedArray) -> tuple[list[bytes | None], list[bytes | None]]:
+    """Bytes and paths of a column of images, cell by cell; an empty path is none."""
+    nothing: list[bytes | None] = [None] * len(column)
+    if not types.is_struct(column.type):
+        cells = text_cells(column)
+        return (nothing, [cell or None for cell in cells]) if is_path_type(column.type) else (cells, nothing)
+    names = [field.name for field in column.type]
+    images = text_cells(pc.struct_field(column, "bytes")) if "bytes" in names else nothing
+    paths = text_cells(pc.struct_field(column, "path")) if "path" in names else nothing
+    return images, [path or None if image is None else None for image, path in zip(images, paths, strict=True)]
+
+
+def metadata_cells(batch: pa.RecordBatch | pa.Table, names: Sequence[str]) -> list[tuple[str | None, str | None]]:
+    """Canonical JSON of the other columns of each row, and what is wrong with it; None without other columns."""
+    if not names:
+        return [(None, None)] * batch.num_rows
+    columns = []
+    for name in names:
+        column = batch[name]
+        if is_written_type(column.type):
+            column = column.cast(pa.string())
+        columns.append(column)
+    try:
+        rows = zip(*(column.to_pylist() for column in columns), strict=True)
+        return [(canonical_json(json_value(dict(zip(names, row, strict=True)))), None) for row in rows]
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [(None, "has text that is not UTF-8")]
+        return [cell for place in range(batch.num_rows) for cell in metadata_cells(batch.slice(place, 1), names)]
+
+
+def json_value(value: Any) -> Any:
+    """A value as JSON can hold it: NaN and the infinities become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: json_value(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [json_value(inner) for inner in value]
+    return value

@@ -1,0 +1,250 @@
+"""WebDataset tars: members whose names are equal up to the first dot are one sample, in whatever order they lie.
+
+The tar itself is read, without unpacking; bytes of images, captions and JSON come out as they went in. What cannot be
+used is a row that names it: a sample with no image or several, a link, a name that occurs twice, the rest of a tar that
+was cut. Names that start with a dot are not looked at.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ...config import WebDatasetSource
+from ...errors import SourceError
+from ...manifest import sha256_json
+from . import Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
+from .files import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, digest_file, digest_files, list_files, list_visible, plain_text, split_path
+from .tars import Member, TarContents, list_members, refuse_start
+
+COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
+JSON_SUFFIX, FIELD_PREFIX = "json", "json:"
+HEAD_BYTES = 16
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+
+
+class BadSample(Exception):
+    """A sample that cannot be used; caught row by row.
+
+    Attributes:
+        reason: `missing` or `unreadable`.
+    """
+
+    def __init__(self, reason: str, error: str) -> None:
+        """Keep both."""
+        super().__init__(error)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The members of one sample: their common name, and each by what follows its first dot, in lower case."""
+
+    key: str
+    members: Sequence[tuple[str, Member]]
+
+
+class WebDataset:
+    """Tars as a source; a tar is a shard, keys are the samples' own names."""
+
+    def __init__(self, config: WebDatasetSource) -> None:
+        """Nothing is opened before the shards are listed or read."""
+        self.path, self.caption_member = config.path, config.caption_member.lower()
+        self.caption_field = config.caption_member[len(FIELD_PREFIX):] if self.caption_member.startswith(FIELD_PREFIX) else None
+        self.image_member = None if config.image_member is None else config.image_member.lower()
+        self.root, self.pattern = split_path(config.path)
+
+    @cached_property
+    def _shards(self) -> list[Shard]:
+        compressed = [self.pattern] if self.pattern.lower().endswith(COMPRESSED_SUFFIXES) else []
+        if not self.pattern:
+            compressed = [name for name in list_visible(self.root) if name.lower().endswith(COMPRESSED_SUFFIXES)]
+        if compressed:
+            raise SourceError(f"{self.root / compressed[0]}: a compressed tar; images hardly shrink, and a plain tar can be read at any place: "
+                              f"unpack it to .tar, with gunzip for example ({len(compressed)} such file(s))")
+        files = list_files(self.path, suffix=".tar")
+        digests = digest_files(self.root, files)
+        self._refuse_if_none_is_a_tar(files)
+        return [Shard(shard_name(number), self._fingerprint(file, digest), number, number + 1, None, file)
+                for number, (file, digest) in enumerate(zip(files, digests, strict=True))]
+
+    def _refuse_if_none_is_a_tar(self, files: Sequence[str]) -> None:
+        """Look at the first header of each file until one is a tar's; a few that are none become rows when they are read."""
+        problem = ""
+        for name in files:
+            with (self.root / name).open("rb") as file:
+                found = refuse_start(file)
+            if not found:
+                return
+            problem = problem or f"{name} {found}"
+        raise SourceError(f"{self.path}: no file can be read as a tar; {problem}")
+
+    def _fingerprint(self, file: str, sha256: str) -> str:
+        return sha256_json({"source": "webdataset", "file": plain_text(file), "size_bytes": (self.root / file).stat().st_size, "sha256": sha256,
+                            "caption_member": self.caption_member, "image_member": self.image_member})
+
+    def fingerprint(self) -> str:
+        """Digest of every tar's path below the source's folder, size and content, and of which members count."""
+        return digest_shards(self._shards)
+
+    def shards(self) -> Sequence[Shard]:
+        """A shard per tar, in the order of their paths (or of the braces).
+
+        Raises:
+            SourceError: no tar, one that is missing or cannot be read, or a compressed one.
+        """
+        return self._shards
+
+    def read(self, shard: Shard, *, keys: Collection[str] | None = None) -> Iterator[SourceItem]:
+        """Read the samples of a tar, each at the place of its first member; what follows a cut is one row at the end."""
+        path = self.root / shard.file
+        name = plain_text(shard.file)
+        try:
+            with path.open("rb") as file:
+                contents = list_members(file, os.fstat(file.fileno()).st_size)
+                samples, lost = group_members(contents)
+                for sample in samples:
+                    if keys is None or sample.key in keys:
+                        yield from self._read_sample(file.fileno(), sample, name)
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+        key = f"{name}#truncated"
+        if contents.damage and (keys is None or key in keys):
+            which = f"sample {lost} and whatever followed it" if lost else "whatever followed"
+            yield SourceItem(key, key, None, None, "unreadable", f"tar {name} {plain_text(contents.damage)}; {which} is lost")
+        if keys is None:
+            refuse_changed(shard, self._fingerprint(shard.file, digest_file(path)))
+
+    def labels(self, categories: Collection[str]) -> list[SourceLabel]:
+        """None: tars bring no labels."""
+        return []
+
+    def _read_sample(self, handle: int, sample: Sample, tar: str) -> Iterator[SourceItem]:
+        """One item, or as many as a member's name occurs: none of those can be trusted."""
+        members = dict(sample.members)
+        if len(members) < len(sample.members):
+            suffix, count = Counter(suffix for suffix, _ in sample.members).most_common(1)[0]
+            twice = next(plain_text(member.name) for name, member in sample.members if name == suffix)
+            error = f"sample {sample.key} of {tar} has {count} members named {twice}"
+            yield from [SourceItem(sample.key, sample.key, None, None, "unreadable", error)] * count
+            return
+        caption, caption_error, metadata = None, None, None
+        try:
+            check_members(members, tar)
+            metadata, fields = read_json_member(handle, members.get(JSON_SUFFIX), tar)
+            caption, caption_error = self._read_caption(handle, members, fields, sample.key)
+            image = read_member(handle, self._choose_image(handle, members, sample.key, tar), MAX_IMAGE_BYTES, tar)
+        except BadSample as problem:
+            yield SourceItem(sample.key, sample.key, None, caption, problem.reason, str(problem), metadata)
+            return
+        yield SourceItem(sample.key, sample.key, image, caption, "caption" if caption_error else "", caption_error, metadata)
+
+    def _read_caption(self, handle: int, members: Mapping[str, Member], fields: Any, key: str) -> tuple[str | None, str | None]:
+        """The caption as it stands, and what is wrong with it."""
+        if self.caption_field is not None:
+            return check_caption(fields.get(self.caption_field) if isinstance(fields, dict) else None, key)
+        member = members.get(self.caption_member)
+        if member is not None and member.size > MAX_TEXT_BYTES:
+            return None, f"caption of {key} is too large: {member.size} bytes, at most {MAX_TEXT_BYTES} are read"
+        return decode_caption(None if member is None else os.pread(handle, member.size, member.offset), key)
+
+    def _choose_image(self, handle: int, members: Mapping[str, Member], key: str, tar: str) -> Member:
+        """The member that is the image: the one the recipe names, or the only one that is called or looks like one.
+
+        Raises:
+            BadSample: there is none, or more than one.
+        """
+        if self.image_member is not None:
+            found = [members[self.image_member]] if self.image_member in members else []
+        else:
+            others = [(suffix, member) for suffix, member in members.items() if suffix not in (JSON_SUFFIX, self.caption_member)]
+            found = [member for suffix, member in others if f".{suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES
+                     or looks_like_image(os.pread(handle, min(member.size, HEAD_BYTES), member.offset))]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(plain_text(member.name) for member in found)
+            raise BadSample("unreadable", f"sample {key} of {tar} has {len(found)} images ({names}); name one with source.image_member")
+        names = ", ".join(plain_text(member.name) for member in members.values())
+        raise BadSample("missing", f"sample {key} of {tar} has no image (found {names})")
+
+
+def group_members(contents: TarContents) -> tuple[list[Sample], str | None]:
+    """The samples of a tar in the order of their first members, and the key of one that a cut took with it."""
+    groups: dict[str, list[tuple[str, Member]]] = {}
+    for member in contents.members:
+        if not is_hidden(member.name):
+            stem, suffix = split_name(member.name)
+            groups.setdefault(stem, []).append((suffix, member))
+    lost = None
+    if contents.cut is not None and not is_hidden(contents.cut.name):
+        lost = split_name(contents.cut.name)[0]
+        groups.pop(lost, None)
+    samples = [Sample(plain_text(stem), members) for stem, members in groups.items()]
+    usual = len(samples[-2].members) if len(samples) > 1 else 2  # of the sample before the last; an image and a caption at least
+    if contents.cut is None and not contents.has_end_mark and samples and len(samples[-1].members) < usual:
+        return samples[:-1], samples[-1].key  # the cut lies between its members
+    return samples, None if lost is None else plain_text(lost)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """`a/b.seg.PNG` as `a/b` and `seg.png`."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return folder + slash + stem, suffix.lower()
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a part of a path starts with a dot, as the companion files of some systems do."""
+    return "/." in f"/{name}" and any(part.startswith(".") and part != ".." for part in name.split("/"))
+
+
+def check_members(members: Mapping[str, Member], tar: str) -> None:
+    """Refuse a sample with a member that is no plain file of the archive.
+
+    Raises:
+        BadSample: there is one.
+    """
+    for member in members.values():
+        if member.problem:
+            raise BadSample("unreadable", f"member {plain_text(member.name)} of {tar} {member.problem}")
+
+
+def read_member(handle: int, member: Member, max_bytes: int, tar: str) -> bytes:
+    """The content of a member.
+
+    Raises:
+        BadSample: it is too large or ends early.
+    """
+    name = plain_text(member.name)
+    if member.size > max_bytes:
+        raise BadSample("unreadable", f"member {name} of {tar} is too large: {member.size} bytes, at most {max_bytes} are read")
+    data = os.pread(handle, member.size, member.offset)
+    if len(data) != member.size:
+        raise BadSample("unreadable", f"member {name} of {tar} ends after {len(data)} of {member.size} bytes")
+    return data
+
+
+def read_json_member(handle: int, member: Member | None, tar: str) -> tuple[str | None, Any]:
+    """The text of a JSON member as it stands, and its value.
+
+    Raises:
+        BadSample: it is too large or not JSON.
+    """
+    if member is None:
+        return None, None
+    data = read_member(handle, member, MAX_TEXT_BYTES, tar)
+    try:
+        text = data.decode("utf-8")
+        return text, json.loads(text)
+    except (ValueError, RecursionError) as error:  # text that is not UTF-8 is a ValueError too
+        raise BadSample("unreadable", f"member {plain_text(member.name)} of {tar} is not JSON: {' '.join(str(error).split())[:200]}") from error
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether the first 16 bytes are those of a JPEG, PNG, GIF, WebP, TIFF, BMP, JPEG 2000 or AVIF file."""
+    return (head.startswith(MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or (head[:2] == b"BM" and head[6:10] == bytes(4))
+            or head[4:12] in (b"ftypavif", b"ftypavis", b"ftypmif1"))

@@ -1,0 +1,105 @@
+"""What the card says of a filter, computed from its scores and the ledger."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ...config import Category
+from ...data_filter.evidence import combined_scores, is_dropped, measure_filter
+from ...data_filter.reports.report import word_groups
+from ...data_filter.reports.slices import measure_slices, slice_by_groups, slice_by_words
+from ...data_filter.statistics import lower_bound
+from ..comparison import Claims, flatten
+from ..contents import Release, need
+
+MIN_IN_WORD_GROUP = 10
+MIN_OTHERS_COMPARED = 20
+SLICE_KEYS = ("kind", "group", "value", "num_positive", "num_caught", "recall", "recall_lower_bound", "num_negative", "num_dropped_negative",
+              "drop_rate", "exclusion_ratio", "exclusion_ratio_lower_bound", "exclusion_ratio_upper_bound", "is_thin")
+
+
+def filter_claims(release: Release, category: Category) -> Claims:
+    """The claims about one category's filter.
+
+    Raises:
+        ReleaseError: evidence is missing or malformed.
+    """
+    name, prefix = category.name, f"filters.{category.name}"
+    report = release.filter(name)
+    threshold = need(report, "threshold", where=f"evidence/filters/{name}/filter.json")
+    table = release.scores(name)
+    measured = dict(measure_filter(table, threshold))
+    for key in ("curve", "groups"):  # the curve is drawn, groups are among the slices
+        measured.pop(key)
+    claims = flatten(prefix, measured)
+    claims |= {f"{prefix}.audit.concepts.{key}": value for key, value in measure_concepts(table, threshold).items()}
+    claims[f"{prefix}.slices"] = measure_groups(release, table, threshold)
+    claims |= {f"{prefix}.{key}": value for key, value in describe_category(category, report).items()}
+    claims |= {f"{prefix}.{key}": value for key, value in count_rows(release, name, table, threshold).items()}
+    rate = measured["audit"]["leak"]["rate_upper_bound"]
+    num_kept = release.ledger["decision"].count("keep")
+    return claims | {f"{prefix}.max_remaining": None if rate is None else math.ceil(rate * num_kept)}
+
+
+def describe_category(category: Category, report: Mapping[str, Any]) -> Claims:
+    """What the recipe asks of a category, and how its classifier decides."""
+    limits = category.limits
+    where = f"evidence/filters/{category.name}/filter.json"
+    return {"counts": category.counts, "does_not_count": category.does_not_count, "target_recall": category.target_recall,
+            "threshold": need(report, "threshold", where=where), "classifier": describe_classifier(need(report, "classifier", where=where)),
+            "caption_words": list(category.caption_words), "detectors": [detector.name for detector in category.detectors],
+            "num_ambiguous": report.get("num_ambiguous", 0), "num_out_of_fold": report.get("threshold_set_on", {}).get("num_out_of_fold", 0),
+            "limits.min_recall": limits.min_recall, "limits.min_recall_lower_bound": limits.min_recall_lower_bound,
+            "limits.min_kept_share": limits.min_kept_share}
+
+
+def describe_classifier(classifier: Mapping[str, Any]) -> str:
+    """A classifier's kind, and for an average what it averages."""
+    parts = [f"{part['kind']} (gamma {part['gamma']:g})" if "gamma" in part else str(part["kind"]) for part in classifier["parts"]]
+    return parts[0] if len(parts) == 1 else f"average of {' and '.join(parts)}"
+
+
+def count_rows(release: Release, name: str, table: Any, threshold: float) -> Claims:
+    """How many inputs have a label, how many the filter drops, and how many kept ones a label speaks against."""
+    ledger = release.ledger
+    kept = {key for key, decision in zip(ledger["key"], ledger["decision"], strict=True) if decision == "keep"}
+    labels = dict(zip(table["key"].to_pylist(), table["label"].to_pylist(), strict=True))
+    verdicts = zip(ledger[f"score_{name}"], ledger[f"flags_{name}"], strict=True)
+    return {"num_labelled": len(labels),
+            "num_flagged": sum(score is not None and not (score < threshold and not flags) for score, flags in verdicts),
+            "num_known_kept": sum(1 for key, label in labels.items() if label == 1 and key in kept)}
+
+
+def measure_concepts(scores: Any, threshold: float) -> dict[str, Any]:
+    """Recall on audit positives counted by concept: a concept is caught only when each of its images is.
+
+    Images of one concept (a drawing in several skin tones, say) stand or fall together, so that a bound that takes
+    images as independent is too sure of itself; this one is not.
+
+    Args:
+        scores: a table of `data_filter.evidence.SCORES_SCHEMA`.
+        threshold: images with a lower score are kept, unless another judge flagged them.
+    """
+    columns = (scores[name].to_pylist() for name in ("concept", "label", "role"))
+    caught: dict[str, bool] = {}
+    for concept, label, role, score in zip(*columns, combined_scores(scores).tolist(), strict=True):
+        if label == 1 and role == "audit":
+            caught[concept] = caught.get(concept, True) and not score < threshold
+    num_caught = sum(caught.values())
+    return {"num_positive": len(caught), "num_caught": num_caught, "recall": num_caught / len(caught) if caught else None,
+            "recall_lower_bound": lower_bound(num_caught, len(caught))}
+
+
+def measure_groups(release: Release, scores: Any, threshold: float) -> list[dict[str, Any]]:
+    """The figures of each group that labels or captions name, on audit labels: what is caught, and what is dropped wrongly.
+
+    Groups by caption words are listed from ten audit labels on; those by label, always.
+    """
+    chosen = scores.filter(np.array(scores["role"].to_pylist(), dtype=object) == "audit")
+    slices = slice_by_groups([dict(pairs) for pairs in chosen["groups"].to_pylist()])
+    slices += [part for part in slice_by_words(chosen["caption"].to_pylist(), word_groups(release.recipe))
+               if part.rows.sum() >= MIN_IN_WORD_GROUP]
+    rows = measure_slices(chosen["label"].to_numpy(), is_dropped(combined_scores(chosen), threshold), slices)
+    return [{key: row[key] for key in SLICE_KEYS} | {"is_compared": row["num_negative"] >= MIN_OTHERS_COMPARED} for row in rows]

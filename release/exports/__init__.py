@@ -1,0 +1,1 @@
+"""A release in other people's formats: diffusers, OpenSSF model signing."""

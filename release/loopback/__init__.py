@@ -1,0 +1,1 @@
+"""A hub of our own on this machine, for rehearsals and tests."""

@@ -1,0 +1,239 @@
+"""Audits in a release: packed, drawn again, measured again, and refused when anything does not fit."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from glideslope.config import Recipe, dump_recipe
+from glideslope.data_filter.audits import plan as audit_plan
+from glideslope.data_filter.audits.plan import (
+    Candidate,
+    Plan,
+    digest_population,
+    digest_seed,
+    measure_audit,
+    plan_simple,
+    plan_strata,
+    redraw,
+    required_labels,
+)
+from glideslope.data_filter.audits.population import digest_ledger
+from glideslope.errors import ReleaseError, StageError, VerificationError
+from glideslope.manifest import FileEntry, Manifest, sha256_file, sha256_json, write_json
+from glideslope.records import Record, read_record
+from glideslope.release import pack, verify
+from glideslope.release.claims.audit_checks import check_audits, find_weak_audits
+from glideslope.release.contents import Release
+from glideslope.release.gates import AuditsShow
+
+SEED = "5" * 64
+FITTED = ("train", "calibrate")
+
+
+def write_audit(run_dir: Path, *, number: int = 1, claim: float = 0.05, confidence: float = 0.95, positives: tuple[int, ...] = (),
+                num_labelled: int = 10**6, earlier: tuple[Path, ...] = (), stratified: bool = False) -> Path:
+    """An audit of the category person, as the command would write it."""
+    ledger = [row for path in sorted((run_dir / "curated/ledger").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    roles = {row["key"]: (row["role"], row["label"]) for row in pq.read_table(run_dir / "filters/person/scores.parquet").to_pylist()}
+    kept = [Candidate(row["key"], row["sha256"], row["score_person"]) for row in ledger if row["decision"] == "keep"]
+    excluded = [one.key for one in kept if roles[one.key][0] in FITTED]
+    free = [one for one in kept if one.key not in excluded]
+    num_unknown = sum(roles[key] not in [(role, 0) for role in FITTED] for key in excluded)
+    plan = Plan(claim, confidence, "simple", "anytime", len(kept), num_unknown, plan_simple(claim, len(free)))
+    if stratified:
+        scores = np.array([one.score for one in free], dtype=np.float32)
+        plan = Plan(claim, confidence, "stratified", "anytime", len(kept), num_unknown, plan_strata(claim, scores, [(float(scores.max()), 1)]))
+    num = required_labels(plan) or len(free)
+    root = digest_ledger(read_record(run_dir / "curated"))
+    name = f"person_{number:03d}"
+    commitment = {"format": "glideslope.audit/1", "id": name, "category": "person", "plan": plan.to_json(), "ledger_sha256": root,
+                  "population": {"sha256": digest_population(free), "num_images": len(free)}, "seed_sha256": digest_seed(SEED),
+                  "earlier": [{"id": path.name, "commitment_sha256": sha256_json(json.loads((path / "commitment.json").read_text())),
+                               "ledger_sha256": root} for path in earlier]}
+    images = [{"key": image.key, "sha256": image.sha256} for image in redraw(free, plan, SEED, num)]
+    labels = [[int(place in positives)] if place < num_labelled else [] for place in range(num)]
+    result = measure_audit(plan, labels)
+    directory = run_dir / "audits/person" / name
+    write_json(directory / "commitment.json", commitment)
+    sample = {"format": "glideslope.audit/1", "seed": SEED, "seed_text": None, "excluded": excluded, "images": images}
+    write_json(directory / "sample.json", sample)
+    write_json(directory / "audit.json", {"format": "glideslope.audit/1", "labels": labels, "result": result})
+    (directory / "review").mkdir()
+    (directory / "review/sample.csv").write_text("audit,number,key,caption,label,who\n")
+    files = tuple(FileEntry(path.name, path.stat().st_size, sha256_file(path)) for path in sorted(directory.glob("*.json")))
+    summary = {name: result[name] for name in ("status", "num_labelled", "num_positive", "rate_upper_bound")}
+    record = Record(f"audits/person/{name}", plan.to_json(), {"ledger": root}, Manifest(files),
+                    summary | {"commitment_sha256": sha256_json(commitment)}, {"seconds": 0.1})
+    write_json(directory / "record.json", record.to_json())
+    return directory
+
+
+def with_limit(recipe: Recipe, limit: float | None) -> Recipe:
+    person = recipe.categories[0]
+    limited = person.model_copy(update={"limits": person.limits.model_copy(update={"max_leak_rate": limit})})
+    return recipe.model_copy(update={"categories": (limited, *recipe.categories[1:])})
+
+
+def pack_again(run_dir: Path, recipe: Recipe) -> Path:
+    (run_dir / "recipe.yaml").write_text(dump_recipe(recipe))
+    pack(run_dir, recipe, run_dir / "release")
+    return run_dir / "release"
+
+
+@pytest.fixture(scope="module")
+def audited(packed_run: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with an audit and its release, in which the recipe asks for one; tests must not change it."""
+    run_dir = Path(shutil.copytree(packed_run, tmp_path_factory.mktemp("audited") / "run", ignore=shutil.ignore_patterns("release*")))
+    write_audit(run_dir)
+    pack_again(run_dir, with_limit(recipe, 0.05))
+    return run_dir
+
+
+@pytest.fixture
+def damaged(audited: Path, tmp_path: Path, tamperer: Any) -> Any:
+    return tamperer(Path(shutil.copytree(audited / "release", tmp_path / "release")))
+
+
+def test_an_audit_is_packed_verified_and_told_on_the_card(audited: Path) -> None:
+    report = verify(audited / "release")
+    assert report.checked["stage records"] > 10
+    assert (audited / "release/evidence/audits/person/person_001/sample.json").is_file()
+    assert not list((audited / "release").rglob("*.csv")), "what the reviewer worked with stays at home"
+    AuditsShow().check(Release(audited / "release"))
+    claims = json.loads((audited / "release/evidence/claims.json").read_text())
+    assert claims["audits.person.rate_upper_bound"] <= 0.05 and claims["audits.violence.list"] == []
+    assert "What was kept was audited." in (audited / "release/README.md").read_text()
+
+
+def test_a_stratified_audit_is_drawn_and_measured_again_too(run_dir: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_plan, "MIN_STRATUM", 5)  # the test release keeps few images
+    directory = write_audit(run_dir, stratified=True)
+    assert len(json.loads((directory / "commitment.json").read_text())["plan"]["strata"]) > 1
+    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    verify(release)
+    AuditsShow().check(Release(release))
+
+
+def test_a_release_without_an_audit_passes_where_the_recipe_asks_for_none(packed_run: Path) -> None:
+    release = Release(packed_run / "release")
+    assert check_audits(release) == find_weak_audits(release) == []
+    assert "What was kept was audited" not in (packed_run / "release/README.md").read_text()
+
+
+def test_a_missing_audit_is_refused_where_the_recipe_limits_the_leak(run_dir: Path, recipe: Recipe) -> None:
+    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    with pytest.raises(ReleaseError, match=r"gate audits: audit of person: the recipe asks for a leak of at most 5\.0000%, but no audit"):
+        AuditsShow().check(Release(release))
+
+
+@pytest.mark.parametrize(("wishes", "limit", "message"), [
+    ({"positives": (3, 9, 20)}, 0.05, r"audit person_001: shows a leak of at most \d+\.\d+%; the recipe asks for at most 5\.0000%"),
+    ({}, 0.01, "shows a leak of at most"), ({"num_labelled": 5}, 0.05, "shows a leak of at most"),
+    ({"confidence": 0.6}, 0.05, r"its confidence is 0\.6, a release asks for at least 0\.95")])
+def test_an_audit_that_shows_too_little_is_refused(run_dir: Path, recipe: Recipe, wishes: dict[str, Any], limit: float, message: str) -> None:
+    write_audit(run_dir, **wishes)
+    release = pack_again(run_dir, with_limit(recipe, limit))
+    verify(release)  # what it says is true, and not enough
+    with pytest.raises(ReleaseError, match=message):
+        AuditsShow().check(Release(release))
+
+
+def test_each_audit_of_the_same_images_has_to_show_the_limit(run_dir: Path, recipe: Recipe) -> None:
+    first = write_audit(run_dir, positives=(0, 1, 2, 3))
+    write_audit(run_dir, number=2, earlier=(first,))
+    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    verify(release)
+    with pytest.raises(ReleaseError, match="audit person_001: shows a leak"):
+        AuditsShow().check(Release(release))
+    claims = json.loads((release / "evidence/claims.json").read_text())
+    assert claims["audits.person.rate_upper_bound"] == max(row["rate_upper_bound"] for row in claims["audits.person.list"])
+    shutil.rmtree(first)
+    shutil.rmtree(release)
+    with pytest.raises(ReleaseError, match=r"audit person_002: names the earlier audit 'person_001' of the same images"):
+        AuditsShow().check(Release(pack_again(run_dir, with_limit(recipe, 0.05))))
+
+
+def test_an_audit_of_another_ledger_is_not_packed(run_dir: Path, recipe: Recipe) -> None:
+    directory = write_audit(run_dir)
+    commitment = json.loads((directory / "commitment.json").read_text()) | {"ledger_sha256": "0" * 64}
+    write_json(directory / "commitment.json", commitment)
+    record = json.loads((directory / "record.json").read_text())
+    files = [FileEntry(path.name, path.stat().st_size, sha256_file(path))
+             for path in sorted(directory.glob("*.json")) if path.name != "record.json"]
+    stale = Record(record["stage"], record["config"], {"ledger": "0" * 64}, Manifest(tuple(files)),
+                   record["summary"] | {"commitment_sha256": sha256_json(commitment)}, {})
+    write_json(directory / "record.json", stale.to_json())
+    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    assert not (release / "evidence/audits").exists()
+    with pytest.raises(ReleaseError, match="no audit of what was kept is here"):
+        AuditsShow().check(Release(release))
+
+
+def test_an_audit_that_was_edited_in_the_run_is_not_packed(run_dir: Path, recipe: Recipe) -> None:
+    directory = write_audit(run_dir)
+    (directory / "audit.json").write_text("{}")
+    with pytest.raises(StageError, match=r"changed since it was recorded: audit\.json"):
+        pack(run_dir, recipe, run_dir / "release")
+
+
+SAMPLE, COMMITMENT, AUDIT = (f"evidence/audits/person/person_001/{name}.json" for name in ("sample", "commitment", "audit"))
+
+
+def forget_positive(value: dict[str, Any]) -> None:
+    value["labels"][4] = [1]
+
+
+def swap_images(value: dict[str, Any]) -> None:
+    value["images"][0], value["images"][1] = value["images"][1], value["images"][0]
+
+
+def exclude_one(value: dict[str, Any]) -> None:
+    value["excluded"].append(value["images"].pop()["key"])
+
+
+@pytest.mark.parametrize(("path", "change", "message"), [
+    (AUDIT, forget_positive, "num_positive is reported as 0, the labels give 1"),
+    (AUDIT, lambda v: v["result"].update(rate_upper_bound=0.0001), "rate_upper_bound is reported as 0.0001"),
+    (AUDIT, lambda v: v["labels"].pop(), "holds labels of"),
+    (AUDIT, lambda v: v["labels"].__setitem__(0, [True]), "neither 0 nor 1"),
+    (SAMPLE, swap_images, "its seed draws other images than the sample holds"),
+    (SAMPLE, lambda v: v.update(seed="6" * 64), "digest of the seed: states"),
+    (SAMPLE, exclude_one, "images without a label that can't be drawn: states 0, the evidence gives 1"),
+    (SAMPLE, lambda v: v["excluded"].append("none"), "images that can't be drawn: states"),
+    (COMMITMENT, lambda v: v.update(ledger_sha256="0" * 64), "was drawn from another ledger"),
+    (COMMITMENT, lambda v: v.update(category="violence"), "states to be 'violence'"),
+    (COMMITMENT, lambda v: v["plan"].update(num_kept=10**6), "kept images: states 1000000"),
+    (COMMITMENT, lambda v: v["plan"].update(num_unknown=-5), "states -5"),
+    (COMMITMENT, lambda v: v["plan"].update(strata=[]), "malformed plan"),
+    (COMMITMENT, lambda v: v["plan"].update(confidence=0.5), "its commitment is not the recorded one"),
+    (COMMITMENT, lambda v: v["population"].update(sha256="0" * 64), "digest of the population: states"),
+])
+def test_whatever_does_not_fit_ledger_seed_or_labels_is_named(damaged: Any, path: str, change: Callable[[Any], None], message: str) -> None:
+    damaged.json(path, change)
+    damaged.seal()
+    assert any(message in problem for problem in check_checked(damaged.directory)), check_checked(damaged.directory)
+    with pytest.raises(VerificationError):
+        verify(damaged.directory)
+
+
+def check_checked(directory: Path) -> list[str]:
+    try:
+        return check_audits(Release(directory))
+    except ReleaseError as error:
+        return [str(error)]
+
+
+def test_an_audit_whose_record_was_dropped_with_its_files_is_missed(damaged: Any) -> None:
+    shutil.rmtree(damaged.directory / "evidence/audits")
+    (damaged.directory / "evidence/records/audits__person__person_001.json").unlink()
+    damaged.seal()
+    with pytest.raises(ReleaseError, match="no audit of what was kept is here"):
+        AuditsShow().check(Release(damaged.directory))
+    with pytest.raises(VerificationError, match=r"audits\.person"):
+        verify(damaged.directory)
