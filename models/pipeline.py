@@ -14,7 +14,7 @@ from ..errors import CheckpointError, RequestError
 from .clip_guidance import ClipGuidance, ImageTextModel, embed_captions
 from .companions import Companions, check_together, choose_components, load_companions, load_unet
 from .diffusion import GaussianDiffusion
-from .editing import Batch, Known, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary, walk
+from .editing import Batch, Known, Preview, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary, walk
 from .guidance import ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
 from .hub import HubOptions
 from .loading import CONFIG_NAME, load_component, read_bytes, read_component_config, read_schedule
@@ -24,7 +24,7 @@ from .opening import OpenRelease, Trust, find_release
 from .options import DrawOptions, check_lengths, check_prompts
 from .pixels import to_pil
 from .ranking import ImageTextScorer
-from .samplers import SAMPLERS, Denoiser, SampleState, SeededNoise
+from .samplers import SAMPLERS, Denoiser, SeededNoise
 from .spacing import sampling_timesteps
 from .tokenizer import CaptionTokenizer
 from .unet import PromptContext, TextConditionedUNet, UNetConfig
@@ -33,7 +33,6 @@ DRAW_BATCH = 16
 UPSAMPLE_BATCH = 4
 TOKENIZER_NAME = "tokenizer.json"
 MAX_TOKENIZER_BYTES = 32_000_000
-Preview = Callable[[SampleState], None]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Parameter names, shapes and order are those of the published checkpoints, so tha
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -128,6 +128,8 @@ class GroupNorm32(nn.GroupNorm):
 class ResBlock(nn.Module):
     """Residual block whose second norm is scaled and shifted by the embedding; may halve or double the resolution."""
 
+    takes = "embedding"
+
     def __init__(self, channels: int, emb_channels: int, dropout: float, *, out_channels: int, resample: str = "none") -> None:
         """`resample` is "none", "up" (nearest) or "down" (average), applied between the first norm and convolution."""
         super().__init__()
@@ -155,6 +157,8 @@ class ResBlock(nn.Module):
 
 class AttentionBlock(nn.Module):
     """Self-attention over pixels whose keys and values are extended by the text's (arXiv 2112.10741, section 4)."""
+
+    takes = "text"
 
     def __init__(self, channels: int, num_head_channels: int, encoder_channels: int) -> None:
         """Attend with `channels / num_head_channels` heads to pixels and to `encoder_channels`-wide tokens."""
@@ -186,14 +190,19 @@ def pointwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
 
 
 class Level(nn.ModuleList):
-    """Layers in a row, each given what it asks for."""
+    """Layers in a row, each given what it takes.
+
+    Layers are told apart by that attribute and not by their class: diffusers runs the module of an export anew for every
+    network that it loads, and the classes of a network loaded before are then no longer those of the module.
+    """
 
     def forward(self, x: Tensor, emb: Tensor, text: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
         """Apply every layer to x: (N, C, H, W); each attention takes the next keys and values of the captions."""
         for layer in self:
-            if isinstance(layer, ResBlock):
+            takes = getattr(layer, "takes", None)
+            if takes == ResBlock.takes:
                 x = layer(x, emb)
-            elif isinstance(layer, AttentionBlock):
+            elif takes == AttentionBlock.takes:
                 x = layer(x, *next(text))
             else:
                 x = layer(x)
@@ -267,7 +276,8 @@ class TextConditionedUNet(nn.Module):
 
     def attention_blocks(self) -> Iterator[AttentionBlock]:
         """The attention blocks in the order in which they are applied."""
-        return (module for module in self.modules() if isinstance(module, AttentionBlock))
+        modules: Iterator[Any] = self.modules()
+        return (module for module in modules if getattr(module, "takes", None) == AttentionBlock.takes)
 
     def encode_text(self, tokens: Tensor, mask: Tensor) -> PromptContext:
         """Run the text transformer and make each attention block's keys and values.

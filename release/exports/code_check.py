@@ -2,10 +2,12 @@
 
 import ast
 from collections.abc import Iterator
+from types import MappingProxyType
 
-ALLOWED_PACKAGES = frozenset({"torch", "diffusers", "safetensors", "tokenizers", "numpy", "PIL"})
+ALLOWED_PACKAGES = frozenset({"torch", "diffusers", "ftfy", "safetensors", "tokenizers", "numpy", "PIL"})
 ALLOWED_STANDARD = frozenset({"__future__", "collections", "dataclasses", "html", "json", "math", "pathlib", "re", "sys", "typing"})
-ALLOWED_OF_SYS = frozenset({"maxsize"})
+# Of these only so much may be used, each under its own name and never handed on.
+ALLOWED_OF = MappingProxyType({"ftfy": frozenset({"fix_text"}), "sys": frozenset({"maxsize"})})
 FORBIDDEN_NAMES = frozenset({"__builtins__", "__import__", "__loader__", "breakpoint", "compile", "delattr", "eval", "exec", "globals", "input",
                              "locals", "memoryview", "open", "setattr", "vars"})
 FORBIDDEN_ATTRIBUTES = frozenset({"chmod", "classes", "ctypeslib", "fromfile", "hardlink_to", "hub", "jit", "load", "load_library", "memmap",
@@ -30,8 +32,11 @@ def find_forbidden(text: str, *, where: str) -> list[str]:
         return [f"{where}: is no Python source ({error})"]
     problems = [f"line {node.lineno}: a statement that runs while importing" for node in tree.body
                 if not isinstance(node, TOP_LEVEL) and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
+    used = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         problems += [f"line {getattr(node, 'lineno', 0)}: {problem}" for problem in _problems_of(node)]
+        if isinstance(node, ast.Name) and node.id in ALLOWED_OF and id(node) not in used:
+            problems.append(f"line {node.lineno}: hands on {node.id}")
     return [f"{where}: {problem}" for problem in dict.fromkeys(problems)]
 
 
@@ -49,8 +54,8 @@ def _problems_of(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Attribute):
         if (node.attr.startswith("__") and node.attr not in ALLOWED_DUNDERS) or node.attr in FORBIDDEN_ATTRIBUTES:
             yield f"reaches for .{node.attr}"
-        if isinstance(node.value, ast.Name) and node.value.id == "sys" and node.attr not in ALLOWED_OF_SYS:
-            yield f"uses sys.{node.attr}"
+        if isinstance(node.value, ast.Name) and node.attr not in ALLOWED_OF.get(node.value.id, {node.attr}):
+            yield f"uses {node.value.id}.{node.attr}"
     elif isinstance(node, ast.FunctionDef | ast.ClassDef):
         for decorator in node.decorator_list:
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
@@ -68,7 +73,9 @@ def _problems_of_import(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
     for name in names:
         if name.split(".", maxsplit=1)[0] not in ALLOWED_PACKAGES | ALLOWED_STANDARD:
             yield f"imports {name}, which is none of {', '.join(sorted(ALLOWED_PACKAGES))}"
+        if name.split(".", maxsplit=1)[0] in ALLOWED_OF and (isinstance(node, ast.ImportFrom) or "." in name):
+            yield f"imports from {name}"
     if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
         yield f"imports everything from {node.module}"
-    if isinstance(node, ast.ImportFrom) and node.module == "sys":
-        yield "imports from sys"
+    if isinstance(node, ast.Import):
+        yield from (f"imports {alias.name} as {alias.asname}" for alias in node.names if alias.name in ALLOWED_OF and alias.asname)

@@ -1,14 +1,15 @@
 """Export a release as a directory that plain diffusers loads, with code generated from the models' own sources.
 
-The weights, configurations and the tokenizer are the release's files, byte for byte. The code is bundled from the modules that
-glideslope itself runs (see `bundle`), so that there is no second implementation, checked against what such code may contain,
-and listed with everything else in export.json. An export is a copy for convenience: the evidence stays with the release.
+Every component of the release goes in. Weights, configurations and tokenizers are the release's files, byte for byte. The code is
+bundled from the modules that glideslope itself runs (see `bundle`), so that there is no second implementation, checked against what
+such code may contain, and listed with everything else in export.json. An export is a copy for convenience: the evidence stays with
+the release.
 
 Layout: diffusers 0.42 (a custom pipeline beside custom components).
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from ... import __version__
 from ...config import Recipe
 from ...errors import CheckpointError, ReleaseError, VerificationError
 from ...manifest import MANIFEST_NAME, Manifest, ReleaseManifest, storage_error, write_bytes, write_json
-from ...models.loading import read_schedule
+from ...models.loading import OPTIONAL_MODELS, PARTS, read_index, read_schedule
+from ...models.tokenizer import CaptionTokenizer, Kind
 from ...records import INTENT_NAME
 from ...weight_files import STEM, SUFFIX, parse_weights_name
 from ..claims.data import unsafe_claims
 from ..contents import Release
-from ..layout import OPTIONAL_MODELS, parse_json_object
+from ..layout import parse_json_object
 from .bundle import bundle
 from .code_check import count_pipelines, find_forbidden
 
@@ -29,11 +31,15 @@ EXPORT_NAME = "export.json"
 EXPORT_FORMAT = "glideslope.diffusers-export/1"
 DIFFUSERS_VERSION = "0.42.1"
 SHIM = "glideslope.release.exports.shim"
-NETWORKS = {"base": ("modeling_glide", "GlideUNet"), "noised_clip": ("modeling_clip", "GlideNoisedClip")}
-TOKENIZER = ("tokenizer_glide", "GlideTokenizer")
-PIPELINE = ("pipeline", "GlidePipeline")
-DROPPED = {"CaptionTokenizer": ("train", "load", "save")}
-OVERRIDES = ("clean_for_clip",)
+UNET, CLIP = ("modeling_glide", "GlideUNet"), ("modeling_clip", "GlideNoisedClip")
+NETWORKS = {"base": UNET, "upsampler": UNET, "base_inpaint": UNET, "upsampler_inpaint": UNET, "noised_clip": CLIP}
+# The published CLIP's tokenizer cleans captions with ftfy; that of another kind does not ask for it.
+TOKENIZERS: Mapping[Kind, tuple[str, str]] = {kind: ("tokenizer_glide", "GlideTokenizer") for kind in ("own", "gpt2")} | {
+    "clip": ("tokenizer_clip", "GlideClipTokenizer")}
+SCHEDULER = ("diffusers", "DDPMScheduler")
+PIPELINE = ("pipeline", "GlideDiffusionPipeline")
+DROPPED = {"CaptionTokenizer": ("train", "load", "save"), "GlidePipeline": ("from_pretrained", "from_release", "from_training")}
+OVERRIDES = {"tokenizer_glide": ("clean_for_clip",)}
 TERMS = ("LICENSE", "USE_POLICY.md")
 # The stock scheduler's spelling of our two noise schedules (arXiv 2006.11239, 2102.09672).
 BETAS = {"linear": {"beta_start": 1e-4, "beta_end": 0.02}, "squaredcos_cap_v2": {}}
@@ -47,7 +53,7 @@ def export_diffusers(release_dir: Path, out: Path) -> dict[str, Any]:
         out: where the export goes; must not be there, or be empty.
 
     Returns:
-        What was written: components, what was left out and why, number of files, root of the list of files.
+        What was written: components, number of files, root of the list of files.
 
     Raises:
         ReleaseError: no release, files that are not what its manifest says, or a directory that is not empty.
@@ -60,15 +66,18 @@ def export_diffusers(release_dir: Path, out: Path) -> dict[str, Any]:
     problems = manifest.differences(release_dir)
     if problems:
         raise ReleaseError(f"{release_dir}: is not what its manifest says ({'; '.join(problems[:3])}); pack the release again")
-    networks, left_out = choose_networks(release)
+    parts = choose_parts(release)
+    components = choose_classes(release, parts)
     partial = out.with_name(out.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        copy_files(release, networks, partial)
-        write_code(partial, networks)
-        write_json(partial / "model_index.json", model_index(networks))
-        write_json(partial / "scheduler/scheduler_config.json", scheduler_config(release_dir))
-        write_bytes(partial / "README.md", readme(release, manifest, left_out).encode())
+        copy_files(release, parts, partial)
+        for path, text in generate_code(components).items():
+            write_bytes(partial / path, text.encode())
+        write_json(partial / "model_index.json", model_index(components))
+        for name in schedulers(parts):
+            write_json(partial / name / "scheduler_config.json", scheduler_config(release.path(f"{name}/scheduler_config.json")))
+        write_bytes(partial / "README.md", readme(release, manifest, parts).encode())
         listing = write_listing(partial, manifest)
         if out.exists():
             out.rmdir()
@@ -77,43 +86,82 @@ def export_diffusers(release_dir: Path, out: Path) -> dict[str, Any]:
         raise storage_error(out, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return {"components": list(networks), "left_out": left_out, "num_files": len(listing.files), "root": listing.root}
+    return {"components": list(parts), "num_files": len(listing.files), "root": listing.root}
 
 
-def choose_networks(release: Release) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The networks that go into an export, and those that do not, with the reason."""
-    left_out = {name: "the exported pipeline draws at the base's size and does not edit" for name in OPTIONAL_MODELS
-                if (release.directory / name).is_dir()}
-    if (release.directory / "clip_tokenizer").is_dir():
-        return ("base",), left_out | {"noised_clip": "its captions have a tokenizer of their own, which an export does not bring"}
-    return ("base", "noised_clip"), left_out
+def choose_parts(release: Release) -> tuple[str, ...]:
+    """The components of an export: all of the release's, and a tokenizer of its own for a noised CLIP that reads the base's tokens.
+
+    So a pipeline that is loaded in part cannot give a noised CLIP another tokenizer than its own without being noticed.
+
+    Raises:
+        ReleaseError: the release's list of components cannot be read.
+    """
+    try:
+        held = read_index(release.path("model_index.json"))
+    except CheckpointError as error:
+        raise ReleaseError(f"{error}; pack the release again") from error
+    return tuple(name for name in PARTS if name in held or (name == "clip_tokenizer" and "noised_clip" in held))
 
 
-def copy_files(release: Release, networks: Sequence[str], out: Path) -> None:
-    """Copy configurations, weights, tokenizer and terms as they are."""
-    paths = [release.path("tokenizer/tokenizer.json"), *(release.path(name) for name in TERMS if (release.directory / name).is_file())]
-    for name in networks:
-        folder = release.directory / name
-        paths += [folder / "config.json", *(path for path in sorted(folder.iterdir())
-                                            if parse_weights_name(path.name) or path.name.startswith(f"{STEM}{SUFFIX}.index."))]
-    for path in paths:
-        target = out / path.relative_to(release.directory)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+def tokenizer_file(release: Release, name: str) -> Path:
+    """The release's file of a tokenizer of an export."""
+    return release.path(f"{name if (release.directory / name).is_dir() else 'tokenizer'}/tokenizer.json")
 
 
-def generate_code(networks: Sequence[str]) -> dict[str, str]:
+def schedulers(parts: Collection[str]) -> list[str]:
+    """Those of the components that are noise schedules."""
+    return [name for name in parts if PARTS[name] == PARTS["scheduler"]]
+
+
+def choose_classes(release: Release, parts: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Module and class of each component.
+
+    Raises:
+        ReleaseError: a tokenizer cannot be read.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for name in parts:
+        if PARTS[name] == PARTS["tokenizer"]:
+            try:
+                found[name] = TOKENIZERS[CaptionTokenizer.load(tokenizer_file(release, name)).kind]
+            except CheckpointError as error:
+                raise ReleaseError(f"{error}; pack the release again") from error
+        else:
+            found[name] = NETWORKS.get(name, SCHEDULER)
+    return found
+
+
+def copy_files(release: Release, parts: Collection[str], out: Path) -> None:
+    """Copy configurations, weights, tokenizers and terms as they are."""
+    copies = {name: release.path(name) for name in TERMS if (release.directory / name).is_file()}
+    for name in parts:
+        if PARTS[name] == PARTS["tokenizer"]:
+            copies[f"{name}/tokenizer.json"] = tokenizer_file(release, name)
+        elif name in NETWORKS:
+            folder = release.directory / name
+            copies |= {f"{name}/{path.name}": path for path in sorted(folder.iterdir())
+                       if path.name == "config.json" or parse_weights_name(path.name) or path.name.startswith(f"{STEM}{SUFFIX}.index.")}
+    for path, source in copies.items():
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, out / path)
+
+
+def generate_code(components: Mapping[str, tuple[str, str]]) -> dict[str, str]:
     """The code of an export by its path: self-contained modules, generated from ours.
+
+    Args:
+        components: module and class of each, by its name.
 
     Raises:
         ReleaseError: our sources cannot be bundled, or would bring what such code may not contain.
     """
     header = (f"Generated by glideslope {__version__} from its own sources, for diffusers {DIFFUSERS_VERSION}; do not edit: export.json lists "
               "this file's digest.\n")
-    roots = {"pipeline.py": PIPELINE, f"tokenizer/{TOKENIZER[0]}.py": TOKENIZER} | {f"{name}/{NETWORKS[name][0]}.py": NETWORKS[name]
-                                                                                for name in networks}
-    code = {path: bundle(f"{SHIM}.{module}", [name], header, dropped=DROPPED, overrides=OVERRIDES if (module, name) == TOKENIZER else ())
-            for path, (module, name) in roots.items()}
+    ours = {name: place for name, place in components.items() if place != SCHEDULER}
+    texts = {(module, name): bundle(f"{SHIM}.{module}", [name], header, dropped=DROPPED, overrides=OVERRIDES.get(module, ()))
+             for module, name in dict.fromkeys([PIPELINE, *ours.values()])}
+    code = {f"{PIPELINE[0]}.py": texts[PIPELINE]} | {f"{name}/{place[0]}.py": texts[place] for name, place in ours.items()}
     problems = [problem for path, text in code.items() for problem in find_forbidden(text, where=path)]
     problems += [f"{path}: holds {number} pipelines, expected {expected}" for path, text in code.items()
                  if (number := count_pipelines(text)) != (expected := int(path == "pipeline.py"))]
@@ -122,26 +170,20 @@ def generate_code(networks: Sequence[str]) -> dict[str, str]:
     return code
 
 
-def write_code(out: Path, networks: Sequence[str]) -> None:
-    """Write the generated modules."""
-    for path, text in generate_code(networks).items():
-        write_bytes(out / path, text.encode())
-
-
-def model_index(networks: Sequence[str]) -> dict[str, Any]:
+def model_index(components: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
     """What diffusers reads first: the pipeline, and module and class of each component."""
-    parts = {name: list(NETWORKS[name]) for name in networks} | {"tokenizer": list(TOKENIZER), "scheduler": ["diffusers", "DDPMScheduler"]}
-    return {"_class_name": list(PIPELINE), "_diffusers_version": DIFFUSERS_VERSION, "noised_clip": [None, None], **parts}
+    return {"_class_name": list(PIPELINE), "_diffusers_version": DIFFUSERS_VERSION,
+            **{name: list(components.get(name, (None, None))) for name in PARTS}}
 
 
-def scheduler_config(release_dir: Path) -> dict[str, Any]:
-    """The noise schedule as diffusers' own scheduler spells it.
+def scheduler_config(path: Path) -> dict[str, Any]:
+    """A noise schedule of the release as diffusers' own scheduler spells it.
 
     Raises:
         ReleaseError: the release's schedule is not readable.
     """
     try:
-        schedule = read_schedule(release_dir / "scheduler/scheduler_config.json")
+        schedule = read_schedule(path)
     except CheckpointError as error:
         raise ReleaseError(f"{error}; pack the release again") from error
     betas: Mapping[str, float] = BETAS[schedule]
@@ -179,11 +221,11 @@ def check_export(directory: Path, *, release_root: str | None = None) -> list[st
     return problems + [problem for path, text in code.items() for problem in find_forbidden(text, where=path)]
 
 
-def readme(release: Release, manifest: ReleaseManifest, left_out: Mapping[str, str]) -> str:
+def readme(release: Release, manifest: ReleaseManifest, parts: Collection[str]) -> str:
     """The page of an export: what it is, where its evidence lies, how to load it."""
     recipe: Recipe = release.recipe
     warnings = [f"> - `{row['gate']}`, because: {row['reason']}" for row in unsafe_claims(release)["unsafe.bypasses"]]
-    missing = [f"- `{name}` is left out: {reason}." for name, reason in left_out.items()]
+    optional = [f"`{name}`" for name in OPTIONAL_MODELS if name in parts]
     evaluate = recipe.evaluate
     return "\n".join([
         "---", f"license: {recipe.release.license}", "library_name: diffusers", "pipeline_tag: text-to-image", "---", "",
@@ -192,12 +234,25 @@ def readme(release: Release, manifest: ReleaseManifest, left_out: Mapping[str, s
         "A copy of a glideslope release that plain [diffusers](https://github.com/huggingface/diffusers) loads. What was filtered out of "
         "the training data, how sure that is and what remains stands on the release's own card, with its evidence.", "",
         f"- Manifest root of the release: `{manifest.root}`", f"- Root of its tensors: `{manifest.tensors_root}`",
-        f"- `{EXPORT_NAME}` lists every file of this directory with its digest.", *missing, "",
-        "```python", "from diffusers import DiffusionPipeline", "",
+        f"- `{EXPORT_NAME}` lists every file of this directory with its digest.",
+        f"- Beside `base` it holds {', '.join(optional) or 'no network'}; each can be left out in loading, as `{OPTIONAL_MODELS[0]}=None`.",
+        "", "```python", "from diffusers import DiffusionPipeline", "from PIL import Image", "",
         'pipe = DiffusionPipeline.from_pretrained("DIRECTORY", trust_remote_code=True)',
         f'image = pipe("a red apple", guidance_scale={evaluate.guidance_scale:g}, num_inference_steps={evaluate.num_steps}, seed=0).images[0]',
-        'image.save("apple.png")', "```", "",
+        *examples(parts), 'image.save("apple.png")', "```", "",
+        "In a mask white is drawn anew, and black is kept. `pipe.draw_options` and `pipe.upsample_options` make the options of the "
+        "methods.", "",
         "`trust_remote_code=True` runs the Python files in this directory. They are generated from glideslope's sources, import only torch, "
-        "diffusers, safetensors, tokenizers, numpy and PIL, and draw the same picture as glideslope from the same seed. "
+        "diffusers, safetensors, tokenizers, numpy and PIL (and ftfy, where there is the published CLIP's tokenizer), and draw the same "
+        "pictures as glideslope from the same seeds. "
         "Without it diffusers refuses. To run no code of a repository, load the release with glideslope instead.", "",
         f"Licence: `{recipe.release.license}`, see LICENSE."]) + "\n"
+
+
+def examples(parts: Collection[str]) -> list[str]:
+    """Lines of Python that edit what was drawn, and enlarge it where there is an upsampler."""
+    lines = ["options = pipe.draw_options(num_steps=50, seed=1)", 'image = pipe.vary(image, "a green apple", 0.6, options=options).images[0]',
+             'mask = Image.open("mask.png")  # as large as the picture',
+             'image = pipe.inpaint("a pear", image, mask, options=options).images[0]']
+    enlarging = 'image = pipe.upsample(image, "a pear", options=pipe.upsample_options(seed=1)).images[0]'
+    return [*lines, *([enlarging] if "upsampler" in parts else [])]

@@ -24,14 +24,18 @@ def load_network(network: Any, config: Any, directory: str | Path, dtype: torch.
         dtype: of the weights; none keeps what is stored.
 
     Raises:
-        CheckpointError: no weights are there.
+        CheckpointError: no configuration or no weights are there.
         RuntimeError: weights that do not fit.
     """
-    value = json.loads((Path(directory) / "config.json").read_text(encoding="utf-8"))
+    path = Path(directory) / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is not there; download the whole export")
+    value = json.loads(path.read_text(encoding="utf-8"))
     fields = {key: field for key, field in value.items() if not key.startswith("_")}
     with torch.device("meta"):
         model: nn.Module = network(config(**fields))
-    tensors = {name: tensor if dtype is None else tensor.to(dtype) for name, tensor in read_tensors(Path(directory), dtype).items()}
+    # Copied out of the file's map, where they lie anyhow: products of aligned tensors round as glideslope's do.
+    tensors = {name: tensor.to(dtype or tensor.dtype, copy=True) for name, tensor in read_tensors(Path(directory), dtype).items()}
     model.load_state_dict(tensors, strict=True, assign=True)
     return model.eval().requires_grad_(False)
 

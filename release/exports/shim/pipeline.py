@@ -1,41 +1,74 @@
-"""The pipeline of an export: draws as glideslope does, picture for picture."""
+"""The pipeline of an export: glideslope's own, with the components that diffusers loads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
+from PIL import Image
 
-from ....errors import RequestError
-from ....models.diffusion import GaussianDiffusion
-from ....models.guidance import ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
-from ....models.options import DrawOptions, check_lengths, check_prompts
-from ....models.pixels import to_pil
-from ....models.samplers import SAMPLERS, SeededNoise, run
-from ....models.spacing import sampling_timesteps
+from ....errors import CheckpointError
+from ....models.companions import Companions
+from ....models.editing import UpsampleOptions
+from ....models.options import DrawOptions
+from ....models.pipeline import GlideOutput, GlidePipeline
+from ....models.samplers import SampleState
 
-DRAW_BATCH = 16  # as glideslope draws
+REQUIRED = ("base", "tokenizer", "scheduler")
+NEEDS = {"noised_clip": "clip_tokenizer", "upsampler": "upsampler_scheduler", "upsampler_inpaint": "upsampler_scheduler"}
 
 
-class GlidePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers is not looked into
-    """GLIDE's base model with its tokenizer, and its noised CLIP where it is wanted for guidance."""
+class GlideDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers is not looked into
+    """GLIDE's base model with its tokenizer and, where they are loaded, noised CLIP, upsampler and inpainting variants.
 
-    _optional_components = ["noised_clip"]  # noqa: RUF012 (diffusers reads a plain list)
-    model_cpu_offload_seq = "base"
+    Attributes:
+        draw_options, upsample_options: classes of the options that `draw`, `inpaint` and `vary`, and `upsample`, take.
+        guiding_clip: an ordinary CLIP that guides in place of the noised one, see `ImageTextModel` of glideslope; none at first.
+    """
 
-    def __init__(self, base: Any, tokenizer: Any, scheduler: Any, noised_clip: Any) -> None:
-        """Put loaded components together; of the scheduler only the noise schedule is used, and `noised_clip` may be none.
+    _optional_components = ["noised_clip", "clip_tokenizer", "upsampler", "base_inpaint", "upsampler_inpaint",  # noqa: RUF012 (a plain list)
+                            "upsampler_scheduler"]
+    draw_options = DrawOptions
+    upsample_options = UpsampleOptions
 
-        It has no default, as diffusers lets callers leave out only what it must ask for.
+    def __init__(self, base: Any, tokenizer: Any, scheduler: Any, noised_clip: Any, clip_tokenizer: Any,
+                 upsampler: Any, base_inpaint: Any, upsampler_inpaint: Any, upsampler_scheduler: Any) -> None:
+        """Put loaded components together; those that are optional may be none. Of a scheduler only the noise schedule is used.
+
+        They have no defaults, as diffusers lets callers leave out only what it must ask for.
+
+        Raises:
+            CheckpointError: one is missing, or they do not belong together.
         """
         super().__init__()
-        self.register_modules(base=base, tokenizer=tokenizer, scheduler=scheduler, noised_clip=noised_clip)
+        self.register_modules(base=base, tokenizer=tokenizer, scheduler=scheduler, noised_clip=noised_clip, clip_tokenizer=clip_tokenizer,
+                              upsampler=upsampler, base_inpaint=base_inpaint, upsampler_inpaint=upsampler_inpaint,
+                              upsampler_scheduler=upsampler_scheduler)
+        self.guiding_clip: Any = None
+        self.glide()
 
-    @torch.no_grad()
-    def __call__(self, prompt: str | Sequence[str], *, num_images_per_prompt: int = 1, guidance_scale: float = 3.0,
-                 clip_guidance_scale: float = 0.0, num_inference_steps: int = 50, sampler: str = "ddpm", seed: int = 0,
-                 guidance_interval: tuple[float, float] | None = None, return_dict: bool = True) -> Any:
-        """Draw.
+    def glide(self) -> GlidePipeline:
+        """Glideslope's pipeline of the components as they are now: they may be exchanged between two calls.
+
+        Raises:
+            CheckpointError: one is missing, or they do not belong together.
+        """
+        for name in REQUIRED:
+            if getattr(self, name) is None:
+                raise CheckpointError(f"{name}: is missing, and nothing is drawn without it; load it with the others")
+        for name, needed in NEEDS.items():
+            if getattr(self, name) is not None and getattr(self, needed) is None:
+                raise CheckpointError(f"{name}: needs {needed}, which is missing; load both, or leave out {name}")
+        schedules = {} if self.upsampler_scheduler is None else {"upsampler_schedule": self.upsampler_scheduler.config.beta_schedule}
+        pipe = GlidePipeline(self.base, self.tokenizer, noised_clip=self.noised_clip, clip_tokenizer=self.clip_tokenizer,
+                             schedule=self.scheduler.config.beta_schedule,
+                             companions=Companions(self.upsampler, self.base_inpaint, self.upsampler_inpaint, **schedules))
+        pipe.guiding_clip = self.guiding_clip
+        return pipe
+
+    def __call__(self, prompt: str | Sequence[str], *, num_images_per_prompt: int = 1,
+                 guidance_scale: float = 3.0, clip_guidance_scale: float = 0.0, num_inference_steps: int = 50, sampler: str = "ddpm",
+                 seed: int = 0, guidance_interval: tuple[float, float] | None = None, return_dict: bool = True) -> Any:
+        """Draw, with diffusers' names for the options; `draw` takes them together.
 
         Args:
             prompt: one caption, or several.
@@ -54,45 +87,30 @@ class GlidePipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers is no
         Raises:
             RequestError: a prompt or an option that cannot be drawn from; nothing was started.
         """
-        options = DrawOptions(num_images_per_prompt, guidance_scale, clip_guidance_scale, num_inference_steps, sampler, seed,
-                              guidance_interval)
-        prompts = [text for text in check_prompts(prompt) for _ in range(options.num_images)]
-        if options.clip_guidance_scale > 0 and self.noised_clip is None:
-            raise RequestError("clip_guidance_scale: the noised CLIP was not loaded; set it to 0, or load noised_clip")
-        check_lengths(prompts, self.tokenizer, self.base.config.text_ctx)
-        if options.clip_guidance_scale > 0:
-            check_lengths(prompts, self.tokenizer, self.noised_clip.config.max_text_len - 2)
-        images: list[Any] = []
-        for start in range(0, len(prompts), DRAW_BATCH):
-            images += self.draw_batch(prompts[start:start + DRAW_BATCH], options, seed + start)
+        images = self.draw(prompt, DrawOptions(num_images_per_prompt, guidance_scale, clip_guidance_scale, num_inference_steps, sampler, seed,
+                                               guidance_interval)).images
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
-    def draw_batch(self, prompts: list[str], options: DrawOptions, first_seed: int) -> list[Any]:
-        """Draw one picture of each prompt, picture i from `first_seed` + i."""
-        schedule, size = self.scheduler.config.beta_schedule, self.base.config.image_size
-        place = self.base.token_embedding.weight.device
-        noise = SeededNoise([first_seed + i for i in range(len(prompts))])
-        x = noise.draw((3, size, size)).to(place)
-        diffusion = GaussianDiffusion.create(schedule, sampling_timesteps(options.sampler, schedule, options.num_steps))
-        return to_pil(run(SAMPLERS[options.sampler](self.guide(prompts, options), x, diffusion, noise)))
+    def draw(self, prompt: str | Sequence[str], options: DrawOptions, *, preview: Callable[[SampleState], None] | None = None) -> GlideOutput:
+        """Draw, as `GlidePipeline.draw`."""
+        return self.glide().draw(prompt, options, preview=preview)
 
-    def guide(self, prompts: list[str], options: DrawOptions) -> Any:
-        """The guided denoiser of prompts, one per image."""
-        base, place = self.base, self.base.token_embedding.weight.device
-        captions, empty = (base.encode_text(*(part.to(place) for part in self.tokenizer.encode_padded(texts, base.config.text_ctx)))
-                           for texts in (prompts, [""]))
+    def inpaint(self, prompt: str | Sequence[str], image: Image.Image, mask: Image.Image, *, options: DrawOptions | None = None,
+                preview: Callable[[SampleState], None] | None = None) -> GlideOutput:
+        """Draw a part of a picture anew, as `GlidePipeline.inpaint`: WHITE in the mask is drawn, black is kept."""
+        return self.glide().inpaint(prompt, image, mask, options=options, preview=preview)
 
-        def denoise(x: torch.Tensor, timesteps: torch.Tensor, context: Any) -> torch.Tensor:
-            seen = x.to(base.token_embedding.weight.dtype)
-            found: torch.Tensor = base.denoise(seen.contiguous(memory_format=torch.channels_last), timesteps, context)
-            return found
+    def vary(self, image: Image.Image, prompt: str | Sequence[str], strength: float = 0.6, *, options: DrawOptions | None = None,
+             preview: Callable[[SampleState], None] | None = None) -> GlideOutput:
+        """Draw from a photograph or a line sketch, as `GlidePipeline.vary`."""
+        return self.glide().vary(image, prompt, strength, options=options, preview=preview)
 
-        guided: Any = text_denoiser(denoise, captions, empty, scale=options.guidance_scale)
-        if options.clip_guidance_scale > 0:
-            clip = self.noised_clip
-            tokens, lengths = self.tokenizer.encode_delimited(prompts, clip.config.max_text_len)
-            guided = GradientGuidance(guided, ClipGradient(clip, clip.encode_text(tokens.to(place), lengths.to(place)),
-                                                           options.clip_guidance_scale))
-        if options.guidance_interval is None:
-            return guided
-        return GuidanceInterval(guided, TextDenoiser(denoise, captions), options.guidance_interval)
+    def upsample(self, images: Image.Image | Sequence[Image.Image], prompt: str | Sequence[str], *, source: Image.Image | None = None,
+                 mask: Image.Image | None = None, options: UpsampleOptions | None = None,
+                 preview: Callable[[SampleState], None] | None = None) -> GlideOutput:
+        """Enlarge pictures to the upsampler's size, as `GlidePipeline.upsample`."""
+        return self.glide().upsample(images, prompt, source=source, mask=mask, options=options, preview=preview)
+
+    def rank(self, images: Sequence[Image.Image], prompt: str, *, clip: Any = None) -> list[tuple[int, float]]:
+        """Order images by how well they fit the prompt, as `GlidePipeline.rank`."""
+        return self.glide().rank(images, prompt, clip=clip)

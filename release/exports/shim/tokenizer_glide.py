@@ -8,12 +8,13 @@ from ....models.tokenizer import CaptionTokenizer
 
 
 def clean_for_clip(caption: str) -> str:
-    """Refuse: captions of the published CLIP are cleaned with a library that an export does not bring.
+    """Refuse: captions of the published CLIP are cleaned with a library that only the export of such a tokenizer asks for.
 
     Raises:
-        CheckpointError: always; an export never holds such a tokenizer.
+        CheckpointError: always; such a tokenizer has a module of its own.
     """
-    raise CheckpointError(f"tokenizer: {caption!r:.40} cannot be cleaned as the published CLIP wants it; load the release with glideslope")
+    raise CheckpointError(f"tokenizer: {caption!r:.40} cannot be cleaned as the published CLIP wants it; this tokenizer.json lies beside the "
+                          "code of another kind, export the release again")
 
 
 class GlideTokenizer(CaptionTokenizer):

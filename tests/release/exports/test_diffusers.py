@@ -1,22 +1,76 @@
+import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from glideslope import GlidePipeline
 from glideslope.errors import ReleaseError
-from glideslope.manifest import ReleaseManifest
+from glideslope.models.editing import UpsampleOptions
+from glideslope.models.options import DrawOptions
+from glideslope.models.tokenizer import END, START, WORD_END, CaptionTokenizer
 from glideslope.release.contents import Release
-from glideslope.release.exports.diffusers import check_export, choose_networks, export_diffusers, model_index, readme
+from glideslope.release.exports.diffusers import check_export, choose_parts, export_diffusers
 
-PROMPTS = ["a red circle", "a green tree"]
+PARTS = ["base", "upsampler", "base_inpaint", "upsampler_inpaint", "noised_clip", "tokenizer", "clip_tokenizer", "scheduler",
+         "upsampler_scheduler"]
+
+
+def edit(pipe: Any, draw_options: Any, upsample_options: Any, *, guided: bool = True, enlarges: bool = True) -> dict[str, Any]:
+    """What a pipeline makes of some calls; the text of this function is run by a stranger too."""
+    photo = Image.fromarray(np.random.default_rng(7).integers(0, 256, (24, 40, 3), dtype=np.uint8))
+    mask = Image.new("L", photo.size, 0)
+    mask.paste(255, (20, 0, 40, 24))
+    prompts = ["a red circle", "gr&uuml;n"]
+    options = draw_options(num_steps=3, seed=5, clip_guidance_scale=2.0 if guided else 0.0)
+    seen: list[int] = []
+    found = {"draw": pipe.draw(prompts, draw_options(num_steps=3, seed=5, num_images=2, sampler="dpm++sde")).images,
+             "inpaint": pipe.inpaint(prompts, photo, mask, options=options, preview=lambda state: seen.append(state.step)).images,
+             "vary": pipe.vary(photo, prompts, 0.5, options=options).images}
+    assert seen == [1, 2, 3]
+    if enlarges:
+        large = upsample_options(num_steps=2, seed=3, guidance_scale=2.0)
+        found["upsample"] = pipe.upsample(found["draw"][:2], prompts, options=large).images
+        found["upsample_known"] = pipe.upsample(found["inpaint"], prompts[0], source=photo, mask=mask, options=large).images
+        found["upsample_as_published"] = pipe.upsample(photo, prompts[0]).images
+    arrays = {name: np.stack([np.asarray(image) for image in images]) for name, images in found.items()}
+    return arrays | ({"rank": np.array(pipe.rank([photo, *found["draw"]], prompts[0]))} if guided else {})
+
+
+def refusals(pipe: Any, draw_options: Any, upsample_options: Any) -> list[str]:
+    """How a pipeline refuses some calls; the text of this function is run by a stranger too."""
+    square, mask = Image.new("RGB", (16, 16)), Image.new("L", (16, 16))
+    calls: list[Any] = [
+        lambda: pipe.inpaint("red", square, mask), lambda: pipe.inpaint("red", square, None), lambda: pipe.inpaint(" ", square, mask),
+        lambda: pipe.inpaint("red", Image.new("RGB", (17, 16)), mask), lambda: pipe.inpaint("red " * 40, square, mask),
+        lambda: pipe.inpaint("red", square, square.convert("RGBA").point(lambda value: value // 2)),
+        lambda: pipe.vary(square, "red", 0), lambda: pipe.vary(square, "red", 1.5), lambda: pipe.vary("photo.png", "red"),
+        lambda: pipe.vary(square, "red", options=draw_options(num_steps=0)), lambda: pipe.vary(square, []),
+        lambda: pipe.upsample([], "red"), lambda: pipe.upsample(square, ["red", "blue"]), lambda: pipe.upsample(square, "red", source=square),
+        lambda: pipe.upsample(square, "red", options=upsample_options(temperature=3)), lambda: pipe.upsample(square, "red"),
+        lambda: pipe.upsample(square, "red", source=square, mask=mask), lambda: pipe.rank([], "red"),
+        lambda: pipe.vary(square, "red", options=draw_options(clip_guidance_scale=1.0, sampler="euler")),
+        lambda: pipe.vary(square, "red", options=draw_options(clip_guidance_scale=1.0, num_steps=1)) and None]
+    told = []
+    for call in calls:
+        try:
+            call()
+            told.append("")
+        except Exception as error:
+            told.append(f"{type(error).__name__}: {error}")
+    return told
+
+
 STRANGER = """
 import json, sys
 try:
@@ -24,65 +78,170 @@ try:
     sys.exit("glideslope can be imported here, so nothing is shown")
 except ModuleNotFoundError:
     pass
-import numpy, torch
+from typing import Any
+import numpy as np
+import torch
+from PIL import Image
 from diffusers import DiffusionPipeline
-directory, out, prompts = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-try:
-    DiffusionPipeline.from_pretrained(directory)
-    sys.exit("loaded without trust_remote_code")
-except ValueError as error:
-    refusal = str(error)
-def draw(name, guidance=0.0, sampler="ddpm", **options):
-    pipe = DiffusionPipeline.from_pretrained(directory, trust_remote_code=True, **options)
-    assert (pipe.noised_clip is None) == ("noised_clip" in options)
-    images = pipe(prompts, num_inference_steps=4, seed=5, clip_guidance_scale=guidance, sampler=sampler).images
-    return {name: numpy.stack([numpy.asarray(image) for image in images])}
-pictures = draw("plain") | draw("clip", 2.0) | draw("alone", noised_clip=None, sampler="dpm++sde")
-pictures |= draw("half", variant="fp16", torch_dtype=torch.float16)
-numpy.savez(out, **pictures)
-print(json.dumps({"refusal": refusal}))
+EDIT
+full, plain, out, prompts = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+def load(directory, **options):
+    return DiffusionPipeline.from_pretrained(directory, trust_remote_code=True, **options)
+def refusal(call):
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+told = {"untrusted": refusal(lambda: DiffusionPipeline.from_pretrained(full))}
+pipe = load(full)
+names = [name for name in pipe.components if name not in ("base", "tokenizer", "scheduler")]
+alone = load(full, **dict.fromkeys(names))
+assert all(alone.components[name] is None for name in names) and all(pipe.components[name] is not None for name in names)
+half = load(full, variant="fp16", torch_dtype=torch.float16)
+assert half.upsampler.token_embedding.weight.dtype == torch.float16
+pictures = {}
+def keep(name, found):
+    pictures.update({f"{name}.{key}": array for key, array in found.items()})
+keep("full", edit(pipe, pipe.draw_options, pipe.upsample_options))
+keep("half", edit(half, half.draw_options, half.upsample_options))
+keep("alone", edit(alone, alone.draw_options, alone.upsample_options, guided=False, enlarges=False))
+told["full"] = refusals(pipe, pipe.draw_options, pipe.upsample_options)
+told["alone"] = refusals(alone, alone.draw_options, alone.upsample_options)
+told["no clip_tokenizer"] = refusal(lambda: load(full, clip_tokenizer=None))
+told["no upsampler_scheduler"] = refusal(lambda: load(full, upsampler_scheduler=None))
+told["no base"] = refusal(lambda: load(full, base=None))
+pipe.base_inpaint, kept = pipe.upsampler_inpaint, pipe.base_inpaint
+told["exchanged"] = refusal(lambda: pipe("red"))
+pipe.base_inpaint = kept
+told["offload"] = refusal(pipe.enable_model_cpu_offload)
+other = load(plain)
+assert other.upsampler is None and other.clip_tokenizer is not None
+images = other(prompts, num_inference_steps=4, seed=5, clip_guidance_scale=2.0).images
+keep("plain", {"call": np.stack([np.asarray(image) for image in images])})
+images = pipe(prompts, num_inference_steps=4, seed=5, num_images_per_prompt=2, sampler="ddim", guidance_interval=(0.2, 0.9)).images
+keep("full", {"call": np.stack([np.asarray(image) for image in images])})
+np.savez(out, **pictures)
+print(json.dumps(told))
 """
+PROMPTS = ["a red circle", "a green tree"]
 
 
-def test_a_stranger_without_glideslope_draws_the_same_pictures(packed_run: Path, tmp_path: Path) -> None:
-    release, export = packed_run / "release", tmp_path / "export"
-    written = export_diffusers(release, export)
-    assert written["components"] == ["base", "noised_clip"] and check_export(export) == []
-    for name in ("base", "noised_clip"):
-        tensors = {key: tensor.half() for key, tensor in load_file(export / name / "diffusion_pytorch_model.safetensors").items()}
-        save_file(tensors, export / name / "diffusion_pytorch_model.fp16.safetensors")
-    packages = tmp_path / "site"
+def write_clip_tokenizer(directory: Path) -> None:
+    """Give a release's noised CLIP captions of its own, of the published CLIP's kind."""
+    signs = sorted(pre_tokenizers.ByteLevel.alphabet())[:200]
+    tokens = [*signs, *(sign + WORD_END for sign in signs), START, END]
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, [], end_of_word_suffix=WORD_END))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens([START, END])
+    CaptionTokenizer(tokenizer).save(directory / "clip_tokenizer/tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def whole(full_release: Path, tmp_path_factory: pytest.TempPathFactory, tamperer: Any) -> Path:
+    """A release with every component there is, and its export beside it; tests must not change them."""
+    root = tmp_path_factory.mktemp("whole")
+    release = tamperer(Path(shutil.copytree(full_release, root / "release")))
+    (release.directory / "clip_tokenizer").mkdir()
+    write_clip_tokenizer(release.directory)
+    release.json("model_index.json", lambda index: index.update(clip_tokenizer=index["tokenizer"]))
+    release.seal()
+    export_diffusers(release.directory, root / "export")
+    return root
+
+
+@pytest.fixture(scope="module")
+def plain(packed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of a release that a run without companions makes."""
+    export = tmp_path_factory.mktemp("plain") / "export"
+    export_diffusers(packed_run / "release", export)
+    return export
+
+
+@pytest.fixture(scope="module")
+def stranger(whole: Path, plain: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a process that cannot import glideslope drew from the exports, and was told."""
+    root = tmp_path_factory.mktemp("stranger")
+    packages = root / "site"
     packages.mkdir()
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if "glideslope" not in entry.name and entry.suffix != ".pth":
             (packages / entry.name).symlink_to(entry)
-    (tmp_path / "stranger.py").write_text(STRANGER)
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"),
-                   "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HOME": str(tmp_path)}
-    arguments = [str(tmp_path / "stranger.py"), str(export), str(tmp_path / "out.npz"), json.dumps(PROMPTS)]
+    (root / "stranger.py").write_text(STRANGER.replace("EDIT", inspect.getsource(edit) + inspect.getsource(refusals)))
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages), "HF_HUB_OFFLINE": "1", "HF_HOME": str(root / "hf"),
+                   "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HOME": str(root)}
+    arguments = [str(root / "stranger.py"), str(whole / "export"), str(plain), str(root / "out.npz"), json.dumps(PROMPTS)]
     command = [os.path.realpath(sys.executable), "-S", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "trust_remote_code" in json.loads(done.stdout.splitlines()[-1])["refusal"]
-    theirs = np.load(tmp_path / "out.npz")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(np.load(root / "out.npz")), json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def one_thread() -> Any:
+    """As many threads as the stranger has."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    full, half = GlidePipeline.from_pretrained(release, device="cpu"), GlidePipeline.from_pretrained(release, device="cpu", dtype=torch.float16)
-    wanted = {"plain": (full, {}), "clip": (full, {"clip_guidance_scale": 2.0}), "alone": (full, {"sampler": "dpm++sde"}), "half": (half, {})}
-    for name, (pipe, options) in wanted.items():
-        ours = np.stack([np.asarray(image) for image in pipe(PROMPTS, num_steps=4, seed=5, **options).images])  # type: ignore[arg-type]  # mixed
-        assert np.array_equal(ours, theirs[name]), name
-    assert not np.array_equal(theirs["plain"], theirs["clip"])
+    yield
+    torch.set_num_threads(before)
 
 
-def test_a_clip_with_a_tokenizer_of_its_own_and_companions_are_left_out_openly(release_dir: Path) -> None:
-    release = Release(release_dir)
-    assert choose_networks(release) == (("base", "noised_clip"), {})
-    for name in ("upsampler", "clip_tokenizer"):
-        (release_dir / name).mkdir()
-    networks, left_out = choose_networks(release)
-    assert networks == ("base",) and sorted(left_out) == ["noised_clip", "upsampler"]
-    assert "is left out" in readme(release, ReleaseManifest.read(release_dir / "manifest.json"), left_out)
-    assert model_index(networks)["noised_clip"] == [None, None]
+def compare(theirs: dict[str, Any], name: str, ours: dict[str, Any]) -> None:
+    """The same calls gave the same bytes."""
+    assert {key for key in theirs if key.startswith(f"{name}.") and key != f"{name}.call"} == {f"{name}.{key}" for key in ours}
+    for key, array in ours.items():
+        assert np.array_equal(array, theirs[f"{name}.{key}"]), f"{name}: {key}"
+
+
+@pytest.mark.parametrize(("name", "loading", "editing"), [
+    ("full", {}, {}), ("half", {"variant": "fp16"}, {}), ("alone", {"components": []}, {"guided": False, "enlarges": False})])
+def test_a_stranger_without_glideslope_draws_and_edits_the_same_pictures(
+        stranger: Any, whole: Path, one_thread: None, name: str, loading: Any, editing: Any) -> None:
+    pipe = GlidePipeline.from_pretrained(whole / "release", device="cpu", **loading)
+    compare(stranger[0], name, edit(pipe, DrawOptions, UpsampleOptions, **editing))
+
+
+def test_calling_the_pipeline_draws_the_same_pictures(stranger: Any, whole: Path, packed_run: Path, one_thread: None) -> None:
+    pipe = GlidePipeline.from_pretrained(whole / "release", device="cpu")
+    ours = pipe(PROMPTS, num_steps=4, seed=5, num_images=2, sampler="ddim", guidance_interval=(0.2, 0.9)).images
+    assert np.array_equal(np.stack([np.asarray(image) for image in ours]), stranger[0]["full.call"])
+    pipe = GlidePipeline.from_pretrained(packed_run / "release", device="cpu")
+    ours = pipe(PROMPTS, num_steps=4, seed=5, clip_guidance_scale=2.0).images
+    assert np.array_equal(np.stack([np.asarray(image) for image in ours]), stranger[0]["plain.call"])
+    assert not np.array_equal(stranger[0]["full.inpaint"], stranger[0]["alone.inpaint"])
+
+
+def test_a_stranger_is_refused_in_the_same_words(stranger: Any, whole: Path) -> None:
+    for name, components in (("full", None), ("alone", [])):
+        pipe = GlidePipeline.from_pretrained(whole / "release", device="cpu", components=components)
+        ours = refusals(pipe, DrawOptions, UpsampleOptions)
+        assert stranger[1][name] == ours
+        assert all(told.startswith("RequestError: ") for told in (ours if name == "alone" else ours[:15]))
+    assert "this release has no upsampler, or it was not loaded" in stranger[1]["alone"][15]
+    assert "this release has no noised_clip" in stranger[1]["alone"][-1]
+
+
+@pytest.mark.parametrize(("case", "told"), [
+    ("untrusted", "trust_remote_code"), ("no clip_tokenizer", "CheckpointError: noised_clip: needs clip_tokenizer, which is missing"),
+    ("no upsampler_scheduler", "CheckpointError: upsampler: needs upsampler_scheduler"), ("no base", "base: is missing"),
+    ("exchanged", "CheckpointError: base_inpaint: super_res is True"), ("offload", "offload")])
+def test_components_that_do_not_go_together_are_refused_by_name(stranger: Any, case: str, told: str) -> None:
+    assert told in stranger[1][case]
+
+
+def test_an_export_holds_every_component_of_the_release(whole: Path, plain: Path, packed_run: Path) -> None:
+    release = Release(whole / "release")
+    assert list(choose_parts(release)) == PARTS and check_export(whole / "export") == []
+    assert all((whole / "export" / name).is_dir() for name in PARTS)
+    for name in ("upsampler", "base_inpaint", "clip_tokenizer"):
+        for path in (whole / "release" / name).iterdir():
+            assert path.read_bytes() == (whole / "export" / name / path.name).read_bytes()
+    assert (whole / "export/clip_tokenizer/tokenizer_clip.py").is_file() and (whole / "export/tokenizer/tokenizer_glide.py").is_file()
+    assert json.loads((whole / "export/upsampler_scheduler/scheduler_config.json").read_text())["beta_schedule"] == "linear"
+    assert "pipe.upsample(" in (whole / "export/README.md").read_text()
+    index = json.loads((plain / "model_index.json").read_text())
+    assert index["upsampler"] == [None, None] and "pipe.upsample(" not in (plain / "README.md").read_text()
+    assert (plain / "clip_tokenizer/tokenizer.json").read_bytes() == (packed_run / "release/tokenizer/tokenizer.json").read_bytes()
+    assert not any("ftfy" in path.read_text() for path in plain.rglob("*.py"))
 
 
 def test_an_export_says_where_it_comes_from_and_what_it_holds(packed_run: Path, tmp_path: Path) -> None:
