@@ -240,8 +240,7 @@ def readme(release: Release, manifest: ReleaseManifest, parts: Collection[str]) 
         'pipe = DiffusionPipeline.from_pretrained("DIRECTORY", trust_remote_code=True)',
         f'image = pipe("a red apple", guidance_scale={evaluate.guidance_scale:g}, num_inference_steps={evaluate.num_steps}, seed=0).images[0]',
         *examples(parts), 'image.save("apple.png")', "```", "",
-        "In a mask white is drawn anew, and black is kept. `pipe.draw_options` and `pipe.upsample_options` make the options of the "
-        "methods.", "",
+        "In a mask white is drawn anew, and black is kept. A method whose network was left out refuses, and names it.", "",
         "`trust_remote_code=True` runs the Python files in this directory. They are generated from glideslope's sources, import only torch, "
         "diffusers, safetensors, tokenizers, numpy and PIL (and ftfy, where there is the published CLIP's tokenizer), and draw the same "
         "pictures as glideslope from the same seeds. "

@@ -26,6 +26,31 @@ PARTS = ["base", "upsampler", "base_inpaint", "upsampler_inpaint", "noised_clip"
          "upsampler_scheduler"]
 
 
+def judge() -> Any:
+    """An ordinary CLIP of two linear maps; its text is run by a stranger too."""
+    class Towers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.image, self.text, self.logit_scale = torch.nn.Linear(192, 8), torch.nn.Embedding(64, 8), torch.nn.Parameter(torch.ones(()))
+
+        def encode_image(self, pixels: Any) -> Any:
+            return self.image(pixels.flatten(1))
+
+        def encode_text(self, tokens: Any) -> Any:
+            return self.text(tokens)
+
+    class Judge:
+        model, image_size, pixel_mean, pixel_std = Towers(), 8, (0.5, 0.5, 0.5), (0.3, 0.3, 0.3)
+
+        def tokenize(self, captions: list[str]) -> Any:
+            return torch.tensor([len(caption) for caption in captions])
+
+    with torch.no_grad():
+        for number, parameter in enumerate(Judge.model.parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+    return Judge()
+
+
 def edit(pipe: Any, draw_options: Any, upsample_options: Any, *, guided: bool = True, enlarges: bool = True) -> dict[str, Any]:
     """What a pipeline makes of some calls; the text of this function is run by a stranger too."""
     photo = Image.fromarray(np.random.default_rng(7).integers(0, 256, (24, 40, 3), dtype=np.uint8))
@@ -43,6 +68,9 @@ def edit(pipe: Any, draw_options: Any, upsample_options: Any, *, guided: bool = 
         found["upsample"] = pipe.upsample(found["draw"][:2], prompts, options=large).images
         found["upsample_known"] = pipe.upsample(found["inpaint"], prompts[0], source=photo, mask=mask, options=large).images
         found["upsample_as_published"] = pipe.upsample(photo, prompts[0]).images
+    pipe.guiding_clip = judge()
+    found["guiding_clip"] = pipe.draw(prompts, draw_options(num_steps=3, clip_guidance_scale=9.0)).images
+    pipe.guiding_clip = None
     arrays = {name: np.stack([np.asarray(image) for image in images]) for name, images in found.items()}
     return arrays | ({"rank": np.array(pipe.rank([photo, *found["draw"]], prompts[0]))} if guided else {})
 
@@ -110,6 +138,7 @@ told["alone"] = refusals(alone, alone.draw_options, alone.upsample_options)
 told["no clip_tokenizer"] = refusal(lambda: load(full, clip_tokenizer=None))
 told["no upsampler_scheduler"] = refusal(lambda: load(full, upsampler_scheduler=None))
 told["no base"] = refusal(lambda: load(full, base=None))
+told["no config"] = refusal(lambda: type(pipe.upsampler).from_pretrained("nowhere"))
 pipe.base_inpaint, kept = pipe.upsampler_inpaint, pipe.base_inpaint
 told["exchanged"] = refusal(lambda: pipe("red"))
 pipe.base_inpaint = kept
@@ -166,7 +195,7 @@ def stranger(whole: Path, plain: Path, tmp_path_factory: pytest.TempPathFactory)
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if "glideslope" not in entry.name and entry.suffix != ".pth":
             (packages / entry.name).symlink_to(entry)
-    (root / "stranger.py").write_text(STRANGER.replace("EDIT", inspect.getsource(edit) + inspect.getsource(refusals)))
+    (root / "stranger.py").write_text(STRANGER.replace("EDIT", "".join(map(inspect.getsource, (judge, edit, refusals)))))
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages), "HF_HUB_OFFLINE": "1", "HF_HOME": str(root / "hf"),
                    "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HOME": str(root)}
     arguments = [str(root / "stranger.py"), str(whole / "export"), str(plain), str(root / "out.npz"), json.dumps(PROMPTS)]
@@ -223,7 +252,8 @@ def test_a_stranger_is_refused_in_the_same_words(stranger: Any, whole: Path) -> 
 @pytest.mark.parametrize(("case", "told"), [
     ("untrusted", "trust_remote_code"), ("no clip_tokenizer", "CheckpointError: noised_clip: needs clip_tokenizer, which is missing"),
     ("no upsampler_scheduler", "CheckpointError: upsampler: needs upsampler_scheduler"), ("no base", "base: is missing"),
-    ("exchanged", "CheckpointError: base_inpaint: super_res is True"), ("offload", "offload")])
+    ("exchanged", "CheckpointError: base_inpaint: super_res is True"), ("offload", "offload"),
+    ("no config", "CheckpointError: nowhere/config.json: is not there; download the whole export")])
 def test_components_that_do_not_go_together_are_refused_by_name(stranger: Any, case: str, told: str) -> None:
     assert told in stranger[1][case]
 
