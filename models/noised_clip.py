@@ -144,7 +144,8 @@ class ImageInput(nn.Module):
         stds = torch.tensor(CHANNEL_STDS, device=pixels.device, dtype=pixels.dtype).view(1, 3, 1, 1)
         pixels = ((pixels - means) / stds).to(self.patch_proj.dtype)
         patches = functional.conv2d(pixels, self.patch_proj, stride=self.patch_size).flatten(2).transpose(1, 2)
-        return torch.as_tensor(self.ln(torch.cat([self.w_t[timesteps][:, None].to(patches.dtype), patches], dim=1) + self.w_pos))
+        levels = functional.embedding(timesteps, self.w_t)  # an index's gradient is summed in any order by several threads
+        return torch.as_tensor(self.ln(torch.cat([levels[:, None].to(patches.dtype), patches], dim=1) + self.w_pos))
 
 
 class TextInput(nn.Module):
@@ -159,7 +160,7 @@ class TextInput(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed tokens: int64 (N, L) as (N, L, width)."""
-        return self.w_voc[tokens] + self.w_pos[: tokens.shape[1]]
+        return functional.embedding(tokens, self.w_voc) + self.w_pos[: tokens.shape[1]]
 
 
 class Output(nn.Module):

@@ -64,3 +64,23 @@ def test_half_precision_weights_take_float32_images() -> None:
 def test_an_image_that_cannot_be_cut_into_patches_is_refused() -> None:
     with pytest.raises(ValidationError, match="image_size 16 is not a multiple of patch_size 5"):
         NoisedClipConfig(**{**MICRO.model_dump(), "patch_size": 5})
+
+
+def test_gradients_are_the_same_bits_every_time_with_several_threads() -> None:
+    model = with_closed_form_weights(NoisedClip(MICRO))
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 40, (64, MICRO.max_text_len), generator=generator)  # few tokens, so that each row is added to often
+    timesteps = torch.randint(0, 20, (64,), generator=generator)
+    pixels = torch.rand(64, 3, MICRO.image_size, MICRO.image_size, generator=generator) * 255
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = set()
+        for _ in range(8):
+            model.zero_grad()
+            text, image = (encoder.blocks["input"] for encoder in (model.text_encoder, model.image_encoder))
+            ((text(tokens) ** 2).sum() + (image(pixels, timesteps) ** 3).sum()).backward()
+            found.add(tuple(part.grad.numpy().tobytes() for part in (text.w_voc, image.w_t)))
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 1
