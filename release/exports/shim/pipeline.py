@@ -6,7 +6,7 @@ from typing import Any
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 
-from ....errors import CheckpointError
+from ....errors import CheckpointError, RequestError
 from ....models.companions import Companions
 from ....models.editing import UpsampleOptions
 from ....models.options import DrawOptions
@@ -114,3 +114,15 @@ class GlideDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffus
     def rank(self, images: Sequence[Image.Image], prompt: str, *, clip: Any = None) -> list[tuple[int, float]]:
         """Order images by how well they fit the prompt, as `GlidePipeline.rank`."""
         return self.glide().rank(images, prompt, clip=clip)
+
+    def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: offloading hooks into calls of whole networks, and this pipeline calls parts of them."""
+        raise RequestError('offloading: this pipeline cannot be offloaded; move it whole, with .to("cuda"), or leave components out')
+
+    def enable_sequential_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse, as `enable_model_cpu_offload`."""
+        self.enable_model_cpu_offload()
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Refuse: diffusers would leave out the networks and only warn."""
+        raise RequestError(f"save_pretrained: an export is not written to {save_directory!r:.80} again; copy its directory")

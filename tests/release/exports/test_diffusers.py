@@ -142,7 +142,8 @@ told["no config"] = refusal(lambda: type(pipe.upsampler).from_pretrained("nowher
 pipe.base_inpaint, kept = pipe.upsampler_inpaint, pipe.base_inpaint
 told["exchanged"] = refusal(lambda: pipe("red"))
 pipe.base_inpaint = kept
-told["offload"] = refusal(pipe.enable_model_cpu_offload)
+told |= {name: refusal(getattr(pipe, name)) for name in ("enable_model_cpu_offload", "enable_sequential_cpu_offload")}
+told["save"] = refusal(lambda: pipe.save_pretrained("copy"))
 other = load(plain)
 assert other.upsampler is None and other.clip_tokenizer is not None
 images = other(prompts, num_inference_steps=4, seed=5, clip_guidance_scale=2.0).images
@@ -195,7 +196,7 @@ def stranger(whole: Path, plain: Path, tmp_path_factory: pytest.TempPathFactory)
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if "glideslope" not in entry.name and entry.suffix != ".pth":
             (packages / entry.name).symlink_to(entry)
-    (root / "stranger.py").write_text(STRANGER.replace("EDIT", "".join(map(inspect.getsource, (judge, edit, refusals)))))
+    (root / "stranger.py").write_text(STRANGER.replace("EDIT", "".join(inspect.getsource(function) for function in (judge, edit, refusals))))
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages), "HF_HUB_OFFLINE": "1", "HF_HOME": str(root / "hf"),
                    "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HOME": str(root)}
     arguments = [str(root / "stranger.py"), str(whole / "export"), str(plain), str(root / "out.npz"), json.dumps(PROMPTS)]
@@ -252,7 +253,8 @@ def test_a_stranger_is_refused_in_the_same_words(stranger: Any, whole: Path) -> 
 @pytest.mark.parametrize(("case", "told"), [
     ("untrusted", "trust_remote_code"), ("no clip_tokenizer", "CheckpointError: noised_clip: needs clip_tokenizer, which is missing"),
     ("no upsampler_scheduler", "CheckpointError: upsampler: needs upsampler_scheduler"), ("no base", "base: is missing"),
-    ("exchanged", "CheckpointError: base_inpaint: super_res is True"), ("offload", "offload"),
+    ("exchanged", "CheckpointError: base_inpaint: super_res is True"), ("save", "RequestError: save_pretrained: "),
+    ("enable_model_cpu_offload", "RequestError: offloading: "), ("enable_sequential_cpu_offload", "RequestError: offloading: "),
     ("no config", "CheckpointError: nowhere/config.json: is not there; download the whole export")])
 def test_components_that_do_not_go_together_are_refused_by_name(stranger: Any, case: str, told: str) -> None:
     assert told in stranger[1][case]
