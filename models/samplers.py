@@ -126,10 +126,12 @@ def ddim(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_sour
 
 def dpm_solver(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_source: NoiseSource, *,
                clip: bool = True) -> Iterator[SampleState]:
-    """DPM-Solver++(2M), deterministic (arXiv 2211.01095, algorithm 2); the first and the last step are of first order.
+    """DPM-Solver++(2M), deterministic (arXiv 2211.01095, algorithm 2).
 
     With l half the logarithm of the signal-to-noise ratio, a step solves the probability flow exactly but for the
-    predicted image, which is continued as a straight line in l through the last two predictions.
+    predicted image, which is continued as a straight line in l through the last two predictions. Of first order are the first
+    step, and the one to the last visited timestep: l rises so steeply there that the line would be continued over more than
+    twice its length.
     """
     alpha, sigma, half_log_snr = signal_and_noise(diffusion)
     earlier = None
@@ -139,7 +141,7 @@ def dpm_solver(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, nois
             x = start
         else:
             h = half_log_snr[i - 1] - half_log_snr[i]
-            if earlier is not None:
+            if earlier is not None and i > 1:
                 start = start + h / (2 * (half_log_snr[i] - half_log_snr[i + 1])) * (start - earlier)
             x = sigma[i - 1] / sigma[i] * x - alpha[i - 1] * math.expm1(-h) * start
         earlier = x_start

@@ -12,6 +12,7 @@ from torch import Tensor
 from glideslope.models.diffusion import GaussianDiffusion, fast27_timesteps, gather, space_timesteps
 from glideslope.models.guidance import GradientGuidance
 from glideslope.models.samplers import SAMPLERS, Prediction, SampleState, SeededNoise, ddim, ddpm, dpm_solver, run, unipc
+from glideslope.models.spacing import sampling_timesteps
 
 from .published import FIXTURES
 
@@ -105,6 +106,16 @@ def test_the_error_falls_with_the_order_of_the_sampler(sampler: Sampler, order: 
         errors.append(float((states[-3].x - end).abs().max()))  # the last two steps are of first order on purpose
     slopes = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
     assert np.abs(slopes - order).max() < 0.15, (errors, slopes)
+
+
+@pytest.mark.parametrize("num_steps", [10, 15, 25, 50])
+def test_with_few_steps_dpm_solver_is_at_least_as_near_to_the_data_as_ddim(num_steps: int) -> None:
+    denoiser = partial(gaussian_denoiser, GaussianDiffusion.create("squaredcos_cap_v2"), mean=0.3, deviation=0.2)
+    x = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    diffusion = GaussianDiffusion.create("squaredcos_cap_v2", sampling_timesteps("dpm++", "squaredcos_cap_v2", num_steps))
+    ends = [run(sampler(denoiser, x, diffusion, SeededNoise(range(4)), clip=False)) for sampler in (dpm_solver, ddim)]
+    errors = [abs(float(end.std()) - 0.2) for end in ends]
+    assert errors[0] < errors[1] < 0.1, errors
 
 
 def mixture_denoiser(centres: Tensor, diffusion: GaussianDiffusion, x: Tensor, timesteps: Tensor) -> Prediction:
