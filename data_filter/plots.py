@@ -30,15 +30,15 @@ def plot_precision_recall(title: str, curve: Sequence[Sequence[float]], audit: M
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     num_positive, num_negative = audit["num_positive"], audit["num_negative"]
-    recall = [point[0] for point in curve]
-    kept = [point[1] for point in curve]
+    chosen = [(audit["recall"], audit["kept_share"])] if None not in (audit["recall"], audit["kept_share"]) else []
+    points = sorted({*((point[0], point[1]) for point in curve), *chosen}, key=lambda point: (-point[0], point[1]))
+    recall, kept = [point[0] for point in points], [point[1] for point in points]
     precision = [r * num_positive / max(r * num_positive + (1 - k) * num_negative, 1e-12) for r, k in zip(recall, kept, strict=True)]
     axes.plot(recall, kept, color="#1f6feb", label="share of other images kept")
     axes.plot(recall, precision, color="#8b949e", linestyle="--", label="precision")
-    if audit["recall"] is not None and audit["kept_share"] is not None:
-        axes.plot([audit["recall"]], [audit["kept_share"]], "o", color="#d1242f",
-                  label=f"chosen: recall {audit['recall']:.3f}, kept {audit['kept_share']:.3f}")
-    axes.set(title=f"{title}: {num_positive} positive and {num_negative} other audit labels", xlabel="recall",
+    for point in chosen:
+        axes.plot(*point, "o", color="#d1242f", label=f"chosen: recall {point[0]:.3f}, kept {point[1]:.3f}")
+    axes.set(title=f"{title}: {num_positive} positive and {num_negative} other audit labels", xlabel="recall", ylabel="share",
              xlim=(min([0.5, *recall[-1:]]), 1.005) if recall else (0, 1.005), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")

@@ -1,6 +1,7 @@
 """What the commands share: consoles, arguments, how a result is told."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +31,11 @@ PolicyOption = Annotated[Path | None, typer.Option(
 RUNS = Path("runs")
 
 out, err = Console(soft_wrap=True, emoji=False), Console(stderr=True, soft_wrap=True, emoji=False)
+
+
+def started_as() -> str:
+    """How this command is to be typed again: by its name where the shell finds it, else by its path."""
+    return "glideslope" if shutil.which("glideslope") else sys.argv[0]
 
 
 def tell(value: dict[str, Any], *, as_json: bool) -> None:

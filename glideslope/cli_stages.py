@@ -1,5 +1,6 @@
 """Commands that run the stages of a recipe."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from .cli_shared import (
     err,
     opened,
     out,
+    started_as,
     tell,
 )
 from .recipe import Engine, Run, Silent, find_recipe, open_run
@@ -168,7 +170,7 @@ def train(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpti
 
 @app.command(rich_help_panel=STAGES)
 def evaluate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
-    """Draw from held-back captions and count how often the picture fits its own caption better than a random one."""
+    """Draw from captions (held back from training, or trained on, as the recipe says) and count how often the picture fits its own caption better than a random one."""
     with opened(recipe, runs_dir, as_json=as_json) as run:
         record = run.evaluate()
     tell({record.stage: dict(record.summary)}, as_json=as_json)
@@ -186,10 +188,12 @@ def run(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOptio
         tell({"release": str(opened_run.directory / "release"), "claims": claims, "seconds": reporter.seconds}, as_json=True)
         return
     out.print(summary_table(claims, reporter.seconds))
-    release = opened_run.directory / "release"
+    from .release.evaluation import best_drawn
+
+    release, prompt = opened_run.directory / "release", best_drawn(opened_run.directory / "evaluation")
     out.print(f"\nThe release is {release}: its card is {release / 'README.md'}, its pictures are in {release / 'figures'}.\n"
-              f"Draw with it:   glideslope sample {release} \"red apple\" --num-images 8 --out grid.png\n"
-              f"Check it again: glideslope verify {release}", markup=False, highlight=False)
+              f"Draw the caption that came out best: {started_as()} sample {release} {shlex.quote(prompt)} --num-images 8 --out grid.png\n"
+              f"Check the release again: {started_as()} verify {release}", markup=False, highlight=False)
 
 
 @app.command()

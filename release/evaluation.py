@@ -1,5 +1,6 @@
 """Do captions count? Pictures drawn from held-back captions, each compared with its own caption and a random one."""
 
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -134,3 +135,9 @@ def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"num_pairs": len(pairs), "num_wins": num_wins, "share": num_wins / len(pairs),
             "share_lower_bound": lower_bound(num_wins, len(pairs)),
             "num_held_back": sum(pair["split"] == "validation" for pair in pairs)}
+
+
+def best_drawn(directory: Path) -> str:
+    """The caption whose picture stands out most from another caption's, by the CLIP that judged, of a finished evaluation."""
+    rows = [json.loads(line) for line in (directory / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    return str(max(rows, key=lambda row: row["own_score"] - row["random_score"])["prompt"])

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.presets import UNET_PRESETS
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
-from glideslope.release.evaluation import choose_pairs, draw_pairs, summarise, sweep_guidance
+from glideslope.release.evaluation import best_drawn, choose_pairs, draw_pairs, summarise, sweep_guidance
 
 
 def write_split(curated: Path, split: str, captions: list[str]) -> None:
@@ -88,3 +89,10 @@ def test_other_guidance_scales_are_drawn_for_the_first_pairs_and_the_own_scale_i
                                                   if row["guidance_scale"] != 3.0)
     assert sweep_guidance(pipe, Brightness(), pairs, settings.model_copy(update={"sweep_scales": ()})) == []  # type: ignore[arg-type]
     assert [pair["own_score"] for pair in pairs] == [7.0, 8.0, 9.0]
+
+
+def test_the_best_drawn_caption_is_the_one_that_stands_out_most(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "own_score": 0.9, "random_score": 0.8}, {"prompt": "b", "own_score": 0.2, "random_score": -0.3},
+            {"prompt": "c", "own_score": 0.4, "random_score": 0.5}]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert best_drawn(tmp_path) == "b"
