@@ -1,5 +1,7 @@
 """Commands that draw with a release, and bring in published checkpoints."""
 
+import itertools
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +19,9 @@ SignerOption = Annotated[str | None, typer.Option(metavar="KEY", help="Key id, o
                                                   "the release.")]
 LockOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Pins repository, commit, manifest and signer: written when it is "
                                                  "not there, else enforced.")]
-OutOption = Annotated[Path, typer.Option("--out", metavar="FILE.png|DIRECTORY", help="One PNG, a sheet if there are several pictures; or a new "
-                                         "directory for a PNG of each and sheet.png.")]
+OutOption = Annotated[Path | None, typer.Option(
+    "--out", metavar="FILE.png|DIRECTORY", show_default="samples.png or edited.png, numbered if that is there",
+    help="One new PNG, a sheet if there are several pictures; or a new directory for a PNG of each and sheet.png. Nothing is overwritten.")]
 StepsOption = Annotated[int, typer.Option("--steps", help="Denoising steps, 1 to 1000.")]
 SamplerOption = Annotated[str, typer.Option(help="ddpm, ddim, dpm++, dpm++sde or unipc; the last three need 10 to 25 steps.")]
 GuidanceOption = Annotated[str | None, typer.Option(help="none, cfg (classifier-free), clip or both.", show_default="cfg")]
@@ -32,6 +35,10 @@ ClipPretrainedOption = Annotated[str | None, typer.Option(metavar="TAG", help="I
 SeedOption = Annotated[int, typer.Option(help="Picture i of all is drawn from seed + i.")]
 UpsampleOption = Annotated[bool, typer.Option("--upsample", help="Enlarge the pictures with the release's upsampler.")]
 PreviewsOption = Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="Write what is foreseen after each step there.")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...", show_default="a GPU where there is one")]
+DtypeOption = Annotated[str | None, typer.Option(
+    help="float32, float16 or bfloat16, to which the weights are cast; bfloat16 is the fast one.", show_default="as stored")]
+VariantOption = Annotated[str | None, typer.Option(help="fp16 or bf16: the release's files of that variant.", show_default="as trained")]
 CutOption = Annotated[bool, typer.Option("--cut-long-prompts", help="Cut prompts that are longer than the model reads instead of refusing "
                                          "them.")]
 
@@ -43,15 +50,15 @@ def sample(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's param
            prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="What to draw; one or several.")] = None,
            prompt_file: Annotated[Path | None, typer.Option(
                metavar="FILE", help="More prompts, UTF-8, one per line; blank lines are skipped.")] = None,
-           out_path: OutOption = Path("samples.png"),
+           out_path: OutOption = None,
            num_images: Annotated[int, typer.Option(help="Pictures of each prompt.")] = 1, num_steps: StepsOption = 50,
            sampler: SamplerOption = "ddpm", guidance: GuidanceOption = None, guidance_scale: GuidanceScaleOption = None,
            clip_guidance_scale: ClipScaleOption = None, guidance_interval: IntervalOption = None, clip: ClipOption = None,
            clip_pretrained: ClipPretrainedOption = None, seed: SeedOption = 0, upsample: UpsampleOption = False,
-           previews: PreviewsOption = None, cut_long_prompts: CutOption = False, revision: RevisionOption = None,
-           signer: SignerOption = None, lock: LockOption = None) -> None:
+           previews: PreviewsOption = None, cut_long_prompts: CutOption = False, device: DeviceOption = None, dtype: DtypeOption = None,
+           variant: VariantOption = None, revision: RevisionOption = None, signer: SignerOption = None, lock: LockOption = None) -> None:
     """Draw pictures from captions with a verified release."""
-    from .models.drawing import DrawRequest, draw_to_files, read_prompts
+    from .models.drawing import DrawRequest, WeightChoice, draw_to_files, read_prompts
     from .models.options import DrawOptions, choose_scales
 
     if not prompts and prompt_file is None:
@@ -59,7 +66,8 @@ def sample(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's param
     scales = choose_scales(guidance, guidance_scale, clip_guidance_scale)
     options = DrawOptions(num_images, *scales, num_steps, sampler, seed, guidance_interval, cut_long_prompts)
     listed, blank = ([], []) if prompt_file is None else read_prompts(prompt_file)
-    request = DrawRequest([*(prompts or []), *listed], out_path, options, upsample, previews, load_guide(clip, clip_pretrained, options))
+    request = DrawRequest([*(prompts or []), *listed], out_path or free_name("samples"), options, upsample, previews,
+                          choose_guide(clip, clip_pretrained, options), WeightChoice(device, dtype, variant))
     with TerminalReporter(err).stage("sample") as progress:
         request.check()
         written = draw_to_files(open_told(release, revision, signer, lock), request, progress=progress)
@@ -101,20 +109,21 @@ def edit(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's paramet
                                       "Without one the whole picture is varied.")] = None,
          strength: Annotated[float | None, typer.Option(
              help="Without a mask: how much to change, above 0 (nearly the picture) to 1 (drawn anew).", show_default="0.6")] = None,
-         out_path: OutOption = Path("edited.png"), num_images: Annotated[int, typer.Option(help="How many results.")] = 1,
+         out_path: OutOption = None, num_images: Annotated[int, typer.Option(help="How many results.")] = 1,
          num_steps: StepsOption = 50, sampler: SamplerOption = "ddpm", guidance: GuidanceOption = None,
          guidance_scale: GuidanceScaleOption = None, clip_guidance_scale: ClipScaleOption = None, guidance_interval: IntervalOption = None,
          clip: ClipOption = None, clip_pretrained: ClipPretrainedOption = None, seed: SeedOption = 0, upsample: UpsampleOption = False,
-         previews: PreviewsOption = None, cut_long_prompts: CutOption = False, revision: RevisionOption = None,
-         signer: SignerOption = None, lock: LockOption = None) -> None:
+         previews: PreviewsOption = None, cut_long_prompts: CutOption = False, device: DeviceOption = None, dtype: DtypeOption = None,
+         variant: VariantOption = None, revision: RevisionOption = None, signer: SignerOption = None, lock: LockOption = None) -> None:
     """Edit a picture: inpainting with a mask, image-to-image without."""
-    from .models.drawing import DrawRequest
+    from .models.drawing import DrawRequest, WeightChoice
     from .models.edit_file import Edit, edit_to_files
     from .models.options import DrawOptions, choose_scales
 
     scales = choose_scales(guidance, guidance_scale, clip_guidance_scale)
     options = DrawOptions(num_images, *scales, num_steps, sampler, seed, guidance_interval, cut_long_prompts)
-    request = DrawRequest([prompt], out_path, options, upsample, previews, load_guide(clip, clip_pretrained, options))
+    request = DrawRequest([prompt], out_path or free_name("edited"), options, upsample, previews,
+                          choose_guide(clip, clip_pretrained, options), WeightChoice(device, dtype, variant))
     with TerminalReporter(err).stage("edit") as progress:
         asked = Edit(request, image, mask, strength)
         asked.check()
@@ -137,15 +146,26 @@ def tell_written(written: list[Path]) -> None:
     out.print(f"wrote {files}{written[-1]}", markup=False, highlight=False)
 
 
-def load_guide(name: str | None, pretrained: str | None, options: Any) -> Any:
-    """An ordinary CLIP that shall guide, or none."""
+def free_name(stem: str) -> Path:
+    """A PNG in the working directory that is not there yet: samples.png, samples-2.png, ..."""
+    names = itertools.chain([f"{stem}.png"], (f"{stem}-{number}.png" for number in itertools.count(2)))
+    return next(path for path in map(Path, names) if not os.path.lexists(path))
+
+
+def choose_guide(name: str | None, pretrained: str | None, options: Any) -> Any:
+    """An ordinary CLIP that shall guide, or none; it is loaded, or fetched, only when all else was checked."""
     if name is None:
         if pretrained is not None:
             raise RequestError(f"--clip-pretrained is {pretrained!r}, but no model is named; name one with --clip")
         return None
     if not options.clip_guidance_scale:
         raise RequestError(f"--clip is {name!r}, but nothing guides with it; add --guidance clip or both")
-    from .config import ClipConfig
-    from .data_filter.clip import load_clip
+    from .models.drawing import GuidingClip
 
-    return load_clip(ClipConfig(model=name, pretrained=pretrained))
+    def load(device: Any) -> Any:
+        from .config import ClipConfig
+        from .data_filter.clip import load_clip
+
+        return load_clip(ClipConfig(model=name, pretrained=pretrained, batch_size=1), device=str(device))
+
+    return GuidingClip(name, pretrained, load)

@@ -1,27 +1,33 @@
 """Draw from a release into PNGs that remember how they were made, with a contact sheet of all."""
 
+import contextlib
 import io
 import math
-from collections.abc import Callable, Sequence
+import os
+import secrets
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from torch import nn
 
-from ..errors import RequestError
+from ..errors import RequestError, StorageError
 from ..manifest import canonical_json, sha256_file, sha256_json, write_bytes
-from ..weight_files import find_weights
+from ..weight_files import VARIANTS, find_weights
+from .architecture import Architecture
 from .clip_guidance import ImageTextModel
 from .editing import UpsampleOptions
 from .opening import OpenRelease, find_release
-from .options import DrawOptions, check_lengths, check_prompts
+from .options import DrawOptions, check_prompts
 from .pipeline import DRAW_BATCH, GlidePipeline
 from .pixels import captioned_sheet, to_pil
+from .placement import choose_device, choose_dtype
 from .samplers import SampleState
-from .tokenizer import CaptionTokenizer
-from .unet import UNetConfig
 
 SHEET_NAME = "sheet.png"
 MIN_COLUMNS, MAX_COLUMNS = 4, 16
@@ -32,17 +38,59 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
+class GuidingClip:
+    """An ordinary CLIP that shall guide in place of the noised one, loaded once all else was checked.
+
+    Attributes:
+        name: what it is called, for the pictures' text.
+        pretrained: which weights of it, likewise.
+        load: loads it onto a device.
+    """
+
+    name: str
+    pretrained: str | None
+    load: Callable[[torch.device], ImageTextModel]
+
+
+@dataclass(frozen=True)
+class WeightChoice:
+    """Which weights are loaded, and how; see `GlidePipeline.from_pretrained`.
+
+    Attributes:
+        device: none takes a GPU where there is one.
+        dtype: float32, float16 or bfloat16; none keeps what is stored.
+        variant: `fp16` or `bf16`; none takes the weights as trained.
+    """
+
+    device: str | None = None
+    dtype: str | None = None
+    variant: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no release could be loaded with here.
+
+        Raises:
+            RequestError: an unknown type or variant, or a device that cannot be used.
+        """
+        choose_dtype(self.dtype)
+        choose_device(self.device)
+        if self.variant is not None and self.variant not in VARIANTS:
+            raise RequestError(f"variant is {self.variant!r:.80}; expected none or one of {', '.join(VARIANTS)}")
+
+
+@dataclass(frozen=True)
 class DrawRequest:
     """What to draw, and where to.
 
     Attributes:
         prompts: captions.
-        out: a name ending in .png: one file, the picture or a sheet of them; else a directory for one file per picture
-            and `sheet.png`.
+        out: a name ending in .png: one new file, the picture or a sheet of them; else a new or empty directory for one file
+            per picture and `sheet.png`.
         options: how; picture i of all is drawn from options.seed + i.
         upsample: enlarge with the release's upsampler.
-        previews: directory for a sheet of the predicted pictures after every step; none: no previews.
+        previews: new or empty directory for a sheet of the predicted pictures after every step; none: no previews.
         clip: an ordinary CLIP that guides in place of the noised one.
+        weights: which are loaded, and how.
     """
 
     prompts: Sequence[str]
@@ -50,7 +98,8 @@ class DrawRequest:
     options: DrawOptions
     upsample: bool = False
     previews: Path | None = None
-    clip: ImageTextModel | None = None
+    clip: GuidingClip | None = None
+    weights: WeightChoice = WeightChoice()
 
     @property
     def to_file(self) -> bool:
@@ -66,30 +115,65 @@ class DrawRequest:
         """Refuse what can be refused without the release.
 
         Raises:
-            RequestError: a prompt that is empty or no text, or a path that cannot be meant.
+            RequestError: a prompt that is empty or no text, or a path that cannot be meant or is taken.
+            StorageError: a path that cannot be written; it was tried.
         """
         check_prompts(self.prompts)
         if self.out.suffix.lower() in OTHER_PICTURES:
             raise RequestError(f"--out {self.out}: pictures are written as PNG; end the name with .png, or name a directory")
-        for option, path in (("--out", None if self.to_file else self.out), ("--previews", self.previews)):
-            if path is not None and path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise RequestError(f"{option} {path}: is there already and no empty directory; name a new one, nothing is overwritten")
+        if self.previews is not None and os.path.abspath(self.previews) == os.path.abspath(self.out):
+            raise RequestError(f"--previews {self.previews}: is --out as well; name another directory")
+        check_place("--out", self.out, is_file=self.to_file)
+        if self.previews is not None:
+            check_place("--previews", self.previews, is_file=False)
 
-
-    def check_fit(self, base: UNetConfig, tokenizer: CaptionTokenizer) -> None:
-        """Refuse what does not fit a base model.
+    def check_fit(self, release: Architecture) -> None:
+        """Refuse what does not fit the models.
 
         Raises:
-            RequestError: a prompt that is longer than it reads, and may not be cut.
+            RequestError: a prompt that is longer than one of them reads, and may not be cut.
         """
         if not self.options.cut_long_prompts:
-            check_lengths(self.prompts, tokenizer, base.text_ctx)
+            release.check_lengths(self.prompts)
+
+
+def check_place(option: str, path: Path, *, is_file: bool) -> None:
+    """Refuse a place that is taken, and try whether it can be written; what is made for that is removed again.
+
+    Raises:
+        RequestError: a file is there already, or a directory that is not empty.
+        StorageError: it cannot be written.
+    """
+    try:
+        if os.path.lexists(path) and (is_file or not path.is_dir() or any(path.iterdir())):
+            problem = "is there already and no empty directory" if not is_file else "is a directory" if path.is_dir() else "is there already"
+            raise RequestError(f"{option} {path}: {problem}; name a new one, nothing is overwritten")
+        try_writing(path if is_file else path / SHEET_NAME)
+    except (OSError, ValueError) as error:  # the second is what a name with a null character raises
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"{option} {path}: cannot write there ({reason}); name a place that can be written. Nothing was drawn") from error
+
+
+def try_writing(path: Path) -> None:
+    """Make the file that is written before it gets its name, and the folders above, and remove them all."""
+    made: list[Path] = []
+    try:
+        for folder in reversed([folder for folder in path.parents if not folder.exists()]):
+            folder.mkdir()
+            made.append(folder)
+        beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+        beside.touch(exist_ok=False)
+        beside.unlink()
+    finally:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def draw_to_files(release: Path | OpenRelease, request: DrawRequest, *, progress: Progress | None = None) -> list[Path]:
     """Load a release, draw, and write the pictures, each batch as soon as it is done.
 
-    Each PNG's text holds prompt, seed, options and digest of the release, a sheet's those of all its pictures.
+    Each PNG's text holds prompt, seed, options and what `load_pipeline` tells, a sheet's those of all its pictures.
 
     Args:
         release: a release that was opened, or the directory of one.
@@ -106,12 +190,10 @@ def draw_to_files(release: Path | OpenRelease, request: DrawRequest, *, progress
         VerificationError, CheckpointError: the release is refused.
     """
     request.check()
-    options, facts = request.options, request.options.to_json()
+    options = request.options
     opened = release if isinstance(release, OpenRelease) else find_release(release)
-    pipe = GlidePipeline.from_release(opened, components=needed_models(opened, request), before_weights=request.check_fit)
-    pipe.guiding_clip = request.clip
+    pipe, shown = load_pipeline(opened, request, needed_models(opened, request), request.check_fit)
     captions = pipe.prompts(request.prompts, options)
-    shown = {"options": facts, "upsampled": request.upsample, **model_digest(opened)}
     watcher = Watcher(request, progress, len(captions), options.num_steps)
     images: list[Image.Image] = []
     written: list[Path] = []
@@ -119,12 +201,45 @@ def draw_to_files(release: Path | OpenRelease, request: DrawRequest, *, progress
         part, seed = captions[start:start + DRAW_BATCH], options.seed + start
         drawn = pipe.draw(part, replace(options, num_images=1, seed=seed), preview=watcher).images
         if request.upsample:
-            drawn = pipe.upsample(drawn, part, options=UpsampleOptions(seed=seed), preview=watcher).images
+            enlarging = UpsampleOptions(seed=seed, cut_long_prompts=options.cut_long_prompts)
+            drawn = pipe.upsample(drawn, part, options=enlarging, preview=watcher).images
         images += drawn
         for i, image in enumerate(() if request.to_file else drawn):
             written.append(request.out / f"{start + i:04d}.png")
             write_png(written[-1], image, {"prompt": part[i], "seed": seed + i, **shown})
     return [*written, write_sheet(request, images, shown)]
+
+
+def load_pipeline(release: OpenRelease, request: DrawRequest, components: Collection[str],
+                  before_weights: Callable[[Architecture], None]) -> tuple[GlidePipeline, dict[str, Any]]:
+    """Load what a request needs, the guiding CLIP last.
+
+    Returns:
+        The pipeline, and for the pictures' text: the options, whether pictures are enlarged, the guiding CLIP with the digest of its
+        weights, the type, variant and device of the release's weights, and what `model_digest` says.
+
+    Raises:
+        RequestError, VerificationError, CheckpointError: see `GlidePipeline.from_pretrained`.
+    """
+    weights, guide = request.weights, request.clip
+    pipe = GlidePipeline.from_release(release, dtype=weights.dtype, variant=weights.variant, device=weights.device, components=components,
+                                      before_weights=before_weights)
+    clip = None
+    if guide is not None:
+        pipe.guiding_clip = guide.load(pipe.device)
+        clip = {"name": guide.name, "pretrained": guide.pretrained, "weights_sha256": weights_sha256(pipe.guiding_clip.model)}
+    dtype = str(pipe.base.token_embedding.weight.dtype).removeprefix("torch.")
+    return pipe, {"options": request.options.to_json(), "upsampled": request.upsample, "clip": clip, "dtype": dtype, "variant": weights.variant,
+                  "device": pipe.device.type, **model_digest(release)}
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Hex SHA-256 of a network's weights: of each tensor in the order of the names, name, type, shape and bytes."""
+    digest = sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def needed_models(release: OpenRelease, request: DrawRequest) -> list[str]:
@@ -193,12 +308,21 @@ def model_digest(release: OpenRelease) -> dict[str, str | None]:
 
 
 def write_png(path: Path, image: Image.Image, facts: dict[str, Any]) -> None:
-    """Write a picture whose text holds facts as JSON under the key `glideslope`."""
+    """Write a picture whose text holds facts as JSON under the key `glideslope`.
+
+    Raises:
+        StorageError: the disk is full, or the directory cannot be written any more.
+    """
     info = PngInfo()
     info.add_text("glideslope", canonical_json(facts))
     file = io.BytesIO()
     image.save(file, format="png", pnginfo=info)
-    write_bytes(path, file.getvalue())
+    try:
+        write_bytes(path, file.getvalue())
+    except StorageError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error.__cause__
+        raise StorageError(f"cannot write {path}: {reason}; free space or choose another directory, and draw again: pictures written before "
+                           "this one stay, this one is lost") from error
 
 
 def read_prompts(path: Path) -> tuple[list[str], list[int]]:
@@ -211,9 +335,11 @@ def read_prompts(path: Path) -> tuple[list[str], list[int]]:
         RequestError: cannot be read, is not UTF-8, is too large, or holds no prompt.
     """
     try:
-        if path.stat().st_size > MAX_PROMPT_FILE_BYTES:
-            raise RequestError(f"--prompt-file {path}: {path.stat().st_size} bytes, at most {MAX_PROMPT_FILE_BYTES} are read; split it")
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        with path.open("rb") as file:
+            data = file.read(MAX_PROMPT_FILE_BYTES + 1)
+        if len(data) > MAX_PROMPT_FILE_BYTES:
+            raise RequestError(f"--prompt-file {path}: more than {MAX_PROMPT_FILE_BYTES} bytes, which are not read; split it")
+        lines = data.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise RequestError(f"--prompt-file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -1,6 +1,7 @@
 """Edit a picture file with a release into PNGs that remember how they were made."""
 
 import io
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,13 +10,13 @@ from PIL import Image
 from ..decode import Refusal, decode_image
 from ..errors import RequestError
 from ..manifest import sha256_bytes
+from .architecture import Architecture
 from .diffusion import NUM_TRAIN_TIMESTEPS
-from .drawing import DrawRequest, Progress, Watcher, model_digest, needed_models, write_png, write_sheet
+from .drawing import DrawRequest, Progress, Watcher, load_pipeline, needed_models, write_png, write_sheet
 from .editing import UpsampleOptions, check_strength
 from .masks import fit_mask, read_mask, read_picture
 from .opening import OpenRelease, find_release
 from .pipeline import GlideOutput, GlidePipeline
-from .tokenizer import CaptionTokenizer
 from .unet import UNetConfig
 
 MAX_PIXELS = 50_000_000
@@ -48,11 +49,15 @@ class Edit:
     strength: float | None = None
 
     def check(self) -> None:
-        """Refuse what can be refused without files.
+        """Refuse what can be refused without the release.
 
         Raises:
             RequestError: prompt, path or strength that cannot be meant, or a strength beside a mask.
+            StorageError: a path that cannot be written; it was tried.
         """
+        for option, path in (("--image", self.image), ("--mask", self.mask)):
+            if path is not None and os.path.abspath(path) == os.path.abspath(self.request.out):
+                raise RequestError(f"--out {self.request.out}: is the file of {option}; name a new one, nothing is overwritten")
         self.request.check()
         if self.strength is not None:
             check_strength(self.strength)
@@ -64,7 +69,7 @@ class Edit:
 def edit_to_files(release: Path | OpenRelease, edit: Edit, *, progress: Progress | None = None) -> list[Path]:
     """Load a release, edit a picture, and write the results as drawing does (see `drawing.DrawRequest.out`).
 
-    Each PNG's text holds prompt, seed, options, strength, and the digests of the release, the picture and the mask.
+    Each PNG's text holds what a drawn one's does, strength, and the digests of the picture and the mask.
 
     Returns:
         The files written: pictures in order, then the sheet.
@@ -76,20 +81,20 @@ def edit_to_files(release: Path | OpenRelease, edit: Edit, *, progress: Progress
         VerificationError, CheckpointError: the release is refused.
     """
     edit.check()
-    request, strength = edit.request, DEFAULT_STRENGTH if edit.strength is None else edit.strength
+    request, strength = edit.request, check_strength(DEFAULT_STRENGTH if edit.strength is None else edit.strength)
     image = read_picture_file(edit.image, "--image")
     mask = None if edit.mask is None else read_picture_file(edit.mask, "--mask")
     pixels = read_picture(image.image)
     draw = None if mask is None else read_mask(mask.image, size=(pixels.shape[1], pixels.shape[0]))
 
-    def check_fit(base: UNetConfig, tokenizer: CaptionTokenizer) -> None:
-        request.check_fit(base, tokenizer)
-        if draw is not None:
+    def check_fit(release: Architecture) -> None:
+        request.check_fit(release)
+        base = release.configs["base"]
+        if draw is not None and isinstance(base, UNetConfig):
             fit_mask(draw, base.image_size)
 
     opened = release if isinstance(release, OpenRelease) else find_release(release)
-    pipe = GlidePipeline.from_release(opened, components=choose_models(opened, edit), before_weights=check_fit)
-    pipe.guiding_clip = request.clip
+    pipe, shown = load_pipeline(opened, request, choose_models(opened, edit), check_fit)
     num_steps = request.options.num_steps
     if mask is None:
         num_steps = min(num_steps, max(1, round(strength * NUM_TRAIN_TIMESTEPS)))
@@ -100,8 +105,8 @@ def edit_to_files(release: Path | OpenRelease, edit: Edit, *, progress: Progress
         output = pipe.vary(image.image, request.prompts, strength, options=request.options, preview=watcher)
     if request.upsample:
         output = enlarge(pipe, request, output, image, mask, watcher)
-    shown = {"options": request.options.to_json(), "upsampled": request.upsample, "strength": None if mask is not None else strength,
-             "image_sha256": image.sha256, "mask_sha256": None if mask is None else mask.sha256, **model_digest(opened)}
+    shown |= {"strength": None if mask is not None else strength, "image_sha256": image.sha256,
+              "mask_sha256": None if mask is None else mask.sha256}
     written: list[Path] = []
     for i, result in enumerate(() if request.to_file else output.images):
         written.append(request.out / f"{i:04d}.png")

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..decode import Pixels
 from ..errors import RequestError
 from .diffusion import NUM_TRAIN_TIMESTEPS, GaussianDiffusion, fast27_timesteps
-from .options import DrawOptions
+from .options import DrawOptions, check_number, is_number
 from .pixels import to_model_range
 from .samplers import SAMPLERS, Denoiser, Prediction, SampleState, SeededNoise
 from .spacing import sampling_timesteps
@@ -56,8 +56,10 @@ class UpsampleOptions:
         Raises:
             RequestError: naming the option, its value and what is expected.
         """
-        check_number("temperature", self.temperature, high=MAX_TEMPERATURE)
-        self.drawing()
+        object.__setattr__(self, "temperature", check_number("temperature", self.temperature, high=MAX_TEMPERATURE))
+        checked = self.drawing()
+        for name in ("guidance_scale", "seed", *(() if self.num_steps is None else ("num_steps",))):
+            object.__setattr__(self, name, getattr(checked, name))
 
     def drawing(self) -> DrawOptions:
         """The same as options of drawing, which checks what both have."""
@@ -274,13 +276,12 @@ def walk(states: Iterator[SampleState], preview: Preview | None) -> Tensor:
     return state.x
 
 
-def check_strength(strength: float) -> None:
-    """Refuse a strength outside (0, 1]."""
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength <= 1:
+def check_strength(strength: Any) -> float:
+    """A strength as Python's own number.
+
+    Raises:
+        RequestError: it is none above 0 up to 1.
+    """
+    if not is_number(strength) or not 0 < strength <= 1:
         raise RequestError(f"strength is {strength!r}; expected a number above 0 (nearly the picture) up to 1 (drawn anew)")
-
-
-def check_number(name: str, value: float, *, high: float) -> None:
-    """Refuse what is not a number in [0, high]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
-        raise RequestError(f"{name} is {value!r}; expected a number from 0 to {high}")
+    return float(strength)

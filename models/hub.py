@@ -7,6 +7,7 @@ client compares sizes alone (huggingface_hub 2.4), so what was fetched is held a
 import contextlib
 import ipaddress
 import logging
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -129,11 +130,15 @@ def resolve(pretrained: str | Path, revision: str | None = None, options: HubOpt
         DownloadError: the Hub does not know repository or revision, or cannot be reached and the cache does not know them.
     """
     options = options or HubOptions()
+    if not str(pretrained).strip():
+        raise CheckpointError("RELEASE is empty; give the directory of a release ('.' for this one), or a repository on the Hub as org/name")
     root = Path(pretrained).expanduser()
     if root.is_dir():
         if revision is not None:
             raise RequestError(f"revision is {revision!r}, but {root} is a directory, which has one state only; leave it out")
         return Snapshot(root)
+    if os.path.lexists(root):
+        raise CheckpointError(f"{pretrained}: is no directory; give the directory of a release (the one with model_index.json)")
     if isinstance(pretrained, Path) or not REPOSITORY.fullmatch(pretrained):
         raise CheckpointError(f"{pretrained}: no such directory; give the directory of a release (the one with model_index.json), "
                               "or a repository on the Hub as org/name")

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from ..errors import RequestError
@@ -12,6 +13,7 @@ from .tokenizer import CaptionTokenizer
 MAX_STEPS = 1000
 MAX_IMAGES = 1024
 MAX_SCALE = 1000
+MAX_SEED = 2**62
 DEFAULT_SCALE = 3.0
 GUIDANCE_KINDS = ("none", "cfg", "clip", "both")
 
@@ -21,7 +23,7 @@ class DrawOptions:
     """The options of one call of the pipeline.
 
     Attributes:
-        num_images: images per prompt.
+        num_images: images per prompt. Numbers may be numpy's; they are kept as Python's own.
         guidance_scale: classifier-free guidance; 1 is none.
         clip_guidance_scale: guidance by a CLIP; 0 is none.
         num_steps: denoising steps, 1 to 1000.
@@ -47,15 +49,12 @@ class DrawOptions:
         Raises:
             RequestError: naming the option, its value and what is expected.
         """
-        check_whole("num_images", self.num_images, 1, MAX_IMAGES)
-        check_whole("num_steps", self.num_steps, 1, MAX_STEPS)
-        check_whole("seed", self.seed, 0, 2**62)
-        if self.sampler not in SAMPLERS:
+        for name, low, high in (("num_images", 1, MAX_IMAGES), ("num_steps", 1, MAX_STEPS), ("seed", 0, MAX_SEED)):
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), low, high))
+        if not isinstance(self.sampler, str) or self.sampler not in SAMPLERS:
             raise RequestError(f"sampler is {self.sampler!r}; expected one of {', '.join(SAMPLERS)}")
         for name in ("guidance_scale", "clip_guidance_scale"):
-            scale = getattr(self, name)
-            if not is_number(scale) or not 0 <= scale <= MAX_SCALE:
-                raise RequestError(f"{name} is {scale!r}; expected a number from 0 to {MAX_SCALE}")
+            object.__setattr__(self, name, check_number(name, getattr(self, name), high=MAX_SCALE))
         if not isinstance(self.cut_long_prompts, bool):
             raise RequestError(f"cut_long_prompts is {self.cut_long_prompts!r}; expected true or false")
         if self.guidance_interval is not None:
@@ -90,8 +89,19 @@ def choose_scales(guidance: str | None, guidance_scale: float | None, clip_guida
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a whole or floating-point number; true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a whole or floating-point number, numpy's too; true and false are not."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_number(name: str, value: Any, *, high: float) -> float:
+    """A number in [0, high] as Python's own.
+
+    Raises:
+        RequestError: it is none.
+    """
+    if not is_number(value) or not 0 <= value <= high:
+        raise RequestError(f"{name} is {value!r}; expected a number from 0 to {high}")
+    return float(value)
 
 
 def check_interval(value: object) -> tuple[float, float]:
@@ -105,10 +115,25 @@ def check_interval(value: object) -> tuple[float, float]:
     raise RequestError(f"guidance_interval is {value!r}; expected two rising numbers from 0 (the image) to 1 (the noise), for example 0.1 0.8")
 
 
-def check_whole(name: str, value: object, low: int, high: int) -> None:
-    """Refuse what is not a whole number in the range."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+def check_whole(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number in the range as Python's own.
+
+    Raises:
+        RequestError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
         raise RequestError(f"{name} is {value!r}; expected a whole number from {low} to {high}")
+    return int(value)
+
+
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Refuse what is no object of a class.
+
+    Raises:
+        RequestError: naming the argument, what it is, and what is expected.
+    """
+    if not isinstance(value, kind):
+        raise RequestError(f"{name}: expected {kind.__name__}(...), got {type(value).__name__} ({value!r:.60})")
 
 
 def check_lengths(prompts: Sequence[str], tokenizer: CaptionTokenizer, max_tokens: int) -> None:
@@ -121,7 +146,7 @@ def check_lengths(prompts: Sequence[str], tokenizer: CaptionTokenizer, max_token
         length = len(tokenizer.encode(text, sys.maxsize))
         if length > max_tokens:
             raise RequestError(f"prompt: {text!r:.60} is {length} tokens long, this model reads {max_tokens}; shorten it, or allow it "
-                               "to be cut (cut_long_prompts)")
+                               "to be cut (--cut-long-prompts; in Python cut_long_prompts=True)")
 
 
 def check_prompts(prompt: str | Sequence[str]) -> list[str]:

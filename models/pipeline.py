@@ -11,23 +11,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import CheckpointError, RequestError
+from .architecture import Architecture
 from .clip_guidance import ClipGuidance, ImageTextModel, embed_captions
 from .companions import Companions, check_together, choose_components, load_companions, load_unet
 from .diffusion import GaussianDiffusion
 from .editing import Batch, Known, Preview, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary, walk
 from .guidance import ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
 from .hub import HubOptions
-from .loading import CONFIG_NAME, load_component, read_bytes, read_component_config, read_schedule
+from .loading import CONFIG_NAME, OPTIONAL_MODELS, load_component, read_bytes, read_component_config, read_schedule
 from .masks import fit_mask, fit_picture, read_mask, read_picture
 from .noised_clip import NoisedClip
 from .opening import OpenRelease, Trust, find_release
-from .options import DrawOptions, check_lengths, check_prompts
+from .options import DrawOptions, check_kind, check_lengths, check_prompts
 from .pixels import to_pil
+from .placement import choose_device, choose_dtype
 from .ranking import ImageTextScorer
 from .samplers import SAMPLERS, Denoiser, SeededNoise
 from .spacing import sampling_timesteps
 from .tokenizer import CaptionTokenizer
-from .unet import PromptContext, TextConditionedUNet, UNetConfig
+from .unet import PromptContext, TextConditionedUNet
 
 DRAW_BATCH = 16
 UPSAMPLE_BATCH = 4
@@ -77,7 +79,7 @@ class GlidePipeline:
 
     @classmethod
     def from_pretrained(cls, pretrained: str | Path, *, revision: str | None = None,  # noqa: PLR0913 (what callers of such a method expect)
-                        dtype: torch.dtype | None = None, variant: str | None = None, device: str | torch.device | None = None,
+                        dtype: torch.dtype | str | None = None, variant: str | None = None, device: str | torch.device | None = None,
                         components: Collection[str] | None = None, local_files_only: bool = False, cache_dir: str | Path | None = None,
                         token: str | bool | None = None, verify: Literal["auto", "required", "off"] = "auto",
                         signer: str | Path | None = None, lock: str | Path | None = None, allow_withdrawn: bool = False) -> "GlidePipeline":
@@ -88,7 +90,7 @@ class GlidePipeline:
         Args:
             pretrained: the directory of a release, or `org/name` on the Hub.
             revision: branch, tag or commit on the Hub; looked up once. None takes the lock file's commit, else the default branch.
-            dtype: of the weights; none keeps what is stored.
+            dtype: of the weights, float32, float16 or bfloat16 (torch's, or the name); none keeps what is stored.
             variant: `fp16` or `bf16` takes the files of that variant, none those as trained.
             device: none takes a GPU where there is one.
             components: which of `noised_clip`, `upsampler`, `base_inpaint` and `upsampler_inpaint` to load (and fetch) beside the
@@ -103,36 +105,36 @@ class GlidePipeline:
             allow_withdrawn: load a release that its publisher has taken back.
 
         Raises:
-            RequestError: options that contradict one another, or a component or variant that the release does not hold.
+            RequestError: options that contradict one another, a component or variant that the release does not hold, or a type or
+                device that cannot be used.
             DownloadError: the Hub does not give the release.
             VerificationError: it is not what its manifest, its signer or the lock file say, or it was withdrawn.
             CheckpointError: not a release, or weights that do not fit the architecture.
         """
+        dtype, device = choose_dtype(dtype), choose_device(device)
         trust = Trust(verify, signer, lock, allow_withdrawn)
         found = find_release(pretrained, revision, trust=trust, options=HubOptions(token, cache_dir, local_files_only))
         return cls.from_release(found, dtype=dtype, variant=variant, device=device, components=components)
 
     @classmethod
-    def from_release(cls, release: OpenRelease, *, dtype: torch.dtype | None = None, variant: str | None = None,
+    def from_release(cls, release: OpenRelease, *, dtype: torch.dtype | str | None = None, variant: str | None = None,
                      device: str | torch.device | None = None, components: Collection[str] | None = None,
-                     before_weights: Callable[[UNetConfig, CaptionTokenizer], None] | None = None) -> "GlidePipeline":
+                     before_weights: Callable[[Architecture], None] | None = None) -> "GlidePipeline":
         """Load a release that was opened; arguments and errors are those of `from_pretrained`.
 
-        `before_weights` is called with the base's architecture and the tokenizer before any weights are read, to refuse a request
-        that does not fit them.
+        `before_weights` is called with what will be loaded before any weights are read, to refuse a request that does not fit it.
         """
+        dtype, place = choose_dtype(dtype), choose_device(device)
         root, held = release.snapshot.path, release.parts
         wanted = choose_components(release.held_models, components, where=release.snapshot.name)
         parts = held if wanted is None else held - (frozenset(release.held_models) - wanted)
         digests = release.prepare(parts, variant)
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         tokenizers = {name: CaptionTokenizer.parse(read_bytes(path, MAX_TOKENIZER_BYTES, digests), where=str(path))
                       for name in ("tokenizer", "clip_tokenizer") if name in parts and ("noised_clip" in parts or name == "tokenizer")
                       for path in (root / name / TOKENIZER_NAME,)}
         if before_weights is not None:
-            config = read_component_config(root / "base" / CONFIG_NAME, digests)[1]
-            if isinstance(config, UNetConfig):
-                before_weights(config, tokenizers["tokenizer"])
+            models = [name for name in ("base", *OPTIONAL_MODELS) if name in parts]
+            before_weights(Architecture({name: read_component_config(root / name / CONFIG_NAME, digests)[1] for name in models}, tokenizers))
         base = load_unet(root / "base", dtype=dtype, device=place, variant=variant, digests=digests)
         clip = None
         if "noised_clip" in parts:
@@ -239,6 +241,7 @@ class GlidePipeline:
         Raises:
             RequestError: a prompt that is empty, not text or too long for the models, or CLIP guidance without a CLIP.
         """
+        check_kind("options", options, DrawOptions)
         prompts = check_prompts(prompt)
         by_noised_clip = options.clip_guidance_scale > 0 and self.guiding_clip is None
         if by_noised_clip and self.noised_clip is None:
@@ -269,7 +272,7 @@ class GlidePipeline:
         Raises:
             RequestError: prompt, image, mask or options that cannot be used; nothing was started.
         """
-        options, size = options or DrawOptions(), self.base.config.image_size
+        options, size = DrawOptions() if options is None else options, self.base.config.image_size
         prompts, pixels = self.prompts(prompt, options), read_picture(image)
         draw = fit_mask(read_mask(mask, size=(pixels.shape[1], pixels.shape[0])), size)
         known = Known(to_tensor([fit_picture(pixels, size)], self.device), torch.from_numpy(draw).to(self.device)[None, None])
@@ -290,8 +293,8 @@ class GlidePipeline:
         Raises:
             RequestError: prompt, image, strength or options that cannot be used; nothing was started.
         """
-        check_strength(strength)
-        options = options or DrawOptions()
+        strength = check_strength(strength)
+        options = DrawOptions() if options is None else options
         prompts = self.prompts(prompt, options)
         picture = to_tensor([fit_picture(read_picture(image), self.base.config.image_size)], self.device)
         return self._in_batches(Batch.of(prompts, options, preview), lambda batch: vary(self, batch, picture, strength))
@@ -312,7 +315,8 @@ class GlidePipeline:
         Raises:
             RequestError: images, prompt, mask or options that cannot be used, or no upsampler; nothing was started.
         """
-        options = options or UpsampleOptions()
+        options = UpsampleOptions() if options is None else options
+        check_kind("options", options, UpsampleOptions)
         pictures = [images] if isinstance(images, Image.Image) else list(images)
         prompts = self.prompts(prompt, options.drawing())
         if not pictures or len(prompts) not in (1, len(pictures)):
@@ -334,13 +338,15 @@ class GlidePipeline:
         return self._in_batches(whole, draw, size=UPSAMPLE_BATCH)
 
     @torch.no_grad()
-    def rank(self, images: Sequence[Image.Image], prompt: str, *, clip: ImageTextScorer | None = None) -> list[tuple[int, float]]:
+    def rank(self, images: Image.Image | Sequence[Image.Image], prompt: str, *, clip: ImageTextScorer | None = None,
+             cut_long_prompts: bool = False) -> list[tuple[int, float]]:
         """Order images by how well they fit the prompt.
 
         Args:
-            images: of any mode and size.
+            images: of any mode and size, one or several.
             prompt: one caption.
             clip: who judges, such as `ranking.CosineScorer`; none: the release's noised CLIP, told there is no noise.
+            cut_long_prompts: cut a prompt that is longer than the noised CLIP reads instead of refusing it; other CLIPs cut as they do.
 
         Returns:
             (position in `images`, score) pairs, best first; the noised CLIP's and open_clip's scores are cosines.
@@ -348,15 +354,21 @@ class GlidePipeline:
         Raises:
             RequestError: no image, an unusable image or prompt, or neither a CLIP nor a release with a noised one.
         """
-        if not images:
+        given = [images] if isinstance(images, Image.Image) else list(images)
+        if not given:
             raise RequestError("rank: no images were given")
-        prompts, pictures = check_prompts(prompt), [read_picture(image) for image in images]
+        if clip is not None and not callable(getattr(clip, "score", None)):
+            raise RequestError(f"rank: clip is a {type(clip).__name__}, which scores nothing; give one with `score(images, captions)`: "
+                               "ranking.CosineScorer makes one of an OpenClip")
+        prompts, pictures = check_prompts(prompt), [read_picture(image) for image in given]
         if len(prompts) != 1:
             raise RequestError(f"rank: {len(prompts)} prompts were given; rank for one prompt at a time")
         if clip is not None:
             scores = [float(score) for score in clip.score(pictures, prompts * len(pictures))]
         else:
             noised = self._clip()
+            if not cut_long_prompts:
+                check_lengths(prompts, self.clip_tokenizer, noised.config.max_text_len - 2)
             x = to_tensor([fit_picture(picture, noised.config.image_size) for picture in pictures], self.device)
             cosines = noised.encode_image(x, torch.zeros(len(x), dtype=torch.int64, device=self.device))
             scores = (cosines @ self._encode_text(prompts)[0]).tolist()

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from ..decode import Pixels
 from ..errors import RequestError
-from .clip_guidance import ImageTextModel
+from .clip_guidance import ImageTextModel, embed_captions, embed_images
 from .masks import fit_picture
+from .pixels import to_model_range
 
 
 class ImageTextScorer(Protocol):
@@ -35,17 +35,13 @@ class CosineScorer:
 
     @torch.no_grad()
     def score(self, images: Sequence[Pixels], captions: Sequence[str]) -> NDArray[np.float32]:
-        """Cosine of each image with its caption.
+        """Cosine of each image with its caption; long captions are cut where the CLIP's tokenizer cuts them.
 
         Raises:
             RequestError: the CLIP has no text tower.
         """
         if self.clip.tokenize is None:
             raise RequestError("rank: this CLIP has no text tower; give one that reads captions")
-        model: Any = self.clip.model
-        device = next(self.clip.model.parameters()).device
-        pixels = torch.from_numpy(np.stack([fit_picture(image, self.clip.image_size) for image in images])).permute(0, 3, 1, 2).to(device)
-        mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (self.clip.pixel_mean, self.clip.pixel_std))
-        of_images = functional.normalize(model.encode_image((pixels / 255 - mean) / std).float(), dim=-1)
-        of_texts = functional.normalize(model.encode_text(self.clip.tokenize(list(captions)).to(device)).float(), dim=-1)
-        return np.asarray((of_images * of_texts).sum(dim=-1).cpu().numpy(), dtype=np.float32)
+        pixels = torch.from_numpy(np.stack([fit_picture(image, self.clip.image_size) for image in images])).permute(0, 3, 1, 2)
+        of_images = embed_images(self.clip, to_model_range(pixels))
+        return (of_images * embed_captions(self.clip, captions).to(of_images.device)).sum(dim=-1).numpy()

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from glideslope.models.drawing import DrawRequest, draw_to_files, read_prompts
 from glideslope.models.loading import WEIGHTS_NAME
 from glideslope.models.options import DrawOptions
 from glideslope.models.pipeline import GlidePipeline
+from glideslope.models.tokenizer import CaptionTokenizer
 
 QUICK = DrawOptions(num_steps=2, seed=7, sampler="dpm++")
 PROMPTS = ("a red square", "a blue bar 🟦")
@@ -36,6 +39,7 @@ def test_a_single_picture_is_written_with_how_it_was_made(whole_release: Path, t
     assert draw_to_files(whole_release, request, progress=lambda done, total, text: told.append((done, total))) == [path]
     assert Image.open(path).size == (16, 16)
     assert facts(path) == {"prompt": "a red square", "seed": 7, "options": json.loads(json.dumps(QUICK.to_json())), "upsampled": False,
+                           "clip": None, "dtype": "float32", "variant": None, "device": "cpu",
                            "manifest_sha256": sha256_file(whole_release / "manifest.json")}
     assert told == [(1, 2), (2, 2)]
 
@@ -106,15 +110,22 @@ def test_without_an_upsampler_enlarging_is_refused_before_anything_is_drawn(whol
 @pytest.mark.parametrize(("prompts", "name", "told"), [
     (["a red square"], "out.jpg", r"end the name with \.png, or name a directory"), ([" "], "out.png", "caption is empty"),
     (["a", ""], "out", "caption is empty"), ([], "out", "the list is empty"), (["a"], "full", "is there already and no empty directory"),
-    (["a"], "file", "is there already and no empty directory")])
+    (["a"], "file", "is there already and no empty directory"), (["a"], "taken.png", "is there already; name a new one, nothing is overwritten"),
+    (["a"], "folder.png", r"--out .*folder\.png: is a directory; name a new one"), (["a"], "dangling.png", "is there already")])
 def test_an_impossible_request_is_refused_before_the_release_is_read(tmp_path: Path, prompts: list[str], name: str, told: str) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     (tmp_path / "file").touch()
+    (tmp_path / "taken.png").write_text("mine")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
     with pytest.raises(RequestError, match=told):
         draw(tmp_path / "no release", prompts, tmp_path / name)
     with pytest.raises(RequestError, match=r"--previews .* is there already"):
         draw(tmp_path / "no release", ["a"], tmp_path / "out.png", previews=tmp_path / "full")
+    with pytest.raises(RequestError, match=r"--previews .*new: is --out as well"):
+        draw(tmp_path / "no release", ["a"], tmp_path / "new", previews=tmp_path / "full" / ".." / "new")
+    assert (tmp_path / "taken.png").read_text() == "mine"
 
 
 def test_a_prompt_too_long_for_the_model_is_refused_or_cut_if_that_is_wanted(whole_release: Path, tmp_path: Path) -> None:
@@ -135,10 +146,48 @@ def test_a_prompt_too_long_for_the_model_is_refused_before_its_weights_are_read(
         draw(release, ["a red square"], tmp_path / "out")
 
 
-def test_a_path_that_cannot_be_written_is_one_clear_error(whole_release: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["file/out.png", "file/out", "x" * 245 + ".png", "new/" + "x" * 256, "a\0b.png", "/proc/x.png", "/sys/x"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_release_is_read_and_nothing_is_left(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match="cannot write"):
-        draw(whole_release, PROMPTS, tmp_path / "file" / "out.png")
+    with pytest.raises(StorageError, match=r"--out .*: cannot write there \(.+\); name a place that can be written. Nothing was drawn"):
+        draw(tmp_path / "no release", ["a"], tmp_path / name)
+    with pytest.raises(StorageError, match=r"--previews .*: cannot write there \(.+\)"):
+        draw(tmp_path / "no release", ["a"], tmp_path / "out.png", previews=tmp_path / (name if name[0] != "x" else "/proc/x"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_was_made_to_try_a_place_is_gone_again_and_the_empty_directory_that_was_there_is_not(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new/folder", "other/out.png"):
+        DrawRequest(["a"], tmp_path / name, QUICK).check()
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+def test_a_place_that_can_no_longer_be_written_is_one_error_that_promises_nothing(whole_release: Path, tmp_path: Path) -> None:
+    def fill(done: int, total: int, text: str) -> None:
+        (tmp_path / "out").touch()
+
+    with pytest.raises(StorageError, match=r"cannot write .*out/0000\.png: .*; free space or choose another directory, and draw again: .* lost"):
+        draw_to_files(whole_release, DrawRequest(PROMPTS, tmp_path / "out", QUICK), progress=fill)
+
+
+def test_long_prompts_that_may_be_cut_are_cut_for_the_upsampler_too(full_release: Path, tmp_path: Path) -> None:
+    draw(full_release, ["a red square and " * 20], tmp_path / "cut.png", DrawOptions(num_steps=1, cut_long_prompts=True), upsample=True)
+    assert Image.open(tmp_path / "cut.png").size == (32, 32)
+
+
+def test_prompts_too_long_for_the_upsampler_or_the_noised_clip_are_refused_before_any_weights_are_read(
+        full_release: Path, tmp_path: Path, tokenizer: CaptionTokenizer) -> None:
+    release = Path(shutil.copytree(full_release, tmp_path / "release"))
+    (release / "manifest.json").unlink()
+    for name, field, limit in (("upsampler", "text_ctx", 2), ("noised_clip", "max_text_len", 4)):
+        config = json.loads((release / name / "config.json").read_text())
+        (release / name / "config.json").write_text(json.dumps(config | {field: limit}))
+    (release / "base" / WEIGHTS_NAME).write_bytes(b"no weights")
+    assert 2 < len(tokenizer.encode("a red square", 99)) <= 16
+    for more in ({"upsample": True}, {"options": dataclasses.replace(QUICK, clip_guidance_scale=1.0)}):
+        with pytest.raises(RequestError, match=r"tokens long, this model reads 2; shorten it, or allow it to be cut \(--cut-long-prompts"):
+            draw(release, ["a red square"], tmp_path / "out", **more)
 
 
 def test_nothing_is_drawn_from_a_release_that_was_changed(release: Path, tmp_path: Path) -> None:
@@ -166,7 +215,7 @@ def test_a_prompt_file_has_one_prompt_a_line_and_blank_lines_are_told(tmp_path: 
 
 @pytest.mark.parametrize(("content", "told"), [
     (b"", "holds no prompt; write one per line"), (b"\n \n", "holds no prompt"), (b"a\nb\xff\xfe", r"not UTF-8 \(byte 3 is 0xff\)"),
-    (None, "No such file"), (b"a" * 101, "101 bytes, at most 100 are read")])
+    (None, "No such file"), (b"a" * 101, "more than 100 bytes, which are not read; split it")])
 def test_a_prompt_file_that_cannot_be_used_is_refused(
         tmp_path: Path, content: bytes | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drawing, "MAX_PROMPT_FILE_BYTES", 100)

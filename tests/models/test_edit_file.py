@@ -62,6 +62,7 @@ def test_inpainting_keeps_what_the_mask_leaves_and_remembers_how_it_was_made(who
     assert told == [(1, 2), (2, 2)]
     assert made(written[0]) == {
         "prompt": PROMPT, "seed": 7, "options": json.loads(json.dumps(QUICK.to_json())), "strength": None, "upsampled": False,
+        "clip": None, "dtype": "float32", "variant": None, "device": "cpu",
         "image_sha256": sha256_file(files / "photo.png"), "mask_sha256": sha256_file(files / "mask.png"),
         "manifest_sha256": sha256_file(whole_release / "manifest.json")}
 
@@ -72,8 +73,10 @@ def test_without_a_mask_the_picture_is_varied(whole_release: Path, files: Path) 
     expected = GlidePipeline.from_pretrained(whole_release).vary(photo, PROMPT, 0.3, options=QUICK).images[0]
     assert np.array_equal(np.asarray(Image.open(files / "out.png")), np.asarray(expected))
     assert made(files / "out.png")["strength"] == 0.3
-    edit_to_files(whole_release, edit_of(files))
-    assert made(files / "out.png")["strength"] == 0.6
+    edit_to_files(whole_release, edit_of(files, "other.png", strength=np.float32(0.5)))  # type: ignore[arg-type]  # numpy's numbers will do
+    assert made(files / "other.png")["strength"] == 0.5
+    edit_to_files(whole_release, edit_of(files, "third.png"))
+    assert made(files / "third.png")["strength"] == 0.6
 
 
 def test_progress_counts_the_steps_of_a_small_strength(whole_release: Path, files: Path) -> None:
@@ -118,9 +121,9 @@ def test_only_the_models_that_an_edit_needs_are_loaded(full_release: Path, files
     sign_again(copy)
     edit_to_files(copy, edit_of(files, mask="mask.png"))
     with pytest.raises(CheckpointError, match="upsampler_inpaint"):
-        edit_to_files(copy, edit_of(files, mask="mask.png", upsample=True))
+        edit_to_files(copy, edit_of(files, "other.png", mask="mask.png", upsample=True))
     with pytest.raises(CheckpointError, match="noised_clip"):
-        edit_to_files(copy, edit_of(files, options=dataclasses.replace(QUICK, clip_guidance_scale=1.0)))
+        edit_to_files(copy, edit_of(files, "other.png", options=dataclasses.replace(QUICK, clip_guidance_scale=1.0)))
 
 
 @pytest.mark.parametrize(("changes", "told"), [
@@ -150,6 +153,17 @@ def test_a_mask_that_leaves_nothing_to_do_at_the_models_size_is_refused_before_w
     edit = dataclasses.replace(edit_of(files), image=files / "strip.png", mask=files / "side.png")
     with pytest.raises(RequestError, match="black everywhere in the middle 24 x 24"):
         edit_to_files(copy, edit)
+
+
+def test_the_picture_and_the_mask_are_never_overwritten(files: Path) -> None:
+    before = {path: path.read_bytes() for path in files.iterdir()}
+    for out, option in (("photo.png", "--image"), ("none/../mask.png", "--mask")):
+        (files / "none").mkdir(exist_ok=True)
+        with pytest.raises(RequestError, match=rf"--out .*: is the file of {option}; name a new one, nothing is overwritten"):
+            edit_to_files(files / "no release", edit_of(files, out, mask="mask.png"))
+    with pytest.raises(RequestError, match="is there already"):
+        edit_to_files(files / "no release", edit_of(files, "wide.png"))
+    assert all(path.read_bytes() == data for path, data in before.items())
 
 
 @pytest.mark.parametrize(("changes", "told"), [({"prompt": " "}, "caption is empty"), ({"out": "out.jpg"}, r"--out .*end the name with \.png")])
