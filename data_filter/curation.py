@@ -5,7 +5,7 @@ Fails closed, see `decision`. A missing score, NaN, an unreadable or changed inp
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from ..records import Record, check_outputs, read_record, run_stage
 from .decision import decide, find_labelled, ledger_schema
 from .filters import Filter, load_filter
 from .index import Progress, read_index
-from .labels import Judgement, consensus, read_audit_labels, read_labels
+from .labels import Judgement, consensus, read_audit_labels, read_labels, sort_labels
 from .parquet import write_table
 from .scores import read_shard_scores
 from .sources import Shard, Source, SourceItem
 
 FORMAT = "glideslope.curated/1"
+LABEL_REASON = "label:"  # as `decide` writes it, before the category
 SPLITS = ("train", "validation")
 INDEX_COLUMNS = ("key", "sha256", "status", "reason", "error", "caption", "concept")
 FEATURES = {"info": {"features": {
@@ -66,7 +67,7 @@ def curate(source: Source, categories: Sequence[Category], run_dir: Path, config
         raise FilterError("curate: no category to filter; a recipe needs at least one")
     index_dir, names = run_dir / "index", [category.name for category in categories]
     inputs = {"index": read_record(index_dir).digest, "source": source.fingerprint(), "labels": read_record(run_dir / "labels").digest}
-    inputs |= digest_findings(run_dir / "labels")
+    inputs |= digest_findings(run_dir)
     inputs |= {stage: read_record(run_dir / stage).digest for name in names for stage in (f"scores/{name}", f"filters/{name}")}
     for name in names:
         if read_record(run_dir / f"filters/{name}").inputs.get(f"scores/{name}") != inputs[f"scores/{name}"]:
@@ -91,7 +92,9 @@ def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, conf
     shards = {shard.name: shard for shard in source.shards()}
     position, total = 0, read_record(run_dir / "index").summary["num_inputs"]
     names = [judge.category for judge in filters]
-    labelled = find_labelled(judge_inputs(run_dir / "labels"), names)
+    current, changed = judge_inputs(run_dir)
+    labelled = find_labelled([*current, *changed], names)
+    stale = {(one.key, one.category) for one in changed}
     for name, index in read_index(run_dir / "index", columns=INDEX_COLUMNS):
         scores = {category: read_shard_scores(run_dir / "scores" / category, name, index) for category in names}
         ledger = decide(index, scores, filters, labelled, config.validation_share)
@@ -100,6 +103,7 @@ def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, conf
             writers[row["split"]].add({"image": {"bytes": item.image, "path": None}, "caption": row["caption"], "key": row["key"],
                                        "sha256": row["sha256"], "concept": index["concept"][place].as_py(), "weight": row["weight"],
                                        "metadata": item.metadata})
+        note_changed(ledger, stale)
         write_table(directory / "ledger" / f"{name}.parquet", pa.Table.from_pylist(ledger, schema=ledger_schema(names)))
         counts.update(row["reason"] for row in ledger)
         position += len(index)
@@ -109,17 +113,34 @@ def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, conf
     return write_summary(directory, position, counts, splits, filters)
 
 
-def judge_inputs(labels_dir: Path) -> list[Judgement]:
-    """What all labels say, those of audits included: whatever anybody saw in a kept image, it goes."""
-    return consensus([*read_labels(labels_dir), *read_audit_labels(labels_dir)])
+def judge_inputs(run_dir: Path) -> tuple[list[Judgement], list[Judgement]]:
+    """What all labels say, those of audits included: whatever anybody saw in a kept image, it goes.
+
+    Returns:
+        The judgements of the bytes that the index has; and, for inputs and categories without any, those that did not say no of the
+        bytes that were there before: nobody has seen what is there now, so it goes until somebody has.
+    """
+    labels_dir = run_dir / "labels"
+    found = sort_labels([*read_labels(labels_dir), *read_audit_labels(labels_dir)], run_dir / "index")
+    current = consensus(found.current)
+    judged = {(one.key, one.category) for one in current}
+    return current, [one for one in consensus(found.changed) if one.label != 0 and (one.key, one.category) not in judged]
 
 
-def digest_findings(labels_dir: Path) -> dict[str, str]:
+def note_changed(ledger: Sequence[dict[str, Any]], stale: Collection[tuple[str, str]]) -> None:
+    """Say in ledger rows that the label which drops them was given for other bytes."""
+    for row in ledger:
+        if row["reason"].startswith(LABEL_REASON) and (row["key"], row["reason"].removeprefix(LABEL_REASON)) in stale:
+            row["detail"] = f"input {row['key']} had other bytes when it was labelled; nobody has judged these yet"
+
+
+def digest_findings(run_dir: Path) -> dict[str, str]:
     """What audits found among the kept images, as an input of the stage; nothing while they found nothing, so that a clean audit
     makes nothing run again.
     """
-    audited = {(label.key, label.category) for label in read_audit_labels(labels_dir)}
-    findings = sorted([one.key, one.category] for one in judge_inputs(labels_dir) if one.label != 0 and (one.key, one.category) in audited)
+    audited = {(label.key, label.category) for label in read_audit_labels(run_dir / "labels")}
+    current, changed = judge_inputs(run_dir)
+    findings = sorted([one.key, one.category] for one in (*current, *changed) if one.label != 0 and (one.key, one.category) in audited)
     return {"audit_findings": sha256_json(findings)} if findings else {}
 
 

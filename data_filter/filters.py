@@ -86,7 +86,7 @@ def build_filter(category: Category, stages: Stages, source: Source, directory: 
 def write_filter(category: Category, stages: Stages, source: Source, directory: Path) -> dict[str, Any]:
     """Choose the threshold, measure and write; returns the summary."""
     report = read_json(stages.classifier / REPORT_NAME)
-    judgements = read_judgements(category.name, stages.labels)
+    judgements = read_judgements(category.name, stages.index, stages.labels)
     training = read_table(stages.classifier / TRAINING_NAME, columns=["key", "out_of_fold_score"])
     out_of_fold = dict(zip(training["key"].to_pylist(), training["out_of_fold_score"].to_pylist(), strict=True))
     scores = tabulate_scores({key: one for key, one in judgements.items() if not one.is_ambiguous}, set(out_of_fold), stages)

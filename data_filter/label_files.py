@@ -1,19 +1,27 @@
 """Label files: CSV tables in which people write what they see."""
 
+import codecs
 import csv
 import io
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import LabelError
 
 CSV_COLUMNS = ("key", "category", "label")
+MORE_COLUMNS = ("who", "how", "concept", "sha256")
 GROUP_COLUMNS = ("skin_tone", "gender")
 GROUP_PREFIX = "group:"
 GROUP_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+LABEL_WORDS = {"1": 1, "1.0": 1, "true": 1, "yes": 1, "0": 0, "0.0": 0, "false": 0, "no": 0}
+DELIMITERS = (",", ";", "\t")
 MAX_CELL = 10_000_000
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,8 +29,10 @@ class Verdict:
     """A label before it has a role: what a person or a file says.
 
     Attributes:
-        key, category, label, groups, who, how: as in `labels.Label`.
+        key, category, label, groups, who, how: as in `label_store.Label`.
         where: where it stands, for messages, for example `labels.csv, line 7`.
+        concept: what the input shows, in the file's words; "" where the file says nothing. Inputs with the same one share a role.
+        sha256: digest of the image's bytes that were looked at; "": those that the index has.
     """
 
     key: str
@@ -32,46 +42,85 @@ class Verdict:
     how: str
     where: str
     groups: Mapping[str, str] = field(default_factory=dict)
+    concept: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """What a label file says.
+
+    Attributes:
+        verdicts: one for each row with a label.
+        num_rows: rows that say anything.
+        num_empty: those among them whose label is empty.
+    """
+
+    verdicts: Sequence[Verdict]
+    num_rows: int
+    num_empty: int
 
 
 @dataclass(frozen=True)
 class CsvRow:
-    """One row of a CSV file: its cells by column, and where it stands, for messages."""
+    """One row of a CSV file: its cells by column, without surrounding blanks but for the key, and where it stands, for messages."""
 
     cells: Mapping[str, str]
     where: str
 
 
 def read_label_csv(path: Path) -> list[Verdict]:
-    """Read labels from a CSV file with the columns key, category, label and, if wanted, who, how and groups.
+    """The verdicts of `read_label_file`."""
+    return list(read_label_file(path).verdicts)
+
+
+def read_label_file(path: Path) -> LabelFile:
+    """Read labels from a CSV file with the columns key, category, label and, if wanted, who, how, concept, sha256 and groups.
 
     A column `group:<name>` holds the value of a group (the columns skin_tone and gender do so under their plain names).
-    A row with an empty label is ambiguous and gives no verdict.
+    A row with an empty label is ambiguous and gives no verdict. Other columns are named once in a warning and left alone.
 
     Raises:
-        LabelError: the file cannot be read, lacks a column, or holds a label that is not 0, 1 or empty.
+        LabelError: the file cannot be read, lacks a column, holds a label or digest that is none, or has no label at all.
     """
-    verdicts = []
+    verdicts: list[Verdict] = []
     groups: Mapping[str, str] | None = None
+    num_rows = 0
     for row in read_csv(path, CSV_COLUMNS):
-        groups = name_groups(row.cells, path) if groups is None else groups
-        if (label := read_label(row)) is not None:
+        num_rows += 1
+        if groups is None:
+            groups = name_groups(row.cells, path)
+            name_unknown(row.cells, groups, path)
+        label, sha256 = read_label(row), row.cells.get("sha256", "").lower()
+        if sha256 and not SHA256.fullmatch(sha256):
+            raise LabelError(f"{row.where}: sha256 is {sha256!r:.80}, expected 64 hexadecimal digits, or nothing")
+        if label is not None:
             values = {name: row.cells[column] for column, name in groups.items()}
             verdicts.append(Verdict(row.cells["key"], row.cells["category"], label, row.cells.get("who", ""),
-                                    row.cells.get("how", "") or path.name, row.where, values))
-    return verdicts
+                                    row.cells.get("how", "") or path.name, row.where, values, row.cells.get("concept", ""), sha256))
+    if not verdicts:
+        raise LabelError(f"{path}: none of its {num_rows} rows has a label; write 1 (counts) or 0 (does not) into the column `label`")
+    return LabelFile(verdicts, num_rows, num_rows - len(verdicts))
 
 
 def read_label(row: CsvRow) -> int | None:
     """The label of a row; None where it is empty.
 
     Raises:
-        LabelError: it is not 0, 1 or empty.
+        LabelError: it is not 0 or 1, a spelling of them (true, yes, 1.0; false, no, 0.0), or empty.
     """
     text = row.cells["label"]
-    if text not in ("0", "1", ""):
+    if text and text.lower() not in LABEL_WORDS:
         raise LabelError(f"{row.where}: label is {text!r}, expected 1 (counts), 0 (does not) or empty (ambiguous)")
-    return int(text) if text else None
+    return LABEL_WORDS[text.lower()] if text else None
+
+
+def name_unknown(columns: Mapping[str, str], groups: Mapping[str, str], path: Path) -> None:
+    """Warn once of the columns that nothing is taken from."""
+    unknown = [repr(name) for name in columns if name not in (*CSV_COLUMNS, *MORE_COLUMNS) and name not in groups]
+    if unknown:
+        log.warning("%s: column %s is not read; known are %s, %s, and group:NAME", path, ", ".join(unknown),
+                    ", ".join((*CSV_COLUMNS, *MORE_COLUMNS)), ", ".join(GROUP_COLUMNS))
 
 
 def name_groups(columns: Mapping[str, str], path: Path) -> dict[str, str]:
@@ -91,39 +140,72 @@ def name_groups(columns: Mapping[str, str], path: Path) -> dict[str, str]:
 
 
 def read_csv(path: Path, needed: tuple[str, ...]) -> Iterator[CsvRow]:
-    """The rows of a CSV file (UTF-8, comma separated, with a header); rows without any text are skipped.
+    """The rows of a CSV file (UTF-8 with a header, separated by commas, semicolons or tabs); rows without any text are skipped.
+
+    Blanks around names and cells, and capitals in the names of known columns, do not count; the cells of `key` stay as they are.
 
     Raises:
         LabelError: the file cannot be read, is no such CSV, lacks a needed column or names one twice, or a row has more
             cells than the header.
     """
+    text = read_text(path)
+    csv.field_size_limit(MAX_CELL)
+    line = 1
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        delimiter = find_delimiter(text, needed)
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+        header = plain_header(next(reader, []), needed)
+        check_header(header, needed, path)
+        for cells in reader:
+            line = reader.line_num
+            where = f"{path}, line {line}"
+            if len(cells) > len(header):
+                raise LabelError(f"{where}: {len(cells)} cells, the header has {len(header)}; put text with {delimiter!r} in double quotes")
+            if any(cell.strip() for cell in cells):
+                plain = [cell if name == "key" else cell.strip() for name, cell in zip(header, cells, strict=False)]
+                yield CsvRow(dict.fromkeys(header, "") | dict(zip(header, plain, strict=False)), where)
+    except csv.Error as error:
+        raise LabelError(f"{path}, line {line} or the next: not readable as CSV ({error}); save it as comma-separated UTF-8") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Raises:
+        LabelError: it cannot be read, or is no UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise LabelError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise LabelError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
-    csv.field_size_limit(MAX_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        check_header(header, needed, path)
-        for cells in reader:
-            where = f"{path}, line {reader.line_num}"
-            if len(cells) > len(header):
-                raise LabelError(f"{where}: {len(cells)} cells, the header has {len(header)}; put text with commas in double quotes")
-            if any(cells):
-                yield CsvRow(dict.fromkeys(header, "") | dict(zip(header, cells, strict=False)), where)
-    except csv.Error as error:
-        raise LabelError(f"{path}, line {reader.line_num}: not readable as CSV ({error}); save it as comma-separated UTF-8") from error
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise LabelError(f"{path}: is UTF-16, expected UTF-8; save it as \"CSV UTF-8\"") from error
+        raise LabelError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as \"CSV UTF-8\"") from error
 
 
-def check_header(header: list[str], needed: tuple[str, ...], path: Path) -> None:
+def find_delimiter(text: str, needed: Sequence[str]) -> str:
+    """The first delimiter with which the header names all needed columns; a comma where none does."""
+    for delimiter in DELIMITERS:
+        header = next(csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter), [])
+        if set(needed) <= set(plain_header(header, needed)):
+            return delimiter
+    return DELIMITERS[0]
+
+
+def plain_header(header: Sequence[str], needed: Sequence[str]) -> list[str]:
+    """A header without surrounding blanks, names of known columns in small letters."""
+    known = {*needed, *CSV_COLUMNS, *MORE_COLUMNS, *GROUP_COLUMNS}
+    names = [name.strip() for name in header]
+    return [name.lower() if name.lower() in known else name for name in names]
+
+
+def check_header(header: Sequence[str], needed: tuple[str, ...], path: Path) -> None:
     """Refuse a header that lacks a column or names one twice."""
     missing = [name for name in needed if name not in header]
     if missing:
-        hint = "; the cells are separated by ';', save the file with commas" if len(header) == 1 and ";" in header[0] else ""
-        raise LabelError(f"{path}: column {', '.join(missing)} is missing; the header must name {', '.join(needed)}{hint}")
+        raise LabelError(f"{path}: column {', '.join(missing)} is missing; the header must name {', '.join(needed)}")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise LabelError(f"{path}: column {', '.join(twice)} stands twice in the header; remove one")

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..errors import FilterError
+from ..records import read_record
 from .index import read_index
-from .labels import Judgement, consensus, read_labels
+from .labels import Judgement, consensus, read_labels, sort_labels, warn_unused
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,12 @@ class LabelledSet:
         return np.array([judgement.concept for judgement in self.judgements], dtype=object)
 
 
-def read_judgements(category: str, labels_dir: Path) -> dict[str, Judgement]:
-    """Key -> judgement of a category, ambiguous ones included."""
-    return {judgement.key: judgement for judgement in consensus(read_labels(labels_dir)) if judgement.category == category}
+def read_judgements(category: str, index_dir: Path, labels_dir: Path) -> dict[str, Judgement]:
+    """Key -> judgement of a category, ambiguous ones included; only labels of the bytes that the index has."""
+    found = sort_labels(read_labels(labels_dir), index_dir)
+    if found.num_changed != read_record(labels_dir).summary["num_changed"]:  # else it was said when labels were imported
+        warn_unused(found, labels_dir)
+    return {judgement.key: judgement for judgement in consensus(found.current) if judgement.category == category}
 
 
 def join_labels(category: str, index_dir: Path, labels_dir: Path) -> LabelledSet:
@@ -56,7 +60,7 @@ def join_labels(category: str, index_dir: Path, labels_dir: Path) -> LabelledSet
     Raises:
         FilterError: embeddings of different widths.
     """
-    by_key = read_judgements(category, labels_dir)
+    by_key = read_judgements(category, index_dir, labels_dir)
     num_ambiguous = sum(judgement.is_ambiguous for judgement in by_key.values())
     by_key = {key: judgement for key, judgement in by_key.items() if not judgement.is_ambiguous}
     wanted = pa.array(list(by_key), type=pa.string())

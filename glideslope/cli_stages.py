@@ -60,12 +60,13 @@ def index(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOpt
 def label(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False,
           import_file: Annotated[Path | None, typer.Option(
               "--import", metavar="FILE.csv",
-              help="Labels to append: columns key, category, label (1 counts, 0 does not, empty: ambiguous); if wanted who, how, group:NAME.",
+              help="Labels to append: columns key, category, label (1 counts, 0 does not, empty: ambiguous); if wanted who, how, concept, "
+                   "sha256, group:NAME.",
           )] = None) -> None:
     """Append labels to the run's store and give each its role by hash of the concept."""
     with opened(recipe, runs_dir, as_json=as_json) as run:
-        record = run.label(import_file)
-    tell({record.stage: dict(record.summary)}, as_json=as_json)
+        record, rows = run.label(import_file)
+    tell({"rows": rows, record.stage: dict(record.summary)}, as_json=as_json)
 
 
 @app.command(rich_help_panel=STAGES)

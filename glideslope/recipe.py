@@ -114,27 +114,33 @@ class Run:
             return build_part(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index", part=part, num_parts=num_parts,
                               engine=self.engine.name, workers=self.engine.workers, progress=progress)
 
-    def label(self, csv_path: Path | None = None) -> Record:
+    def label(self, csv_path: Path | None = None) -> "tuple[Record, dict[str, int]]":
         """Append labels from a CSV file, or those that came with the data.
 
         Raises:
-            LabelError: neither a file nor a source with labels of its own.
+            LabelError: neither a file nor a source with labels of its own, or a file without any label.
         """
-        from .data_filter import import_labels, read_label_csv
-        from .data_filter.labels import verdicts_of_source
+        from .data_filter.label_files import LabelFile, read_label_file
+        from .data_filter.labels import add_labels, verdicts_of_source
+
+        Returns:
+            The store's record, and what became of the rows that were read: how many are new, changed, unchanged or empty.
 
         names = [category.name for category in self.recipe.categories]
         with self.reporter.stage("labels"):
             if csv_path is not None:
-                verdicts = read_label_csv(csv_path)
+                given = read_label_file(csv_path)
             elif isinstance(self.recipe.source, OpenMojiSource):
                 verdicts = verdicts_of_source(self._open_source().labels(names), who="openmoji_labels.csv")
             elif (self.directory / "labels" / "labels.jsonl").is_file():
-                verdicts = []
+                given = LabelFile((), 0, 0)
             else:
                 raise LabelError(f"{self.directory / 'labels'}: no labels yet, and this source brings none; import them with "
                                  "`glideslope label RECIPE --import FILE.csv` (columns key,category,label)")
-            return import_labels(verdicts, self.directory / "labels", self.directory / "index", self.recipe.labels, categories=names)
+            done = add_labels(given.verdicts, self.directory / "labels", self.directory / "index", self.recipe.labels, categories=names)
+            return done.record, {"read": given.num_rows, "new": done.num_new, "changed": done.num_changed,
+                                 "unchanged": done.num_unchanged, "empty": given.num_empty}
+                given = LabelFile(verdicts, len(verdicts), 0)
 
     def fit(self) -> list[Record]:
         """Per category: choose and fit a classifier, score the index, set the threshold and measure the filter."""
@@ -275,3 +281,19 @@ def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None, *
             raise StageError(f"{directory}: another glideslope process is working on this run; wait for it, or stop it") from error
         write_bytes(directory / "recipe.yaml", dump_recipe(recipe).encode())
         yield Run(recipe, directory, reporter or Silent(), engine or Engine())
+        warn_of_other_source(recipe, directory)
+
+
+def warn_of_other_source(recipe: Recipe, directory: Path) -> None:
+    """Say so when a run directory held a run on other data: two recipes may bear one name, or the data may have moved."""
+    path = directory / "recipe.yaml"
+    if not path.is_file():
+        return
+    try:
+        before = load_recipe(path).source
+    except RecipeError:  # of another version: what it was made of is no longer to be read
+        return
+    new, old = (f"{source.kind} {getattr(source, 'path', '')}".strip() for source in (recipe.source, before))
+    if new != old:
+        log.warning("%s: held a run on the source %s, the recipe %s names %s; labels stay with the images whose bytes are the same. If these "
+                    "are two projects, give one of the recipes another name", directory, old, recipe.name, new)

@@ -16,7 +16,7 @@ import secrets
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -247,10 +247,12 @@ def write_result(audit: Audit, run_dir: Path) -> dict[str, Any]:
 
 
 def read_judged(audit: Audit, run_dir: Path) -> list[list[int]]:
-    """For each drawn image, what each person said, in the order in which they came to the store; only labels with the role audit."""
+    """For each drawn image, what each person said of these very bytes, in the order in which they came to the store; only labels with
+    the role audit.
+    """
     said: dict[str, dict[str, int]] = defaultdict(dict)
     for label in [*read_labels(run_dir / "labels"), *read_audit_labels(run_dir / "labels")]:
-        if label.category == audit.category and label.role == "audit":
+        if label.category == audit.category and label.role == "audit" and label.sha256 == drawn.get(label.key):
             said[label.key][label.who] = label.label
     return [list(said[key].values()) if key in said else [] for key in audit.keys]
 
@@ -301,6 +303,7 @@ def export_review(kept: Kept, audit: Audit, source: Source, *, start: int, blur:
 def import_review(path: Path, run_dir: Path, categories: Sequence[str], *, who: str = "") -> Audit:
     """Take a filled-in CSV file back into the label store.
 
+    drawn = {image["key"]: image["sha256"] for image in audit.sample["images"]}
     Args:
         path: the file.
         run_dir: the run.
@@ -319,5 +322,7 @@ def import_review(path: Path, run_dir: Path, categories: Sequence[str], *, who: 
                                          keys_of={name: audit.keys for name, audit in audits.items()}, who=who)
     if not verdicts:
         raise LabelError(f"{path}: no row has a label; write 1 (shows {audits[audit_id].category}) or 0 (does not) into the column `label`")
-    import_audit_labels(verdicts, run_dir / "labels", run_dir / "index", audit_id=audit_id)
+    drawn = {image["key"]: image["sha256"] for image in audits[audit_id].sample["images"]}  # what the reviewer looked at
+    import_audit_labels([replace(verdict, sha256=drawn[verdict.key]) for verdict in verdicts], run_dir / "labels", run_dir / "index",
+                        audit_id=audit_id)
     return audits[audit_id]

@@ -45,7 +45,7 @@ def write_review_csv(path: Path, audit_id: str, pictures: Sequence[Picture]) -> 
     sink = io.StringIO(newline="")
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([audit_id, picture.number, picture.key, disarm(picture.caption), "", ""] for picture in pictures)
+    writer.writerows([audit_id, picture.number, quote_key(picture.key), disarm(picture.caption), "", ""] for picture in pictures)
     write_bytes(path, sink.getvalue().encode("utf-8", "replace"))
     return True
 
@@ -54,6 +54,11 @@ def disarm(caption: str) -> str:
     """A caption on one line of bounded length that no spreadsheet takes for a formula."""
     text = " ".join("".join(char if char.isprintable() else " " for char in caption).split())[:MAX_CAPTION]
     return f"' {text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def quote_key(key: str) -> str:
+    """A key that no spreadsheet takes for a formula; `check_row` knows both."""
+    return f"'{key}" if key.lstrip()[:1] in ("=", "+", "-", "@") or key[:1] in ("\t", "\r", "\n") else key
 
 
 def read_review_csv(path: Path, *, category_of: Mapping[str, str], keys_of: Mapping[str, Sequence[str]],
@@ -99,6 +104,8 @@ def check_row(row: CsvRow, audit_id: str, keys: Sequence[str]) -> str:
     if not 0 <= place < len(keys):
         raise LabelError(f"{row.where}: number is {number!r}, audit {audit_id} has the numbers 1 to {len(keys)}; "
                          "do not edit the columns number and key")
+    if key == quote_key(keys[place]):
+        key = keys[place]
     if keys[place] != key:
         raise LabelError(f"{row.where}: key is {key!r}, number {number} of audit {audit_id} is {keys[place]!r}; "
                          "do not edit or sort single columns: start again from the exported file")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ...errors import StageError
 from ...manifest import write_bytes, write_json
 from ...records import read_record
-from ..labels import consensus, read_labels
+from ..labels import consensus, read_labels, sort_labels
 from ..ledger import Ledger, open_ledger
 from .balance import Tokens, combine, split_phrase
 
@@ -233,7 +233,7 @@ def read_judgements(run_a: Path, run_b: Path) -> dict[str, list[tuple[str, str, 
     found: dict[str, dict[str, tuple[str, str, Mapping[str, str]]]] = {}
     for run in (run_a, run_b):
         if (run / "labels" / "record.json").is_file():
-            for one in consensus(read_labels(run / "labels")):
+            for one in consensus(sort_labels(read_labels(run / "labels"), run / "index").current):
                 text = "disputed" if one.label is None else str(one.label)
                 found.setdefault(one.key, {})[one.category] = (one.category, text, one.groups)
     return {key: list(by_category.values()) for key, by_category in found.items()}

@@ -22,7 +22,7 @@ from ..clip import load_clip
 from ..evidence import combined_scores, is_dropped
 from ..filters import FILTER_NAME, SCORES_NAME
 from ..fit import REPORT_NAME
-from ..labels import read_labels
+from ..labels import read_labels, sort_labels
 from ..ledger import Ledger, open_ledger
 from ..mutants import TITLES
 from ..mutations import MUTATIONS_NAME
@@ -160,7 +160,7 @@ def list_cautions(category: Category, report: Mapping[str, Any], run_dir: Path) 
     """What the labels cannot show, in sentences with this filter's own numbers."""
     audit = report["audit"]
     positives, negatives = audit["num_positive"], audit["num_negative"]
-    labels = [label for label in read_labels(run_dir / "labels") if label.category == category.name]
+    labels = [label for label in sort_labels(read_labels(run_dir / "labels"), run_dir / "index").current if label.category == category.name]
     seen = read_record(run_dir / "index").summary["num_inputs"]
     concepts = len({label.concept for label in labels if label.role == "audit" and label.label == 1})
     best = wording.at_least(audit_bound(positives))

@@ -16,7 +16,6 @@ from glideslope.data_filter.labels import (
     import_labels,
     join_groups,
     read_audit_labels,
-    read_label_csv,
     read_labels,
     role_of,
     verdicts_of_source,
@@ -24,6 +23,7 @@ from glideslope.data_filter.labels import (
 from glideslope.data_filter.sources import SourceLabel
 from glideslope.data_filter.sources.openmoji import read_rows
 from glideslope.errors import LabelError, StageError
+from glideslope.manifest import sha256_file
 from glideslope.records import Record
 
 from .conftest import World
@@ -94,7 +94,8 @@ def test_labels_are_appended_and_earlier_lines_stay_as_they_are(indexed: World) 
     assert both.startswith(first) and len(both.splitlines()) == 2
     assert json.loads(both.splitlines()[1]) == {
         "key": "001.png", "concept": "001.png", "category": "red", "label": 0, "role": role_of("001.png", LabelsConfig()),
-        "groups": {}, "who": "me", "when": "2026-02-02T00:00:00+00:00", "how": "by eye"}
+        "groups": {}, "who": "me", "when": "2026-02-02T00:00:00+00:00", "how": "by eye", "own_concept": "",
+        "sha256": sha256_file(indexed.root / "images" / "001.png")}
     assert [label.key for label in read_labels(indexed.root / "labels")] == ["000.png", "001.png"]
 
 
@@ -113,46 +114,6 @@ def test_importing_the_same_file_twice_changes_nothing(indexed: World) -> None:
     data = (indexed.root / "labels" / "labels.jsonl").read_bytes()
     assert indexed.label().digest == first.digest
     assert (indexed.root / "labels" / "labels.jsonl").read_bytes() == data
-
-
-def test_an_ambiguous_label_gives_no_row(indexed: World, tmp_path: Path) -> None:
-    path = tmp_path / "l.csv"
-    path.write_text("key,category,label,who,how,skin_tone\n000.png,red,1,ann,search,3\n001.png,red,,ann,search,\n")
-    (only,) = read_label_csv(path)
-    assert (only.key, only.label, only.who, only.how, only.groups) == ("000.png", 1, "ann", "search", {"skin_tone": "3"})
-
-
-def test_a_label_file_may_name_any_group(tmp_path: Path) -> None:
-    path = tmp_path / "l.csv"
-    path.write_text("group:age,key,category,label,gender,note\nold,000.png,red,1,f,\"x,\ny\"\n,001.png,red,0,,\n,,,,,\n")
-    assert [verdict.groups for verdict in read_label_csv(path)] == [{"age": "old", "gender": "f"}, {"age": "", "gender": ""}]
-
-
-@pytest.mark.parametrize(("text", "message"), [
-    ("key,category,label\na,red,2\n", "line 2: label is '2', expected 1"),
-    ("key,category,label\na,red,yes\n", "line 2: label is 'yes'"),
-    ("key,label\na,1\n", "column category is missing"),
-    ("", "column key, category, label is missing"),
-    ("key;category;label\na;red;1\n", "separated by ';', save the file with commas"),
-    ("key,category,label,key\na,red,1,b\n", "column key stands twice"),
-    ("key,category,label,group:Age\na,red,1,b\n", "column 'group:Age': a group is named by small letters"),
-    ("key,category,label,gender,group:gender\na,red,1,b,c\n", "group gender stands in two columns"),
-    ("key,category,label\na,red,1,more\n", "line 2: 4 cells, the header has 3"),
-    ('key,category,label\n"a,red,1\n', "not readable as CSV"),
-])
-def test_a_malformed_label_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "l.csv"
-    path.write_text(text)
-    with pytest.raises(LabelError, match=message):
-        read_label_csv(path)
-
-
-def test_a_label_file_that_is_missing_or_not_utf8_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match="No such file"):
-        read_label_csv(tmp_path / "none.csv")
-    (tmp_path / "l.csv").write_bytes(b"key,category,label\ncaf\xe9,red,1\n")
-    with pytest.raises(LabelError, match="not UTF-8"):
-        read_label_csv(tmp_path / "l.csv")
 
 
 def test_unknown_keys_categories_and_contradictions_are_refused_and_nothing_is_appended(indexed: World) -> None:

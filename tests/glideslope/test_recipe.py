@@ -120,3 +120,17 @@ def test_the_resolved_recipe_is_itself_a_recipe_for_the_same_run(recipe_file: Pa
         written = run.directory / "recipe.yaml"
     assert find_recipe(str(written)) == load_recipe(recipe_file)
     assert yaml.safe_load(written.read_text())["seed"] == 0
+
+
+def test_another_source_in_the_same_run_directory_is_named(
+        recipe_file: Path, tmp_path: Path, plain_recipe: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    first = load_recipe(recipe_file)
+    for _ in range(2):
+        with open_run(first, tmp_path):
+            pass
+    assert caplog.messages == []
+    plain_recipe["source"] = {"kind": "folder", "path": "elsewhere"}
+    with open_run(parse_recipe(plain_recipe, where="recipe"), tmp_path) as run:
+        assert load_recipe(run.directory / "recipe.yaml").source.kind == "folder"
+    (only,) = caplog.messages
+    assert "small: held a run on the source" in only and "names folder elsewhere" in only and "another name" in only
