@@ -55,9 +55,12 @@ def load_split(curated: Path, split: str, image_size: int) -> CuratedSplit:
         image_size: side S of the squares in pixels.
 
     Raises:
-        TrainingError: the split holds no image.
+        TrainingError: the split holds no image, or one without a caption.
     """
     rows = list(read_rows(curated, split))
+    if without := [row["key"] for row in rows if row["caption"] is None]:
+        raise TrainingError(f"{curated / 'data'}: {len(without)} of {len(rows)} images of the split {split!r} have no caption (the first: "
+                            f"{without[0]!r}), and training needs one for each; curate with curate.captions required")
     if not rows:
         raise TrainingError(f"{curated / 'data'}: the split {split!r} holds no image; nothing passed the filters, or "
                             "curate.validation_share leaves none")

@@ -121,7 +121,7 @@ class DrawRequest:
         check_prompts(self.prompts)
         if self.out.suffix.lower() in OTHER_PICTURES:
             raise RequestError(f"--out {self.out}: pictures are written as PNG; end the name with .png, or name a directory")
-        if self.previews is not None and os.path.abspath(self.previews) == os.path.abspath(self.out):
+        if self.previews is not None and os.path.normpath(self.previews.absolute()) == os.path.normpath(self.out.absolute()):
             raise RequestError(f"--previews {self.previews}: is --out as well; name another directory")
         check_place("--out", self.out, is_file=self.to_file)
         if self.previews is not None:

@@ -56,7 +56,7 @@ class Edit:
             StorageError: a path that cannot be written; it was tried.
         """
         for option, path in (("--image", self.image), ("--mask", self.mask)):
-            if path is not None and os.path.abspath(path) == os.path.abspath(self.request.out):
+            if path is not None and os.path.normpath(path.absolute()) == os.path.normpath(self.request.out.absolute()):
                 raise RequestError(f"--out {self.request.out}: is the file of {option}; name a new one, nothing is overwritten")
         self.request.check()
         if self.strength is not None:

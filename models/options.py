@@ -3,8 +3,9 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from ..errors import RequestError
 from .samplers import SAMPLERS
@@ -90,7 +91,7 @@ def choose_scales(guidance: str | None, guidance_scale: float | None, clip_guida
 
 def is_number(value: object) -> bool:
     """Whether a value is a whole or floating-point number, numpy's too; true and false are not."""
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def check_number(name: str, value: Any, *, high: float) -> float:
@@ -121,7 +122,7 @@ def check_whole(name: str, value: Any, low: int, high: int) -> int:
     Raises:
         RequestError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise RequestError(f"{name} is {value!r}; expected a whole number from {low} to {high}")
     return int(value)
 

@@ -6,19 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
 from typer.testing import CliRunner
 
 from glideslope.cli import app
-from glideslope.errors import CheckpointError, RequestError, StorageError, VerificationError
+from glideslope.errors import CheckpointError, GlideslopeError, RequestError, StorageError, VerificationError
 from glideslope.manifest import sha256_file
 from glideslope.models import drawing
-from glideslope.models.drawing import DrawRequest, draw_to_files, read_prompts
+from glideslope.models.clip_guidance import OpenClip
+from glideslope.models.drawing import DrawRequest, GuidingClip, draw_to_files, read_prompts, weights_sha256
 from glideslope.models.loading import WEIGHTS_NAME
 from glideslope.models.options import DrawOptions
 from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.tokenizer import CaptionTokenizer
+from glideslope.weight_files import weights_name
+
+from .conftest import sign_again
 
 QUICK = DrawOptions(num_steps=2, seed=7, sampler="dpm++")
 PROMPTS = ("a red square", "a blue bar 🟦")
@@ -110,7 +118,7 @@ def test_without_an_upsampler_enlarging_is_refused_before_anything_is_drawn(whol
 @pytest.mark.parametrize(("prompts", "name", "told"), [
     (["a red square"], "out.jpg", r"end the name with \.png, or name a directory"), ([" "], "out.png", "caption is empty"),
     (["a", ""], "out", "caption is empty"), ([], "out", "the list is empty"), (["a"], "full", "is there already and no empty directory"),
-    (["a"], "file", "is there already and no empty directory"), (["a"], "taken.png", "is there already; name a new one, nothing is overwritten"),
+    (["a"], "file", "is there already and no empty directory"), (["a"], "taken.png", "is there already; name a new one, nothing is overwr"),
     (["a"], "folder.png", r"--out .*folder\.png: is a directory; name a new one"), (["a"], "dangling.png", "is there already")])
 def test_an_impossible_request_is_refused_before_the_release_is_read(tmp_path: Path, prompts: list[str], name: str, told: str) -> None:
     (tmp_path / "full").mkdir()
@@ -167,7 +175,7 @@ def test_a_place_that_can_no_longer_be_written_is_one_error_that_promises_nothin
     def fill(done: int, total: int, text: str) -> None:
         (tmp_path / "out").touch()
 
-    with pytest.raises(StorageError, match=r"cannot write .*out/0000\.png: .*; free space or choose another directory, and draw again: .* lost"):
+    with pytest.raises(StorageError, match=r"cannot write .*out/0000\.png: .*; free space or choose another directory, and draw again"):
         draw_to_files(whole_release, DrawRequest(PROMPTS, tmp_path / "out", QUICK), progress=fill)
 
 
@@ -240,3 +248,100 @@ def test_the_command_draws_prompts_and_a_file_of_them_and_says_what_it_skipped(w
         num_steps=2, sampler="dpm++sde", guidance_scale=2.0, clip_guidance_scale=3.0, guidance_interval=(0.1, 0.9), seed=4).to_json() | {
         "guidance_interval": [0.1, 0.9]}
     assert len(list((tmp_path / "previews").iterdir())) == 2
+
+
+def small_clip(seed: int) -> OpenClip:
+    """An open_clip model of 32x32 images with fresh weights."""
+    torch.manual_seed(seed)
+    model = open_clip.model.CLIP(
+        embed_dim=16, vision_cfg=open_clip.model.CLIPVisionCfg(layers=1, width=32, head_width=16, patch_size=8, image_size=32),
+        text_cfg=open_clip.model.CLIPTextCfg(context_length=77, vocab_size=49408, width=16, heads=2, layers=1))
+    return OpenClip(model.eval(), 32, (0.5,) * 3, (0.25,) * 3, open_clip.get_tokenizer("ViT-B-32"))
+
+
+def test_the_text_names_the_guiding_clip_with_the_digest_of_its_weights(whole_release: Path, tmp_path: Path) -> None:
+    options, told = DrawOptions(num_steps=4, guidance_scale=1.0, clip_guidance_scale=1000.0), {}
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        guide = GuidingClip("tiny", "w.pt", lambda _, seed=seed: small_clip(seed))
+        draw(whole_release, ["a red square"], tmp_path / f"{name}.png", options, clip=guide)
+        told[name] = facts(tmp_path / f"{name}.png")["clip"]
+    assert {name: clip["name"] for name, clip in told.items()} == dict.fromkeys(told, "tiny")
+    assert told["one"] == told["same"] == {"name": "tiny", "pretrained": "w.pt", "weights_sha256": weights_sha256(small_clip(0).model)}
+    assert told["other"]["weights_sha256"] != told["one"]["weights_sha256"]
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "same.png").read_bytes()
+    assert Image.open(tmp_path / "one.png").tobytes() != Image.open(tmp_path / "other.png").tobytes()
+
+
+def test_the_digest_of_weights_tells_names_types_shapes_and_values_apart() -> None:
+    def digest(**tensors: torch.Tensor) -> str:
+        module = nn.Module()
+        for name, tensor in tensors.items():
+            module.register_buffer(name, tensor)
+        return weights_sha256(module)
+
+    ones = torch.ones(2, 3)
+    others = [digest(b=ones), digest(a=ones.bfloat16()), digest(a=ones.T), digest(a=-ones), digest(a=ones, b=torch.tensor(1.0)), digest()]
+    assert len({digest(a=ones), *others}) == 7
+    assert digest(a=torch.arange(6.0).view(2, 3).T) == digest(a=torch.arange(6.0).view(2, 3).T.contiguous())
+
+
+def test_a_guiding_clip_is_not_loaded_for_a_request_that_is_refused(release: Path, tmp_path: Path) -> None:
+    guide = GuidingClip("tiny", None, lambda _: pytest.fail("the CLIP was loaded"))
+    (tmp_path / "taken.png").touch()
+    (release / "base" / "config.json").write_text("{}")
+    for place, out, error in ((tmp_path / "no release", "taken.png", RequestError), (tmp_path / "no release", "out.png", CheckpointError),
+                              (release, "out.png", VerificationError)):
+        with pytest.raises(error):
+            draw(place, ["a"], tmp_path / out, DrawOptions(num_steps=1, clip_guidance_scale=1.0), clip=guide)
+
+
+def test_the_command_looks_for_the_release_before_it_loads_a_clip(whole_release: Path, tmp_path: Path) -> None:
+    clip = ["--guidance", "clip", "--clip", "no-such-model", "--clip-pretrained", "x", "--out", str(tmp_path / "out.png"), "--steps", "1"]
+    for release, told in ((tmp_path / "nowhere", "no such directory"), (whole_release, "no-such-model .* cannot be loaded by open_clip")):
+        with pytest.raises(GlideslopeError, match=told):
+            CliRunner().invoke(app, ["sample", str(release), "a red square", *clip], catch_exceptions=False)
+
+
+def test_the_command_chooses_device_type_and_variant_and_the_text_tells_them(whole_release: Path, tmp_path: Path) -> None:
+    release = Path(shutil.copytree(whole_release, tmp_path / "release"))
+    for name in ("base", "noised_clip"):
+        halves = {key: tensor.half() for key, tensor in load_file(release / name / WEIGHTS_NAME).items()}
+        save_file(halves, release / name / weights_name("fp16"))
+    sign_again(release)
+    command = ["sample", str(release), "a red square", "--steps", "2", "--device", "cpu"]
+    made = {"plain": [], "cast": ["--dtype", "bfloat16"], "half": ["--variant", "fp16"], "wide": ["--variant", "fp16", "--dtype", "float32"]}
+    for name, options in made.items():
+        CliRunner().invoke(app, [*command, *options, "--out", str(tmp_path / f"{name}.png")], catch_exceptions=False)
+    told = {name: facts(tmp_path / f"{name}.png") for name in made}
+    assert {name: (found["dtype"], found["variant"], found["device"]) for name, found in told.items()} == {
+        "plain": ("float32", None, "cpu"), "cast": ("bfloat16", None, "cpu"), "half": ("float16", "fp16", "cpu"),
+        "wide": ("float32", "fp16", "cpu")}
+    assert Image.open(tmp_path / "plain.png").tobytes() != Image.open(tmp_path / "cast.png").tobytes()
+
+
+@pytest.mark.parametrize(("option", "value", "told"), [
+    ("--device", "warp", "device is 'warp', which cannot be used here"), ("--device", "meta", "device is 'meta', which cannot be used here"),
+    ("--dtype", "int8", "dtype is 'int8'; expected one of float32, float16, bfloat16"),
+    ("--variant", "fp32", "variant is 'fp32'; expected none or one of")])
+@pytest.mark.parametrize("command", [["sample", "nowhere", "a"], ["edit", "nowhere", "--prompt", "a", "--image", "none.png"]])
+def test_an_unusable_device_type_or_variant_is_refused_before_the_release_is_looked_for(
+        command: list[str], option: str, value: str, told: str) -> None:
+    with pytest.raises(RequestError, match=told):
+        CliRunner().invoke(app, [*command, option, value], catch_exceptions=False)
+
+
+def test_without_a_name_the_command_takes_one_that_is_free(whole_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("samples.png", "samples-2.png", "samples-3.png"):
+        ended = CliRunner().invoke(app, ["sample", str(whole_release), "a red square", "--steps", "1"], catch_exceptions=False)
+        assert f"wrote {name}" in ended.stdout
+    assert len({path.stat().st_ino for path in tmp_path.iterdir()}) == 3
+
+
+def test_a_release_that_is_no_name_or_a_file_is_refused_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "p.txt").touch()
+    for release, told in (("", "RELEASE is empty"), ("in/p.txt", "in/p.txt: is no directory; give the directory of a release")):
+        with pytest.raises(CheckpointError, match=told):
+            CliRunner().invoke(app, ["sample", release, "a red square"], catch_exceptions=False)

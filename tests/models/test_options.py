@@ -2,9 +2,11 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
 
 from glideslope.errors import RequestError
+from glideslope.models.editing import UpsampleOptions
 from glideslope.models.options import DrawOptions, check_lengths, check_prompts, choose_scales
 from glideslope.models.tokenizer import CaptionTokenizer
 
@@ -16,7 +18,8 @@ from glideslope.models.tokenizer import CaptionTokenizer
     ("guidance_scale", "3"), ("clip_guidance_scale", -1), ("clip_guidance_scale", 1001), ("clip_guidance_scale", True), ("cut_long_prompts", 1),
     ("guidance_interval", (0.5, 0.5)), ("guidance_interval", (0.8, 0.2)), ("guidance_interval", (-0.1, 0.5)), ("guidance_interval", (0.1, 1.1)),
     ("guidance_interval", (0.1,)), ("guidance_interval", 0.5), ("guidance_interval", ("0", "1")), ("guidance_interval", (math.nan, 1.0)),
-    ("guidance_interval", (False, True))])
+    ("guidance_interval", (False, True)), ("sampler", ["ddpm"]), ("seed", np.bool_(True)), ("guidance_scale", np.float32("nan")),
+    ("num_steps", np.float32(3)), ("guidance_scale", 1j)])
 def test_an_impossible_option_is_refused_by_name_and_value(name: str, value: object) -> None:
     with pytest.raises(RequestError, match=f"^{re.escape(f'{name} is {value!r}; expected ')}"):
         DrawOptions(**{name: value})
@@ -34,6 +37,16 @@ def test_the_bounds_themselves_are_accepted() -> None:
 def test_a_prompt_that_cannot_be_drawn_from_is_refused(prompt: object, told: str) -> None:
     with pytest.raises(RequestError, match=told):
         check_prompts(prompt)  # type: ignore[arg-type]  # wrong types are the point
+
+
+def test_numbers_of_numpy_become_pythons_own() -> None:
+    options = DrawOptions(num_images=np.int64(2), num_steps=np.uint8(5), seed=np.int32(3), guidance_scale=np.float32(2),  # type: ignore[arg-type]
+                          guidance_interval=(np.float64(0.25), np.float16(0.5)))
+    assert options == DrawOptions(num_images=2, num_steps=5, seed=3, guidance_scale=2.0, guidance_interval=(0.25, 0.5))
+    assert json.loads(json.dumps(options.to_json()))["seed"] == 3
+    upsample = UpsampleOptions(temperature=np.float32(0.5), num_steps=np.int64(4), seed=np.int64(9))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(upsample.to_json())) == UpsampleOptions(temperature=0.5, num_steps=4, seed=9).to_json()
+    assert UpsampleOptions().num_steps is None
 
 
 def test_one_prompt_or_several_become_a_list() -> None:

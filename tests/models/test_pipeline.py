@@ -2,6 +2,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
 from glideslope.manifest import write_json
 from glideslope.models import pipeline as pipeline_module
+from glideslope.models.editing import UpsampleOptions
 from glideslope.models.loading import CONFIG_NAME, WEIGHTS_NAME, component_config
 from glideslope.models.noised_clip import NoisedClip
 from glideslope.models.options import DrawOptions
@@ -159,12 +161,53 @@ def test_drawing_works_inside_inference_mode(pipe: GlidePipeline) -> None:
 @pytest.mark.parametrize("arguments", [
     {"prompt": ""}, {"prompt": []}, {"prompt": PROMPT, "num_steps": 0}, {"prompt": PROMPT, "sampler": "euler"},
     {"prompt": PROMPT, "num_images": 0}, {"prompt": PROMPT, "guidance_scale": float("nan")}, {"prompt": PROMPT, "seed": -1},
-    {"prompt": PROMPT, "guidance_interval": (0.9, 0.1)}, {"prompt": 3}, {"prompt": [PROMPT, None]}])
+    {"prompt": PROMPT, "guidance_interval": (0.9, 0.1)}, {"prompt": 3}, {"prompt": [PROMPT, None]}, {"prompt": PROMPT, "sampler": ["ddpm"]},
+    {"prompt": PROMPT, "seed": np.bool_(True)}, {"prompt": PROMPT, "num_steps": np.float32(2)}])
 def test_an_impossible_request_is_refused_before_any_work(
         pipe: GlidePipeline, arguments: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe.base, "denoise", lambda *_: pytest.fail("the network ran"))
     with pytest.raises(RequestError):
         pipe(**arguments)
+
+
+def test_options_of_another_kind_are_refused_by_name(pipe: GlidePipeline) -> None:
+    image = Image.new("RGB", (16, 16))
+    for call in (lambda options: pipe.draw(PROMPT, options), lambda options: pipe.vary(image, PROMPT, options=options),
+                 lambda options: pipe.inpaint(PROMPT, image, image, options=options)):
+        for options in ({"num_steps": 3}, {}, UpsampleOptions()):
+            with pytest.raises(RequestError, match=rf"options: expected DrawOptions\(\.\.\.\), got {type(options).__name__}"):
+                call(options)
+    with pytest.raises(RequestError, match=r"options: expected UpsampleOptions\(\.\.\.\), got DrawOptions"):
+        pipe.upsample(image, PROMPT, options=DrawOptions())  # type: ignore[arg-type]  # wrong values are the point
+
+
+def test_numbers_of_numpy_draw_what_pythons_own_do(pipe: GlidePipeline) -> None:
+    numpy_output = pipe(PROMPT, num_images=np.int32(2), num_steps=np.int64(2), seed=np.uint8(7), guidance_scale=np.float32(2),
+                        guidance_interval=(np.float64(0.25), np.float32(0.75)))
+    plain = pipe(PROMPT, num_images=2, num_steps=2, seed=7, guidance_scale=2, guidance_interval=(0.25, 0.75))
+    assert numpy_output.seeds == plain.seeds == [7, 8]
+    assert all(np.array_equal(a, b) for a, b in zip(arrays(numpy_output), arrays(plain), strict=True))
+    image = Image.new("RGB", (16, 16), "red")
+    varied = [pipe.vary(image, PROMPT, strength, options=DrawOptions(num_steps=2)) for strength in (0.5, np.float32(0.5))]
+    assert np.array_equal(arrays(varied[0])[0], arrays(varied[1])[0])
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
+def test_a_type_is_known_by_its_name(whole_release: Path, name: str) -> None:
+    for dtype in (name, getattr(torch, name)):
+        pipe = GlidePipeline.from_pretrained(whole_release, dtype=dtype, device="cpu", components=[])
+        assert {tensor.dtype for tensor in pipe.base.state_dict().values()} == {getattr(torch, name)}
+
+
+@pytest.mark.parametrize(("argument", "told"), [
+    ({"dtype": "int8"}, "dtype is 'int8'; expected one of float32, float16, bfloat16"), ({"dtype": torch.int8}, r"dtype is torch\.int8; exp"),
+    ({"dtype": 16}, "dtype is 16; expected"), ({"dtype": ["float32"]}, "dtype is "), ({"device": "warp"}, "device is 'warp', which cannot be"),
+    ({"device": "meta"}, "device is 'meta', which cannot be used here"), ({"device": 1.5}, "device is '1.5', which cannot be used here"),
+    pytest.param({"device": "cuda"}, "device is 'cuda', which cannot be used here .* take cpu, or cuda where there is a GPU with its driver",
+                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"))])
+def test_a_type_or_device_that_cannot_be_used_is_refused_before_the_release_is_looked_for(argument: dict[str, Any], told: str) -> None:
+    with pytest.raises(RequestError, match=told):
+        GlidePipeline.from_pretrained("no/such release", **argument)
 
 
 def test_without_a_noised_clip_guiding_and_ranking_are_refused(pipe: GlidePipeline) -> None:

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,32 @@ def test_what_cannot_be_ranked_is_refused(pipe: GlidePipeline, open_clip_model: 
     deaf = OpenClip(open_clip_model, 32, (0.5,) * 3, (0.5,) * 3, None)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="rank: this CLIP has no text tower"):
         pipe.rank([image], PROMPT, clip=CosineScorer(deaf))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_clip_in_half_precision_ranks_nearly_as_in_full(pipe: GlidePipeline, open_clip_model: Any, dtype: torch.dtype) -> None:
+    tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=16)
+    scores = []
+    for model in (open_clip_model, copy.deepcopy(open_clip_model).to(dtype)):
+        clip = OpenClip(model, 32, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, tokenizer)
+        scores.append(dict(pipe.rank(coloured(), PROMPT, clip=CosineScorer(clip))))
+    assert all(abs(scores[0][i] - scores[1][i]) < 0.03 for i in scores[0])
+
+
+def test_one_image_is_ranked_too(pipe: GlidePipeline) -> None:
+    image = Image.new("RGB", (16, 16), "red")
+    assert pipe.rank(image, PROMPT) == pipe.rank([image], PROMPT)
+    assert [position for position, _ in pipe.rank(image, PROMPT)] == [0]
+
+
+def test_a_prompt_longer_than_the_noised_clip_reads_is_refused_or_cut_if_that_is_wanted(pipe: GlidePipeline) -> None:
+    long = "a red square and a blue bar " * 9
+    with pytest.raises(RequestError, match=r"tokens long, this model reads 16; shorten it, or allow it to be cut"):
+        pipe.rank(coloured(), long)
+    assert pipe.rank(coloured(), long, cut_long_prompts=True) == pipe.rank(coloured(), long + "and a corner", cut_long_prompts=True)
+
+
+def test_a_clip_that_scores_nothing_is_refused_with_what_makes_a_scorer_of_it(pipe: GlidePipeline, open_clip_model: Any) -> None:
+    clip: Any = OpenClip(open_clip_model, 32, (0.5,) * 3, (0.5,) * 3, open_clip.get_tokenizer("ViT-B-32", context_length=16))
+    with pytest.raises(RequestError, match=r"rank: clip is a OpenClip, which scores nothing; .*ranking\.CosineScorer makes one of an OpenClip"):
+        pipe.rank(coloured(), PROMPT, clip=clip)
