@@ -66,7 +66,7 @@ def train_text_tower(clip_config: ClipConfig, index_dir: Path, directory: Path, 
 
 
 def read_pairs(index_dir: Path, *, max_pairs: int = MAX_PAIRS) -> Pairs:
-    """The sound rows of an index, their embeddings centred by the mean of all of them.
+    """The sound images of an index that have a caption, their embeddings centred by the mean of all of them.
 
     Pooled features of a ReLU network all point roughly the same way; without their mean the cosines tell little apart.
 
@@ -77,14 +77,15 @@ def read_pairs(index_dir: Path, *, max_pairs: int = MAX_PAIRS) -> Pairs:
     captions: list[str] = []
     embeddings: list[NDArray[np.float32]] = []
     share = max_pairs / max(1, read_record(index_dir).summary["num_inputs"])
-    for _, table in read_index(index_dir, columns=["key", "status", "caption", "embedding"]):
-        sound = table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["embedding"])))
+    for _, table in read_index(index_dir, columns=["key", "reason", "caption", "embedding"]):
+        sound = table.filter(pc.and_(pc.equal(table["reason"], ""), pc.is_valid(table["embedding"])))
         if share < 1:
             sound = sound.filter(pa.array([hash_share("text tower", key) < share for key in sound["key"].to_pylist()], type=pa.bool_()))
         captions += sound["caption"].to_pylist()
         embeddings += [stack_embeddings(sound["embedding"])[:, :lite0.TEXT_DIM].copy()] if len(sound) else []
     if len(captions) < 2:
-        raise StageError(f"{index_dir}: {len(captions)} usable image-caption pairs; at least 2 are needed to train a text tower")
+        raise StageError(f"{index_dir}: {len(captions)} images with a caption; lite0's text tower is trained on the run's captions and "
+                         "needs at least 2. Add captions; or, to filter images without captions, set curate.captions to optional in the recipe")
     x = normalise(np.concatenate(embeddings))
     mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     return Pairs(normalise(x - mean), captions, mean)

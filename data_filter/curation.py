@@ -21,7 +21,7 @@ from .index import Progress, read_index
 from .labels import Judgement, consensus, read_audit_labels, read_labels, sort_labels
 from .parquet import write_table
 from .scores import read_shard_scores
-from .sources import Shard, Source, SourceItem
+from .sources import CAPTION, Shard, Source, SourceItem
 
 FORMAT = "glideslope.curated/1"
 LABEL_REASON = "label:"  # as `decide` writes it, before the category
@@ -55,7 +55,7 @@ def curate(source: Source, categories: Sequence[Category], run_dir: Path, config
         source: read again for the bytes of what is kept.
         categories: in the recipe's order; each must have finished scores and a finished filter.
         run_dir: where the finished stages `index`, `labels`, `scores/<category>` and `filters/<category>` lie.
-        config: shard size and validation share.
+        config: shard size, validation share, and whether captions are required.
         directory: the stage's directory.
         progress: told how many inputs are decided.
 
@@ -97,7 +97,7 @@ def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, conf
     stale = {(one.key, one.category) for one in changed}
     for name, index in read_index(run_dir / "index", columns=INDEX_COLUMNS):
         scores = {category: read_shard_scores(run_dir / "scores" / category, name, index) for category in names}
-        ledger = decide(index, scores, filters, labelled, config.validation_share)
+        ledger = decide(index, scores, filters, labelled, config.validation_share, captions_required=config.captions == "required")
         for place, item in read_kept(source, shards.get(name), index, ledger):
             row = ledger[place]
             writers[row["split"]].add({"image": {"bytes": item.image, "path": None}, "caption": row["caption"], "key": row["key"],
@@ -152,7 +152,9 @@ def write_summary(directory: Path, num_seen: int, counts: Counter[str], splits: 
         raise StageError(f"curated: {num_seen} inputs seen, but {num_kept} kept ({dict(splits)}) and {dropped} dropped do not add up; "
                          "run the stage again")
     if num_kept == 0:
-        raise StageError(f"curated: nothing is left of {num_seen} inputs ({dropped}); look at the ledger's reasons and the filters' thresholds")
+        hint = "; to keep images without captions, set curate.captions to optional in the recipe" if CAPTION in dropped else ""
+        raise StageError(f"curated: nothing is left of {num_seen} inputs ({dropped}); look at the ledger's reasons and the filters' "
+                         f"thresholds{hint}")
     summary = {"seen": num_seen, "kept": num_kept, "dropped": dropped, "splits": dict(splits)}
     categories = {f.category: {"threshold": f.threshold, "classifier_sha256": f.sha256} for f in filters}
     write_json(directory / "curated.json", {"format": FORMAT, **summary, "categories": categories})

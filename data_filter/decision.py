@@ -13,7 +13,7 @@ import pyarrow as pa
 from .evidence import is_dropped
 from .filters import Filter
 from .labels import Judgement
-from .sources import hash_share
+from .sources import CAPTION, hash_share
 
 
 def ledger_schema(categories: Sequence[str]) -> pa.Schema:
@@ -41,7 +41,7 @@ def find_labelled(judgements: Iterable[Judgement], categories: Sequence[str]) ->
 
 
 def decide(index: pa.Table, scores: Mapping[str, pa.Table], filters: Sequence[Filter], labelled: Mapping[str, str],
-           validation_share: float) -> list[dict[str, Any]]:
+           validation_share: float, *, captions_required: bool = True) -> list[dict[str, Any]]:
     """The ledger rows of one index shard, before the bytes are read again.
 
     Args:
@@ -50,10 +50,10 @@ def decide(index: pa.Table, scores: Mapping[str, pa.Table], filters: Sequence[Fi
         filters: in the recipe's order; the first that drops an input names the reason.
         labelled: of `find_labelled`.
         validation_share: share of concepts held back.
+        captions_required: whether a sound image without a caption is dropped for that.
     """
-    rows = [{"key": row["key"], "sha256": row["sha256"], "reason": row["reason"] or ("" if row["status"] == "ok" else "unreadable"),
-             "detail": row["error"], "caption": row["caption"], "concept": row["concept"]}
-            for row in index.select(["key", "sha256", "status", "reason", "error", "caption", "concept"]).to_pylist()]
+    rows = [first_row(row, captions_required) for row in
+            index.select(["key", "sha256", "status", "reason", "error", "caption", "concept"]).to_pylist()]
     for judge in filters:
         record_verdicts(rows, judge, scores[judge.category])
     for row in rows:
@@ -64,6 +64,14 @@ def decide(index: pa.Table, scores: Mapping[str, pa.Table], filters: Sequence[Fi
         row["split"] = "" if row["reason"] else "validation" if is_validation else "train"
         row["weight"] = 0.0 if row["reason"] else 1.0
     return rows
+
+
+def first_row(row: Mapping[str, Any], captions_required: bool) -> dict[str, Any]:
+    """A ledger row with what the index alone says of an input."""
+    reason, detail = row["reason"] or ("" if row["status"] == "ok" else "unreadable"), row["error"]
+    if reason == CAPTION and row["status"] == "ok" and not captions_required:
+        reason, detail = "", None
+    return {name: row[name] for name in ("key", "sha256", "caption", "concept")} | {"reason": reason, "detail": detail}
 
 
 def record_verdicts(rows: Sequence[dict[str, Any]], judge: Filter, scores: pa.Table) -> None:

@@ -98,6 +98,7 @@ def write_filter(category: Category, stages: Stages, source: Source, directory: 
     for name in (CLASSIFIER_NAME, REPORT_NAME):
         write_bytes(directory / name, (stages.classifier / name).read_bytes())
     num_ambiguous = sum(one.is_ambiguous for one in judgements.values())
+    num_without_score = len(judgements) - num_ambiguous - len(scores)
     write_json(directory / FILTER_NAME, {
         "format": FORMAT,
         "category": {"name": category.name, "counts": category.counts, "does_not_count": category.does_not_count},
@@ -105,13 +106,20 @@ def write_filter(category: Category, stages: Stages, source: Source, directory: 
         "classifier": {"kind": report["kind"], "parts": report["parts"], "sha256": report["sha256"]},
         "judges": {"caption_words": list(category.caption_words),
                    "detectors": [{"name": detector.name, "threshold": detector.threshold} for detector in category.detectors]},
-        "num_ambiguous": num_ambiguous, "num_labels_without_score": len(judgements) - num_ambiguous - len(scores)} | evidence)
+        "num_ambiguous": num_ambiguous, "num_labels_without_score": num_without_score} | evidence)
     write_bytes(directory / "precision_recall.png", plot_precision_recall(category.name, evidence["curve"], evidence["audit"]))
     if evidence["missed"]:
         write_bytes(directory / "missed.png", draw_missed(evidence["missed"], source, stages.index))
     audit = evidence["audit"]
-    return {"classifier_sha256": report["sha256"], "threshold": threshold, "recall": audit["recall"], "kept_share": audit["kept_share"],
-            "num_missed": len(evidence["missed"])}
+    return {"classifier_sha256": report["sha256"], "threshold": threshold, "num_positive": audit["num_positive"], "recall": audit["recall"],
+            "recall_lower_bound": round_down(audit["recall_lower_bound"]), "num_missed": len(evidence["missed"]),
+            "num_negative": audit["num_negative"], "kept_share": audit["kept_share"],
+            "kept_share_lower_bound": round_down(audit["kept_share_lower_bound"]), "num_labels_without_score": num_without_score}
+
+
+def round_down(bound: float) -> float:
+    """A lower bound with four decimals, rounded to the cautious side."""
+    return math.floor(round(bound * 10_000, 6)) / 10_000
 
 
 def tabulate_scores(judgements: Mapping[str, Judgement], trained: set[str], stages: Stages) -> pa.Table:
@@ -124,7 +132,7 @@ def tabulate_scores(judgements: Mapping[str, Judgement], trained: set[str], stag
         named = [judgements[key] for key in found["key"].to_pylist()]
         columns["key"] += [one.key for one in named]
         columns["concept"] += [one.concept for one in named]
-        columns["caption"] += found["caption"].to_pylist()
+        columns["caption"] += [caption or "" for caption in found["caption"].to_pylist()]
         columns["label"] += [one.label for one in named]
         columns["role"] += [one.role for one in named]
         columns["in_training"] += [one.key in trained for one in named]
@@ -168,7 +176,8 @@ def set_threshold(category: Category, scores: pa.Table, out_of_fold: Mapping[str
         return choose_threshold(found, category.target_recall), {"num_held_out": num_held_out, "num_out_of_fold": num_crossed}
     except ValueError as error:
         raise FilterError(f"{category.name}: all {len(found)} positive labels that could set the classifier's threshold are flagged by "
-                          "caption words or detectors; label images of the category that they do not flag") from error
+                          "caption words or detectors, which flag what they cannot judge too (an image without a caption or score); label "
+                          "images of the category that they do not flag") from error
 
 
 def load_filter(category: str, directory: Path) -> Filter:

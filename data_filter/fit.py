@@ -1,14 +1,17 @@
 """The stage `classifiers/<category>`: choose a classifier by cross-validation, fit it to train labels, calibrate it."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..config import Category, ClipConfig
+from ..errors import FilterError
 from ..manifest import sha256_file, write_json
 from ..records import Record, read_record, run_stage
 from .classifiers import Classifier
@@ -16,7 +19,8 @@ from .classifiers.calibration import Calibration, fit_calibration, measure_relia
 from .classifiers.estimators import TrainingSet, zero_shot
 from .classifiers.file import load_classifier, save_classifier
 from .classifiers.selection import MAX_CROSS_VALIDATED, Selection, choose_training, concept_weights, fit_chosen, list_candidates, select
-from .labelled import LabelledSet, check_labels, count_roles, join_labels
+from .index import read_index
+from .labelled import LabelledSet, check_labels, count_roles, join_labels, read_judgements
 from .parquet import write_table
 
 FORMAT = "glideslope.classifier_report/2"
@@ -51,9 +55,40 @@ def fit_classifier(category: Category, index_dir: Path, labels_dir: Path, direct
 
     def work(partial: Path) -> dict[str, Any]:
         data = join_labels(category.name, index_dir, labels_dir)
+        check_joined(category.name, data, index_dir, labels_dir)
         return write_classifier(category, data, load_zero_shot(category, clip, text_dir), partial, seed)
 
     return run_stage(directory, stage=f"classifiers/{category.name}", config=config, inputs=inputs, work=work)
+
+
+def check_joined(category: str, data: LabelledSet, index_dir: Path, labels_dir: Path) -> None:
+    """Refuse labels that cannot give a filter.
+
+    Raises:
+        FilterError: no positives or no negatives to learn from; says how many labelled inputs have no embedding, and why.
+    """
+    try:
+        check_labels(category, count_roles(data.values, data.roles))
+    except FilterError as error:
+        lost = find_lost(category, data, index_dir, labels_dir)
+        if not lost:
+            raise
+        reasons = ", ".join(f"{number} x {reason}" for reason, number in sorted(lost.items()))
+        many = f"{lost.total()} labelled inputs have" if lost.total() > 1 else "1 labelled input has"
+        raise FilterError(f"{error}. {many} no embedding ({reasons})") from error
+
+
+def find_lost(category: str, data: LabelledSet, index_dir: Path, labels_dir: Path) -> Counter[str]:
+    """Why labelled inputs have no embedding: reason in the index -> number of inputs."""
+    labelled = {key for key, one in read_judgements(category, index_dir, labels_dir).items() if not one.is_ambiguous}
+    lost = labelled - {judgement.key for judgement in data.judgements}
+    found: Counter[str] = Counter()
+    for _, table in read_index(index_dir, columns=["key", "status", "reason"]):
+        rows = table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(lost), type=pa.string()))).to_pylist()
+        found.update({row["key"]: row["reason"] if row["status"] == "bad" else "its embedding is no number" for row in rows
+                      if row["reason"] != "duplicate key"}.values())
+    found.update({"not in the index": len(lost) - found.total()} if len(lost) > found.total() else {})
+    return found
 
 
 def load_zero_shot(category: Category, clip: ClipConfig | None, text_dir: Path | None) -> Classifier | None:
@@ -70,7 +105,6 @@ def load_zero_shot(category: Category, clip: ClipConfig | None, text_dir: Path |
 def write_classifier(category: Category, data: LabelledSet, untrained: Classifier | None, directory: Path, seed: int) -> dict[str, Any]:
     """Choose, fit, calibrate and write; returns the summary."""
     counts = count_roles(data.values, data.roles)
-    check_labels(category.name, counts)
     chosen = choose_training(data.judgements, category.max_train_labels)
     training = training_set(data, chosen)
     selection = choose_classifier(category, data, chosen, untrained, seed)

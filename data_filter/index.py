@@ -4,6 +4,7 @@ A shard of the source becomes one parquet file; a file's content depends on the 
 else, so a killed run goes on where it stopped and ends with the same digests, wherever its shards were worked on.
 """
 
+import logging
 import os
 import shutil
 from collections import Counter
@@ -31,11 +32,15 @@ from .clip import Clip, Crops, load_clip
 from .engine import available_threads, run_tasks, worker_number
 from .parquet import read_table, write_table
 from .repeated_keys import read_duplicates, write_duplicates
-from .sources import Shard, Source, SourceItem, open_source
+from .sources import CAPTION, Shard, Source, SourceItem, open_source
+from .sources.folder import ImageFolder
 
 Progress = Callable[[int, int, str], None]
+log = logging.getLogger(__name__)
 
-INDEX_FORMAT = "glideslope.index/3"  # changes whenever the same input would give another row
+INDEX_FORMAT = "glideslope.index/4"  # changes whenever the same input would give another row
+# status: `ok` where the image could be decoded, so that it is embedded, labelled and judged like any other; else `bad`.
+# reason: what is wrong with the input, "" for nothing. A sound image that only lacks a caption is `ok` with the reason `caption`.
 INDEX_SCHEMA = pa.schema([
     pa.field("key", pa.string(), nullable=False),
     pa.field("concept", pa.string(), nullable=False),
@@ -100,6 +105,8 @@ def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, dire
     """
     open_source_once.cache_clear()  # the files may have changed since this process last looked
     opened = open_source_once(source, index.shard_size)
+    if isinstance(opened, ImageFolder) and opened.others:
+        log.warning("%s", opened.describe_others())
     identity = identify(opened.fingerprint(), clip, index)
     adopt_partial(directory.with_name(directory.name + ".partial"), identity)
 
@@ -199,8 +206,9 @@ def summarise(tasks: Sequence[ShardTask], directory: Path) -> dict[str, Any]:
     reasons: Counter[str] = Counter()
     for _, table in read_index(directory, columns=["reason"]):
         reasons.update({count["values"].as_py(): count["counts"].as_py() for count in table["reason"].value_counts()})
-    num_inputs, num_ok = sum(reasons.values()), reasons.pop("", 0)
-    return {"num_inputs": num_inputs, "num_ok": num_ok, "num_bad": dict(sorted(reasons.items()))}
+    num_inputs, num_without_caption = sum(reasons.values()), reasons.pop(CAPTION, 0)
+    num_ok = reasons.pop("", 0) + num_without_caption
+    return {"num_inputs": num_inputs, "num_ok": num_ok, "num_without_caption": num_without_caption, "num_bad": dict(sorted(reasons.items()))}
 
 
 def index_shard_file(task: ShardTask) -> ShardResult:
@@ -320,19 +328,21 @@ def num_decoders(clip: Clip) -> int:
 
 
 def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[str, Any], Crops | None]:
-    """One input as an index row without embedding, and its crops when it is sound; the first thing wrong is named."""
+    """One input as an index row without embedding, and its crops where its image is sound; the first thing wrong is named."""
     reason, error, picture = item.reason, item.error, None
-    if item.image is not None:
+    if reason not in ("", CAPTION):
+        pass  # the source knows what is wrong with it
+    elif item.image is None:
+        reason, error = "missing", f"image {item.key} is missing"
+    else:
         try:
             picture = decode_picture(item.image, max_pixels=max_pixels, short_side=clip.image_size)
         except Refusal as refusal:
             reason, error = "unreadable", str(refusal)
-    if item.image is None and not reason:
-        reason, error = "missing", f"image {item.key} is missing"
-    elif item.caption is None and not reason:
-        reason, error = "caption", f"caption of {item.key} is missing"
+    if not reason and item.caption is None:
+        reason, error = CAPTION, f"caption of {item.key} is missing"
     row = {"key": item.key, "concept": item.concept, "caption": item.caption, "reason": reason, "error": error,
-           "status": "bad" if reason else "ok", "embedding": None,
+           "status": "bad" if picture is None else "ok", "embedding": None,
            "sha256": None if item.image is None else sha256_bytes(item.image), "size_bytes": len(item.image or b""),
            "width": None if picture is None else picture.width, "height": None if picture is None else picture.height}
-    return row, None if reason or picture is None else clip.crop(picture.pixels)
+    return row, None if picture is None else clip.crop(picture.pixels)

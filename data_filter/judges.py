@@ -149,7 +149,7 @@ class Flags:
     """What the judges beside the classifier say of some inputs.
 
     Attributes:
-        flags: per input the names of those that say "drop", `<detector>:missing` where a detector has no score.
+        flags: per input the names of those that say "drop", `<name>:missing` where a detector has no score or there is no caption.
         num_found: detector -> how many of the inputs it has a score for.
     """
 
@@ -163,7 +163,7 @@ def flag(category: Category, keys: Sequence[str], captions: Sequence[str | None]
     Args:
         category: its caption words and detectors.
         keys: of the inputs.
-        captions: of the inputs.
+        captions: of the inputs; where there is none, caption words cannot say that nothing is wrong.
         detector_digests: sha256 of each detector's file.
 
     Raises:
@@ -172,6 +172,9 @@ def flag(category: Category, keys: Sequence[str], captions: Sequence[str | None]
     flags: list[list[str]] = [[] for _ in keys]
     for place in np.flatnonzero(has_word(captions, category.caption_words)):
         flags[place].append(CAPTION_WORDS)
+    for names, caption in zip(flags, captions, strict=True) if category.caption_words else ():
+        if caption is None:
+            names.append(CAPTION_WORDS + MISSING)
     num_found = {}
     for detector, sha256 in zip(category.detectors, detector_digests, strict=True):
         scores = read_detector_once(detector, sha256)

@@ -47,3 +47,7 @@ def settings(
         version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")] = False) -> None:
     """Set what holds for every command."""
     logging.getLogger("glideslope").setLevel(logging.INFO if verbose else logging.WARNING)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,12 +30,15 @@ app = typer.Typer()
 @app.command(rich_help_panel=STAGES)
 def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")] = Path("recipe.yaml"),
          images: Annotated[str | None, typer.Option("--images", metavar="FOLDER",
-                                                    help="A folder of captioned images to start from.")] = None) -> None:
+                                                    help="A folder of images, with captions or without, to start from.")] = None) -> None:
     """Write a recipe with every key and what it means, to be edited."""
     from .starter import write_starter
 
-    write_starter(path, images)
-    out.print(f"wrote {path}; edit it, then: glideslope run {path}", markup=False, highlight=False)
+    recipe = write_starter(path, images)
+    then = f"glideslope run {path}"
+    if recipe.curate.captions == "optional":
+        then = f"glideslope index {path}, then label, fit, curate, audit and report (no captions were found: curate.captions is optional)"
+    out.print(f"wrote {path}; edit it, then: {then}", markup=False, highlight=False)
 
 
 @app.command(rich_help_panel=STAGES)

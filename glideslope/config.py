@@ -152,6 +152,8 @@ class CurateConfig(Part):
 
     shard_size: Count = Field(1024, description="most images per parquet file")
     validation_share: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="share of kept concepts held back from training")
+    captions: Literal["required", "optional"] = Field(
+        "required", description="required: an image without a caption is dropped; optional: it is kept, but training is refused")
 
 
 class WordGroup(Part):
@@ -285,6 +287,19 @@ class Recipe(Part):
             raise ValueError(f"category names must differ, got {names}")
         if unknown := sorted(set(self.release.blurred) - set(names)):
             raise ValueError(f"release.blurred names {unknown}, which are no categories of this recipe ({names})")
+        return self
+
+    @model_validator(mode="after")
+    def _optional_captions_are_not_needed(self) -> Self:
+        if self.curate.captions == "required":
+            return self
+        needs = [f"caption_words of {category.name}" for category in self.categories if category.caption_words]
+        if self.clip.model == "lite0":
+            needs += [f"zero_shot of {one.name} with clip.model lite0" for one in self.categories if "zero_shot" in one.classifiers]
+            needs += ["report.attributes with clip.model lite0"] if self.report.attributes else []
+        if needs:
+            raise ValueError(f"curate.captions is optional, but captions are needed by {', '.join(needs)} (lite0 learns its text tower from "
+                             "them); remove these, or set curate.captions to required")
         return self
 
 

@@ -93,14 +93,20 @@ class Run:
 
         return open_source(self.recipe.source, shard_size=self.recipe.index.shard_size)
 
+    def _need_captions(self, stage: str) -> None:
+        """Refuse a stage that works with captions where images without them are kept."""
+        if self.recipe.curate.captions == "optional":
+            raise RecipeError(f"{stage}: needs captions, but with curate.captions optional images without one are kept. To filter only: index, "
+                              "label, fit, curate, audit, report. To train: add captions and set curate.captions to required")
+
     def index(self) -> list[Record]:
-        """Read and embed every input; for lite0, train its text tower on the captions."""
+        """Read and embed every input; for lite0, train its text tower on the captions, unless the recipe makes them optional."""
         from .data_filter import build_index, train_text_tower
 
         with self.reporter.stage("index") as progress:
             records = [build_index(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index",
                                    engine=self.engine.name, workers=self.engine.workers, progress=progress)]
-        if self.recipe.clip.model == "lite0":
+        if self.recipe.clip.model == "lite0" and self.recipe.curate.captions == "required":
             with self.reporter.stage("clip") as progress:
                 records.append(train_text_tower(self.recipe.clip, self.directory / "index", self.directory / "clip",
                                                 seed=self.recipe.seed, progress=progress))
@@ -117,14 +123,14 @@ class Run:
     def label(self, csv_path: Path | None = None) -> "tuple[Record, dict[str, int]]":
         """Append labels from a CSV file, or those that came with the data.
 
+        Returns:
+            The store's record, and what became of the rows that were read: how many are new, changed, unchanged or empty.
+
         Raises:
             LabelError: neither a file nor a source with labels of its own, or a file without any label.
         """
         from .data_filter.label_files import LabelFile, read_label_file
         from .data_filter.labels import add_labels, verdicts_of_source
-
-        Returns:
-            The store's record, and what became of the rows that were read: how many are new, changed, unchanged or empty.
 
         names = [category.name for category in self.recipe.categories]
         with self.reporter.stage("labels"):
@@ -132,6 +138,7 @@ class Run:
                 given = read_label_file(csv_path)
             elif isinstance(self.recipe.source, OpenMojiSource):
                 verdicts = verdicts_of_source(self._open_source().labels(names), who="openmoji_labels.csv")
+                given = LabelFile(verdicts, len(verdicts), 0)
             elif (self.directory / "labels" / "labels.jsonl").is_file():
                 given = LabelFile((), 0, 0)
             else:
@@ -140,7 +147,6 @@ class Run:
             done = add_labels(given.verdicts, self.directory / "labels", self.directory / "index", self.recipe.labels, categories=names)
             return done.record, {"read": given.num_rows, "new": done.num_new, "changed": done.num_changed,
                                  "unchanged": done.num_unchanged, "empty": given.num_empty}
-                given = LabelFile(verdicts, len(verdicts), 0)
 
     def fit(self) -> list[Record]:
         """Per category: choose and fit a classifier, score the index, set the threshold and measure the filter."""
@@ -202,6 +208,7 @@ class Run:
         from .models import train_base, train_noised_clip
         from .models.presets import check_presets
 
+        self._need_captions("train")
         check_presets(self.recipe.base.preset, self.recipe.noised_clip.preset)
         curated, base = self.directory / "curated", self.directory / "training" / "base"
         digest = read_record(curated).digest
@@ -216,6 +223,7 @@ class Run:
         """Draw from held-back captions and let the run's CLIP judge."""
         from .release.evaluation import evaluate
 
+        self._need_captions("evaluate")
         with self.reporter.stage("evaluation") as progress:
             return evaluate(self.recipe.evaluate, self.recipe.clip, self.directory, self.directory / "evaluation",
                             seed=self.recipe.seed, progress=progress)
@@ -224,6 +232,7 @@ class Run:
         """Write the release directory."""
         from .release.pack import pack
 
+        self._need_captions("pack")
         with self.reporter.stage("release") as progress:
             return pack(self.directory, self.recipe, self.directory / "release", progress=progress)
 
@@ -239,6 +248,7 @@ class Run:
         from .models.presets import check_presets
         from .release.verify import verify
 
+        self._need_captions("run")
         check_presets(self.recipe.base.preset, self.recipe.noised_clip.preset)
         self.index()
         self.label()
@@ -279,9 +289,9 @@ def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None, *
             fcntl.flock(lock, (fcntl.LOCK_SH if is_part else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StageError(f"{directory}: another glideslope process is working on this run; wait for it, or stop it") from error
+        warn_of_other_source(recipe, directory)
         write_bytes(directory / "recipe.yaml", dump_recipe(recipe).encode())
         yield Run(recipe, directory, reporter or Silent(), engine or Engine())
-        warn_of_other_source(recipe, directory)
 
 
 def warn_of_other_source(recipe: Recipe, directory: Path) -> None:

@@ -1,6 +1,9 @@
 """The recipe that `glideslope init` writes: every key, its default, and what it means, straight from the models."""
 
+import csv
+import json
 import os
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from pydantic.fields import FieldInfo
 from .config import (
     BaseModelConfig,
     Category,
+    CurateConfig,
     DatasetsSource,
     FolderSource,
     Limits,
@@ -24,12 +28,13 @@ from .config import (
     WebDatasetSource,
 )
 from .errors import RecipeError
-from .manifest import write_bytes
+from .manifest import sha256_bytes, write_bytes
 
 HEADER = """\
 # A glideslope recipe: every key, what it means, and its default. Run it with `glideslope run {path}`.
 # Sides are in pixels, amounts of training in images. Unknown keys are errors.
 """
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")  # as `Recipe.name`
 SAVED_NAMES = ("dataset_dict.json", "state.json")
 IMAGE_SUFFIXES = frozenset({".gif", ".jpeg", ".jpg", ".png", ".webp"})
 CAPTION_SUFFIXES = frozenset({".csv", ".jsonl", ".txt"})
@@ -37,8 +42,8 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "picture", "image_path", 
 CAPTION_COLUMNS = ("text", "caption", "TEXT", "captions", "prompt", "description", "title")
 
 
-def write_starter(path: Path, images: str | None) -> None:
-    """Write a commented recipe.
+def write_starter(path: Path, images: str | None) -> Recipe:
+    """Write a commented recipe, and return it.
 
     Args:
         path: the file; it must not exist.
@@ -50,17 +55,32 @@ def write_starter(path: Path, images: str | None) -> None:
     """
     if path.exists():
         raise RecipeError(f"{path}: exists already; choose another name, or remove it first")
-    recipe = starter_recipe(images)
+    recipe = starter_recipe(images, name=run_name(path))
     lines = [HEADER.format(path=path), *describe_part(recipe, indent=0)]
     write_bytes(path, ("\n".join(lines) + "\n").encode())
+    return recipe
 
 
-def starter_recipe(images: str | None) -> Recipe:
-    """A small recipe that runs as it is on the given images."""
+def run_name(path: Path) -> str:
+    """The name of a recipe's run: the stem of its file; where that is no name, what is left of it and a digest, so that names differ."""
+    if NAME.fullmatch(path.stem):
+        return path.stem
+    left = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:60]
+    return f"{left or 'run'}-{sha256_bytes(path.stem.encode('utf-8', 'surrogateescape'))[:8]}"
+
+
+def starter_recipe(images: str | None, *, name: str) -> Recipe:
+    """A small recipe that runs as it is on the given images, in a run of that name; captions are optional where a folder of images has none."""
+    source = OpenMojiSource() if images is None else guess_source(images)
+    curate = CurateConfig()
+    if isinstance(source, FolderSource):
+        column = find_captions(Path(source.path))
+        source = source.model_copy(update={"caption_column": column or source.caption_column})
+        curate = CurateConfig(captions="optional" if column is None else "required")
     limits = Limits(min_recall_lower_bound=0.95, min_kept_share=0.5)
     person = Category(name="person", counts="A human being or a part of one is visible: a face, a hand, a figure, however small.",
                       does_not_count="Animals, statues and toys without human features.", limits=limits)
-    return Recipe(name="my-run", source=OpenMojiSource() if images is None else guess_source(images), categories=(person,),
+    return Recipe(name=name, source=source, categories=(person,), curate=curate,
                   base=BaseModelConfig(num_images=20_000, learning_rate=1e-3),
                   noised_clip=NoisedClipConfig(num_images=16_000, batch_size=64, learning_rate=1e-3),
                   release=ReleaseConfig(title="My model"))
@@ -98,6 +118,41 @@ def first_files(folder: Path) -> dict[str, Path]:
             if not name.startswith("."):
                 found.setdefault(os.path.splitext(name)[1].lower(), Path(place) / name)  # noqa: PTH122  (a folder may hold a million files)
     return found
+
+
+def find_captions(folder: Path) -> str | None:
+    """The column of a folder's captions, or None where its images have none.
+
+    Captions are text files beside images (then the column is the usual one) or a column of metadata. A folder that is not there, is empty
+    or has metadata that cannot be read counts as one with captions: the index says what is wrong with it.
+    """
+    is_empty = True
+    for place, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        stems: dict[str, set[str]] = {}
+        for name in (name for name in names if not name.startswith(".")):
+            stem, suffix = os.path.splitext(name)  # noqa: PTH122  (a folder may hold a million files)
+            stems.setdefault(stem, set()).add(suffix.lower())
+            is_empty = False
+        if any(".txt" in suffixes and len(suffixes) > 1 for suffixes in stems.values()):
+            return CAPTION_COLUMNS[0]
+        for path in (Path(place) / f"metadata{suffix}" for suffix in (".csv", ".jsonl") if suffix in stems.get("metadata", ())):
+            columns = read_columns(path)
+            column = next((name for name in CAPTION_COLUMNS if name in columns), None) if columns else CAPTION_COLUMNS[0]
+            if column is not None:
+                return column
+    return CAPTION_COLUMNS[0] if is_empty else None
+
+
+def read_columns(path: Path) -> list[str]:
+    """The columns of the first row of metadata.csv or metadata.jsonl; none where it cannot be read."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = next((line for line in file if line.strip()), "")
+        columns = json.loads(first) if path.suffix == ".jsonl" else next(csv.reader([first]), [])
+    except (OSError, ValueError, csv.Error):
+        return []
+    return list(columns) if isinstance(columns, dict | list) else []
 
 
 def guess_columns(path: Path) -> tuple[str, str]:

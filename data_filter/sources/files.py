@@ -15,6 +15,9 @@ from ...manifest import sha256_file
 
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
                             ".tga", ".tif", ".tiff", ".webp"})
+# Files that hold pictures which are not read; each becomes a row that says so.
+UNSUPPORTED_SUFFIXES = frozenset({".ai", ".arw", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".ico", ".jxl", ".nef",
+                                  ".orf", ".psd", ".raf", ".raw", ".rw2", ".svg", ".svgz", ".xcf"})
 MAX_IMAGE_BYTES = 1 << 29  # a file beyond that is not read into memory; the largest sound image of 50 megapixels has 400 MB
 MAX_TEXT_BYTES = 1 << 24
 SETTLED_NS = 2_000_000_000  # file systems keep times coarsely: only a file older than that is known by its times

@@ -1,27 +1,30 @@
 """A folder of images with captions, by the conventions of the `imagefolder` loader of `datasets`.
 
 Captions stand in `metadata.jsonl` or `metadata.csv` (column `file_name`, relative to that file, and a caption column)
-in the folder or below it, or in `name.txt` beside `name.png`. Everything found is an input: an image that metadata
-lists but that is missing, an image nobody described, a caption without an image.
+in the folder or below it, or in `name.txt` beside `name.png`. Every picture and every caption is an input: an image that metadata
+lists but that is missing, an image nobody described, a caption without an image, a picture of a type that is not read.
+Files of other types are counted.
 """
 
 import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ...errors import SourceError
 from ...manifest import sha256_bytes, sha256_json
-from . import Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
+from . import CAPTION, Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
 from .files import (
     IMAGE_SUFFIXES,
     MAX_IMAGE_BYTES,
     MAX_TEXT_BYTES,
+    UNSUPPORTED_SUFFIXES,
     Unreadable,
     below_root,
     digest_images,
@@ -53,8 +56,29 @@ class Entry:
     error: str | None = None
 
 
+@dataclass
+class Listing:
+    """The files of a folder, relative to it, by what they are.
+
+    Attributes:
+        images: path and stem of each picture, of types that are read and of types that are not.
+        captions: stem -> path of each text file.
+        metadata: metadata files.
+        others: all the rest.
+    """
+
+    images: list[tuple[str, str]] = field(default_factory=list)
+    captions: dict[str, str] = field(default_factory=dict)
+    metadata: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+
 class ImageFolder:
-    """A folder as a source; keys are the images' POSIX paths relative to the folder."""
+    """A folder as a source; keys are the images' POSIX paths relative to the folder.
+
+    Attributes:
+        others: suffix -> number of files that are no picture, caption or metadata by their names, and were not looked at.
+    """
 
     def __init__(self, root: Path, *, caption_column: str = "text", shard_size: int = 256) -> None:
         """List the inputs; images and text files are not opened.
@@ -66,7 +90,16 @@ class ImageFolder:
             raise SourceError(f"{root}: no such folder; the source needs a folder of images")
         self.root = root
         self.caption_column, self.shard_size = caption_column, shard_size
-        self.entries = list_entries(root, caption_column)
+        listing = list_folder(root)
+        self.entries = list_entries(listing, root, caption_column)
+        listed = {entry.image for entry in self.entries}
+        self.others = Counter(suffix_of(name) for name in listing.others if name not in listed)
+
+    def describe_others(self) -> str:
+        """One sentence on the files that were not looked at."""
+        counts = ", ".join(f"{number} x {suffix or 'no ending'}" for suffix, number in sorted(self.others.items()))
+        return (f"{self.root}: {self.others.total()} files are neither images nor captions by their names and were not looked at ({counts}); "
+                "an image among them needs its usual ending")
 
     @cached_property
     def _shards(self) -> list[Shard]:
@@ -113,9 +146,9 @@ class ImageFolder:
         try:
             data = read_file(self.root / entry.caption_file, max_bytes=MAX_TEXT_BYTES)
         except Unreadable as problem:
-            return Entry(entry.key, entry.image, reason="caption", error=f"caption of {entry.key} {problem.problem}")
+            return Entry(entry.key, entry.image, reason=CAPTION, error=f"caption of {entry.key} {problem.problem}")
         caption, error = decode_caption(data.removesuffix(b"\n").removesuffix(b"\r"), entry.key)
-        return Entry(entry.key, entry.image, caption, reason="caption" if error else "", error=error)
+        return Entry(entry.key, entry.image, caption, reason=CAPTION if error else "", error=error)
 
     def _read(self, entry: Entry) -> SourceItem:
         """Read one image file; whatever is wrong becomes the item's error."""
@@ -138,43 +171,72 @@ def fingerprint_of(rows: Sequence[Sequence[str | None]]) -> str:
     return sha256_json({"source": "folder", "inputs": rows})
 
 
-def list_entries(root: Path, caption_column: str) -> list[Entry]:
+def suffix_of(name: str) -> str:
+    """A file name's ending in small letters, with its dot; "" where it has none."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122  (see list_folder)
+
+
+def list_folder(root: Path) -> Listing:
+    """Tell the files of a folder apart by their names.
+
+    Raises:
+        SourceError: no image file of a type that is read.
+    """
+    listing, unsupported = Listing(), Counter[str]()
+    for name in list_visible(root):
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122  (a Path for each of a million files is slow)
+        suffix = suffix.lower()
+        if suffix in IMAGE_SUFFIXES or suffix in UNSUPPORTED_SUFFIXES:
+            listing.images.append((name, stem))
+            unsupported.update([suffix] if suffix in UNSUPPORTED_SUFFIXES else [])
+        elif suffix == ".txt":
+            listing.captions[stem] = name
+        elif name.rpartition("/")[2] in METADATA_NAMES:
+            listing.metadata.append(name)
+        else:
+            listing.others.append(name)
+    if len(listing.images) == unsupported.total():
+        found = ", ".join(f"{number} x {suffix}" for suffix, number in sorted(unsupported.items()))
+        hint = f"; convert those of types that are not read ({found}) to PNG or JPEG" if found else ""
+        raise SourceError(f"{root}: no images in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))}){hint}")
+    return listing
+
+
+def list_entries(listing: Listing, root: Path, caption_column: str) -> list[Entry]:
     """Every input of a folder, in order.
 
     Raises:
-        SourceError: no image file at all, or metadata that cannot be parsed.
+        SourceError: metadata that cannot be parsed.
     """
-    images, captions, metadata_files = [], {}, []
-    for name in list_visible(root):
-        stem, suffix = os.path.splitext(name)  # noqa: PTH122  (a Path for each of a million files is slow)
-        if suffix.lower() in IMAGE_SUFFIXES:
-            images.append((name, stem))
-        elif suffix.lower() == ".txt":
-            captions[stem] = name
-        elif name.rpartition("/")[2] in METADATA_NAMES:
-            metadata_files.append(name)
-    if not images:
-        raise SourceError(f"{root}: no images in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
-    folders = [name.rpartition("/")[0] for name in metadata_files]
+    folders = [name.rpartition("/")[0] for name in listing.metadata]
     if len(set(folders)) != len(folders):
         raise SourceError(f"{root}: metadata.jsonl and metadata.csv lie in one folder; keep one of them")
-    entries = [entry for name in metadata_files for entry in read_metadata(name, root, caption_column)]
+    entries = [entry for name in listing.metadata for entry in read_metadata(name, root, caption_column)]
     listed = {entry.image for entry in entries}
-    entries += [describe_unlisted(name, captions.get(stem), bool(metadata_files)) for name, stem in images if name not in listed]
-    if not metadata_files:
-        described = {stem for _, stem in images}
+    entries += [describe_unlisted(name, listing.captions.get(stem), bool(listing.metadata)) for name, stem in listing.images
+                if name not in listed]
+    if not listing.metadata:
+        described = {stem for _, stem in listing.images}
         entries += [Entry(plain_text(name), None, reason="missing", error=f"caption {plain_text(name)} has no image beside it")
-                    for stem, name in captions.items() if stem not in described]
+                    for stem, name in listing.captions.items() if stem not in described]
     return entries
+
+
+def refuse_type(image: str) -> str | None:
+    """One sentence where a file is a picture of a type that is not read."""
+    suffix = suffix_of(image)
+    return f"image {plain_text(image)}: {suffix} files are not read; convert it to PNG or JPEG" if suffix in UNSUPPORTED_SUFFIXES else None
 
 
 def describe_unlisted(image: str, caption_file: str | None, has_metadata: bool) -> Entry:
     """The entry of an image that no metadata lists: its caption comes from the text file beside it."""
     key = plain_text(image)
+    if error := refuse_type(image):
+        return Entry(key, image, reason="unreadable", error=error)
     if caption_file is not None:
         return Entry(key, image, caption_file=caption_file)
     where = "is not in the metadata and has" if has_metadata else "has"
-    return Entry(key, image, reason="caption", error=f"image {key} {where} no {Path(key).stem}.txt beside it")
+    return Entry(key, image, reason=CAPTION, error=f"image {key} {where} no {Path(key).stem}.txt beside it")
 
 
 def read_metadata(name: str, root: Path, caption_column: str) -> list[Entry]:
@@ -207,7 +269,9 @@ def place_row(image: str, root: Path, caption: Any) -> Entry:
         return Entry(name, None, reason="missing", error=f"image {name} lies outside of the folder")
     key = plain_text(inside)
     caption, error = check_caption(caption, key)
-    return Entry(key, inside, caption, reason="caption" if error else "", error=error)
+    if refused := refuse_type(inside):
+        return Entry(key, inside, caption, reason="unreadable", error=refused)
+    return Entry(key, inside, caption, reason=CAPTION if error else "", error=error)
 
 
 def parse_jsonl(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -12,7 +12,7 @@ from pyarrow import types
 
 from ...errors import SourceError
 from ...manifest import canonical_json
-from . import SourceItem, decode_caption
+from . import CAPTION, SourceItem, decode_caption
 from .files import Unreadable
 
 BATCH_ROWS = 64  # rows in memory at once; 64 photographs of 10 MB stay below 1 GB
@@ -167,7 +167,7 @@ def make_row(cells: RowCells, columns: Columns, *, read_path: ReadPath, name: st
         key = content_key(image, cells.caption)
     caption, caption_error = decode_caption(cells.caption, key)
     metadata, metadata_error = cells.extra[0], cells.extra[1] and f"{name} {cells.extra[1]}"
-    problems = [(reason, error), ("missing", key_error), ("caption", caption_error), ("unreadable", metadata_error)]
+    problems = [(reason, error), ("missing", key_error), ("unreadable", metadata_error), (CAPTION, caption_error)]
     reason, error = next(((reason, error) for reason, error in problems if error), ("", None))
     return TableRow(SourceItem(key, key, image, caption, reason, error, metadata), is_external)
 

@@ -16,7 +16,7 @@ from typing import Any
 from ...config import WebDatasetSource
 from ...errors import SourceError
 from ...manifest import sha256_json
-from . import Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
+from . import CAPTION, Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
 from .files import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, digest_file, digest_files, list_files, list_visible, plain_text, split_path
 from .tars import Member, TarContents, list_members, refuse_start
 
@@ -140,7 +140,7 @@ class WebDataset:
         except BadSample as problem:
             yield SourceItem(sample.key, sample.key, None, caption, problem.reason, str(problem), metadata)
             return
-        yield SourceItem(sample.key, sample.key, image, caption, "caption" if caption_error else "", caption_error, metadata)
+        yield SourceItem(sample.key, sample.key, image, caption, CAPTION if caption_error else "", caption_error, metadata)
 
     def _read_caption(self, handle: int, members: Mapping[str, Member], fields: Any, key: str) -> tuple[str | None, str | None]:
         """The caption as it stands, and what is wrong with it."""

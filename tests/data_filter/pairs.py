@@ -149,5 +149,5 @@ def index_rows(config: SourceConfig, directory: Path) -> list[dict[str, Any]]:
 
 
 def bad_rows(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
-    """Reason and error of each bad row by its key."""
-    return {row["key"]: (row["reason"], row["error"]) for row in rows if row["status"] == "bad"}
+    """Reason and error of each row with which something is wrong by its key."""
+    return {row["key"]: (row["reason"], row["error"]) for row in rows if row["reason"]}

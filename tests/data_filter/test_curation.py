@@ -15,7 +15,7 @@ from glideslope.data_filter.sources import Shard, SourceItem
 from glideslope.errors import FilterError, StageError, StorageError
 from glideslope.manifest import sha256_bytes
 
-from .conftest import World, category, draw
+from .conftest import TinyClip, World, category, draw, fill_folder
 
 
 def test_the_ledger_has_one_row_for_every_input_and_the_counts_add_up(fitted: World) -> None:
@@ -35,6 +35,49 @@ def test_the_ledger_has_one_row_for_every_input_and_the_counts_add_up(fitted: Wo
     assert record.summary["kept"] == summary["kept"]
     sha256 = json.loads((fitted.root / "filters" / "red" / "filter.json").read_text())["classifier"]["sha256"]
     assert summary["categories"]["red"]["classifier_sha256"] == sha256 == rows[0]["classifier_red"]
+
+
+@pytest.fixture
+def bare(tmp_path: Path, tiny_clip: TinyClip) -> World:
+    """A run on a folder in which only the first ten images have a caption, up to its filter."""
+    fill_folder(tmp_path / "images", 60)
+    lines = (tmp_path / "images" / "metadata.csv").read_text().splitlines()
+    (tmp_path / "images" / "metadata.csv").write_text("\n".join(lines[:11]) + "\n")
+    found = World(tmp_path)
+    found.index()
+    found.label()
+    found.fit()
+    return found
+
+
+def test_images_without_captions_are_judged_like_others_and_dropped_with_a_row_each(bare: World) -> None:
+    evidence = json.loads((bare.root / "filters" / "red" / "filter.json").read_text())
+    assert evidence["num_labels_without_score"] == 0 and evidence["audit"]["recall"] == 1.0
+    summary = bare.curate().summary
+    assert summary["dropped"]["caption"] == 50 and summary["seen"] == 60 == summary["kept"] + sum(summary["dropped"].values())
+    rows = [row for table in read_tables(bare.root / "curated" / "ledger") for row in table.to_pylist()]
+    assert all(row["score_red"] is not None for row in rows)
+    assert rows[-1]["detail"] == "image 059.png is not in the metadata and has no 059.txt beside it"
+
+
+def test_images_without_captions_are_kept_where_the_recipe_says_so(bare: World) -> None:
+    import datasets
+
+    record = curate(bare.source, [category()], bare.root, CurateConfig(captions="optional"), bare.root / "curated")
+    assert set(record.summary["dropped"]) == {"filter:red"} and record.summary["kept"] > 30
+    found = datasets.load_dataset(str(bare.root / "curated"), cache_dir=str(bare.root / "cache"))
+    captions = {row["key"]: row["caption"] for split in found.values() for row in split.remove_columns("image")}
+    assert captions["001.png"] == "green thing 1" and captions["059.png"] is None and "003.png" not in captions
+    assert len(captions) == record.summary["kept"]
+
+
+def test_nothing_but_images_without_captions_is_refused_with_what_to_set(bare: World) -> None:
+    (bare.root / "images" / "metadata.csv").unlink()
+    bare.index()
+    bare.label()
+    bare.fit()
+    with pytest.raises(StageError, match=r"nothing is left of 60 inputs .*set curate.captions to optional in the recipe"):
+        bare.curate()
 
 
 def test_load_dataset_opens_the_curated_set_with_the_original_bytes(fitted: World) -> None:

@@ -62,6 +62,16 @@ def test_a_bad_row_is_dropped_for_what_is_wrong_with_it_whatever_its_scores() ->
     assert found == ["caption", "duplicate key", "filter:a", "unreadable"]
 
 
+def test_a_missing_caption_drops_an_image_only_where_captions_are_required() -> None:
+    table = index_table(status=["ok", "ok", "ok", "bad"], reason=["caption", "caption", "", "caption"], error=["no caption", "no", None, "x"])
+    found = {"a": scores(0.0, 0.9, 0.0, None)}
+    assert [row["reason"] for row in decide(table, found, [A], {}, 0.0)] == ["caption", "caption", "", "caption"]
+    rows = decide(table, found, [A], {}, 0.0, captions_required=False)
+    assert [(row["reason"], row["detail"]) for row in rows] == [("", None), ("filter:a", None), ("", None), ("caption", "x")]
+    assert decide(table, found, [A], {"k0": "a"}, 0.0, captions_required=False)[0]["reason"] == "label:a"
+    assert decide(table, {"a": scores(None, np.nan, 0.0, None)}, [A], {}, 0.0, captions_required=False)[0]["reason"] == "missing score"
+
+
 def test_a_label_drops_what_every_filter_lets_pass() -> None:
     assert reasons({"a": scores(0.0, 0.9, 0.0, 0.0), "b": scores(0.0, 0.0, 0.0, 0.0)}, {"k0": "b", "k1": "b"}) == [
         "label:b", "filter:a", "", ""]

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glideslope.config import LabelsConfig
 from glideslope.data_filter import filters
@@ -13,6 +15,7 @@ from glideslope.data_filter.labels import ROLES, Verdict, import_labels, role_of
 from glideslope.data_filter.parquet import read_table
 from glideslope.data_filter.statistics import choose_threshold
 from glideslope.errors import FilterError, StageError
+from glideslope.records import read_record
 
 from .conftest import World, category
 from .test_fit import label_with
@@ -177,3 +180,17 @@ def test_a_swapped_classifier_and_another_format_are_refused(fitted: World, monk
     (path.parent / "filter.json").write_text("{}")
     with pytest.raises(FilterError, match="format is None"):
         load_filter("red", path.parent)
+
+
+def test_the_summary_says_how_many_labels_its_shares_rest_on_and_rounds_bounds_down(fitted: World) -> None:
+    audit, summary = report(fitted)["audit"], read_record(fitted.root / "filters" / "red").summary
+    assert {name: summary[name] for name in ("num_positive", "num_negative", "recall", "kept_share")} == {
+        name: audit[name] for name in ("num_positive", "num_negative", "recall", "kept_share")}
+    for name in ("recall_lower_bound", "kept_share_lower_bound"):
+        assert 0 < audit[name] - summary[name] < 1e-4 or audit[name] == summary[name]
+    assert summary["num_labels_without_score"] == 0
+
+
+@given(st.floats(0, 1))
+def test_a_bound_is_never_rounded_up(bound: float) -> None:
+    assert 0 <= filters.round_down(bound) <= bound + 1e-9 and bound - filters.round_down(bound) < 1.01e-4

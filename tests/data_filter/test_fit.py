@@ -133,3 +133,14 @@ def test_fitting_needs_finished_labels(world: World) -> None:
     world.index()
     with pytest.raises(StageError, match="labels: no finished stage here"):
         fit_to(world)
+
+
+def test_labels_of_inputs_that_have_no_embedding_are_counted_by_reason(world: World) -> None:
+    positive = [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) == "train"]
+    for number in positive[1:]:
+        (world.root / "images" / f"{number:03d}.png").write_bytes(b"no image")
+    (world.root / "images" / f"{positive[0]:03d}.png").unlink()
+    label_with(world, positive)
+    with pytest.raises(FilterError, match=rf"train labels is positive; .*\. {len(positive)} labelled inputs have no embedding "
+                                          rf"\(1 x missing, {len(positive) - 1} x unreadable\)$"):
+        fit_to(world)

@@ -54,7 +54,7 @@ def test_every_bad_input_is_one_row_with_its_reason_and_the_rest_goes_on(tmp_pat
 
     rows = build(tmp_path, max_pixels=10_000)
     assert [row["key"] for row in rows] == [*names, "good.png", "undescribed.png"]
-    found = {row["key"]: (row["reason"], row["error"]) for row in rows if row["status"] == "bad"}
+    found = {row["key"]: (row["reason"], row["error"]) for row in rows if row["reason"]}
     assert found == {
         "truncated.png": ("unreadable", found["truncated.png"][1]),
         "zero.png": ("unreadable", "file is empty (0 bytes)"),
@@ -67,6 +67,7 @@ def test_every_bad_input_is_one_row_with_its_reason_and_the_rest_goes_on(tmp_pat
     }
     assert found["truncated.png"][1].startswith("image is truncated or damaged")
     assert all((row["embedding"] is None) == (row["status"] == "bad") for row in rows)
+    assert [row["key"] for row in rows if row["reason"] and row["status"] == "ok"] == ["undescribed.png"], "its image is sound"
     first = rows[0]
     assert (first["status"], first["width"], first["height"], first["size_bytes"]) == ("ok", 20, 10, len(data))
     assert first["sha256"] == sha256_file(images / "good.png")
@@ -94,7 +95,7 @@ def test_a_damaged_piece_of_a_killed_run_is_made_again(tmp_path: Path, world: Wo
     piece = world.root / "index.partial" / "shard-00000.parquet"
     piece.write_bytes(piece.read_bytes()[:-20])
     tiny_clip.num_images_left = 10**9
-    assert world.index().summary == {"num_inputs": 60, "num_ok": 60, "num_bad": {}}
+    assert world.index().summary == {"num_inputs": 60, "num_ok": 60, "num_without_caption": 0, "num_bad": {}}
 
 
 def test_a_finished_index_is_not_made_again_unless_the_source_changed(world: World, tiny_clip: TinyClip) -> None:
@@ -279,3 +280,34 @@ def test_rendered_pngs_are_the_original_bytes(tmp_path: Path, tiny_clip: TinyCli
         with Image.open(io.BytesIO(image)) as picture:
             assert picture.size == (32, 32)
         assert row["size_bytes"] == len(image)
+
+
+def test_a_folder_without_captions_is_embedded_like_any_other(tmp_path: Path, world: World, tiny_clip: TinyClip) -> None:
+    world.index()
+    described = {row["key"]: row["embedding"] for row in index_rows(world.root / "index")}
+    bare = World(tmp_path / "bare")
+    fill_folder(bare.root / "images", 60)
+    (bare.root / "images" / "metadata.csv").unlink()
+    (bare.root / "images" / "broken.png").write_bytes(b"no image")
+    assert bare.index().summary == {"num_inputs": 61, "num_ok": 60, "num_without_caption": 60, "num_bad": {"unreadable": 1}}
+    rows = {row["key"]: row for row in index_rows(bare.root / "index")}
+    assert (rows["broken.png"]["status"], rows["broken.png"]["embedding"]) == ("bad", None)
+    del rows["broken.png"]
+    assert {(row["status"], row["reason"], row["caption"]) for row in rows.values()} == {("ok", "caption", None)}
+    assert {key: row["embedding"] for key, row in rows.items()} == described
+
+
+def test_what_is_no_image_by_its_name_is_counted_once_and_pictures_of_other_types_are_rows(
+        world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.index()
+    assert caplog.messages == []
+    images = world.root / "images"
+    for name in ("film.mp4", "more/film.MP4", "README", "photo.heic", ".hidden.mp4"):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_bytes(b"x")
+    assert world.index().summary["num_bad"] == {"unreadable": 1}
+    (told,) = caplog.messages
+    assert told.startswith(f"{images}: 3 files are neither images nor captions") and "(1 x no ending, 2 x .mp4)" in told
+    (row,) = (row for row in index_rows(world.root / "index") if row["key"] == "photo.heic")
+    assert (row["status"], row["reason"], row["size_bytes"]) == ("bad", "unreadable", 1)
+    assert row["error"] == "image photo.heic: .heic files are not read; convert it to PNG or JPEG"

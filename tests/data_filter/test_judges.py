@@ -43,6 +43,13 @@ def test_words_mean_what_they_say_not_what_a_pattern_would() -> None:
         has_word(["x"], ("…",))
 
 
+def test_an_image_without_a_caption_is_flagged_where_caption_words_are_asked() -> None:
+    captions = ["a person", None, "a tree"]
+    asked = flag(category(caption_words=("person",)), ["a", "b", "c"], captions, [])
+    assert asked.flags == [["caption_words"], ["caption_words:missing"], []]
+    assert flag(category(), ["a", "b", "c"], captions, []).flags == [[], [], []]
+
+
 def detector(path: Path, threshold: float = 0.5, name: str = "faces") -> Detector:
     return Detector(name=name, path=str(path), threshold=threshold)
 

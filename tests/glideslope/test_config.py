@@ -125,3 +125,23 @@ def is_part(annotation: object) -> bool:
 def all_parts(part: type[BaseModel]) -> list[type[BaseModel]]:
     inner = [field.annotation for field in part.model_fields.values() if is_part(field.annotation)]
     return [part, *(found for child in inner if child is not None for found in all_parts(child))]
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    (lambda r: r["categories"][0].update(caption_words=["man"]), "caption_words of person"),
+    (lambda r: r["categories"][0].update(classifiers=["zero_shot"]), "zero_shot of person with clip.model lite0"),
+    (lambda r: r.update(report={"attributes": [{"name": "place", "values": [
+        {"value": "in", "prompt": "indoors"}, {"value": "out", "prompt": "outdoors"}]}]}), "report.attributes with clip.model lite0")])
+def test_optional_captions_are_refused_where_captions_are_needed(change: Change, told: str, plain_recipe: dict[str, Any]) -> None:
+    change(plain_recipe)
+    parse_recipe(plain_recipe, where="recipe")
+    plain_recipe["curate"] = {"captions": "optional"}
+    with pytest.raises(RecipeError, match=f"curate.captions is optional, but captions are needed by {told}"):
+        parse_recipe(plain_recipe, where="recipe")
+
+
+def test_a_clip_with_a_text_tower_of_its_own_needs_no_captions(plain_recipe: dict[str, Any]) -> None:
+    plain_recipe["curate"] = {"captions": "optional"}
+    plain_recipe["clip"] = {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}
+    plain_recipe["categories"][0]["classifiers"] = ["zero_shot"]
+    assert parse_recipe(plain_recipe, where="recipe").curate.captions == "optional"

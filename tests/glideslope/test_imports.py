@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("data_filter", "models", "model_cards", "release")
-FRONT = ("__init__.py", "recipe.py", *(path.name for path in (ROOT / "glideslope").glob("cli*.py")))
+FRONT = ("__init__.py", "__main__.py", "recipe.py", *(path.name for path in (ROOT / "glideslope").glob("cli*.py")))
 ALLOWED = {"data_filter": set(), "models": set(), "model_cards": set(), "release": {"data_filter", "models", "model_cards"}}
 
 

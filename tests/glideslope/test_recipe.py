@@ -134,3 +134,12 @@ def test_another_source_in_the_same_run_directory_is_named(
         assert load_recipe(run.directory / "recipe.yaml").source.kind == "folder"
     (only,) = caplog.messages
     assert "small: held a run on the source" in only and "names folder elsewhere" in only and "another name" in only
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate", "pack", "all"])
+def test_what_needs_captions_is_refused_at_once_where_they_are_optional(stage: str, plain_recipe: dict[str, Any], tmp_path: Path) -> None:
+    plain_recipe["curate"] = {"captions": "optional"}
+    with (open_run(parse_recipe(plain_recipe, where="recipe"), tmp_path) as run,
+          pytest.raises(RecipeError, match=r"needs captions, .*To filter only: index, label, fit, curate, audit, report")):
+        getattr(run, stage)()
+    assert {path.name for path in run.directory.iterdir()} == {".lock", "recipe.yaml"}

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 
 from glideslope.config import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource, load_recipe
 from glideslope.errors import RecipeError, StorageError
-from glideslope.starter import guess_source, starter_recipe, write_starter
+from glideslope.starter import guess_source, run_name, starter_recipe, write_starter
 
 
 def keys(value: Any, prefix: str = "") -> set[str]:
@@ -24,7 +25,7 @@ def test_the_starter_reads_back_and_holds_every_key(tmp_path: Path, images: str 
     path = tmp_path / "recipe.yaml"
     write_starter(path, images)
     recipe = load_recipe(path)
-    assert recipe == starter_recipe(images)
+    assert recipe == starter_recipe(images, name="recipe")
     assert isinstance(recipe.source, OpenMojiSource if images is None else FolderSource)
     assert keys(yaml.safe_load(path.read_text())) == keys(recipe.model_dump(mode="json"))
 
@@ -47,6 +48,21 @@ def test_a_path_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write"):
         write_starter(tmp_path / "file" / "recipe.yaml", None)
+
+
+@pytest.mark.parametrize(("file", "name"), [
+    ("cats.yaml", "cats"), ("v1.2.yaml", "v1.2"), ("2024.yaml", "2024"),
+    ("my cats.yaml", "my-cats-[0-9a-f]{8}"), ("猫.yaml", "run-[0-9a-f]{8}"), (".yaml", "yaml-[0-9a-f]{8}"), ("_x_.yml", "x-[0-9a-f]{8}")])
+def test_the_run_is_named_for_the_file(tmp_path: Path, file: str, name: str) -> None:
+    write_starter(tmp_path / file, None)
+    assert re.fullmatch(name, load_recipe(tmp_path / file).name)
+
+
+def test_recipes_of_different_files_never_share_a_run_directory() -> None:
+    files = ["a b", "a-b", "a_b", "a  b", "猫", "犬", "a" * 81, "a" * 82, "a" * 200, "-a", "a-"]
+    names = [run_name(Path(f"{stem}.yaml")) for stem in files]
+    assert len(set(names)) == len(files)
+    assert all(starter_recipe(None, name=name).name == name for name in names)
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -98,3 +114,23 @@ def test_a_starter_for_each_source_reads_back(tmp_path: Path) -> None:
         folder = touch(tmp_path / f"{number}", *files)
         write_starter(tmp_path / f"{number}.yaml", str(folder))
         assert load_recipe(tmp_path / f"{number}.yaml").source == guess_source(str(folder))
+
+
+@pytest.mark.parametrize(("files", "column"), [
+    ({"a.png": "", "a.txt": "x"}, "text"), ({"deep/a.png": "", "deep/a.txt": "x"}, "text"), ({"a.png": "", "b.txt": "x"}, None),
+    ({"a.png": ""}, None), ({"a.png": "", "labels.csv": "key,text"}, None), ({"a.png": "", ".hidden/a.txt": "x", ".hidden/a.png": ""}, None),
+    ({"a.png": "", "metadata.csv": "file_name,text\na.png,x"}, "text"), ({"a.png": "", "metadata.csv": "\ufefffile_name,caption\n"}, "caption"),
+    ({"a.png": "", "metadata.csv": "file_name,label\na.png,3"}, None),
+    ({"a.png": "", "sub/metadata.jsonl": '\n{"file_name": "a.png", "caption": "x"}\n'}, "caption"),
+    ({"a.png": "", "metadata.jsonl": '{"file_name": "a.png", "label": 3}\n'}, None),
+    ({"a.png": "", "metadata.jsonl": "damaged"}, "text"), ({"a.png": "", "metadata.csv": ""}, "text"), ({}, "text")])
+def test_captions_are_optional_only_where_a_folder_has_none(tmp_path: Path, files: dict[str, str], column: str | None) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    write_starter(tmp_path / "recipe.yaml", str(folder))
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert recipe.curate.captions == ("optional" if column is None else "required")
+    assert isinstance(recipe.source, FolderSource) and recipe.source.caption_column == (column or "text")

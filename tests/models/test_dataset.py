@@ -66,3 +66,11 @@ def test_a_picture_that_was_damaged_since_is_refused_by_its_key(tmp_path: Path) 
     write_curated(tmp_path, "train", [row | {"image": {"bytes": b"\x89PNG\r\n", "path": "x.png"}}])
     with pytest.raises(TrainingError, match="curated image 'red-square': "):
         load_split(tmp_path, "train", 16)
+
+
+def test_a_picture_without_a_caption_is_refused_by_its_key(tmp_path: Path) -> None:
+    rows = curated_rows()
+    rows[3]["caption"] = None
+    write_curated(tmp_path, "train", rows)
+    with pytest.raises(TrainingError, match=f"1 of .* images of the split 'train' have no caption .*{rows[3]['key']}.*captions required"):
+        load_split(tmp_path, "train", 16)

@@ -97,6 +97,41 @@ def test_a_path_that_leads_out_of_the_folder_is_a_row_and_is_not_read(tmp_path: 
     assert item.error == "image ../secret.png lies outside of the folder"
 
 
+def test_a_picture_of_a_type_that_is_not_read_is_a_row_that_says_what_to_do(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", WHITE)
+    for name in ("b.HEIC", "c.svg"):
+        (tmp_path / name).write_bytes((tmp_path / "a.png").read_bytes())  # whatever its content: its name promises something else
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("x")
+    items = read_all(tmp_path)
+    assert {key: (item.reason, item.error) for key, item in items.items()} == {
+        "a.png": ("", None),
+        "b.HEIC": ("unreadable", "image b.HEIC: .heic files are not read; convert it to PNG or JPEG"),
+        "c.svg": ("unreadable", "image c.svg: .svg files are not read; convert it to PNG or JPEG")}
+    (tmp_path / "metadata.csv").write_text("file_name,text\nb.HEIC,x\na.png,y\ngone.heic,z\n")
+    items = read_all(tmp_path)
+    assert {key: item.reason for key, item in items.items()} == {
+        "b.HEIC": "unreadable", "a.png": "", "gone.heic": "missing", "c.svg": "unreadable"}
+
+
+def test_files_that_are_no_images_are_counted_by_their_endings_unless_metadata_lists_them(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", WHITE)
+    for name in ("x.mp4", "y.MP4", "README", "sub/labels.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((tmp_path / "a.png").read_bytes())
+    assert ImageFolder(tmp_path).others == {".mp4": 2, "": 1, ".csv": 1}
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,y\nREADME,a picture without an ending\n")
+    assert ImageFolder(tmp_path).others == {".mp4": 2, ".csv": 1}
+    assert read_all(tmp_path)["README"].reason == ""
+
+
+def test_a_folder_with_nothing_but_other_types_is_refused_with_their_number(tmp_path: Path) -> None:
+    for name in ("a.heic", "b.heic", "c.nef"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"no images in this folder .*; convert those of types that are not read \(2 x \.heic, 1 x \.nef\)"):
+        ImageFolder(tmp_path)
+
+
 def test_a_duplicate_row_is_listed_twice_for_the_index_to_refuse(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", WHITE)
     (tmp_path / "metadata.csv").write_text("file_name,text\na.png,x\n./a.png,y\n")
