@@ -45,7 +45,7 @@ from .label_store import (
 )
 from .sources import SourceLabel, hash_share
 
-__all__ = ["FITTING_ROLES", "ROLES", "Imported", "Judgement", "Label", "SortedLabels", "Verdict", "add_labels", "consensus", "find_concepts",
+__all__ = ["FITTING_ROLES", "ROLES", "Imported", "Judgement", "Label", "SortedLabels", "Verdict", "add_labels", "consensus", "find_fitted",
            "import_audit_labels", "import_labels", "read_audit_labels", "read_label_csv", "read_labels", "role_of", "sort_labels",
            "verdicts_of_source", "warn_unused"]
 
@@ -341,9 +341,19 @@ def own_concepts(labels: Iterable[Label], verdicts: Iterable[Verdict]) -> list[t
     return [(one.key, one.own_concept) for one in labels if one.own_concept] + [(one.key, one.concept) for one in verdicts if one.concept]
 
 
-def find_concepts(index_dir: Path, keys: Collection[str], *, join_copies: bool = False, own: Iterable[tuple[str, str]] = ()) -> dict[str, str]:
-    """Key -> concept of those of the keys that a finished index knows; joined as in `join_concepts`."""
-    return join_concepts(look_up(index_dir, keys), own, join_copies=join_copies)
+def find_fitted(labels: Sequence[Label], category: str, index_dir: Path) -> frozenset[str]:
+    """The concepts, as the index and the labels call them, that have train or calibrate labels of a category, for whatever bytes.
+
+    Args:
+        labels: all labels, also those of other categories: they may say which inputs show the same concept.
+        category: its name.
+        index_dir: the finished index.
+    """
+    known = look_up(index_dir, {label.key for label in labels})
+    concepts = join_concepts(known, own_concepts(labels, ()))
+    fitting = [label for label in labels if label.category == category and label.role in FITTING_ROLES]
+    fitted = {concepts[label.key] for label in fitting if label.key in concepts}
+    return frozenset({label.concept for label in fitting} | {known[key].concept for key, concept in concepts.items() if concept in fitted})
 
 
 def join_concepts(known: Mapping[str, Indexed], own: Iterable[tuple[str, str]], *, join_copies: bool = False) -> dict[str, str]:

@@ -12,7 +12,7 @@ from ...errors import FilterError, StageError
 from ...manifest import read_json, sha256_json
 from ...records import Record
 from ..index import read_index
-from ..labels import FITTING_ROLES, find_concepts, read_labels
+from ..labels import FITTING_ROLES, find_fitted, read_labels
 from ..ledger import Ledger, open_ledger
 from ..parquet import read_table
 from .plan import (
@@ -137,13 +137,12 @@ def open_kept(category: Category, run_dir: Path) -> Kept:
         StageError: the data is not curated yet, or its files were changed.
     """
     ledger = open_ledger(run_dir / "curated")
-    labels = [label for label in read_labels(run_dir / "labels") if label.category == category.name and label.role in FITTING_ROLES]
+    fitted = find_fitted(read_labels(run_dir / "labels"), category.name, run_dir / "index")
     scores = read_table(run_dir / "filters" / category.name / "scores.parquet", columns=["key", "label", "role"])
     rows = zip(scores["key"].to_pylist(), scores["label"].to_pylist(), scores["role"].to_pylist(), strict=True)
     negative = frozenset(key for key, label, role in rows if label == 0 and role in FITTING_ROLES)
     threshold = read_json(run_dir / "filters" / category.name / "filter.json")["threshold"]
-    concepts = find_concepts(run_dir / "index", {label.key for label in labels})  # a label names the first of those that share an image
-    return Kept(category, run_dir, ledger, frozenset({label.concept for label in labels} | set(concepts.values())), negative, threshold)
+    return Kept(category, run_dir, ledger, fitted, negative, threshold)
 
 
 def plan_audit(kept: Kept, request: AuditRequest) -> tuple[Plan, dict[str, Any]]:

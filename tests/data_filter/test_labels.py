@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,16 +9,23 @@ from hypothesis import strategies as st
 from glideslope.config import LabelsConfig
 from glideslope.data_filter.labels import (
     ROLES,
+    Imported,
+    Indexed,
     Label,
+    SortedLabels,
     Verdict,
+    add_labels,
     consensus,
-    find_concepts,
+    find_fitted,
     import_audit_labels,
     import_labels,
+    join_concepts,
     join_groups,
+    look_up,
     read_audit_labels,
     read_labels,
     role_of,
+    sort_labels,
     verdicts_of_source,
 )
 from glideslope.data_filter.sources import SourceLabel
@@ -26,7 +34,7 @@ from glideslope.errors import LabelError, StageError
 from glideslope.manifest import sha256_file
 from glideslope.records import Record
 
-from .conftest import World
+from .conftest import World, draw
 
 
 def verdict(key: str, label: int, *, category: str = "red", who: str = "me") -> Verdict:
@@ -150,13 +158,6 @@ def test_people_who_disagree_make_an_input_ambiguous(indexed: World) -> None:
     assert counts["num_ambiguous"] == 1
 
 
-def test_consensus_keeps_the_first_group_value_that_anybody_gave() -> None:
-    first, second = ({"age": "", "tone": "3"}, {"age": "old", "tone": "4"})
-    labels = [Label("k", "k", "red", 1, "audit", groups, who, "", "") for groups, who in ((first, "a"), (second, "b"))]
-    (only,) = consensus(labels)
-    assert only.groups == {"age": "old", "tone": "3"}
-
-
 def test_audit_labels_lie_apart_and_leave_the_other_labels_as_they_are(indexed: World) -> None:
     before = put(indexed, verdict(key_of("train"), 1))
     audit(indexed, verdict(key_of("train", 1), 0), verdict(key_of("audit"), 1))
@@ -200,15 +201,6 @@ def test_an_audit_refuses_contradictions_and_unknown_keys(indexed: World) -> Non
     assert len(read_audit_labels(indexed.root / "labels")) == 2
 
 
-def test_edited_audit_labels_are_refused(indexed: World) -> None:
-    put(indexed)
-    audit(indexed, verdict(key_of("audit"), 1))
-    path = indexed.root / "labels" / "audits.jsonl"
-    path.write_bytes(path.read_bytes().replace(b'"label":1', b'"label":0'))
-    with pytest.raises(StageError, match="labels were edited"):
-        read_audit_labels(indexed.root / "labels")
-
-
 def test_labels_of_keys_that_vanished_are_kept_and_counted(indexed: World, caplog: pytest.LogCaptureFixture) -> None:
     first = put(indexed, verdict("000.png", 1), verdict("001.png", 0))
     assert first.summary["num_vanished"] == 0
@@ -223,31 +215,10 @@ def test_labels_of_keys_that_vanished_are_kept_and_counted(indexed: World, caplo
         put(indexed, verdict("000.png", 1, category="blue"))
 
 
-def test_concepts_are_looked_up_for_the_wanted_keys_alone(indexed: World) -> None:
-    assert find_concepts(indexed.root / "index", {"000.png", "none.png"}) == {"000.png": "000.png"}
-    assert find_concepts(indexed.root / "index", set()) == {}
-
-
-def test_an_edited_store_is_refused(indexed: World) -> None:
-    put(indexed, verdict("000.png", 1), verdict("001.png", 0))
-    path = indexed.root / "labels" / "labels.jsonl"
-    path.write_bytes(path.read_bytes().replace(b'"label":0', b'"label":1'))
-    with pytest.raises(StageError, match="labels were edited"):
-        read_labels(indexed.root / "labels")
-    path.write_bytes(b"not json\n")
-    with pytest.raises(StageError, match="line 1: damaged label"):
-        put(indexed, verdict("002.png", 0))
-
-
-def test_a_kill_between_labels_and_record_loses_nothing(indexed: World) -> None:
-    put(indexed, verdict("000.png", 1))
-    record = (indexed.root / "labels" / "record.json").read_bytes()
-    expected = put(indexed, verdict("001.png", 0))
-    (indexed.root / "labels" / "record.json").write_bytes(record)
-    with pytest.raises(StageError, match="import the labels again"):
-        read_labels(indexed.root / "labels")
-    assert put(indexed, verdict("001.png", 0)).digest == expected.digest
-    assert len(read_labels(indexed.root / "labels")) == 2
+def test_inputs_are_looked_up_for_the_wanted_keys_alone(indexed: World) -> None:
+    found = look_up(indexed.root / "index", {"000.png", "none.png"})
+    assert found == {"000.png": Indexed("000.png", sha256_file(indexed.root / "images" / "000.png"))}
+    assert look_up(indexed.root / "index", set()) == {}
 
 
 def test_labels_of_a_source_name_who_stands_behind_them() -> None:
@@ -258,3 +229,141 @@ def test_labels_of_a_source_name_who_stands_behind_them() -> None:
 def test_labels_need_a_finished_index(world: World) -> None:
     with pytest.raises(StageError, match="no finished stage here"):
         put(world, verdict("000.png", 1))
+
+
+def add(world: World, *verdicts: Verdict, categories: list[str] | None = None) -> Imported:
+    return add_labels(verdicts, world.root / "labels", world.root / "index", LabelsConfig(), categories=categories)
+
+
+def repaint(world: World, *keys: str) -> None:
+    """Other pictures under the same names, indexed again."""
+    for number, key in enumerate(keys):
+        draw(world.root / "images" / key, (number, 77, 199))
+    world.index()
+
+
+def sorted_labels(world: World) -> SortedLabels:
+    return sort_labels(read_labels(world.root / "labels"), world.root / "index")
+
+
+def test_a_label_speaks_of_the_bytes_it_was_given_for(indexed: World, caplog: pytest.LogCaptureFixture) -> None:
+    digest = sha256_file(indexed.root / "images" / "000.png")
+    first = put(indexed, verdict("000.png", 1), verdict("001.png", 0))
+    assert {label.sha256 for label in read_labels(indexed.root / "labels") if label.key == "000.png"} == {digest}
+    assert first.summary["num_changed"] == 0 and caplog.messages == []
+    repaint(indexed, "000.png")
+    found = sorted_labels(indexed)
+    assert ([label.key for label in found.current], [label.key for label in found.changed], found.num_changed) == (["001.png"], ["000.png"], 1)
+    second = put(indexed)
+    assert (second.summary["num_changed"], second.summary["num_labels"]) == (1, 2)
+    role = role_of("000.png", LabelsConfig())
+    assert first.summary["counts"]["red"][role]["num_positive"] == 1 and second.summary["counts"]["red"][role]["num_positive"] == 0
+    assert "labels of 1 keys are of other bytes than the index has now and are kept but not used" in caplog.text
+    assert second.digest != first.digest
+
+
+def test_a_verdict_on_the_new_bytes_replaces_the_old_one_and_each_holds_for_its_bytes(indexed: World) -> None:
+    original = (indexed.root / "images" / "000.png").read_bytes()
+    put(indexed, verdict("000.png", 1))
+    repaint(indexed, "000.png")
+    done = add(indexed, verdict("000.png", 0))
+    assert (done.num_new, done.num_changed, done.num_unchanged, done.record.summary["num_changed"]) == (0, 1, 0, 0)
+    assert [(label.label, label.role) for label in sorted_labels(indexed).current] == [(0, role_of("000.png", LabelsConfig()))]
+    with pytest.raises(LabelError, match="an earlier label of me says 0"):
+        put(indexed, verdict("000.png", 1))
+    (indexed.root / "images" / "000.png").write_bytes(original)
+    indexed.index()
+    assert [label.label for label in sorted_labels(indexed).current] == [1]
+
+
+def test_old_verdicts_imported_again_for_new_bytes_are_pointed_out_unless_they_name_their_bytes(
+        indexed: World, caplog: pytest.LogCaptureFixture) -> None:
+    before = verdict("000.png", 1)
+    put(indexed, before)
+    digest = sha256_file(indexed.root / "images" / "000.png")
+    repaint(indexed, "000.png")
+    named = add(indexed, replace(before, sha256=digest))
+    assert (named.num_unchanged, named.num_changed, named.record.summary["num_changed"]) == (1, 0, 1)
+    assert "count for the new images" not in caplog.text
+    put(indexed, before)
+    assert "1 verdicts are for images that changed since the same person judged them; they count for the new images" in caplog.text
+
+
+def test_two_runs_in_one_directory_share_no_verdict(indexed: World) -> None:
+    indexed.label()
+    repaint(indexed, *(f"{n:03d}.png" for n in range(60)))
+    assert sorted_labels(indexed).current == [] and indexed.label().summary["num_labels"] == 120
+
+
+def test_an_import_counts_what_is_new_changed_and_unchanged(indexed: World) -> None:
+    first = add(indexed, verdict("000.png", 1), verdict("001.png", 0), verdict("001.png", 0))
+    second = add(indexed, verdict("000.png", 1), verdict("001.png", 0, who="you"))
+    assert [(done.num_new, done.num_changed, done.num_unchanged) for done in (first, second)] == [(2, 0, 1), (1, 0, 1)]
+    third = add(indexed, replace(verdict("000.png", 1), concept="apple"))
+    assert (third.num_new, third.num_changed, third.num_unchanged) == (0, 1, 0)
+    assert add(indexed, replace(verdict("000.png", 1), concept="apple")).num_unchanged == 1
+    assert [one.num_labels for one in consensus(read_labels(indexed.root / "labels")) if one.key == "000.png"] == [1]
+
+
+@pytest.mark.parametrize("key", ["./000.png", " 000.png ", "x/../000.png", ".//000.png"])
+def test_harmless_spellings_of_a_key_mean_the_key(indexed: World, key: str) -> None:
+    put(indexed, verdict(key, 1))
+    assert [label.key for label in read_labels(indexed.root / "labels")] == ["000.png"]
+
+
+@pytest.mark.parametrize("key", ["", " ", ".", "../000.png", "/000.png", "000.PNG"])
+def test_other_keys_are_unknown(indexed: World, key: str) -> None:
+    with pytest.raises(LabelError, match="unknown key"):
+        put(indexed, verdict(key, 1))
+
+
+def same(world: World, *keys: str, concept: str = "apple") -> list[Label]:
+    """Label these keys with one concept of their own; returns all labels."""
+    put(world, *(replace(verdict(key, 1), concept=concept) for key in keys))
+    return read_labels(world.root / "labels")
+
+
+def test_inputs_with_one_concept_of_their_own_share_a_role_and_its_name(indexed: World) -> None:
+    keys = [key_of(role, number) for role in ROLES for number in range(3)]
+    labels = same(indexed, *keys)
+    assert len({(label.role, label.concept) for label in labels}) == 1 and {label.own_concept for label in labels} == {"apple"}
+    later = same(indexed, "059.png")
+    assert len({(label.role, label.concept) for label in later}) == 1
+    assert {label.role for label in same(indexed, "058.png", concept=later[0].concept)} == {later[0].role}, "the index's name works as well"
+
+
+def test_no_concept_leaves_every_input_on_its_own(indexed: World) -> None:
+    labels = same(indexed, *(f"{n:03d}.png" for n in range(20)), concept="")
+    assert [label.concept for label in labels] == [label.key for label in labels]
+
+
+def test_a_concept_that_joins_inputs_of_different_roles_is_refused_with_both_named(indexed: World) -> None:
+    train, audit = key_of("train"), key_of("audit")
+    put(indexed, verdict(train, 1), verdict(audit, 1))
+    same(indexed, train)
+    with pytest.raises(LabelError, match=rf"test, {audit}: concept 'apple' joins .*{train} \(train\)") as refusal:
+        same(indexed, audit)
+    assert f"{audit} (audit)" in str(refusal.value) and "a role is for ever" in str(refusal.value)
+    assert len(read_labels(indexed.root / "labels")) == 3
+
+
+def test_what_shares_a_concept_with_the_fitted_enters_no_audit(indexed: World) -> None:
+    train, other = key_of("train"), key_of("audit")
+    put(indexed, replace(verdict(train, 0), concept="apple"), replace(verdict(other, 0, category="blue"), concept="apple"))
+    labels = read_labels(indexed.root / "labels")
+    assert find_fitted(labels, "red", indexed.root / "index") >= {train, other}
+    assert find_fitted(labels, "green", indexed.root / "index") == set()
+    with pytest.raises(LabelError, match="can't enter an audit"):
+        audit(indexed, verdict(other, 0))
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("xyz"), min_size=1),
+       st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("xyzuv"))))
+def test_joined_concepts_join_whatever_shares_a_name_and_nothing_else(indexed: dict[str, str], own: list[tuple[str, str]]) -> None:
+    known = {key: Indexed(concept, "") for key, concept in indexed.items()}
+    joined = join_concepts(known, own)
+    assert set(joined) == set(indexed)
+    names = [{indexed[key], concept} for key, concept in own if key in indexed] + [{concept} for concept in indexed.values()]
+    for _ in range(len(names)):  # brute force: merge whatever overlaps
+        names = [set().union(*(other for other in names if other & one)) for one in names]
+    assert all(joined[key] == min(next(one for one in names if concept in one)) for key, concept in indexed.items())
