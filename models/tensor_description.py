@@ -16,6 +16,7 @@ from ..errors import CheckpointError
 
 PROTOCOL_2 = b"\x80\x02"
 MAX_TENSORS = 20_000
+MAX_INSTRUCTIONS = 1_500_000  # each makes one value at most; a tensor takes about 40
 MAX_DIMENSIONS = 8
 MAX_LENGTH = 2**40
 STORAGE_DTYPES = {"FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16", "DoubleStorage": "F64", "LongStorage": "I64",
@@ -100,9 +101,9 @@ class Reader:
         """Follow every instruction up to the last.
 
         Raises:
-            CheckpointError: an instruction that is not known here, or a name that is not allowed.
+            CheckpointError: an instruction that is not known here, a name that is not allowed, or too many instructions.
         """
-        while True:
+        for _ in range(MAX_INSTRUCTIONS):
             at = self.position
             code = self._take(1)
             if code == b".":
@@ -112,6 +113,8 @@ class Reader:
                 raise CheckpointError(f"data.pkl: instruction {code!r} at byte {at} does not belong in a description of tensors; "
                                       "the file is refused, nothing of it was run")
             instruction(self)
+        else:
+            raise CheckpointError(f"data.pkl has more than {MAX_INSTRUCTIONS} instructions, more than {MAX_TENSORS} tensors need")
         if self.position != len(self.data) or len(self.stack) != 1:
             raise CheckpointError("data.pkl is malformed: something is left over at its end")
         return self.stack[0]

@@ -81,7 +81,7 @@ class TorchArchive:
         """
         self.path = path
         try:
-            self._file: BinaryIO = path.open("rb")
+            self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")  # waits for no writer of a pipe
         except OSError as error:
             raise CheckpointError(f"{path}: {error.strerror}") from error
         try:

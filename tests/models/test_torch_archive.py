@@ -2,7 +2,10 @@ import collections
 import io
 import os
 import pickle
+import pickletools
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -17,7 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from glideslope.errors import CheckpointError
-from glideslope.models.tensor_description import INSTRUCTIONS, describe_tensors
+from glideslope.models.tensor_description import INSTRUCTIONS, MAX_INSTRUCTIONS, MAX_TENSORS, describe_tensors
 from glideslope.models.torch_archive import TorchArchive
 
 from .archives import read_archive, save_as_published, write_archive
@@ -299,3 +302,29 @@ def test_pieces_are_small_whatever_the_tensor(tmp_path: Path) -> None:
         pieces = list(archive.chunks("big"))
     assert [len(piece) for piece in pieces] == [16 * 1024**2, 20_000_000 - 16 * 1024**2]
     assert np.array_equal(np.frombuffer(b"".join(pieces), dtype="<f4"), big.numpy())
+
+
+def test_a_pipe_is_refused_at_once_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "base.pt")
+    assert "not a plain file" in refusal(tmp_path / "base.pt")
+
+
+@pytest.mark.parametrize("instructions", [b"}" * 15_900_000, b")" + b"\x85" * 15_900_000, b"(" * 15_900_000, b"K\x00" * 7_900_000,
+                                          b"}" + b"X\x01\x00\x00\x00a)" + b"\x85" * 5_000_000 + b"s"])
+def test_a_description_of_very_many_values_is_refused_before_it_fills_the_memory(tmp_path: Path, instructions: bytes) -> None:
+    members = {"data.pkl": b"\x80\x02" + instructions + b"."}
+    path = write_archive(tmp_path / "many.pt", members)
+    program = ("import resource, sys\nfrom pathlib import Path\nfrom glideslope.models.tensor_description import describe_tensors\n"
+               "import zipfile\ndata = zipfile.ZipFile(sys.argv[1]).read('archive/data.pkl')\n"
+               "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+               "try:\n    describe_tensors(data)\nexcept Exception as error:\n    print(error)\n"
+               "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)")
+    told, megabytes = subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert "more than 1500000 instructions" in told
+    assert int(megabytes) < 250
+
+
+def test_as_many_tensors_as_a_description_may_hold_are_described() -> None:
+    one = description_of({"x": torch.zeros(2, 3, 4, 5, 6, 7, 1, 1)})
+    num_instructions = sum(1 for _ in pickletools.genops(one))
+    assert MAX_TENSORS * num_instructions < MAX_INSTRUCTIONS
