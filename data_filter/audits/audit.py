@@ -4,12 +4,13 @@ An audit lives in `audits/<category>/<id>/`:
 
     commitment.json   the plan, digests of ledger, population and seed, and the audits before it: fixed before anything is drawn
     sample.json       the seed, the images drawn with it, and which images could not be drawn
-    audit.json        the labels so far and what they prove
+    audit.json        the labels so far and what they prove; audits of other kept sets and their labels
     record.json       digests of the three
     review/           what the reviewer works with: CSV and contact sheets; no evidence
 
 Nothing drawn is ever drawn anew: asking again for an audit of the same images goes on with the next images of the same order, and a
-second one beside it is listed with the first, and each of them has to prove the claim.
+second one beside it is listed with the first, and each of them has to prove the claim. An audit of what was kept after curating
+again needs a seed of its own, says how the audits before it ended, and is held to more (`series`).
 """
 
 import secrets
@@ -25,15 +26,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import FilterError, LabelError, StageError
-from ...manifest import FileEntry, Manifest, read_json, sha256_bytes, sha256_file, sha256_json, write_json
+from ...manifest import FileEntry, Manifest, read_json, sha256_file, sha256_json, write_json
 from ...records import RECORD_NAME, Record, describe_environment, read_record
 from ..labels import import_audit_labels, read_audit_labels, read_labels
 from ..sources import Source
-from .plan import Candidate, Plan, digest_population, digest_seed, measure_audit, redraw
+from .plan import FORMAT, Candidate, Plan, bind_seed, digest_population, digest_seed, hash_text, measure_audit, redraw
 from .population import AuditRequest, Kept, choose_number, digest_ledger, plan_audit
 from .review import Picture, read_review_csv, write_review_csv, write_sheets
+from .series import OtherAudit, count_elsewhere, find_gaps, normalize_seed, number_of
 
-FORMAT = "glideslope.audit/1"
 COMMITMENT_NAME, SAMPLE_NAME, RESULT_NAME, REVIEW = "commitment.json", "sample.json", "audit.json", "review"
 EVIDENCE = (COMMITMENT_NAME, SAMPLE_NAME, RESULT_NAME)
 MAX_SEED_LENGTH = 1000
@@ -65,6 +66,11 @@ class Audit:
         return str(self.commitment["category"])
 
     @property
+    def draw_key(self) -> bytes:
+        """What the images are drawn with."""
+        return bind_seed(self.sample["seed"], self.commitment["population"]["sha256"])
+
+    @property
     def keys(self) -> list[str]:
         """The drawn images, in their order."""
         return [image["key"] for image in self.sample["images"]]
@@ -85,10 +91,13 @@ def load_audit(directory: Path) -> Audit:
     """Read a drawn audit.
 
     Raises:
-        StageError: damaged, or its commitment was changed.
+        StageError: damaged, of another format, or its commitment was changed.
     """
     record = read_record(directory)
     commitment, sample = read_json(directory / COMMITMENT_NAME), read_json(directory / SAMPLE_NAME)
+    if commitment.get("format") != FORMAT:
+        raise StageError(f"{directory / COMMITMENT_NAME}: format is {commitment.get('format')!r:.60}, expected {FORMAT!r}: other versions draw "
+                         "otherwise; audit in a new run")
     if record.summary.get("commitment_sha256") != sha256_json(commitment):
         raise StageError(f"{directory / COMMITMENT_NAME}: changed since the audit was drawn; restore the file from a copy")
     try:
@@ -104,23 +113,27 @@ def draw_audit(kept: Kept, request: AuditRequest) -> tuple[Audit, int]:
         The audit, and how many of its images had been drawn before.
 
     Raises:
-        FilterError: a claim, seed or number that can't be, or nothing to draw from.
+        FilterError: a claim, seed or number that can't be, a seed that was used before, or nothing to draw from.
         LabelError: labels were added since the data was curated.
+        StageError: an earlier audit is missing or was changed.
         StorageError: the run can't be written.
     """
     check_current(kept)
-    plan, population = plan_audit(kept, request)
     earlier = list_audits(kept.run_dir, kept.category.name)
+    check_complete(kept.run_dir, kept.category.name, earlier)
+    named = [{"id": audit.id, "commitment_sha256": sha256_json(audit.commitment), "ledger_sha256": audit.commitment["ledger_sha256"]}
+             for audit in earlier]
+    plan, population = plan_audit(kept, request, num_elsewhere=count_elsewhere(named, kept.root))
     same = [audit for audit in earlier if audit.commitment["population"]["sha256"] == population["sha256"] and is_fresh(kept, audit)]
     if same and not request.again:
         return extend_audit(kept, same[-1], request), len(same[-1].keys)
     num, seed = choose_number(plan, request.num), make_seed(request.seed)
+    check_seed(kept.run_dir, seed, request.seed)
     name = f"{kept.category.name}_{len(earlier) + 1:03d}"
     commitment = {"format": FORMAT, "id": name, "category": kept.category.name, "plan": plan.to_json(), "ledger_sha256": kept.root,
                   "population": {"sha256": population["sha256"], "num_images": plan.num_images}, "seed_sha256": digest_seed(seed),
-                  "earlier": [{"id": audit.id, "commitment_sha256": sha256_json(audit.commitment),
-                               "ledger_sha256": audit.commitment["ledger_sha256"]} for audit in earlier]}
-    images = redraw(kept.candidates(), plan, seed, num)
+                  "earlier": named}
+    images = redraw(kept.candidates(), plan, bind_seed(seed, population["sha256"]), num)
     sample = {"format": FORMAT, "seed": seed, "seed_text": request.seed, "excluded": population["excluded"], "images": describe_images(images)}
     directory = kept.run_dir / "audits" / kept.category.name / name
     partial = directory.with_name(name + ".partial")
@@ -156,18 +169,53 @@ def make_seed(text: str | None) -> str:
     if not text.strip() or len(text) > MAX_SEED_LENGTH:
         raise FilterError(f"seed: expected a text of 1 to {MAX_SEED_LENGTH} characters that nobody could foresee, such as thrown dice, "
                           f"got {text!r:.60}")
-    return sha256_bytes(text.encode("utf-8", "surrogatepass"))
+    return hash_text(text)
+
+
+def check_seed(run_dir: Path, seed: str, text: str | None) -> None:
+    """Refuse a seed that an audit of the run was drawn with, of whatever category and kept set.
+
+    Raises:
+        FilterError: it was; known numbers draw nothing that nobody could foresee.
+    """
+    for directory in sorted(path for path in (run_dir / "audits").glob("*") if path.is_dir()):
+        for audit in list_audits(run_dir, directory.name):
+            known = audit.sample["seed_text"]
+            if audit.sample["seed"] == seed or (text is not None and known is not None and normalize_seed(text) == normalize_seed(known)):
+                raise FilterError(f"seed: audit {audit.id} of this run was drawn with it ({known!r:.60}), and a seed is good for one audit; "
+                                  "choose a new one that nobody could foresee, such as dice thrown now, or leave --seed out")
+
+
+def check_complete(run_dir: Path, category: str, audits: Sequence[Audit]) -> None:
+    """Check that no drawn audit of a category was taken away or changed, as far as the others and the label store tell.
+
+    Raises:
+        StageError: one was.
+    """
+    problems = find_gaps([audit.commitment for audit in audits])
+    named = {label.how.removeprefix("audit:") for label in read_audit_labels(run_dir / "labels") if label.category == category}
+    problems += [f"audit {name}: has labels in the store, but is missing" for name in sorted(named - {audit.id for audit in audits})]
+    if problems:
+        raise StageError(f"{run_dir / 'audits' / category}: {'; '.join(problems)}; restore the folder from a copy: every audit that was drawn "
+                         "has to be told")
+
+
+def list_others(run_dir: Path, audit: Audit) -> list[OtherAudit]:
+    """The audits of the same category and other kept sets, earlier or later, with the labels that their own files hold."""
+    return [OtherAudit.of_labels(one.commitment, read_json(one.directory / RESULT_NAME)["labels"])
+            for one in list_audits(run_dir, audit.category) if one.commitment["ledger_sha256"] != audit.commitment["ledger_sha256"]]
 
 
 def list_fresh(run_dir: Path, category: str) -> list[Record]:
     """Records of the audits that speak about what is kept now, their evidence hashed again.
 
     Raises:
-        StageError: an audit's files were changed since they were recorded.
+        StageError: an audit's files were changed since they were recorded, an audit is missing, or one does not tell of all others.
     """
-    records = []
+    records, audits = [], list_audits(run_dir, category)
     root = digest_ledger(read_record(run_dir / "curated"))
-    for audit in list_audits(run_dir, category):
+    check_complete(run_dir, category, audits)
+    for audit in audits:
         record = read_record(audit.directory)
         review = (f"{REVIEW}/", f"{RECORD_NAME}:")
         problems = [problem for problem in record.outputs.differences(audit.directory) if not problem.startswith(review)]
@@ -175,6 +223,9 @@ def list_fresh(run_dir: Path, category: str) -> list[Record]:
             raise StageError(f"{audit.directory}: changed since it was recorded: {'; '.join(problems)}; run `glideslope audit`, "
                              "or restore the files from a copy")
         if audit.commitment["ledger_sha256"] == root:
+            if read_json(audit.directory / RESULT_NAME)["others"] != [other.to_json() for other in list_others(run_dir, audit)]:
+                raise StageError(f"{audit.directory / RESULT_NAME}: does not tell of the audits of other kept sets as they are now; run "
+                                 "`glideslope audit RECIPE`, which writes it anew")
             records.append(record)
     return records
 
@@ -199,7 +250,7 @@ def extend_audit(kept: Kept, audit: Audit, request: AuditRequest) -> Audit:
         raise FilterError(f"audit {audit.id} has a fixed sample of {len(audit.keys)} images, which can't be extended once it is drawn; "
                           "draw a second audit with --again")
     check_sample(kept, audit)
-    images = redraw(kept.candidates(), audit.plan, audit.sample["seed"], num)
+    images = redraw(kept.candidates(), audit.plan, audit.draw_key, num)
     longer = Audit(audit.directory, audit.commitment, {**audit.sample, "images": describe_images(images)}, audit.plan)
     write_json(audit.directory / SAMPLE_NAME, longer.sample)
     write_result(longer, kept.run_dir)
@@ -223,7 +274,7 @@ def is_redrawn(kept: Kept, audit: Audit) -> bool:
     images, seed = audit.sample["images"], audit.sample["seed"]
     return (audit.commitment["seed_sha256"] == digest_seed(seed) and len(images) <= audit.plan.num_images
             and digest_population(kept.candidates()) == audit.commitment["population"]["sha256"]
-            and describe_images(redraw(kept.candidates(), audit.plan, seed, len(images))) == images)
+            and describe_images(redraw(kept.candidates(), audit.plan, audit.draw_key, len(images))) == images)
 
 
 def describe_images(images: Sequence[Candidate]) -> list[dict[str, Any]]:
@@ -232,11 +283,12 @@ def describe_images(images: Sequence[Candidate]) -> list[dict[str, Any]]:
 
 
 def write_result(audit: Audit, run_dir: Path) -> dict[str, Any]:
-    """Take the labels from the store, write audit.json and the record; returns what the labels prove."""
+    """Take the labels from the store and the outcomes of other audits, write audit.json and the record; returns what the labels prove."""
     started = datetime.now(UTC).timestamp()
     labels = read_judged(audit, run_dir)
     result = measure_audit(audit.plan, labels)
-    write_json(audit.directory / RESULT_NAME, {"format": FORMAT, "labels": labels, "result": result})
+    others = [other.to_json() for other in list_others(run_dir, audit)]
+    write_json(audit.directory / RESULT_NAME, {"format": FORMAT, "labels": labels, "result": result, "others": others})
     files = (FileEntry(name, (path := audit.directory / name).stat().st_size, sha256_file(path)) for name in EVIDENCE)
     summary = {"status": result["status"], "num_labelled": result["num_labelled"], "num_positive": result["num_positive"],
                "rate_upper_bound": result["rate_upper_bound"], "commitment_sha256": sha256_json(audit.commitment)}
@@ -251,6 +303,7 @@ def read_judged(audit: Audit, run_dir: Path) -> list[list[int]]:
     the role audit.
     """
     said: dict[str, dict[str, int]] = defaultdict(dict)
+    drawn = {image["key"]: image["sha256"] for image in audit.sample["images"]}
     for label in [*read_labels(run_dir / "labels"), *read_audit_labels(run_dir / "labels")]:
         if label.category == audit.category and label.role == "audit" and label.sha256 == drawn.get(label.key):
             said[label.key][label.who] = label.label
@@ -269,7 +322,8 @@ def refresh_audit(kept: Kept, audit: Audit) -> dict[str, Any]:
     fresh = is_fresh(kept, audit)
     result = write_result(audit, kept.run_dir) if fresh else read_json(audit.directory / RESULT_NAME)["result"]
     return {"id": audit.id, "category": audit.category, "directory": str(audit.directory), "plan": audit.plan.to_json(), **result,
-            "status": result["status"] if fresh else "stale", "num_excluded": len(audit.sample["excluded"])}
+            "status": result["status"] if fresh else "stale", "num_excluded": len(audit.sample["excluded"]),
+            "number": number_of(audit.commitment), "others": [other.summarize() for other in list_others(kept.run_dir, audit)]}
 
 
 def export_review(kept: Kept, audit: Audit, source: Source, *, start: int, blur: bool) -> list[Path]:
@@ -303,7 +357,6 @@ def export_review(kept: Kept, audit: Audit, source: Source, *, start: int, blur:
 def import_review(path: Path, run_dir: Path, categories: Sequence[str], *, who: str = "") -> Audit:
     """Take a filled-in CSV file back into the label store.
 
-    drawn = {image["key"]: image["sha256"] for image in audit.sample["images"]}
     Args:
         path: the file.
         run_dir: the run.

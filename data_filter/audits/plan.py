@@ -1,8 +1,10 @@
 """An audit as pure functions: its plan, its sample from a seed, and what its labels prove. No files, so that anyone can do it again.
 
-The sample is drawn over digests. Each kept image that may be audited gets the rank SHA-256(seed, SHA-256 of the image, key); within
-a stratum images are drawn by rising rank. The seed's digest is published together with the population's before the seed is known
-to anybody else, so that a third party can draw again and see that no image was passed over.
+The sample is drawn over digests. Each kept image that may be audited gets the rank SHA-256(draw key, SHA-256 of the image, key), where
+the draw key is SHA-256(seed, digest of the population); within a stratum images are drawn by rising rank. The seed's digest is published
+together with the population's before the seed is known to anybody else, so that a third party can draw again and see that no image was
+passed over. Without the population in the draw key a seed that is used again after curating would draw the very images that were not
+dropped, with the labels that kept them: a sample selected on its outcome, for which no bound holds.
 """
 
 import hashlib
@@ -23,6 +25,7 @@ from .second_opinions import DoubleLabels
 from .strata import Stratum, anytime_lower_bound, anytime_upper_bound, estimate_total, required_anytime_trials, schedule_strata
 from .tilted import LabelledStratum, tilted_upper_bound
 
+FORMAT = "glideslope.audit/2"  # of an audit's files
 Design = Literal["simple", "stratified"]
 Stopping = Literal["anytime", "fixed"]
 STRATUM_EDGES = (0.8, 0.95, 0.99)
@@ -164,32 +167,47 @@ def digest_population(candidates: Iterable[Candidate]) -> str:
     return digest.hexdigest()
 
 
+def hash_text(text: str) -> str:
+    """The seed that a text stands for: 64 hexadecimal digits."""
+    return sha256_bytes(text.encode("utf-8", "surrogatepass"))
+
+
 def digest_seed(seed: str) -> str:
     """What is published of a seed before it is revealed."""
     return sha256_bytes(bytes.fromhex(seed))
 
 
-def rank(seed: bytes, candidate: Candidate) -> int:
-    """Where an image stands in the draw; nothing but the seed decides."""
-    data = seed + bytes.fromhex(candidate.sha256) + candidate.key.encode("utf-8", "surrogatepass")
+def bind_seed(seed: str, population_sha256: str) -> bytes:
+    """The draw key: a seed, good for one population alone.
+
+    Args:
+        seed: 64 hexadecimal digits.
+        population_sha256: of `digest_population`.
+    """
+    return hashlib.sha256(bytes.fromhex(seed) + bytes.fromhex(population_sha256)).digest()
+
+
+def rank(draw_key: bytes, candidate: Candidate) -> int:
+    """Where an image stands in the draw; nothing but the draw key decides."""
+    data = draw_key + bytes.fromhex(candidate.sha256) + candidate.key.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(data).digest(), "big")
 
 
-def redraw(candidates: Iterable[Candidate], plan: Plan, seed: str, num: int) -> list[Candidate]:
-    """The first `num` images of an audit, in their order: the same for everybody who knows the seed.
+def redraw(candidates: Iterable[Candidate], plan: Plan, draw_key: bytes, num: int) -> list[Candidate]:
+    """The first `num` images of an audit, in their order: the same for everybody who knows the seed and the population.
 
     Args:
         candidates: all images that may be drawn, in any order; read once, only the drawn ones are held.
         plan: the audit's plan.
-        seed: 64 hexadecimal digits.
+        draw_key: seed and population, from `bind_seed`.
         num: how many, at most as many as there are.
     """
-    order, secret = plan.order(num), bytes.fromhex(seed)
+    order = plan.order(num)
     counts = Counter(order)
     heaps: list[list[tuple[int, str, Candidate]]] = [[] for _ in plan.strata]
     for candidate in candidates:
         place = plan.place(candidate.score)
-        heap, entry = heaps[place], (-rank(secret, candidate), candidate.key, candidate)
+        heap, entry = heaps[place], (-rank(draw_key, candidate), candidate.key, candidate)
         if len(heap) < counts[place]:
             heapq.heappush(heap, entry)
         elif heap and entry > heap[0]:

@@ -26,6 +26,7 @@ from .plan import (
     plan_strata,
     required_labels,
 )
+from .series import spend_confidence
 
 DEFAULT_CLAIM = 0.001
 TABLE_CLAIMS = (0.01, 0.001, 0.0001)
@@ -42,8 +43,9 @@ class AuditRequest:
         category: name of the category; None: every category, for reports alone.
         claim: at most this share of the kept images shows the category; None: the limit of the recipe, or 0.001.
         num: images to label; None: as many as prove the claim when none is positive.
-        seed: text that the seed is made of; None: the operating system's random numbers.
-        confidence: of the statement.
+        seed: text that the seed is made of, new for each audit; None: the operating system's random numbers.
+        confidence: of the statement, where it is the first; one after audits of other kept sets is held to more
+            (`series.spend_confidence`).
         design: `simple` or `stratified`, as in `plan.Plan`.
         fixed: fix the number of labels; no statement before all are there.
         draw: draw a sample even if nothing else asks for one.
@@ -145,8 +147,13 @@ def open_kept(category: Category, run_dir: Path) -> Kept:
     return Kept(category, run_dir, ledger, fitted, negative, threshold)
 
 
-def plan_audit(kept: Kept, request: AuditRequest) -> tuple[Plan, dict[str, Any]]:
+def plan_audit(kept: Kept, request: AuditRequest, *, num_elsewhere: int = 0) -> tuple[Plan, dict[str, Any]]:
     """The plan of an audit, and what it commits to of the population: digest, and which kept images can't be drawn.
+
+    Args:
+        kept: what to draw from.
+        request: what is asked for.
+        num_elsewhere: earlier audits of other kept sets.
 
     Raises:
         FilterError: a claim out of range, or nothing that could be drawn.
@@ -173,7 +180,8 @@ def plan_audit(kept: Kept, request: AuditRequest) -> tuple[Plan, dict[str, Any]]
     design: Design = "stratified" if request.design == "stratified" else "simple"
     strata = (plan_simple(claim, len(scores)) if design == "simple" else
               plan_strata(claim, np.array(scores, dtype=np.float32), predict_from(kept)))
-    plan = Plan(claim, request.confidence, design, request.stopping, len(scores) + len(excluded), num_unknown, strata)
+    confidence = spend_confidence(request.confidence, num_elsewhere)
+    plan = Plan(claim, confidence, design, request.stopping, len(scores) + len(excluded), num_unknown, strata)
     return plan, {"sha256": digest, "excluded": excluded}
 
 

@@ -129,6 +129,8 @@ def describe_audit(audit: Mapping[str, Any]) -> str:
     lines = [f"{audit['id']}: {VERDICTS[audit['status']]} (claim: {claim}, confidence {plan['confidence']:g})",
              f"  {audit['num_labelled']:,} of {audit['num_drawn']:,} drawn images are labelled, in their order; "
              f"{audit['num_positive']:,} of them count{'s' * (audit['num_positive'] == 1)} as positive{doubt}."]
+    if audit["others"] and audit["status"] != "stale":
+        lines.append(f"  {describe_series(audit)}")
     if audit["num_labels_after_gap"]:
         gap, behind = audit["num_labelled"] + 1, f"{audit['num_labels_after_gap']:,}"
         lines.append(f"  Number {gap} has no label; {behind} behind it have one, and count once it has.")
@@ -146,6 +148,14 @@ def describe_audit(audit: Mapping[str, Any]) -> str:
                      + (f"; one person alone sees at least {double['sensitivity_lower_bound']:.0%} of the positives, as far as these tell"
                         if double["sensitivity"] is not None else "") + ".")
     return "\n".join(lines)
+
+
+def describe_series(audit: Mapping[str, Any]) -> str:
+    """Which audit of its category in the run it is, how the others ended, and what that costs."""
+    num, missed = len(audit["others"]), sum(other["status"] != "met" for other in audit["others"])
+    return (f"It is audit no. {audit['number']} of {audit['category']} in this run; {num} looked at other kept sets, {missed} of which did not "
+            "show the claim. What it proves holds for this audit, not for the best of several; a later one is therefore drawn with a higher "
+            "confidence.")
 
 
 VERDICTS = {"met": "the claim is shown", "refuted": "the claim is refuted", "open": "labels are missing", "not shown": "the claim is not shown",

@@ -1,27 +1,30 @@
-"""Audits in a release, checked: each sample drawn again from ledger and seed, each bound computed again, limits compared."""
+"""Audits in a release, checked: each sample drawn again from ledger and seed, each bound computed again, no audit left out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ...data_filter.audits.plan import Candidate, digest_population, digest_seed, redraw
+from ...data_filter.audits.plan import Candidate, digest_population, digest_seed, hash_text, redraw
 from ...data_filter.audits.population import digest_ledger
+from ...data_filter.audits.series import find_gaps, find_reused_seeds
 from ...data_filter.labels import FITTING_ROLES
 from ...manifest import sha256_json
 from ..contents import Release
 from . import equal, flatten, show
 from .audits import ReleasedAudit, read_audits
 
-MIN_CONFIDENCE = 0.95
-
 
 def check_audits(release: Release) -> list[str]:
     """Each audit's sample is what its seed draws from the released ledger, and its statement is what its labels give."""
-    problems = []
+    problems: list[str] = []
+    commitments: list[Mapping[str, Any]] = []
+    root = digest_ledger(release.record("curated"))
     for category in release.categories:
         audits = read_audits(release, category.name)
         for audit in audits:
             problems += [f"audit {audit.id}: {problem}" for problem in (*_check_sample(release, category.name, audit), *_check_result(audit))]
-            problems += _check_earlier(audit, audits)
-    return problems
+        problems += _check_series(audits, root)
+        commitments += [audit.commitment for audit in audits] + [other.commitment for audit in audits[-1:] for other in audit.others]
+    return problems + find_reused_seeds(commitments)
 
 
 def _check_sample(release: Release, category: str, audit: ReleasedAudit) -> list[str]:
@@ -45,10 +48,12 @@ def _check_sample(release: Release, category: str, audit: ReleasedAudit) -> list
              "images by stratum": ([part.num_images for part in plan.strata], counts),
              "digest of the population": (commitment["population"]["sha256"], digest_population(free)),
              "digest of the seed": (commitment["seed_sha256"], digest_seed(sample["seed"]))}
+    if sample["seed_text"] is not None:
+        found["seed"] = (sample["seed"], hash_text(sample["seed_text"]))
     problems = [f"{name}: states {show(stated)}, the evidence gives {show(value)}"
                 for name, (stated, value) in found.items() if stated != value]
     if not problems and len(sample["images"]) <= len(free):
-        drawn = [{"key": image.key, "sha256": image.sha256} for image in redraw(free, plan, sample["seed"], len(sample["images"]))]
+        drawn = [{"key": image.key, "sha256": image.sha256} for image in redraw(free, plan, audit.draw_key, len(sample["images"]))]
         problems += [] if drawn == sample["images"] else ["its seed draws other images than the sample holds"]
     return problems
 
@@ -76,36 +81,15 @@ def _check_result(audit: ReleasedAudit) -> list[str]:
     return problems
 
 
-def _check_earlier(audit: ReleasedAudit, audits: Sequence[ReleasedAudit]) -> list[str]:
-    """No earlier audit of the same images was left out."""
-    present = {one.id: sha256_json(one.commitment) for one in audits}
-    return [f"audit {audit.id}: names the earlier audit {show(one['id'])} of the same images, which the release lacks or holds otherwise"
-            for one in audit.commitment["earlier"]
-            if one["ledger_sha256"] == audit.commitment["ledger_sha256"] and present.get(one["id"]) != one["commitment_sha256"]]
-
-
-def find_weak_audits(release: Release) -> list[str]:
-    """One sentence for each category whose recipe asks for an audit that is missing or shows too little."""
-    problems = []
-    for category in release.categories:
-        limit = category.limits.max_leak_rate
-        if limit is None:
-            continue
-        audits = read_audits(release, category.name)
-        if not audits:
-            problems.append(f"audit of {category.name}: the recipe asks for a leak of at most {limit:.4%}, but no audit of what was kept is "
-                            f"here; run `glideslope audit RECIPE --category {category.name} --claim {limit:g}`, then pack")
-        problems += [problem for audit in audits for problem in _compare_with_limit(audit, limit)]
+def _check_series(audits: Sequence[ReleasedAudit], root: str) -> list[str]:
+    """Every audit of the category that the run has drawn is here or told of, unchanged."""
+    if not audits:
+        return []
+    told = [other.to_json() for other in audits[-1].others]
+    problems = [f"audit {audit.id}: tells otherwise of the audits of other kept sets than audit {audits[-1].id}; run `glideslope audit`, "
+                "then pack" for audit in audits if [other.to_json() for other in audit.others] != told]
+    commitments = [*(audit.commitment for audit in audits), *(other["commitment"] for other in told)]
+    problems += find_gaps(commitments)
+    problems += [f"audit {show(one['id'])}: is told of as of another kept set, but is of the released one; pack the release again"
+                 for one in commitments[len(audits):] if one["ledger_sha256"] == root]
     return problems
-
-
-def _compare_with_limit(audit: ReleasedAudit, limit: float) -> list[str]:
-    """Whether one audit shows a limit; each audit of the same images has to, or the best of many would be shown."""
-    bound = audit.measure()["rate_upper_bound"]
-    if audit.plan.confidence < MIN_CONFIDENCE:
-        return [f"audit {audit.id}: its confidence is {audit.plan.confidence}, a release asks for at least {MIN_CONFIDENCE}; audit again"]
-    if bound is None or not bound <= limit:
-        shown = "nothing, as labels are missing" if bound is None else f"a leak of at most {bound:.4%}"
-        return [f"audit {audit.id}: shows {shown}; the recipe "
-                f"asks for at most {limit:.4%}; label the rest of its sample or extend it with `glideslope audit`, or filter more strictly"]
-    return []

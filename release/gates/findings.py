@@ -12,7 +12,6 @@ from ...data_filter.evidence import measure_filter
 from ...data_filter.labels import FITTING_ROLES
 from ...data_filter.statistics import lower_bound
 from ..chain import check_filter_reports, shorten
-from ..claims.audit_checks import MIN_CONFIDENCE
 from ..claims.audits import read_audits
 from ..contents import Release, need
 from ..layout import MEGABYTE, walk
@@ -78,9 +77,10 @@ def find_weak_audits(release: Release, policies: Mapping[str, CategoryPolicy], *
             problems.append(f"audit of {category.name}: the {who} asks for {what}, but no audit of what was kept is here; run "
                             f"`glideslope audit RECIPE --category {category.name}{claim}`, then pack")
         for audit in audits:
-            if (asked or is_required) and audit.plan.confidence < MIN_CONFIDENCE:
-                problems.append(f"audit {audit.id}: its confidence is {audit.plan.confidence}, a release asks for at least {MIN_CONFIDENCE}; "
-                                "audit again")
+            least = audit.required_confidence
+            if (asked or is_required) and audit.plan.confidence < least:
+                problems.append(f"audit {audit.id}: its confidence is {audit.plan.confidence}, a release asks for at least {least:.6g}"
+                                f"{f' after {audit.num_elsewhere} of other kept sets' if audit.num_elsewhere else ''}; audit again")
                 continue
             bound = audit.measure()["rate_upper_bound"]
             if is_required and bound is None:

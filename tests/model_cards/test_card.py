@@ -110,16 +110,37 @@ def test_no_placeholder_is_left(claims: dict[str, Any]) -> None:
 
 
 def test_an_audit_of_what_was_kept_is_told_with_its_weakest_bound_and_what_could_not_be_drawn(claims: dict[str, Any]) -> None:
-    row = {"id": "person_001", "num_images": 1500, "num_kept": 1860, "num_unknown": 4, "num_labelled": 900, "num_drawn": 1000,
-           "num_positive": 1,
+    row = {"id": "person_001", "number": 1, "num_elsewhere": 0, "num_images": 1500, "num_kept": 1860, "num_unknown": 4,
+           "num_labelled": 900, "num_drawn": 1000, "num_positive": 1,
            "rate_upper_bound": 0.00401, "confidence": 0.95, "stopping": "anytime"}
     claims |= {"audits.person.list": [row], "audits.person.rate_upper_bound": 0.00401, "audits.person.max_positive_images": 8,
+               "audits.person.others": [], "audits.person.are_confident": True,
                "filters.person.limits.max_leak_rate": 0.005}
     text = render_card(claims)
     assert "of the 1,860 kept images at most 0.401 % show person (up to 8 images)" in text
     assert "| person 001 | 1,500 | 900 of 1,000 | 1 | at most 0.401 % | 95.0 % | at any time |" in text
     assert "The other 360 kept images could not be drawn" in text and "356 of them have a label that says no, 4 have none" in text
     assert "left among all kept images by audit at most 0.5 %" in text
+    assert "The run has no audit of another kept set. The bound holds for this one audit, not for the best of several." in text
+    assert "\n\n\n" not in text
+
+
+@pytest.mark.parametrize("are_confident", [True, False])
+def test_a_later_audit_says_its_number_and_how_the_others_ended(claims: dict[str, Any], are_confident: bool) -> None:
+    row = {"id": "person_003", "number": 3, "num_elsewhere": 2, "num_images": 1860, "num_kept": 1860, "num_unknown": 0, "num_labelled": 900,
+           "num_drawn": 900, "num_positive": 0, "rate_upper_bound": 0.00401, "confidence": 1 - 0.05 / 9, "stopping": "anytime"}
+    other = {"id": "person_001", "claim": 0.005, "confidence": 0.95, "num_kept": 1900, "num_drawn": 700, "num_labelled": 700, "num_positive": 3,
+             "status": "not shown"}
+    others = [other, other | {"id": "person_002", "status": "open", "num_labelled": 9}, other | {"id": "person_004", "status": "met"}]
+    claims |= {"audits.person.list": [row], "audits.person.rate_upper_bound": 0.00401, "audits.person.max_positive_images": 8,
+               "audits.person.others": others, "audits.person.are_confident": are_confident}
+    text = render_card(claims)
+    assert "**Audit no. 3; 3 others looked at other kept sets, 2 of which did not show the claim.** A bound holds for its one audit" in text
+    assert "| person 001 | at most 0.5 % | 1,900 | 700 of 700 | 3 | not shown |" in text
+    assert "| person 002 | at most 0.5 % | 1,900 | 9 of 700 | 3 | labels are missing |" in text
+    assert ("add up to at most 8.3 %" in text) is are_confident
+    assert ("**The confidence above is too low for that:**" in text) is not are_confident
+    assert "\n\n\n" not in text
 
 
 def test_gates_that_were_set_aside_stand_at_the_top(claims: dict[str, Any]) -> None:

@@ -14,14 +14,14 @@ from PIL import Image
 
 from glideslope.config import LabelsConfig
 from glideslope.data_filter import index
-from glideslope.data_filter.audits.audit import Audit, list_audits
-from glideslope.data_filter.audits.plan import digest_population, digest_seed, redraw
+from glideslope.data_filter.audits.audit import Audit, check_seed, list_audits, list_fresh
+from glideslope.data_filter.audits.plan import bind_seed, digest_population, digest_seed, redraw
 from glideslope.data_filter.audits.population import AuditRequest, choose_number, open_kept, plan_audit
 from glideslope.data_filter.audits.report import AuditReport, run_audit
 from glideslope.data_filter.labels import Verdict, import_labels, read_audit_labels, read_labels, role_of
 from glideslope.data_filter.parquet import read_tables
 from glideslope.errors import FilterError, LabelError, StageError
-from glideslope.manifest import read_json, sha256_json, write_json
+from glideslope.manifest import Manifest, read_json, sha256_file, sha256_json, write_json
 from glideslope.records import read_record
 
 from ..conftest import TinyClip, World, category, fill_folder
@@ -134,12 +134,12 @@ def test_a_third_party_redraws_the_sample_from_the_ledger_and_the_seed(world: Wo
     ledger = [row for table in read_tables(world.root / "curated/ledger") for row in table.to_pylist()]
     from_ledger = [row for row in ledger if row["decision"] == "keep" and row["key"] not in sample["excluded"]]
     assert commitment["population"]["num_images"] == len(from_ledger)
-    by_hand = sorted(from_ledger, key=lambda row: hashlib.sha256(
-        bytes.fromhex(sample["seed"]) + bytes.fromhex(row["sha256"]) + row["key"].encode()).digest())
+    draw_key = hashlib.sha256(bytes.fromhex(sample["seed"]) + bytes.fromhex(commitment["population"]["sha256"])).digest()
+    by_hand = sorted(from_ledger, key=lambda row: hashlib.sha256(draw_key + bytes.fromhex(row["sha256"]) + row["key"].encode()).digest())
     assert [row["key"] for row in by_hand[:len(one.keys)]] == one.keys
     kept = open_kept(CATEGORY, world.root)
     assert digest_population(kept.candidates()) == commitment["population"]["sha256"]
-    assert [image.key for image in redraw(kept.candidates(), one.plan, sample["seed"], len(one.keys))] == one.keys
+    assert [image.key for image in redraw(kept.candidates(), one.plan, one.draw_key, len(one.keys))] == one.keys
 
 
 def test_the_same_seed_draws_the_same_and_the_systems_seed_another(world: World, finished: Path, tmp_path: Path) -> None:
@@ -191,7 +191,9 @@ def test_positives_are_counted_and_the_way_on_is_named(world: World) -> None:
     assert (found["status"], found["num_positive"]) == ("not shown", 1)
     number = found["num_drawn"] + found["num_more"]
     assert f"extend the sample with --num {number}" in report.describe()
+    before = only(world).keys
     longer = audit(world, num=number)
+    assert only(world).keys[:len(before)] == before
     assert longer.audits[0]["status"] == "open" and longer.audits[0]["num_drawn"] == number
     (table,) = [path for path in longer.written if path.suffix == ".csv"]
     assert table.name == f"sample-from-{found['num_drawn'] + 1}.csv"
@@ -319,11 +321,108 @@ def test_an_audit_of_data_that_was_curated_again_is_stale_but_its_labels_are_kep
     assert report.audits[0]["status"] == "stale"
     assert "stale: the data was curated again" in report.describe()
     assert read_audit_labels(world.root / "labels")
-    (old, new) = audit(world, claim=0.05).audits
+    (old, new) = audit(world, claim=0.05, seed="dice thrown anew: 1 6").audits
     assert (old["status"], new["id"]) == ("stale", "red_002")
     assert new["num_labelled"] > 0 or new["num_drawn"] > 0
     drawn = set(list_audits(world.root, "red")[1].keys)
     assert drawn & set(list_audits(world.root, "red")[0].keys), "some images are drawn by both, and need no second look"
+
+
+def find_and_drop(world: World, *, seed: str | None = None, num: int = 30) -> None:
+    """An audit that finds a positive, and what comes of it."""
+    audit(world, claim=0.2, num=num, draw=True, seed=seed)
+    one = list_audits(world.root, "red")[-1]
+    table = one.directory / "review" / "sample.csv"
+    numbers = [int(row["number"]) for row in csv.DictReader(table.open())]
+    audit(world, fill(table, {n: str(int(n == numbers[0])) for n in numbers}))
+    world.curate(CATEGORY)
+
+
+def test_a_seed_is_good_for_one_audit_of_one_kept_set(world: World) -> None:
+    find_and_drop(world, seed=SEED)
+    first = only(world)
+    for again in (SEED, "3-5-2-6-1", " 3, 5 2 6  1."):
+        with pytest.raises(FilterError, match=r"seed: audit red_001 of this run was drawn with it .* choose a new one that nobody could"):
+            audit(world, claim=0.2, seed=again)
+    with pytest.raises(FilterError, match="drawn with it"):
+        audit(world, again=True, seed=SEED)
+    assert only(world).id == "red_001", "nothing was drawn"
+    kept = open_kept(CATEGORY, world.root)
+    survivors = [key for key in first.keys if key in {candidate.key for candidate in kept.candidates()}]
+    plan, population = plan_audit(kept, AuditRequest(claim=0.2))
+    unbound = [image.key for image in redraw(kept.candidates(), plan, first.draw_key, len(survivors))]
+    bound = [image.key for image in redraw(kept.candidates(), plan, bind_seed(first.sample["seed"], population["sha256"]), len(survivors))]
+    assert unbound == survivors, "what the old draw key would draw: the negatives, with their labels"
+    assert len(set(bound) & set(survivors)) < 0.6 * len(survivors)
+
+
+def test_a_seed_that_the_system_gave_is_not_taken_again_as_digits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    audit(world, draw=True, num=20)
+    seed = only(world).sample["seed"]
+    monkeypatch.setattr("secrets.token_hex", lambda size: seed)
+    with pytest.raises(FilterError, match="drawn with it"):
+        audit(world, draw=True, again=True, num=20)
+
+
+def test_another_category_of_the_run_takes_no_used_seed(world: World) -> None:
+    audit(world, num=20)
+    with pytest.raises(FilterError, match="audit red_001 of this run was drawn with it"):
+        check_seed(world.root, "0" * 64, SEED)
+    check_seed(world.root, "0" * 64, None)
+
+
+def test_audits_until_one_passes_leave_a_trace_and_are_held_to_more(world: World) -> None:
+    find_and_drop(world, num=20)
+    find_and_drop(world, num=20)
+    report = audit(world, claim=0.2, draw=True)
+    third = list_audits(world.root, "red")[2]
+    assert [one.plan.confidence for one in list_audits(world.root, "red")] == pytest.approx([0.95, 0.9875, 1 - 0.05 / 9])
+    others = read_json(third.directory / "audit.json")["others"]
+    assert [other["commitment"]["id"] for other in others] == ["red_001", "red_002"]
+    assert [sum(other["judged"]) for other in others] == [1, 1]
+    found = report.audits[2]
+    assert found["number"] == 3 and [other["status"] for other in found["others"]] == ["not shown", "not shown"]
+    assert "audit no. 3 of red in this run; 2 looked at other kept sets, 2 of which did not show the claim" in report.describe()
+    assert [record.stage for record in list_fresh(world.root, "red")] == ["audits/red/red_003"]
+    refreshed = audit(world)
+    assert refreshed.audits[2]["others"] == found["others"]
+
+
+def test_an_audit_that_was_taken_away_is_missed(world: World) -> None:
+    find_and_drop(world)
+    find_and_drop(world)
+    directories = [one.directory for one in list_audits(world.root, "red")]
+    shutil.copytree(directories[1], world.root / "second")
+    shutil.rmtree(directories[1])
+    for ask in (lambda: audit(world, claim=0.2, draw=True), lambda: list_fresh(world.root, "red")):
+        with pytest.raises(StageError, match=r"audit red_002: has labels in the store, but is missing; restore the folder"):
+            ask()
+    shutil.copytree(world.root / "second", directories[1])
+    shutil.rmtree(directories[0])
+    with pytest.raises(StageError, match=r"audit 'red_002': names the earlier audit 'red_001', which is missing or was changed"):
+        audit(world, claim=0.2, draw=True)
+
+
+def test_an_account_of_other_audits_that_is_out_of_date_is_not_packed(world: World) -> None:
+    find_and_drop(world)
+    audit(world, claim=0.2, draw=True)
+    directory = list_audits(world.root, "red")[0].directory
+    told = read_json(directory / "audit.json")
+    write_json(directory / "audit.json", {**told, "labels": told["labels"][:-1]})
+    record = read_record(directory)
+    files = tuple(replace(entry, size_bytes=path.stat().st_size, sha256=sha256_file(path))
+                  for entry in record.outputs.files if (path := directory / entry.path))
+    write_json(directory / "record.json", replace(record, outputs=Manifest(files)).to_json())
+    with pytest.raises(StageError, match="does not tell of the audits of other kept sets as they are now"):
+        list_fresh(world.root, "red")
+
+
+def test_an_audit_of_another_format_is_refused(world: World) -> None:
+    audit(world, num=20)
+    commitment = only(world).commitment
+    write_json(only(world).directory / "commitment.json", {**commitment, "format": "glideslope.audit/1"})
+    with pytest.raises(StageError, match=r"format is 'glideslope\.audit/1', expected 'glideslope\.audit/2': other versions draw otherwise"):
+        audit(world)
 
 
 def test_labels_added_since_curating_must_be_fitted_first(world: World) -> None:
@@ -346,7 +445,7 @@ def test_a_drawn_image_that_gets_a_train_label_is_refused(world: World) -> None:
     ("red_001,{number},", "red_001,-1,", r"line 2: number is '-1'"),
     ("red_001,{number},", "red_009,{number},", r"column `audit` names 'red_001', 'red_009', expected one audit of this run \(red_001\)"),
     ("audit,number", "audit,nr", r"column number is missing"),
-    (",0,", ",yes,", r"line 2: label is 'yes', expected 1"),
+    (",0,", ",perhaps,", r"line 2: label is 'perhaps', expected 1"),
 ])
 def test_an_edited_file_is_refused_by_line(world: World, old: str, new: str, message: str) -> None:
     audit(world, num=25)

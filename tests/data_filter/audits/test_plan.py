@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from glideslope.data_filter.audits.plan import (
     Candidate,
     Plan,
+    bind_seed,
     check_claim,
     count_allowed,
     digest_population,
@@ -25,6 +26,7 @@ from glideslope.data_filter.statistics import finite_upper_bound
 from glideslope.errors import FilterError
 
 SEED = "ab" * 32
+KEY = bytes.fromhex(SEED)
 
 
 def population(num: int) -> list[Candidate]:
@@ -37,9 +39,11 @@ def plan(num: int, *, claim: float = 0.1, stopping: str = "anytime", num_kept: i
 
 def test_the_order_is_that_of_the_hashes_which_a_third_party_computes_in_three_lines() -> None:
     candidates = population(50)
-    by_hand = sorted(candidates, key=lambda c: hashlib.sha256(bytes.fromhex(SEED) + bytes.fromhex(c.sha256) + c.key.encode()).digest())
-    assert redraw(candidates, plan(50), SEED, 50) == by_hand
-    assert redraw(reversed(candidates), plan(50), SEED, 7) == by_hand[:7], "in whatever order the ledger is read"
+    digest = digest_population(candidates)
+    draw_key = hashlib.sha256(bytes.fromhex(SEED) + bytes.fromhex(digest)).digest()
+    by_hand = sorted(candidates, key=lambda c: hashlib.sha256(draw_key + bytes.fromhex(c.sha256) + c.key.encode()).digest())
+    assert redraw(candidates, plan(50), bind_seed(SEED, digest), 50) == by_hand
+    assert redraw(reversed(candidates), plan(50), draw_key, 7) == by_hand[:7], "in whatever order the ledger is read"
     assert digest_seed(SEED) == hashlib.sha256(bytes.fromhex(SEED)).hexdigest()
 
 
@@ -48,19 +52,19 @@ def test_a_longer_sample_goes_on_where_a_shorter_one_stopped(num: int, data: st.
     short, long = sorted((data.draw(st.integers(0, num)), data.draw(st.integers(0, num))))
     candidates = population(num)
     for one in (plan(num), stratified(candidates)):
-        assert redraw(candidates, one, SEED, long)[:short] == redraw(candidates, one, SEED, short)
-        assert len(set(redraw(candidates, one, SEED, long))) == long
+        assert redraw(candidates, one, KEY, long)[:short] == redraw(candidates, one, KEY, short)
+        assert len(set(redraw(candidates, one, KEY, long))) == long
 
 
 def test_copies_of_one_image_are_drawn_apart() -> None:
     copies = [Candidate(f"k{n}", "00" * 32, 0.0) for n in range(100)]
-    numbers = [int(image.key[1:]) for image in redraw(copies, plan(100), SEED, 100)]
+    numbers = [int(image.key[1:]) for image in redraw(copies, plan(100), KEY, 100)]
     assert numbers != sorted(numbers) and sum(abs(a - b) == 1 for a, b in pairwise(numbers)) < 15
 
 
 def test_over_many_seeds_every_image_is_drawn_equally_often() -> None:
     candidates = population(20)
-    counts = Counter(image.key for n in range(2000) for image in redraw(candidates, plan(20), f"{n:064x}", 5))
+    counts = Counter(image.key for n in range(2000) for image in redraw(candidates, plan(20), n.to_bytes(32, "big"), 5))
     assert len(counts) == 20
     assert max(abs(count - 500) for count in counts.values()) < 5 * math.sqrt(500 * 0.75)
 
@@ -77,7 +81,7 @@ def test_strata_hold_every_image_once_and_high_scores_are_drawn_more_often() -> 
     assert [counts[n] for n in range(len(found.strata))] == [part.num_images for part in found.strata]
     assert len(found.strata) == 4 and found.strata[0].from_score is None
     assert found.strata[-1].expected_rate == 0.5 and found.strata[0].expected_rate < 0.05 / 8 + 1e-9
-    drawn = Counter(found.place(c.score) for c in redraw(candidates, found, SEED, 300))
+    drawn = Counter(found.place(c.score) for c in redraw(candidates, found, KEY, 300))
     assert drawn[3] / found.strata[3].num_images > 5 * drawn[0] / found.strata[0].num_images
 
 

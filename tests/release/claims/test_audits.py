@@ -1,6 +1,7 @@
 """Audits in a release: packed, drawn again, measured again, and refused when anything does not fit."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ from glideslope.data_filter.audits import plan as audit_plan
 from glideslope.data_filter.audits.plan import (
     Candidate,
     Plan,
+    bind_seed,
     digest_population,
     digest_seed,
+    hash_text,
     measure_audit,
     plan_simple,
     plan_strata,
@@ -24,21 +27,25 @@ from glideslope.data_filter.audits.plan import (
     required_labels,
 )
 from glideslope.data_filter.audits.population import digest_ledger
+from glideslope.data_filter.audits.series import OtherAudit, spend_confidence
 from glideslope.errors import ReleaseError, StageError, VerificationError
 from glideslope.manifest import FileEntry, Manifest, sha256_file, sha256_json, write_json
 from glideslope.records import Record, read_record
 from glideslope.release import pack, verify
-from glideslope.release.claims.audit_checks import check_audits, find_weak_audits
+from glideslope.release.claims.audit_checks import check_audits
 from glideslope.release.contents import Release
 from glideslope.release.gates import AuditsShow
+from glideslope.release.gates.findings import find_weak_audits
 
-SEED = "5" * 64
+GUIDE = Path(__file__).parents[3] / "docs" / "audit.md"
 FITTED = ("train", "calibrate")
 
 
 def write_audit(run_dir: Path, *, number: int = 1, claim: float = 0.05, confidence: float = 0.95, positives: tuple[int, ...] = (),
-                num_labelled: int = 10**6, earlier: tuple[Path, ...] = (), stratified: bool = False) -> Path:
-    """An audit of the category person, as the command would write it."""
+                num_labelled: int = 10**6, earlier: tuple[Path, ...] = (), elsewhere: tuple[OtherAudit, ...] = (),
+                stratified: bool = False, seed_text: str | None = None) -> Path:
+    """An audit of the category person, as the command would write it; its seed is its number or that of the text."""
+    seed = f"{number:064x}" if seed_text is None else hash_text(seed_text)
     ledger = [row for path in sorted((run_dir / "curated/ledger").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
     roles = {row["key"]: (row["role"], row["label"]) for row in pq.read_table(run_dir / "filters/person/scores.parquet").to_pylist()}
     kept = [Candidate(row["key"], row["sha256"], row["score_person"]) for row in ledger if row["decision"] == "keep"]
@@ -52,18 +59,21 @@ def write_audit(run_dir: Path, *, number: int = 1, claim: float = 0.05, confiden
     num = required_labels(plan) or len(free)
     root = digest_ledger(read_record(run_dir / "curated"))
     name = f"person_{number:03d}"
-    commitment = {"format": "glideslope.audit/1", "id": name, "category": "person", "plan": plan.to_json(), "ledger_sha256": root,
-                  "population": {"sha256": digest_population(free), "num_images": len(free)}, "seed_sha256": digest_seed(SEED),
-                  "earlier": [{"id": path.name, "commitment_sha256": sha256_json(json.loads((path / "commitment.json").read_text())),
-                               "ledger_sha256": root} for path in earlier]}
-    images = [{"key": image.key, "sha256": image.sha256} for image in redraw(free, plan, SEED, num)]
+    commitment = {"format": "glideslope.audit/2", "id": name, "category": "person", "plan": plan.to_json(), "ledger_sha256": root,
+                  "population": {"sha256": digest_population(free), "num_images": len(free)}, "seed_sha256": digest_seed(seed),
+                  "earlier": [{"id": one["id"], "commitment_sha256": sha256_json(one), "ledger_sha256": one["ledger_sha256"]} for one in (
+                      *(other.commitment for other in elsewhere),
+                      *(json.loads((path / "commitment.json").read_text()) for path in earlier))]}
+    draw_key = bind_seed(seed, commitment["population"]["sha256"])
+    images = [{"key": image.key, "sha256": image.sha256} for image in redraw(free, plan, draw_key, num)]
     labels = [[int(place in positives)] if place < num_labelled else [] for place in range(num)]
     result = measure_audit(plan, labels)
     directory = run_dir / "audits/person" / name
     write_json(directory / "commitment.json", commitment)
-    sample = {"format": "glideslope.audit/1", "seed": SEED, "seed_text": None, "excluded": excluded, "images": images}
+    sample = {"format": "glideslope.audit/2", "seed": seed, "seed_text": seed_text, "excluded": excluded, "images": images}
     write_json(directory / "sample.json", sample)
-    write_json(directory / "audit.json", {"format": "glideslope.audit/1", "labels": labels, "result": result})
+    write_json(directory / "audit.json", {"format": "glideslope.audit/2", "labels": labels, "result": result,
+                                          "others": [other.to_json() for other in elsewhere]})
     (directory / "review").mkdir()
     (directory / "review/sample.csv").write_text("audit,number,key,caption,label,who\n")
     files = tuple(FileEntry(path.name, path.stat().st_size, sha256_file(path)) for path in sorted(directory.glob("*.json")))
@@ -122,7 +132,7 @@ def test_a_stratified_audit_is_drawn_and_measured_again_too(run_dir: Path, recip
 
 def test_a_release_without_an_audit_passes_where_the_recipe_asks_for_none(packed_run: Path) -> None:
     release = Release(packed_run / "release")
-    assert check_audits(release) == find_weak_audits(release) == []
+    assert check_audits(release) == find_weak_audits(release, {}) == []
     assert "What was kept was audited" not in (packed_run / "release/README.md").read_text()
 
 
@@ -154,13 +164,16 @@ def test_each_audit_of_the_same_images_has_to_show_the_limit(run_dir: Path, reci
     claims = json.loads((release / "evidence/claims.json").read_text())
     assert claims["audits.person.rate_upper_bound"] == max(row["rate_upper_bound"] for row in claims["audits.person.list"])
     shutil.rmtree(first)
-    shutil.rmtree(release)
-    with pytest.raises(ReleaseError, match=r"audit person_002: names the earlier audit 'person_001' of the same images"):
-        AuditsShow().check(Release(pack_again(run_dir, with_limit(recipe, 0.05))))
+    with pytest.raises(StageError, match=r"audit 'person_002': names the earlier audit 'person_001', which is missing or was changed"):
+        pack_again(run_dir, with_limit(recipe, 0.05))
+    shutil.rmtree(release / "evidence/audits/person/person_001")
+    (release / "evidence/records/audits__person__person_001.json").unlink()
+    with pytest.raises(ReleaseError, match=r"audit 'person_002': names the earlier audit 'person_001', which is missing or was changed"):
+        AuditsShow().check(Release(release))
 
 
-def test_an_audit_of_another_ledger_is_not_packed(run_dir: Path, recipe: Recipe) -> None:
-    directory = write_audit(run_dir)
+def make_stale(directory: Path) -> OtherAudit:
+    """Let an audit be one of another kept set."""
     commitment = json.loads((directory / "commitment.json").read_text()) | {"ledger_sha256": "0" * 64}
     write_json(directory / "commitment.json", commitment)
     record = json.loads((directory / "record.json").read_text())
@@ -169,10 +182,102 @@ def test_an_audit_of_another_ledger_is_not_packed(run_dir: Path, recipe: Recipe)
     stale = Record(record["stage"], record["config"], {"ledger": "0" * 64}, Manifest(tuple(files)),
                    record["summary"] | {"commitment_sha256": sha256_json(commitment)}, {})
     write_json(directory / "record.json", stale.to_json())
+    return OtherAudit.of_labels(commitment, json.loads((directory / "audit.json").read_text())["labels"])
+
+
+def test_an_audit_of_another_ledger_is_not_packed(run_dir: Path, recipe: Recipe) -> None:
+    make_stale(write_audit(run_dir))
     release = pack_again(run_dir, with_limit(recipe, 0.05))
     assert not (release / "evidence/audits").exists()
     with pytest.raises(ReleaseError, match="no audit of what was kept is here"):
         AuditsShow().check(Release(release))
+
+
+@pytest.fixture(scope="module")
+def audited_again(packed_run: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose second audit shows the claim after one of another kept set did not, and its release; tests must not change it."""
+    run_dir = Path(shutil.copytree(packed_run, tmp_path_factory.mktemp("again") / "run", ignore=shutil.ignore_patterns("release*")))
+    other = make_stale(write_audit(run_dir, positives=(0, 1, 2)))
+    write_audit(run_dir, number=2, elsewhere=(other,), confidence=spend_confidence(0.95, 1))
+    pack_again(run_dir, with_limit(recipe, 0.05))
+    return run_dir
+
+
+def test_an_audit_after_one_of_another_kept_set_tells_of_it_on_the_card(audited_again: Path) -> None:
+    release = audited_again / "release"
+    verify(release)
+    AuditsShow().check(Release(release))
+    claims = json.loads((release / "evidence/claims.json").read_text())
+    (row,), (other,) = claims["audits.person.list"], claims["audits.person.others"]
+    assert (row["number"], row["num_elsewhere"], row["confidence"]) == (2, 1, 0.9875)
+    assert (other["id"], other["status"], other["num_positive"]) == ("person_001", "not shown", 3)
+    card = (release / "README.md").read_text()
+    assert "**Audit no. 2; 1 other looked at other kept sets, 1 of which did not show the claim.**" in card
+    assert "| person 001 | at most 5 % |" in card and "holds for its one audit, not for the best of several" in card
+
+
+def test_an_audit_after_others_is_held_to_a_higher_confidence(run_dir: Path, recipe: Recipe) -> None:
+    other = make_stale(write_audit(run_dir, positives=(0, 1, 2)))
+    write_audit(run_dir, number=2, elsewhere=(other,), confidence=0.95)
+    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    verify(release)
+    with pytest.raises(ReleaseError, match=r"confidence is 0\.95, a release asks for at least 0\.9875 after 1 of other kept sets; audit again"):
+        AuditsShow().check(Release(release))
+
+
+def test_one_seed_for_two_audits_is_refused(run_dir: Path, recipe: Recipe) -> None:
+    other = make_stale(write_audit(run_dir, positives=(0, 1, 2), seed_text="dice: 4 1"))
+    write_audit(run_dir, number=2, elsewhere=(other,), confidence=spend_confidence(0.95, 1), seed_text="dice: 4 1")
+    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    assert check_audits(Release(release)) == ["audits person_001, person_002: were drawn with one seed; each audit needs a seed of its own"]
+    with pytest.raises(VerificationError, match="were drawn with one seed"):
+        verify(release)
+
+
+SECOND = "evidence/audits/person/person_002/audit.json"
+
+
+def pretend_clean(value: dict[str, Any]) -> None:
+    value["others"][0]["judged"] = [0] * value["others"][0]["num_drawn"]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda v: v["others"].clear(), "names the earlier audit 'person_001', which is missing or was changed"),
+    (lambda v: v["others"][0]["commitment"]["plan"].update(claim=0.5), "names the earlier audit 'person_001', which is missing or was changed"),
+    (lambda v: v["others"].append(v["others"][0]), "two have the same id"),
+    (lambda v: v["others"][0].update(judged=[2]), "malformed account of other audits"), (lambda v: v.pop("others"), "malformed account"),
+    (lambda v: v.update(format="glideslope.audit/1"), "format is 'glideslope.audit/1', expected 'glideslope.audit/2'")])
+def test_an_account_of_other_audits_that_was_touched_is_named(audited_again: Path, tmp_path: Path, tamperer: Any,
+                                                              change: Callable[[Any], None], message: str) -> None:
+    damaged = tamperer(Path(shutil.copytree(audited_again / "release", tmp_path / "release")))
+    damaged.json(SECOND, change)
+    damaged.seal()
+    assert any(message in problem for problem in check_checked(damaged.directory)), check_checked(damaged.directory)
+    with pytest.raises(VerificationError):
+        verify(damaged.directory)
+
+
+def test_another_audit_that_is_made_look_clean_no_longer_fits_its_record_and_the_card(audited_again: Path, tmp_path: Path,
+                                                                                      tamperer: Any) -> None:
+    damaged = tamperer(Path(shutil.copytree(audited_again / "release", tmp_path / "release")))
+    damaged.json(SECOND, pretend_clean)
+    damaged.seal()
+    with pytest.raises(VerificationError, match=r"audits\.person\.others"):
+        verify(damaged.directory)
+
+
+def test_the_guides_script_draws_the_sample_again(audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    monkeypatch.chdir(audited)
+    exec(compile(script, str(GUIDE), "exec"), {})
+    shutil.copytree(audited / "release/evidence", tmp_path / "release/evidence")
+    path = tmp_path / "release" / SAMPLE
+    sample = json.loads(path.read_text())
+    swap_images(sample)
+    write_json(path, sample)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError):
+        exec(compile(script, str(GUIDE), "exec"), {})
 
 
 def test_an_audit_that_was_edited_in_the_run_is_not_packed(run_dir: Path, recipe: Recipe) -> None:
@@ -204,6 +309,7 @@ def exclude_one(value: dict[str, Any]) -> None:
     (AUDIT, lambda v: v["labels"].__setitem__(0, [True]), "neither 0 nor 1"),
     (SAMPLE, swap_images, "its seed draws other images than the sample holds"),
     (SAMPLE, lambda v: v.update(seed="6" * 64), "digest of the seed: states"),
+    (SAMPLE, lambda v: v.update(seed_text="dice that fell otherwise"), "seed: states"),
     (SAMPLE, exclude_one, "images without a label that can't be drawn: states 0, the evidence gives 1"),
     (SAMPLE, lambda v: v["excluded"].append("none"), "images that can't be drawn: states"),
     (COMMITMENT, lambda v: v.update(ledger_sha256="0" * 64), "was drawn from another ledger"),
