@@ -1,6 +1,7 @@
 """The one place where 8-bit images meet the models' float range, and where pictures are laid out on a sheet."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def contact_sheet(images: Sequence[Image.Image], *, num_columns: int, scale: int
 
 
 def captioned_sheet(images: Sequence[Image.Image], captions: Sequence[str], *, num_columns: int, scale: int = 1, gap: int = 4) -> Image.Image:
-    """A contact sheet with each picture's caption under it, wrapped, and cut after a few lines.
+    """A contact sheet with each picture's caption under it, wrapped, and cut after a few lines; see `drawable` for its characters.
 
     Args:
         images: N of one size.
@@ -67,7 +68,7 @@ def captioned_sheet(images: Sequence[Image.Image], captions: Sequence[str], *, n
     """
     width, height = images[0].width * scale, images[0].height * scale
     font = caption_font()
-    texts = [wrap(caption, font, width) for caption in captions]
+    texts = [wrap(drawable(caption), font, width) for caption in captions]
     strip = max((len(lines) for lines in texts), default=0) * LINE_HEIGHT
     cells = []
     for image, lines in zip(images, texts, strict=True):
@@ -101,8 +102,28 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return [*lines[:MAX_LINES - 1], last + "…"]
 
 
+def drawable(text: str) -> str:
+    """A text with every character that the font does not have as its number, such as `\\u65e5`, instead of a box like all others."""
+    lacking = {sign for sign in text if not sign.isspace() and ord(sign) not in font_characters()}
+    numbers = {ord(sign): f"\\u{ord(sign):04x}" if ord(sign) < 0x10000 else f"\\U{ord(sign):08x}" for sign in lacking}
+    return text.translate(numbers)
+
+
 def caption_font() -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and covers most scripts that have no ideographs."""
+    return ImageFont.truetype(font_path(), FONT_SIZE)
+
+
+@cache
+def font_characters() -> frozenset[int]:
+    """The characters that the font has, by number."""
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(str(font_path())).get_charmap())
+
+
+def font_path() -> Path:
+    """Where matplotlib keeps the font."""
     import matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", FONT_SIZE)
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -3,9 +3,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.ft2font import FT2Font
 from PIL import Image
 
-from glideslope.models.pixels import caption_font, captioned_sheet, contact_sheet, fit_square, from_pil, to_model_range, to_pil, to_uint8, wrap
+from glideslope.models.pixels import (
+    caption_font,
+    captioned_sheet,
+    contact_sheet,
+    drawable,
+    fit_square,
+    font_path,
+    from_pil,
+    to_model_range,
+    to_pil,
+    to_uint8,
+    wrap,
+)
 
 
 def test_every_pixel_value_survives_the_way_into_the_model_and_back() -> None:
@@ -68,3 +81,21 @@ def test_wrapped_text_fits_and_keeps_its_words_until_it_is_cut(text: str, width:
     assert all(len(line) <= 1 or font.getlength(line) <= width for line in lines)
     told, whole = "".join(lines), "".join(text.split())
     assert told.replace(" ", "") == whole or (told.endswith("…") and whole.startswith(told[:-1].replace(" ", "")))
+
+
+def test_characters_that_the_font_lacks_are_told_by_their_numbers_and_all_others_are_drawn() -> None:
+    for text in ("a red square, 2 ÷ 3 …", "Äpfel, яблоко, μήλο", "two\nlines"):
+        assert drawable(text) == text
+    assert drawable("日本 🍎!") == r"\u65e5\u672c \U0001f34e!"
+
+
+@given(st.text(max_size=30))
+def test_nothing_that_is_drawn_is_the_box_of_an_unknown_character(text: str) -> None:
+    font = FT2Font(str(font_path()))
+    assert all(font.get_char_index(ord(character)) > 0 for character in drawable(text) if not character.isspace())
+
+
+def test_captions_in_different_ideographs_look_different_on_the_sheet() -> None:
+    images = [Image.new("RGB", (64, 64), "red")] * 2
+    sheet = np.asarray(captioned_sheet(images, ["日", "本"], num_columns=2, gap=0))
+    assert not np.array_equal(sheet[64:, :64], sheet[64:, 64:])
