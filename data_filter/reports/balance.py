@@ -79,6 +79,7 @@ class CaptionCounts:
     Attributes:
         everyone: all judged inputs: those that were readable and that a filter or a label decided on.
         num_unjudged: inputs that were dropped for another reason (unreadable, no caption, a repeated key), by reason.
+        num_without_caption: judged inputs that have no caption.
         groups: name -> the judged inputs whose caption has one of the group's words.
         words: word -> judged inputs whose caption has it, and kept ones among them.
         num_forgotten: a word in at most so many captions may be missing from `words`; the counts of the others are exact.
@@ -86,6 +87,7 @@ class CaptionCounts:
 
     everyone: GroupCounts = field(default_factory=GroupCounts)
     num_unjudged: Counter[str] = field(default_factory=Counter)
+    num_without_caption: int = 0
     groups: dict[str, GroupCounts] = field(default_factory=dict)
     words: dict[str, tuple[int, int]] = field(default_factory=dict)
     num_forgotten: int = 0
@@ -198,7 +200,7 @@ def measure_balance(counts: CaptionCounts, *, min_inputs: int = MIN_INPUTS, num_
         num_listed: most words in each of these lists.
 
     Returns:
-        Plain data: num_inputs, num_kept, num_unjudged (reason -> count); `groups` and `words` (the named ones) with, each,
+        Plain data: num_inputs, num_kept, num_unjudged (reason -> count), num_without_caption; `groups` and `words` (the named ones) with, each,
         num_inputs, num_kept, share_before, share_after, change (share_after / share_before - 1) and its two-sided 95 %
         interval, exclusion_ratio (drop rate with the word to drop rate without it) and its interval; `losers` and
         `gainers`, ranked by the end of the interval that is nearer to no change. There the intervals hold for all
@@ -209,6 +211,7 @@ def measure_balance(counts: CaptionCounts, *, min_inputs: int = MIN_INPUTS, num_
     losers, gainers = rank_words(frequent, everyone, num_listed)
     return {
         "num_inputs": everyone.num_inputs, "num_kept": everyone.num_kept, "num_unjudged": dict(sorted(counts.num_unjudged.items())),
+        "num_without_caption": counts.num_without_caption,
         "groups": [{"group": name, **measure_word(found.num_inputs, found.num_kept, everyone), "dropped": dict(sorted(found.reasons.items()))}
                    for name, found in counts.groups.items() if found.num_inputs],
         "absent_groups": [name for name, found in counts.groups.items() if not found.num_inputs],
@@ -260,6 +263,7 @@ def judged_rows(ledger_dir: Path, counts: CaptionCounts | None = None) -> Iterat
         if counts is not None:
             counts.num_unjudged.update({entry["values"]: entry["counts"] for entry in
                                         pc.value_counts(reasons.filter(pc.invert(judged))).to_pylist()})
+            counts.num_without_caption += captions.filter(judged).null_count
         yield reasons.filter(judged), captions.filter(judged), len(table)
 
 

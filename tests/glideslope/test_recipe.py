@@ -10,8 +10,14 @@ import yaml
 
 from glideslope import recipe as recipe_module
 from glideslope.config import load_recipe, parse_recipe
+from glideslope.data_filter.audits.population import AuditRequest
 from glideslope.errors import LabelError, RecipeError, StageError, StorageError
 from glideslope.recipe import Engine, Run, Silent, find_recipe, open_run
+from glideslope.starter import starter_recipe
+
+from ..data_filter.conftest import fill_folder, tiny_clip, write_labels
+
+__all__ = ["tiny_clip"]  # a fixture
 
 
 def test_a_run_has_its_own_directory_with_the_resolved_recipe(recipe_file: Path, tmp_path: Path) -> None:
@@ -143,3 +149,17 @@ def test_what_needs_captions_is_refused_at_once_where_they_are_optional(stage: s
           pytest.raises(RecipeError, match=r"needs captions, .*To filter only: index, label, fit, curate, audit, report")):
         getattr(run, stage)()
     assert {path.name for path in run.directory.iterdir()} == {".lock", "recipe.yaml"}
+
+
+def test_a_folder_without_captions_goes_all_the_way_to_its_report(tmp_path: Path, tiny_clip: object) -> None:
+    fill_folder(tmp_path / "images", 60)
+    (tmp_path / "images" / "metadata.csv").unlink()
+    recipe = starter_recipe(str(tmp_path / "images"), name="bare")
+    assert recipe.clip.model == "lite0" and recipe.curate.captions == "optional"
+    with open_run(recipe, tmp_path) as run:
+        assert [record.stage for record in run.index()] == ["index"], "no text tower is trained"
+        run.label(write_labels(tmp_path / "labels.csv", 60, category="person"))
+        assert run.fit()[-1].summary["recall"] == 1.0
+        assert run.curate().summary["seen"] == 60 and run.curate().summary["kept"] >= 30
+        assert "the filter kept" in run.audit(AuditRequest()).describe()
+        assert run.report(pictures="none").figures["ledger"]["dropped"].keys() == {"filter:person"}

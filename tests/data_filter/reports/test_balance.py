@@ -91,6 +91,15 @@ def test_the_change_of_a_word_is_its_share_after_over_its_share_before(tmp_path:
     assert woman["exclusion_ratio"] == pytest.approx((624 / 2000) / (3576 / 18_000))
     assert woman["change"] < words["man"]["change"] < 0
     assert figures["num_unjudged"] == {"duplicate key": 5, "unreadable": 5}
+    assert figures["num_without_caption"] == 0
+
+
+def test_judged_inputs_without_a_caption_are_counted_and_belong_to_no_group(tmp_path: Path) -> None:
+    rows: list[tuple[str | None, str]] = [(None, ""), ("a woman", ""), (None, "filter:person"), (None, "caption"), ("a dog", "")]
+    figures = measure_balance(count_captions(write_ledger(tmp_path, rows, shard_size=2), WORD_GROUPS))
+    assert (figures["num_inputs"], figures["num_kept"], figures["num_without_caption"]) == (4, 3, 2)
+    assert figures["num_unjudged"] == {"caption": 1}
+    assert [(row["group"], row["num_inputs"]) for row in figures["groups"]] == [("woman", 1)]
 
 
 def test_losers_and_gainers_are_ranked_by_what_is_sure(tmp_path: Path) -> None:

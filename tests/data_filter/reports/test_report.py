@@ -11,6 +11,7 @@ from PIL import Image
 from glideslope.config import (
     BaseModelConfig,
     ClipConfig,
+    CurateConfig,
     FolderSource,
     LabelsConfig,
     NoisedClipConfig,
@@ -20,6 +21,7 @@ from glideslope.config import (
     dump_recipe,
 )
 from glideslope.data_filter import index
+from glideslope.data_filter.curation import curate
 from glideslope.data_filter.labels import import_labels, read_label_csv, role_of
 from glideslope.data_filter.ledger import open_ledger
 from glideslope.data_filter.mutations import Plan, mutate
@@ -214,6 +216,18 @@ def test_a_page_without_pictures_needs_no_source(curated: World) -> None:
     shutil.rmtree(curated.root / "images")
     write_report(recipe_of(curated), curated.root, None, curated.root / "report.html", pictures="none")
     assert "no picture" in Page((curated.root / "report.html").read_text()).text
+
+
+def test_the_page_says_how_many_judged_images_have_no_caption(curated: World) -> None:
+    assert "have no caption" not in write(curated, pictures="none")[1].text
+    (curated.root / "images" / "metadata.csv").unlink()
+    curated.index()
+    curated.label()
+    curated.fit()
+    curate(curated.source, [category()], curated.root, CurateConfig(captions="optional"), curated.root / "curated")
+    report, page, _ = write(curated, pictures="none")
+    assert report.figures["balance"]["num_without_caption"] == 60
+    assert "60 of the judged inputs have no caption" in page.text
 
 
 def test_a_filter_without_held_out_labels_is_reported_as_not_measured(world: World) -> None:
