@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import RecipeError
+from .strict_yaml import load_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -303,19 +304,6 @@ class Recipe(Part):
         return self
 
 
-class StrictLoader(yaml.SafeLoader):
-    """Reads plain YAML in which no key stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Make a dictionary of a mapping; the last of two equal keys would silently win otherwise."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe from YAML.
 
@@ -324,10 +312,10 @@ def load_recipe(path: Path) -> Recipe:
             the message names every such key.
     """
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
+        value = load_yaml(path.read_bytes())
     except OSError as error:
         raise RecipeError(f"recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise RecipeError(f"recipe {path}: not readable as YAML: {' '.join(str(error).split())}") from error
     return parse_recipe(value, where=f"recipe {path}")
 

@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 import yaml
 
 from ..config import Category, Recipe, parse_recipe
-from ..errors import GlideslopeError, RecipeError, ReleaseError
+from ..errors import GlideslopeError, RecipeError, ReleaseError, VerificationError
 from ..manifest import MANIFEST_NAME, ReleaseManifest
 from ..records import Record
+from ..strict_json import read_bounded
+from ..strict_yaml import load_yaml
 from ..weight_files import TensorHeader, WeightFiles
 from .digests import Hashed, hash_files, hash_one
-from .layout import MODELS, parse_json_lines, parse_json_object
+from .layout import MODELS, parse_json_lines, parse_json_object, rule_of
 from .plan import networks, record_path
 from .weights import read_weights
 
@@ -41,9 +43,8 @@ class Release:
     @cached_property
     def recipe(self) -> Recipe:
         """The resolved recipe of the run."""
-        text = self.read("evidence/recipe.yaml", bytes.decode)
         try:
-            value = yaml.safe_load(text)
+            value = self.read("evidence/recipe.yaml", load_yaml)
         except yaml.YAMLError as error:
             raise ReleaseError(f"evidence/recipe.yaml: not readable as YAML ({' '.join(str(error).split())}); pack again") from error
         try:
@@ -198,11 +199,12 @@ class Release:
         """Read a file and parse its bytes.
 
         Raises:
-            ReleaseError: it is missing, or the parser raised a ValueError.
+            ReleaseError: it is missing, larger than such a file may be, or the parser raised a ValueError.
         """
+        rule = rule_of(relative)
         try:
-            return parse(self.path(relative).read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
+            return parse(self.path(relative).read_bytes() if rule is None else read_bounded(self.path(relative), rule.max_bytes))
+        except (OSError, ValueError, RecursionError, VerificationError) as error:
             raise ReleaseError(f"{relative}: not readable ({error}); pack the release again") from error
 
     def read_parquet(self, relative: str) -> Any:

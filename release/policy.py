@@ -13,9 +13,10 @@ from typing import Annotated, Final, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from ..config import Part, StrictLoader, describe_problem
+from ..config import Part, describe_problem
 from ..errors import ReleaseError
 from ..manifest import sha256_bytes
+from ..strict_yaml import load_yaml
 from .contents import Release
 
 POLICY_PATH = "evidence/policy.yaml"
@@ -147,8 +148,8 @@ def parse_policy(data: bytes, *, where: str) -> Policy:
     if len(data) > MAX_POLICY_BYTES:
         raise ReleaseError(f"{where}: more than {MAX_POLICY_BYTES} bytes; no policy is that long")
     try:
-        value = yaml.load(data.decode(), Loader=StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        value = load_yaml(data, max_bytes=MAX_POLICY_BYTES)
+    except yaml.YAMLError as error:
         raise ReleaseError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
         raise ReleaseError(f"{where}: expected a mapping, got {'nothing' if value is None else type(value).__name__}; an empty policy would "

@@ -9,6 +9,7 @@ import yaml
 from ...data_filter.reports.balance import count_captions, measure_balance
 from ...data_filter.reports.report import word_groups
 from ...errors import ReleaseError
+from ...strict_yaml import load_yaml
 from ..comparison import Claims
 from ..contents import Release
 
@@ -38,7 +39,7 @@ def unsafe_claims(release: Release) -> Claims:
     if not (release.directory / POLICY_PATH).is_file():
         return {"unsafe.bypasses": []}
     try:
-        policy = release.read(POLICY_PATH, lambda data: yaml.safe_load(data.decode()))
+        policy = release.read(POLICY_PATH, load_yaml)
     except yaml.YAMLError as error:
         raise ReleaseError(f"{POLICY_PATH}: not readable as YAML ({' '.join(str(error).split())}); pack again") from error
     return {"unsafe.bypasses": list(find_unsafe(policy))}

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from ...config import StrictLoader
 from ...errors import ReleaseError
+from ...strict_yaml import load_yaml
 from ..contents import Release
 from ..documents.licences import HUB_LICENCES
 
@@ -60,7 +60,7 @@ def read_header(text: str, *, where: str) -> dict[str, Any]:
         raise ReleaseError(f"{where}: header of {len(match[1].encode())} bytes, at most {MAX_HEADER_BYTES} are allowed; "
                            "shorten the terms of use")
     try:
-        value = yaml.load(match[1], Loader=StrictLoader)
+        value = load_yaml(match[1])
     except yaml.YAMLError as error:
         raise ReleaseError(f"{where}: header is not readable as YAML ({' '.join(str(error).split())}); pack the release again") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
@@ -106,7 +106,7 @@ def check_eval_results(text: str, *, where: str) -> list[str]:
     from huggingface_hub import parse_eval_result_entries
 
     try:
-        rows = yaml.load(text, Loader=StrictLoader)
+        rows = load_yaml(text)
         if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and not {"error", "data"} & row.keys() for row in rows):
             return [f"{where}: expected a list of at least one result; pack the release again"]
         entries = parse_eval_result_entries(rows)

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from ...errors import ReleaseError
+from ...strict_yaml import load_yaml
 from ..contents import Release
 from ..layout import walk
 from .picture_metadata import find_hidden, is_picture
@@ -241,7 +242,7 @@ def _scan_text_file(text: str, suffix: str, kinds: tuple[Kind, ...]) -> list[Fin
         return [Finding(f"line {number}, {found.place}", found.kind, found.shown) for number, line in enumerate(lines, start=1)
                 for found in _scan_structured(line, json.loads, kinds)]
     if suffix in (".yaml", ".yml"):
-        return _scan_structured(text, yaml.safe_load, kinds) or list(_scan_lines(text, kinds))  # comments are text too
+        return _scan_structured(text, load_yaml, kinds) or list(_scan_lines(text, kinds))  # comments are text too
     return list(_scan_lines(text, kinds))
 
 

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote
 
 import yaml
 
+from ...strict_yaml import load_yaml
 from .state import LFS_SUFFIXES, MAIN, Account, Commit, Refusal, Repository, StoredFile, apply_changes
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def validate_card(hub: "LoopbackHub", request: Request) -> Reply:
     front = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
     errors = []
     try:
-        if front and not isinstance(yaml.safe_load(front[1]), dict):
+        if front and not isinstance(load_yaml(front[1]), dict):
             errors = [{"message": "metadata must be a mapping"}]
     except yaml.YAMLError as error:
         errors = [{"message": f"metadata is not YAML: {error}"}]

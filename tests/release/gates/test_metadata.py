@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_results_that_the_hub_would_refuse_or_skip_are_found(change: dict[str, A
 
 
 def test_results_that_stand_twice_or_are_no_list_are_found() -> None:
-    assert "each its own task" in results(RESULT, RESULT)[0]
+    assert "each its own task" in results(RESULT, copy.deepcopy(RESULT))[0]
     assert "at least one" in results()[0]
     assert "at least one" in check_eval_results("a: 1\n", where="r.yaml")[0]
     assert "cannot be read" in check_eval_results("[", where="r.yaml")[0]
