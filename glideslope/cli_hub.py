@@ -90,7 +90,8 @@ def rollback(target: TargetArgument,
 def withdraw(target: TargetArgument,
              reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: loaders show it to whoever wants the release.")],
              tag: Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Which release; without it the one that main shows.")] = None,
-             key: Annotated[Path | None, typer.Option("--key", metavar="KEY", help="Sign the withdrawal with this private key.")] = None,
+             key: Annotated[Path | None, typer.Option("--key", metavar="KEY", help="Sign the list of withdrawals with this private key; "
+                                                      "a signed list is only changed with the key that signed it.")] = None,
              endpoint: EndpointOption = None, yes: YesOption = False, as_json: JsonOption = False) -> None:
     """Take a published release back: its files stay, and glideslope refuses to load it from any tag or commit, with the reason."""
     from .release.publishing.publication import open_target

@@ -10,6 +10,7 @@ import typer
 from .cli_shared import RELEASES, RUNS, JsonOption, PolicyOption, RecipeArgument, ReleaseArgument, RunsOption, opened, tell
 from .errors import VerificationError
 from .manifest import write_bytes
+from .outputs import refuse_in_release
 
 app = typer.Typer()
 
@@ -72,6 +73,7 @@ def card(release: ReleaseArgument,
             raise VerificationError(f"cards of {release}", [*map(str, differences), *stale])
         tell({"release": str(release), "cards": "every line and figure is what the evidence gives"}, as_json=False)
     elif html is not None:
+        refuse_in_release(html, release)
         write_bytes(html, card_check.card_page(release, of_data=of_data).encode())
         tell({"page": str(html)}, as_json=as_json)
     else:

@@ -27,7 +27,7 @@ from .manifest import (
     readable_json,
     sha256_bytes,
 )
-from .signing_keys import KEY_ID_PATTERN, SHORT_ID_LENGTH, is_signed_by, key_id_of, read_key_id
+from .signing_keys import KEY_ID_PATTERN, SHORT_ID_LENGTH, is_signed_by, is_weak_key, key_id_of, read_key_id
 from .strict_json import parse_object, read_bounded
 from .withdrawal import WITHDRAWN_NAME, Withdrawals
 
@@ -208,6 +208,7 @@ def open_envelope(envelope: bytes, public_key: str | None, *, where: str) -> Sig
              where, "the signature needs a keyid of 64 characters (0-9, a-f) and a sig, and nothing else")
     _require(readable_json(value) == envelope, where, "is not in the form that `glideslope sign` writes")
     key_id, payload = signature["keyid"], _decode(value["payload"], where)
+    _require(not is_weak_key(key_id), where, f"the key {key_id[:SHORT_ID_LENGTH]}… is a point of small order: anybody can sign in its name")
     if public_key is not None:
         trusted = read_key_id(public_key)
         _require(trusted == key_id, where, f"signed by {key_id[:SHORT_ID_LENGTH]}…, expected {trusted[:SHORT_ID_LENGTH]}…: "

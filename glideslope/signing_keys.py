@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ReleaseError, VerificationError
 from .manifest import storage_error, write_bytes
+from .outputs import refuse_near_manifest
 from .strict_json import read_bounded
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 KEY_ID_PATTERN = re.compile(r"[0-9a-f]{64}")
+FIELD_PRIME = 2**255 - 19
+CURVE_D = -121665 * pow(121666, -1, FIELD_PRIME) % FIELD_PRIME
 SHORT_ID_LENGTH = 16
 MIN_PASSPHRASE_LENGTH = 8
 MAX_KEY_BYTES = 10_000
@@ -34,7 +37,8 @@ def generate_key(path: Path, *, passphrase: str | None = None) -> str:
         The id of the key, 64 hex characters.
 
     Raises:
-        ReleaseError: `cryptography` is not installed, a file is there already, or the passphrase is too short.
+        ReleaseError: `cryptography` is not installed, a file is there already, the passphrase is too short, or `path` lies in a
+            directory with a manifest, or below one.
         StorageError: the files cannot be written.
     """
     try:
@@ -50,6 +54,7 @@ def write_key_pair(path: Path, key: Any, passphrase: str | None) -> None:
     """Write a private key and its public half; see `generate_key`."""
     from cryptography.hazmat.primitives import serialization as pem
 
+    refuse_near_manifest(path)
     public_path = path.with_name(path.name + ".pub")
     for taken in (path, public_path):
         if taken.exists() or taken.is_symlink():
@@ -121,10 +126,11 @@ def read_key_id(key: str) -> str:
     """The id of a key that is given by its id or by the path of its public key.
 
     Raises:
-        ReleaseError: `cryptography` is not installed, or the text is neither a whole id nor the path of an Ed25519 public key.
+        ReleaseError: `cryptography` is not installed, the text is neither a whole id nor the path of an Ed25519 public key, or
+            the key is one of those whose signatures anybody can make.
     """
     if KEY_ID_PATTERN.fullmatch(key):
-        return key
+        return _refuse_weak(key)
     try:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -138,11 +144,34 @@ def read_key_id(key: str) -> str:
                            "(`<key>.pub`, as `glideslope keygen` writes it)") from error
     if not isinstance(public, Ed25519PublicKey):
         raise ReleaseError(f"{key}: holds another kind of key than Ed25519; give the public key of who signed the release")
-    return public.public_bytes_raw().hex()
+    return _refuse_weak(public.public_bytes_raw().hex())
+
+
+def is_weak_key(key_id: str) -> bool:
+    """Whether a public key is a point of small order, for which anybody can make signatures over anything.
+
+    A point (x, y) of the curve -x² + y² = 1 + d x² y² has an order of 1, 2, 4 or 8 when y is 1, -1 or 0, or when its double has
+    y = 0, that is when d y⁴ + 2 y² = 1. y is taken modulo the field's prime and without the sign of x, so that every spelling of
+    these eight points is found, also those that are not in canonical form.
+
+    Args:
+        key_id: 64 hex characters.
+
+    Source: RFC 8032, sections 5.1 (the curve) and 5.1.2 (how points are written).
+    """
+    y = (int.from_bytes(bytes.fromhex(key_id), "little") & (2**255 - 1)) % FIELD_PRIME
+    return y in (0, 1, FIELD_PRIME - 1) or (CURVE_D * pow(y, 4, FIELD_PRIME) + 2 * y * y - 1) % FIELD_PRIME == 0
+
+
+def _refuse_weak(key_id: str) -> str:
+    if is_weak_key(key_id):
+        raise ReleaseError(f"key {key_id}: is a point of small order, no key that `glideslope keygen` makes: anybody can sign anything in "
+                           "its name; ask who gave it to you for the id of their real key")
+    return key_id
 
 
 def is_signed_by(key_id: str, signature: bytes, message: bytes) -> bool:
-    """Whether a signature of 64 bytes over a message is one of the key with this id.
+    """Whether a signature of 64 bytes over a message is one of the key with this id; none is one of a key of small order.
 
     Raises:
         ReleaseError: `cryptography` is not installed.
@@ -152,6 +181,8 @@ def is_signed_by(key_id: str, signature: bytes, message: bytes) -> bool:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ImportError as error:
         raise ReleaseError(NEEDS_EXTRA) from error
+    if is_weak_key(key_id):
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(key_id)).verify(signature, message)
     except (InvalidSignature, ValueError):

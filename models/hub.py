@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import CheckpointError, DownloadError, RequestError, VerificationError
+from ..strict_json import read_bounded
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -98,22 +99,32 @@ class Snapshot:
         if outside:
             raise VerificationError(self.name, [f"{path}: links to a place outside the cache {cache}" for path in outside])
 
-    def fetch_from_default_branch(self, path: str) -> bytes | None:
-        """A small file as the default branch has it now; none when it has none, it is this commit, or nobody can be asked."""
+    def fetch_from_default_branch(self, max_sizes: Mapping[str, int]) -> dict[str, bytes]:
+        """Small files as the default branch has them now, all of one commit.
+
+        Args:
+            max_sizes: path -> bytes that are read at most.
+
+        Returns:
+            Path -> content, without those that it does not have; empty when it is this commit, or nobody can be asked.
+
+        Raises:
+            VerificationError: a file is larger than it may be.
+        """
         if self.repo is None or self.listing is None or self.is_newest:
-            return None
+            return {}
         from huggingface_hub import HfApi, hf_hub_download
 
         try:
             with hub_errors(self.repo, DEFAULT_BRANCH):
                 info = HfApi(token=self.options.token).model_info(self.repo)
-                if info.sha == self.sha or path not in {sibling.rfilename for sibling in info.siblings or ()}:
-                    return None
-                return Path(hf_hub_download(self.repo, path, revision=info.sha, token=self.options.token,
-                                            cache_dir=self.options.cache_dir)).read_bytes()
+                held = [] if info.sha == self.sha else [file.rfilename for file in info.siblings or () if file.rfilename in max_sizes]
+                files = {path: Path(hf_hub_download(self.repo, path, revision=info.sha, token=self.options.token,
+                                                    cache_dir=self.options.cache_dir)) for path in held}
         except DownloadError as error:
             logger.warning("%s: could not be asked whether this release was withdrawn (%s)", self.repo, error)
-            return None
+            return {}
+        return {path: read_bounded(file, max_sizes[path]) for path, file in files.items()}
 
 
 def resolve(pretrained: str | Path, revision: str | None = None, options: HubOptions | None = None) -> Snapshot:

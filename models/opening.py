@@ -33,10 +33,10 @@ from ..manifest import (
     list_files,
     sha256_bytes,
 )
+from ..notices import NOTICE_FILES, refuse_withdrawn
 from ..signatures import MAX_ENVELOPE_BYTES, MAX_REHEARSAL_BYTES, Signer, verify_envelope
 from ..strict_json import parse_object, read_bounded
 from ..weight_files import VARIANTS, index_name, parse_weights_name
-from ..withdrawal import MAX_WITHDRAWN_BYTES, WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, Withdrawals
 from .hub import HubOptions, Snapshot, resolve
 from .loading import CONFIG_NAME, INDEX_NAME, MAX_CONFIG_BYTES, OPTIONAL_MODELS, UPSAMPLERS, read_index
 from .lock import ReleaseLock
@@ -47,7 +47,7 @@ ATTRIBUTES_LINE = re.compile(r"(#.*|[^\s\"!]+ filter=lfs diff=lfs merge=lfs -tex
 MAX_ATTRIBUTES_BYTES = 100_000
 CLIENT_FILES = re.compile(r"\.cache/huggingface/(\.gitignore|CACHEDIR\.TAG|(download/.+\.(metadata|lock))|(trees/[0-9a-f]{40}\.json))")
 FIRST_FILES = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_ENVELOPE_BYTES, REHEARSAL_NAME: MAX_REHEARSAL_BYTES,
-               WITHDRAWN_NAME: MAX_WITHDRAWN_BYTES, INDEX_NAME: MAX_CONFIG_BYTES}
+               **NOTICE_FILES, INDEX_NAME: MAX_CONFIG_BYTES}
 MAX_SHOWN = 20
 VERIFY = ("auto", "required", "off")
 
@@ -345,19 +345,13 @@ def _check_signature(snapshot: Snapshot, manifest: bytes, trust: Trust) -> Signe
 
 
 def _check_withdrawn(opened: OpenRelease) -> None:
-    """Refuse a release that the commit itself, or the default branch as it is now, names as taken back."""
+    """Refuse a release that the commit itself, or the default branch as it is now, names as taken back; see `refuse_withdrawn`."""
     snapshot, root = opened.snapshot, opened.root
-    stated = [_read(snapshot, WITHDRAWN_NAME), snapshot.fetch_from_default_branch(WITHDRAWN_NAME)]
-    for data in stated:
-        if data is None:
-            continue
-        if root is None:
+    here = {path: data for path in NOTICE_FILES if (data := _read(snapshot, path)) is not None}
+    for files in (snapshot.fetch_from_default_branch(NOTICE_FILES), here):
+        if files and root is None:
             root = _root_of(snapshot)
-        withdrawal = Withdrawals.from_bytes(data, where=f"{WITHDRAWN_NAME} of {snapshot.name}").find(root) if root is not None else None
-        if root is None or withdrawal is not None:
-            reason = "nobody can tell whether it is this one, as it has no manifest" if withdrawal is None else withdrawal.reason
-            raise VerificationError(snapshot.name, [f"its publisher has withdrawn it: {reason}; take another release, or load it all "
-                                                    "the same with allow_withdrawn=True"])
+        refuse_withdrawn(snapshot.name, files, root, None if opened.trust.signer is None else str(opened.trust.signer))
 
 
 def _root_of(snapshot: Snapshot) -> str | None:
@@ -368,7 +362,7 @@ def _root_of(snapshot: Snapshot) -> str | None:
 
 def _may_lie_there(path: str) -> bool:
     """Whether a file that no manifest lists may lie beside a release: what guards it, and what the Hub and its client add."""
-    return path in UNLISTED or path in (WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, ATTRIBUTES_NAME) or CLIENT_FILES.fullmatch(path) is not None
+    return path in UNLISTED or path in (*NOTICE_FILES, ATTRIBUTES_NAME) or CLIENT_FILES.fullmatch(path) is not None
 
 
 def _attributes_problems(path: Path) -> list[str]:

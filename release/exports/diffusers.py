@@ -19,6 +19,7 @@ from ...errors import CheckpointError, ReleaseError, VerificationError
 from ...manifest import MANIFEST_NAME, Manifest, ReleaseManifest, storage_error, write_bytes, write_json
 from ...models.loading import OPTIONAL_MODELS, PARTS, read_index, read_schedule
 from ...models.tokenizer import CaptionTokenizer, Kind
+from ...outputs import refuse_in_release
 from ...records import INTENT_NAME
 from ...weight_files import STEM, SUFFIX, parse_weights_name
 from ..claims.data import unsafe_claims
@@ -56,10 +57,12 @@ def export_diffusers(release_dir: Path, out: Path) -> dict[str, Any]:
         What was written: components, number of files, root of the list of files.
 
     Raises:
-        ReleaseError: no release, files that are not what its manifest says, or a directory that is not empty.
+        ReleaseError: no release, files that are not what its manifest says, or a directory that is not empty
+            or lies in a release.
         StorageError: the directory cannot be written.
     """
     release = Release(release_dir)
+    refuse_in_release(out, release_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ReleaseError(f"{out}: is there already and no empty directory; name a new one, nothing is overwritten")
     manifest = ReleaseManifest.read(release.path(MANIFEST_NAME))

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...errors import ReleaseError
 from ...manifest import MANIFEST_NAME, Manifest, ReleaseManifest, canonical_json, write_bytes
+from ...outputs import refuse_in_release
 from ...signatures import PAYLOAD_TYPE, STATEMENT_TYPE, pre_authentication_encoding
 from ...signing_keys import NEEDS_EXTRA, read_pem_key, write_key_pair
 
@@ -53,8 +54,7 @@ def export_bundle(release_dir: Path, key: Path, path: Path, *, passphrase: str |
         ReleaseError: the key cannot be used, the files are not those of the manifest, or `path` lies in the release.
         StorageError: the bundle cannot be written.
     """
-    if path.resolve().is_relative_to(release_dir.resolve()):
-        raise ReleaseError(f"{path}: lies in the release, where nothing may be added; write the bundle elsewhere")
+    refuse_in_release(path, release_dir)
     private = _read_key(key, passphrase)
     problems = ReleaseManifest.read(release_dir / MANIFEST_NAME).differences(release_dir)
     if problems:

@@ -13,6 +13,7 @@ Readers load `<target>/current` or `<target>/tags/<name>`. A withdrawal is writt
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from ...manifest import list_files, sha256_file, storage_error
 from .snapshot import KEPT_FILES
 from .targets import PIECE_BYTES, Edit, Gated, Moved, TargetFile, TargetState
 
+BESIDE = re.compile(r"\.[0-9a-f]{16}\.tmp")
 VERSIONS, STAGING, TAGS, CURRENT, LOCK = "versions", "staging", "tags", "current", ".lock"
 Stamp = tuple[int, int, int]
 
@@ -89,10 +91,11 @@ class DirectoryTarget:
     def stage(self, branch: str, parent: str, edit: Edit) -> None:
         """Copy files to the folder of a branch, each whole or not at all."""
         folder = self._folder(branch)
-        for path in edit.remove:
-            (folder / path).unlink(missing_ok=True)
-        for path in edit.put:
-            self._copy(edit.source / path, folder / path)
+        with self._locked():
+            for path in edit.remove:
+                (folder / path).unlink(missing_ok=True)
+            for path in edit.put:
+                self._copy(edit.source / path, folder / path)
 
     def fetch(self, revision: str, directory: Path) -> Path:
         """Where the files lie: they are read from there again."""
@@ -167,7 +170,10 @@ class DirectoryTarget:
 
     @contextlib.contextmanager
     def _beside(self, path: Path) -> Iterator[Path]:
-        """Where to write something that then takes its place in one step; outside of the versions, so that nothing half is in one."""
+        """Where to write something that then takes its place in one step; outside of the versions, so that nothing half is in one.
+
+        Only who holds the lock may ask: what another one finds there is a leftover.
+        """
         beside = self.directory / f".{secrets.token_hex(8)}.tmp"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +201,17 @@ class DirectoryTarget:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """One publisher at a time; the lock goes with the process that holds it."""
+        """One publisher at a time; the lock goes with the process that holds it, and what the dead left half written is removed."""
         with (self.directory / LOCK).open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            self._remove_leftovers()
             yield
+
+    def _remove_leftovers(self) -> None:
+        """Remove what `_beside` made and nobody is writing any more; called by who holds the lock, as every writer does."""
+        for path in self.directory.iterdir():
+            if BESIDE.fullmatch(path.name) and (path.is_symlink() or path.is_file()):
+                try:
+                    path.unlink()
+                except OSError as error:
+                    raise storage_error(path, error) from error

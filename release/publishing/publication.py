@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ...errors import ReleaseError, VerificationError
 from ...manifest import MANIFEST_NAME, UNLISTED, ReleaseManifest, sha256_bytes
-from ...withdrawal import WITHDRAWN_NAME, Withdrawals
+from ...outputs import refuse_in_release
+from ...signatures import Signer, verify_withdrawal
+from ...withdrawal import WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, Withdrawals
 from .directory_target import DirectoryTarget
 from .hub_target import HubTarget
 from .patience import Patience, PatientTarget
@@ -71,6 +73,7 @@ class Plan:
         state: what the target showed when this was worked out.
         changes: how the shown files change.
         foreign: files of main that no release put there, or that were edited since, and that would be lost.
+        has_access: whether the target says who may see and download.
     """
 
     identity: Mapping[str, str]
@@ -80,6 +83,7 @@ class Plan:
     state: TargetState
     changes: Changes
     foreign: tuple[str, ...]
+    has_access: bool = True
 
     @property
     def branch(self) -> str:
@@ -93,7 +97,9 @@ class Plan:
 
     @property
     def access(self) -> dict[str, str]:
-        """What changes about who may see and download: "from -> to" by name."""
+        """What changes about who may see and download: "from -> to" by name; nothing where the target does not say it."""
+        if not self.has_access:
+            return {}
         now = "private" if self.state.is_private else "public"
         changes = {}
         if not self.state.exists and self.state.is_private is None:
@@ -141,8 +147,8 @@ def plan_publication(release_dir: Path, target: Target, options: Options, *, pat
         The plan, to be shown and then carried out.
 
     Raises:
-        ReleaseError: the account may not, the tag names another release, the release was withdrawn there, or main holds files
-            that no release put there.
+        ReleaseError: the account may not, the tag names another release, the release was withdrawn there, main holds files that
+            no release put there, or the target is a directory in a release.
         VerificationError: the release's manifest is missing or malformed, or the target's list of withdrawals is.
     """
     release = LocalRelease.read(release_dir)
@@ -152,6 +158,8 @@ def plan_publication(release_dir: Path, target: Target, options: Options, *, pat
         raise ReleaseError(f"{tag!r} cannot be a tag; expected letters, digits, dots, dashes and underscores, for example v1.0.0")
     if not target.has_access and (options.gated is not None or options.is_private is not None):
         raise ReleaseError(f"{target.name}: a directory is neither private nor gated; leave these options out")
+    if isinstance(target, DirectoryTarget):
+        refuse_in_release(target.directory, release_dir)
     target = PatientTarget(target, patience or Patience())
     identity = target.identify()
     state = target.read_state()
@@ -160,7 +168,7 @@ def plan_publication(release_dir: Path, target: Target, options: Options, *, pat
         raise ReleaseError(f"{target.name}: the tag {tag} names another release already, and tags are never moved; choose another one "
                            "with --revision-tag")
     foreign = refuse_foreign(target, state, release, replace_foreign=options.replace_foreign)
-    return Plan(identity, release, options, tag, state, Changes.between(state.files, release.files), foreign)
+    return Plan(identity, release, options, tag, state, Changes.between(state.files, release.files), foreign, target.has_access)
 
 
 def check_files(release: LocalRelease) -> None:
@@ -172,7 +180,8 @@ def check_files(release: LocalRelease) -> None:
     """
     reserved = sorted(KEPT_FILES & release.files.keys())
     if reserved:
-        raise ReleaseError(f"release {release.directory}: {', '.join(reserved)} belongs to the target, not to a release; pack it again")
+        raise ReleaseError(f"release {release.directory}: {', '.join(reserved)} belongs to the target, not to a release: this is a "
+                           "download; give the directory that `glideslope pack` wrote")
     problems = release.manifest.differences(release.directory)
     if problems:
         raise VerificationError(f"release {release.directory}", problems)
@@ -207,10 +216,31 @@ def read_withdrawals(target: Target, state: TargetState) -> Withdrawals:
     """Everything that a target has taken back.
 
     Raises:
-        VerificationError: the list is malformed.
+        VerificationError: the list is malformed, or is not as it was signed.
+        ReleaseError: the list is signed, and `cryptography` is not installed.
     """
-    data = target.read_file(state.main, WITHDRAWN_NAME) if state.main and WITHDRAWN_NAME in state.files else None
-    return Withdrawals() if data is None else Withdrawals.from_bytes(data, where=f"{WITHDRAWN_NAME} of {target.name}")
+    return read_signed_withdrawals(target, state)[0]
+
+
+def read_signed_withdrawals(target: Target, state: TargetState) -> tuple[Withdrawals, Signer | None]:
+    """Everything that a target has taken back, and who signed the list; see `read_withdrawals`."""
+    data, envelope = (target.read_file(state.main, path) if state.main and path in state.files else None
+                      for path in (WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME))
+    where = f"{WITHDRAWN_NAME} of {target.name}"
+    restore = ("look through the history of the repository for both files as the publisher signed them and put these back; or remove both, "
+               "then withdraw every release again with --key")
+    if data is None:
+        if envelope is not None:
+            raise VerificationError(where, [f"is missing, but its signature {WITHDRAWN_SIGNATURE_NAME} is there; {restore}"])
+        return Withdrawals(), None
+    withdrawals = Withdrawals.from_bytes(data, where=where)
+    if envelope is None:
+        return withdrawals, None
+    try:
+        return withdrawals, verify_withdrawal(envelope, data)
+    except VerificationError as error:
+        raise VerificationError(where, [f"is not as it was signed ({'; '.join(error.problems)}): somebody changed it or "
+                                        f"{WITHDRAWN_SIGNATURE_NAME}; {restore}"]) from error
 
 
 def find_foreign(target: Target, state: TargetState, wanted: Mapping[str, LocalFile]) -> list[str]:

@@ -71,7 +71,8 @@ def publish(plan: Plan, target: Target, *, check: Check = verify_whole, patience
     """
     steps = Steps(target, patience, report)
     with clear_refusals(target), tempfile.TemporaryDirectory(prefix="glideslope-publish-") as temporary:
-        steps.ensure("created the target, seen by members only", lambda state: state.exists, target.create)
+        created = "created the target, seen by members only" if target.has_access else "created the directory"
+        steps.ensure(created, lambda state: state.exists, target.create)
         if plan.options.gated not in (None, "no"):
             steps.ensure(f"gated: {plan.options.gated}", lambda state: state.gated == plan.options.gated,
                          lambda: target.set_access(is_private=None, gated=plan.options.gated))

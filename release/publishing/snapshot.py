@@ -12,14 +12,14 @@ from pathlib import Path
 
 from ...errors import VerificationError
 from ...manifest import MANIFEST_NAME, ReleaseManifest, list_files
+from ...notices import NOTICE_FILES, refuse_withdrawn
 from ...strict_json import read_bounded
-from ...withdrawal import MAX_WITHDRAWN_BYTES, WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, Withdrawals
 
 ATTRIBUTES = ".gitattributes"
 ATTRIBUTES_LINE = re.compile(r"(\S+ filter=lfs diff=lfs merge=lfs -text)?")
 MAX_ATTRIBUTES_BYTES = 100_000
 CLIENT_NOTES = ".cache/huggingface/"
-KEPT_FILES = frozenset({ATTRIBUTES, WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME})
+KEPT_FILES = frozenset({ATTRIBUTES, *NOTICE_FILES})
 
 
 @contextmanager
@@ -58,14 +58,11 @@ def link_release(place: Path, view: Path) -> None:
 
 
 def refuse_withdrawn_snapshot(place: Path) -> None:
-    """Refuse a folder whose `WITHDRAWN.json` names the release in it.
+    """Refuse a folder whose `WITHDRAWN.json` names the release in it, or is not as it was signed; see `refuse_withdrawn`.
 
     Raises:
-        VerificationError: it does, or it cannot be read.
+        VerificationError: it does, it cannot be read, or its signature does not fit.
     """
-    if not (place / WITHDRAWN_NAME).exists():
-        return
-    withdrawals = Withdrawals.from_bytes(read_bounded(place / WITHDRAWN_NAME, MAX_WITHDRAWN_BYTES))
-    found = withdrawals.find(ReleaseManifest.read(place / MANIFEST_NAME).root)
-    if found is not None:
-        raise VerificationError(str(place), [f"its publisher has withdrawn this release: {found.reason}"])
+    files = {name: read_bounded(place / name, max_bytes) for name, max_bytes in NOTICE_FILES.items() if (place / name).exists()}
+    if files:
+        refuse_withdrawn(str(place), files, ReleaseManifest.read(place / MANIFEST_NAME).root)

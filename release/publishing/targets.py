@@ -128,7 +128,7 @@ class Target(Protocol):
         """The content of a small file of a revision, or none when it has no such file."""
 
     def create(self) -> None:
-        """Make it, seen by nobody else and without a release."""
+        """Make it, without a release and, where it says who may see it, seen by members alone."""
 
     def set_access(self, *, is_private: bool | None, gated: Gated | None) -> None:
         """Change who may see and who may download; none leaves it."""

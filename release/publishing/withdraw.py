@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 
 from ...errors import ReleaseError
 from ...manifest import MANIFEST_NAME, ReleaseManifest
+from ...signatures import Signer, verify_withdrawal
 from ...withdrawal import MAX_REASON_LENGTH, WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, Withdrawal, Withdrawals
 from .patience import Patience, PatientTarget
-from .publication import read_withdrawals
+from .publication import read_signed_withdrawals
 from .publish import clear_refusals
 from .snapshot import KEPT_FILES
 from .targets import Target, TargetFile, TargetState
@@ -28,8 +29,8 @@ def withdraw(target: Target, reason: str, *, tag: str | None = None, sign: Sign 
         What was written.
 
     Raises:
-        ReleaseError: there is no such release, no reason, or the list there is signed and this one would not be.
-        VerificationError: the list there is malformed.
+        ReleaseError: there is no such release, no reason, or the list there is signed and this one would not be, or by another key.
+        VerificationError: the list there is malformed, or is not as it was signed.
     """
     if not reason.strip() or len(reason) > MAX_REASON_LENGTH:
         raise ReleaseError(f"the reason must be a text of at most {MAX_REASON_LENGTH} characters; say what a reader should know")
@@ -43,14 +44,26 @@ def withdraw(target: Target, reason: str, *, tag: str | None = None, sign: Sign 
             raise ReleaseError(f"{target.name}: {'main' if tag is None else f'the tag {tag}'} shows no release; the tags are "
                                f"{', '.join(sorted(state.tags)) or 'none'}")
         withdrawal = Withdrawal(ReleaseManifest.from_bytes(data).root, tag or _tag_of(patient, state), reason)
-        withdrawals = read_withdrawals(patient, state).add(withdrawal)
-        files = {WITHDRAWN_NAME: withdrawals.to_bytes()}
-        if sign is not None:
-            files[WITHDRAWN_SIGNATURE_NAME] = sign(withdrawals)
-        elif WITHDRAWN_SIGNATURE_NAME in state.files:
-            raise ReleaseError(f"{target.name}: its {WITHDRAWN_NAME} is signed; sign the new one too, with --key")
+        earlier, signer = read_signed_withdrawals(patient, state)
+        files = _write_list(target, earlier.add(withdrawal), signer, sign)
         patient.patience.ensure(lambda: _shows(patient, files), lambda: target.write(main, files))
     return withdrawal
+
+
+def _write_list(target: Target, withdrawals: Withdrawals, signer: Signer | None, sign: Sign | None) -> dict[str, bytes]:
+    """The list and its signature, which is of the key that signed the earlier list, where that was signed."""
+    data = withdrawals.to_bytes()
+    signed = f"{target.name}: its {WITHDRAWN_NAME} is signed by the key {signer.key_id if signer else ''}"
+    if sign is None:
+        if signer is not None:
+            raise ReleaseError(f"{signed}; sign the new one too, with --key and that key")
+        return {WITHDRAWN_NAME: data}
+    envelope = sign(withdrawals)
+    key_id = verify_withdrawal(envelope, data).key_id
+    if signer is not None and signer.key_id != key_id:
+        raise ReleaseError(f"{signed}, and --key is {key_id}: only the key that signed a list may change it. Give that key; if it is lost, "
+                           f"remove {WITHDRAWN_NAME} and {WITHDRAWN_SIGNATURE_NAME} by hand and withdraw every release again with the new one")
+    return {WITHDRAWN_NAME: data, WITHDRAWN_SIGNATURE_NAME: envelope}
 
 
 def _tag_of(target: PatientTarget, state: TargetState) -> str:

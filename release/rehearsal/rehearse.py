@@ -22,6 +22,7 @@ from ...errors import ReleaseError
 from ...manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, list_files, write_bytes
 from ..loopback.hub import OWNER, LoopbackHub
 from ..loopback.state import Repository, StoredFile
+from ..publishing.publication import check_files
 from ..publishing.snapshot import KEPT_FILES
 from ..publishing.targets import LocalRelease, TargetFile
 from ..verify import verify
@@ -60,12 +61,13 @@ def rehearse(release_dir: Path, *, report: ReportScene = lambda played: None, ch
         What happened. When its `problems` are not empty, nothing is written.
 
     Raises:
-        ReleaseError: there is no such release.
-        VerificationError: it does not verify.
+        ReleaseError: there is no such release, or it holds files that a target keeps for itself.
+        VerificationError: its files are not those of its manifest, or it does not verify.
         StageError: the publishing process broke down.
     """
     with tempfile.TemporaryDirectory(prefix="glideslope-rehearsal-") as temporary:
         release = look_at(release_dir, Path(temporary) / "release")
+        check_files(LocalRelease.read(release_dir))
         verify(release.directory)
         left_out = {} if find_spec("hf_xet") else {"xet": "hf_xet is not installed"}
         with Publisher("lfs", Path(temporary) / "lfs") as publisher:
@@ -152,9 +154,9 @@ def what_main_shows(hub: LoopbackHub, before: Mapping[str, StoredFile], release:
 
 
 def is_tidy(hub: LoopbackHub) -> bool:
-    """Whether the tag is where main is, and nothing is left beside."""
-    repository = hub.repositories[REPOSITORY]
-    return repository.tags.get(TAG_NAME) == repository.branches["main"] and set(repository.branches) == {"main"}
+    """Whether the tag is where main is, and nothing is left beside; false where no repository was made."""
+    repository = hub.repositories.get(REPOSITORY)
+    return repository is not None and repository.tags.get(TAG_NAME) == repository.branches["main"] and set(repository.branches) == {"main"}
 
 
 class Killer:

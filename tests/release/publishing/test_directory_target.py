@@ -1,5 +1,8 @@
 """A directory as a target: the same plan, check and promotion, with links instead of commits."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,6 +130,60 @@ def test_access_is_for_the_file_system_to_say(target: DirectoryTarget, old: Path
     for options in ({"gated": "manual"}, {"is_private": True}):
         with pytest.raises(ReleaseError, match="neither private nor gated"):
             make_plan(old, target, **options)
+
+
+def test_nothing_is_said_of_privacy_that_a_directory_does_not_have(target: DirectoryTarget, old: Path) -> None:
+    assert make_plan(old, target).access == {}
+    done = send(old, target).done
+    assert done[0] == "created the directory"
+    assert not any("member" in step or "private" in step for step in done)
+    assert make_plan(old, target).access == {}
+
+
+@pytest.mark.parametrize("place", [".", "inside", "evidence/deep/inside"])
+def test_nothing_is_published_into_a_release(old: Path, new: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "link").symlink_to(old)
+    before = content(old)
+    for folder, release in ((old, old), (old, new), (tmp_path / "link", old)):
+        with pytest.raises(ReleaseError, match=r"lies inside the release|holds something else"):
+            make_plan(release, DirectoryTarget(folder / place))
+    assert content(old) == before
+
+
+def kill_while_copying(directory: Path, release: Path) -> None:
+    """Begin to publish in a process that is killed while it copies the second file."""
+    code = f"""
+import os, shutil, signal
+from pathlib import Path
+from glideslope.release.publishing.directory_target import DirectoryTarget
+from glideslope.release.publishing.publication import Options, plan_publication
+from glideslope.release.publishing.publish import publish
+real, calls = shutil.copyfileobj, []
+def copy(read, written, size):
+    calls.append(1)
+    if len(calls) == 2:
+        written.write(b"half"); written.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(read, written, size)
+shutil.copyfileobj = copy
+target = DirectoryTarget(Path({str(directory)!r}))
+publish(plan_publication(Path({str(release)!r}), target, Options(tag="v1")), target, check=lambda folder: None)
+"""
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_publisher_left_is_removed_by_the_next_one_and_nothing_else(target: DirectoryTarget, old: Path) -> None:
+    kill_while_copying(target.directory, old)
+    assert len(list(target.directory.glob(".*.tmp"))) == 1
+    (target.directory / ".0123456789abcdef.tmp").symlink_to("versions/gone")
+    others = [".mine.tmp", ".0123456789ABCDEF.tmp", ".0123456789abcdef.tmp2", "0123456789abcdef.tmp"]
+    for name in others:
+        (target.directory / name).write_bytes(b"somebody else's")
+    (target.directory / ".fedcba9876543210.tmp").mkdir()
+    send(old, target, tag="v1")
+    assert content(target.directory / "current") == content(old)
+    kept = {path.name for path in target.directory.iterdir() if path.name.endswith(("tmp", "tmp2"))}
+    assert kept == {*others, ".fedcba9876543210.tmp"}
 
 
 def test_a_link_that_was_moved_since_the_plan_is_not_moved_again(target: DirectoryTarget, old: Path, new: Path) -> None:

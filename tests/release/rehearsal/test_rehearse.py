@@ -154,3 +154,24 @@ def test_a_directory_that_is_no_release_is_refused(tmp_path: Path) -> None:
     for name in ("missing", "empty"):
         with pytest.raises(ReleaseError, match="no release lies there"):
             rehearse(tmp_path / name)
+
+
+def test_a_release_that_publishing_refuses_is_refused_with_that_reason_before_a_scene_is_played(tmp_path: Path) -> None:
+    download = make_release(tmp_path / "download", "a download")
+    (download / ".cache/huggingface").mkdir(parents=True)
+    (download / ".cache/huggingface/.gitignore").write_bytes(b"*")
+    (download / ".gitattributes").write_bytes(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
+    with pytest.raises(ReleaseError, match=r"download: \.gitattributes belongs to the target.*give the directory that `glideslope pack` wrote"):
+        rehearse(download)
+    extra = make_release(tmp_path / "extra", "one file more")
+    (extra / "notes.txt").write_bytes(b"mine")
+    with pytest.raises(VerificationError, match=r"extra: 1 problem.*notes\.txt"):
+        rehearse(extra)
+
+
+def test_a_refusal_in_a_scene_is_told_where_no_repository_came_of_it(publisher: Publisher, tmp_path: Path) -> None:
+    release = look_at(make_release(tmp_path / "r", "small"), tmp_path / "view")
+    (release.directory / "notes.txt").write_bytes(b"mine")
+    played = play(SCENES[0], "lfs", release, publisher, tmp_path / "scene")
+    assert (played.first, played.second, played.is_tidy) == ("refused", "refused", False)
+    assert any("notes.txt" in problem for problem in played.problems)
