@@ -95,6 +95,11 @@ class ImageFolder:
         listed = {entry.image for entry in self.entries}
         self.others = Counter(suffix_of(name) for name in listing.others if name not in listed)
 
+    @property
+    def has_captions(self) -> bool:
+        """Whether metadata or a text file describes any of the images; text files are not opened."""
+        return any(entry.caption is not None or entry.caption_file is not None for entry in self.entries)
+
     def describe_others(self) -> str:
         """One sentence on the files that were not looked at."""
         counts = ", ".join(f"{number} x {suffix or 'no ending'}" for suffix, number in sorted(self.others.items()))

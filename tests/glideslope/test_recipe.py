@@ -11,11 +11,11 @@ import yaml
 from glideslope import recipe as recipe_module
 from glideslope.config import load_recipe, parse_recipe
 from glideslope.data_filter.audits.population import AuditRequest
-from glideslope.errors import LabelError, RecipeError, StageError, StorageError
+from glideslope.errors import LabelError, RecipeError, SourceError, StageError, StorageError
 from glideslope.recipe import Engine, Run, Silent, find_recipe, open_run
 from glideslope.starter import starter_recipe
 
-from ..data_filter.conftest import fill_folder, tiny_clip, write_labels
+from ..data_filter.conftest import TinyClip, fill_folder, tiny_clip, write_labels
 
 __all__ = ["tiny_clip"]  # a fixture
 
@@ -151,7 +151,7 @@ def test_what_needs_captions_is_refused_at_once_where_they_are_optional(stage: s
     assert {path.name for path in run.directory.iterdir()} == {".lock", "recipe.yaml"}
 
 
-def test_a_folder_without_captions_goes_all_the_way_to_its_report(tmp_path: Path, tiny_clip: object) -> None:
+def test_a_folder_without_captions_goes_all_the_way_to_its_report(tmp_path: Path, tiny_clip: TinyClip) -> None:
     fill_folder(tmp_path / "images", 60)
     (tmp_path / "images" / "metadata.csv").unlink()
     recipe = starter_recipe(str(tmp_path / "images"), name="bare")
@@ -163,3 +163,19 @@ def test_a_folder_without_captions_goes_all_the_way_to_its_report(tmp_path: Path
         assert run.curate().summary["seen"] == 60 and run.curate().summary["kept"] >= 30
         assert "the filter kept" in run.audit(AuditRequest()).describe()
         assert run.report(pictures="none").figures["ledger"]["dropped"].keys() == {"filter:person"}
+
+
+def test_a_folder_without_captions_is_refused_before_it_is_embedded_where_they_are_required(
+        tmp_path: Path, plain_recipe: dict[str, Any], tiny_clip: TinyClip) -> None:
+    fill_folder(tmp_path / "images", 6)
+    (tmp_path / "images" / "metadata.csv").unlink()
+    plain_recipe["source"]["path"] = str(tmp_path / "images")
+    with open_run(parse_recipe(plain_recipe, where="recipe"), tmp_path) as run:
+        for index in (run.index, lambda: run.index_part(0, 2)):
+            with pytest.raises(SourceError, match=r"none of the 6 images has a caption .* set curate\.captions to optional"):
+                index()
+    assert tiny_clip.num_images == 0
+    (tmp_path / "images" / "003.txt").write_text("a caption")
+    with open_run(parse_recipe(plain_recipe, where="recipe"), tmp_path) as run:
+        assert run.index_part(0, 1)
+    assert tiny_clip.num_images == 6
