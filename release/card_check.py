@@ -88,14 +88,24 @@ def check_card(release_dir: Path) -> list[Difference]:
 
 
 def check_figures(release_dir: Path) -> list[str]:
-    """Draw a release's figures again from its evidence: one sentence for each that shows something else.
+    """One sentence for each figure of a release that shows something else than its evidence gives; see `find_false_figures`.
 
     Raises:
         ReleaseError: evidence or a figure is missing or malformed.
     """
+    return find_false_figures(Release(release_dir))
+
+
+def find_false_figures(release: Release) -> list[str]:
+    """Compare the figures of stages with the stages' records, and draw all others again from the evidence.
+
+    Raises:
+        ReleaseError: evidence or a figure is missing or malformed.
+    """
+    from .chain import check_copies
     from .figures import find_stale_figures
 
-    return find_stale_figures(Release(release_dir))
+    return [problem for problem in check_copies(release) if problem.startswith("figures/")] + find_stale_figures(release)
 
 
 def render_again(release_dir: Path, *, of_data: bool = False) -> str:

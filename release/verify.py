@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import VerificationError
 from ..manifest import MANIFEST_NAME, UNLISTED
-from .card_check import check_cards
+from .card_check import check_cards, find_false_figures
 from .chain import CHAIN_CHECKS, run_check, shorten
 from .claims import claims_of, compare_claims
 from .contents import CARD_PATH, Release
@@ -73,6 +73,8 @@ def verify(release_dir: Path) -> VerificationReport:
         problems: list[str] = []
         for name, check in CHECKS.items():
             problems += [problem for problem in run_check(name, check, release) if problem not in problems]
+        if not problems:  # only sound evidence can say what its figures show
+            problems = run_check("figures", find_false_figures, release)
         if problems:
             raise VerificationError(f"release {release_dir}", problems)
         return replace(_report(release), directory=release_dir)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import ReleaseError
+from ..card_check import find_false_figures
 from ..chain import CHAIN_CHECKS, run_check
 from ..claims.audit_checks import check_audits
 from ..companions import find_unproven_companions
@@ -151,13 +152,13 @@ class Licence:
 
 @dataclass(frozen=True)
 class CardComplete:
-    """Every claim is what the evidence gives, the cards are what the claims give, and the Hub can read what it reads of them."""
+    """Claims and figures are what the evidence gives, cards what the claims give, and the Hub can read what it reads of them."""
 
     name: str = "card complete"
 
     def check(self, release: Release) -> None:
-        """Compute the claims and render the card again."""
-        refuse(self.name, check_claims, check_card, find_bad_metadata, release=release)
+        """Compute the claims, render the cards and draw the figures again."""
+        refuse(self.name, check_claims, check_card, find_false_figures, find_bad_metadata, release=release)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,19 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from glideslope.config import Recipe
-from glideslope.errors import ReleaseError
+from glideslope.errors import ReleaseError, VerificationError
 from glideslope.release import pack
 from glideslope.release.card_check import check_figures
 from glideslope.release.contents import Release
 from glideslope.release.figures import MAX_DISTANCE, blur, cut_sheet, draw_figures, measure_distance
+from glideslope.release.gates import CardComplete, run_gates
 from glideslope.release.verify import verify
 
 
@@ -40,13 +42,91 @@ def test_a_figure_of_other_numbers_is_named(release_dir: Path) -> None:
     assert len(problems) == 2 and "person_scores" in " ".join(problems) and "ledger" in " ".join(problems)
 
 
-def test_a_line_that_moved_by_a_pixel_is_no_other_figure(packed_run: Path) -> None:
-    data = (packed_run / "release/figures/ledger.png").read_bytes()
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+PLOTS = ("ledger", "training_loss", "person_scores", "violence_scores")
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_that_moved_by_a_pixel_is_no_other_figure(packed_run: Path, name: str) -> None:
+    data = (packed_run / f"release/figures/{name}.png").read_bytes()
     with Image.open(io.BytesIO(data)) as image:
         moved = Image.new("RGB", image.size, "white")
-        moved.paste(image.convert("RGB"), (1, 0))
+        moved.paste(image.convert("RGB"), (1, 1))
     assert 0 < measure_distance(png(moved), data) < MAX_DISTANCE
     assert measure_distance(data, data) == 0
+
+
+@pytest.mark.parametrize("hinting", [{"text.hinting": "none"}, {"text.antialiased": False}, {"lines.antialiased": False}])
+def test_plots_that_another_font_library_drew_pass(packed_run: Path, hinting: dict[str, object]) -> None:
+    import matplotlib
+
+    release = Release(packed_run / "release")
+    with matplotlib.rc_context(hinting):
+        drawn = draw_figures(release)
+    distances = [measure_distance(drawn[f"figures/{name}.png"], (release.directory / f"figures/{name}.png").read_bytes()) for name in PLOTS]
+    assert 0 < max(distances) < MAX_DISTANCE
+
+
+@pytest.mark.parametrize("name", PLOTS)
+@pytest.mark.parametrize("forge", [lambda image: image.paste("red", (100, 60, 200, 140)), lambda image: image.paste("red", (301, 77, 341, 117)),
+                                   lambda image: image.paste("white", (0, 0, *image.size))], ids=["red", "small red", "blank"])
+def test_a_plot_with_a_patch_or_wiped_blank_is_refused(release_dir: Path, name: str, forge: Any) -> None:
+    image = opened(release_dir / f"figures/{name}.png")
+    forge(image)
+    image.save(release_dir / f"figures/{name}.png")
+    assert [problem.split(":")[0] for problem in check_figures(release_dir)] == [f"figures/{name}.png"]
+
+
+@pytest.mark.parametrize("name", ["evaluation_worst", "evaluation_captions"])
+@pytest.mark.parametrize("place", [(10, 10), (110, 90)])
+def test_one_pixel_of_a_picture_of_the_evaluation_is_refused(release_dir: Path, name: str, place: tuple[int, int]) -> None:
+    image = opened(release_dir / f"figures/{name}.png")
+    red, green, blue = image.getpixel(place)  # type: ignore[misc]
+    image.putpixel(place, (red ^ 1, green, blue))
+    image.save(release_dir / f"figures/{name}.png")
+    (problem,) = check_figures(release_dir)
+    assert "1 of its pictures are not those of figures/evaluation_samples.png" in problem
+
+
+def test_a_sheet_whose_letters_are_smoothed_otherwise_passes(release_dir: Path) -> None:
+    path = release_dir / "figures/evaluation_worst.png"
+    image = opened(path)
+    box = (0, 4 + 96, image.width, image.height)
+    image.paste(image.crop(box).point(lambda value: min(255, value + 20)), box)
+    image.save(path)
+    assert check_figures(release_dir) == []
+
+
+def test_a_figure_that_shows_nothing_as_it_is_transparent_is_refused(release_dir: Path) -> None:
+    path = release_dir / "figures/ledger.png"
+    image = opened(path)
+    image.putalpha(0)
+    image.save(path)
+    assert len(check_figures(release_dir)) == 1
+
+
+@pytest.mark.parametrize(("name", "other"), [("ledger", "training_loss"), ("evaluation_worst", None)])
+def test_forged_figures_are_refused_by_verify_and_check_though_the_manifest_fits(tamper: Any, name: str, other: str | None) -> None:
+    path = tamper.directory / f"figures/{name}.png"
+    if other is None:
+        Image.new("RGB", opened(path).size, "white").save(path)
+    else:
+        path.write_bytes((tamper.directory / f"figures/{other}.png").read_bytes())
+    tamper.seal()
+    with pytest.raises(VerificationError, match=f"figures/{name}.png: is not what the evidence draws"):
+        verify(tamper.directory)
+    with pytest.raises(ReleaseError, match=f"gate card complete: figures/{name}.png: is not what the evidence draws"):
+        run_gates(tamper.directory, [CardComplete()])
+
+
+def test_a_stage_s_figure_that_another_drew_is_named_by_the_card_s_check(release_dir: Path) -> None:
+    Image.new("RGB", (48, 48), "white").save(release_dir / "figures/person_precision_recall.png")
+    (problem,) = check_figures(release_dir)
+    assert "person_precision_recall.png: is not the precision_recall.png that stage filters/person recorded" in problem
 
 
 def test_the_pictures_of_a_sheet_are_cut_out_where_they_lie(tmp_path: Path) -> None:
