@@ -133,7 +133,7 @@ def check_kind(name: str, value: object, kind: type) -> None:
     Raises:
         RequestError: naming the argument, what it is, and what is expected.
     """
-    if kind.__name__ not in {base.__name__ for base in type(value).__mro__}:
+    if type(value).__name__ != kind.__name__:
         raise RequestError(f"{name}: expected {kind.__name__}(...), got {type(value).__name__} ({value!r:.60})")
 
 
