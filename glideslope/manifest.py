@@ -31,6 +31,7 @@ REHEARSAL_NAME = "rehearsal.json"
 WITHDRAWN_NAME = "WITHDRAWN.json"
 UNLISTED = frozenset({MANIFEST_NAME, SIGNATURE_NAME, REHEARSAL_NAME})  # of a release; each is guarded by its own digest or signature
 MAX_MANIFEST_BYTES = 32_000_000
+MAX_FOLDERS_DEEP = 32  # a reader that goes down folder by folder must come to an end
 NUM_THREADS = min(8, os.cpu_count() or 1)
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO})
 
@@ -187,11 +188,14 @@ def list_files(directory: Path) -> list[Path]:
     """Every file below a directory, sorted. Links to files count as files (the Hub's cache is made of them).
 
     Raises:
-        VerificationError: a link to a directory, a dangling link, a pipe or a device.
+        VerificationError: a link to a directory, a dangling link, a pipe or a device, or folders more than 32 deep.
     """
     found, problems = [], []
     for root, folders, names in os.walk(directory):
         folders.sort()
+        if folders and len(Path(root).relative_to(directory).parts) >= MAX_FOLDERS_DEEP:
+            problems.append(f"{_begin(Path(root).relative_to(directory))}: folders lie more than {MAX_FOLDERS_DEEP} deep; remove them")
+            folders.clear()
         linked = [name for name in folders if (Path(root) / name).is_symlink()]
         for path in (Path(root) / name for name in sorted(names + linked)):
             if path.is_file():
@@ -366,6 +370,11 @@ class ReleaseManifest:
         lists: dict[str, list[tuple[str, ...]]] = {"files": [(file.path,) for file in self.files],
                                                    "tensors": [tensor.place for tensor in self.tensors]}
         return [f"{what} are out of order or listed twice; pack the release again" for what, places in lists.items() if find_disorder(places)]
+
+
+def _begin(path: Path) -> str:
+    """The first folders of a path that is too long to be shown."""
+    return "/".join(path.parts[:3]) + "/…"
 
 
 def _is_listable(entry: FileEntry) -> bool:

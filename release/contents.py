@@ -24,6 +24,12 @@ CLAIMS_PATH = "evidence/claims.json"
 CARD_PATH = "README.md"
 DATASET_CARD_PATH = "DATASET_CARD.md"
 
+# Rows and bytes that a parquet file may unfold to. A row names an image by digest or key, and a file of many rows holds some
+# 14 bytes and more for each: far less is a file made to fill the memory of whoever reads it.
+FREE_ROWS, MIN_BYTES_OF_ROW = 100_000, 4
+FREE_BYTES, MAX_EXPANSION = 64_000_000, 100
+BATCH_ROWS = 8_192
+
 T = TypeVar("T")
 
 
@@ -94,8 +100,13 @@ class Release:
         if not paths:
             raise ReleaseError("evidence/ledger: no shard is there; pack the release again")
         columns: dict[str, list[Any]] = {}
+        num_rows = size_bytes = 0
         for path in paths:
             table = self.read_parquet(f"evidence/ledger/{path.name}")
+            num_rows, size_bytes = num_rows + table.num_rows, size_bytes + path.stat().st_size
+            if num_rows > allowed_rows(size_bytes):  # of many shards, each of few rows, too
+                raise ReleaseError(f"evidence/ledger: {num_rows} rows in {size_bytes} bytes, at most {allowed_rows(size_bytes)} are read; "
+                                   "fetch or pack the release again")
             for name in table.column_names:
                 columns.setdefault(name, []).extend(table[name].to_pylist())
         lengths = {name: len(values) for name, values in columns.items()}
@@ -211,15 +222,34 @@ class Release:
         """Read a parquet file as a `pyarrow.Table`.
 
         Raises:
-            ReleaseError: it is missing or not readable.
+            ReleaseError: it is missing, not readable, or holds more rows or data than a file of its size has room for.
         """
         import pyarrow
         from pyarrow import parquet
 
+        path = self.path(relative)
+        size_bytes = path.stat().st_size
+        max_bytes, max_rows = FREE_BYTES + MAX_EXPANSION * size_bytes, allowed_rows(size_bytes)
         try:
-            return parquet.ParquetFile(self.path(relative)).read()
+            file = parquet.ParquetFile(path)
+            if file.metadata.num_rows > max_rows:
+                raise ReleaseError(f"{relative}: {file.metadata.num_rows} rows in {size_bytes} bytes, at most {max_rows} are read; "
+                                   "fetch or pack the release again")
+            batches, used, num_rows = [], 0, 0
+            for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                used, num_rows = used + batch.nbytes, num_rows + batch.num_rows
+                if used > max_bytes or num_rows > max_rows:
+                    raise ReleaseError(f"{relative}: its {size_bytes} bytes unfold to more than {max_bytes}, or to more rows than stated; "
+                                       "fetch or pack the release again")
+                batches.append(batch)
+            return pyarrow.Table.from_batches(batches, schema=file.schema_arrow)
         except (OSError, pyarrow.ArrowException) as error:
             raise ReleaseError(f"{relative}: not readable as parquet ({error}); pack the release again") from error
+
+
+def allowed_rows(size_bytes: int) -> int:
+    """How many rows of a parquet file of such a size are read."""
+    return FREE_ROWS + size_bytes // MIN_BYTES_OF_ROW
 
 
 def need(value: Mapping[str, Any], key: str, *, where: str) -> Any:

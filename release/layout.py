@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import ReleaseError
+from ..manifest import MAX_FOLDERS_DEEP
 from ..weight_files import MAX_INDEX_BYTES, VARIANTS, index_name, weights_name
 from .weights import read_header
 
@@ -79,20 +80,25 @@ def rule_of(path: str) -> Rule | None:
     return next((rule for rule in RULES if re.fullmatch(rule.pattern, path)), None)
 
 
-def walk(directory: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Everything below a directory that is not a plain folder, as relative POSIX path and entry, sorted."""
+def walk(directory: Path, *, depth: int = MAX_FOLDERS_DEEP) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below a directory that is not a plain folder, as relative POSIX path and entry, sorted.
+
+    Args:
+        directory: where.
+        depth: how deep folders are looked into; one that lies deeper is given like a file, and so refused as none.
+    """
     with os.scandir(directory) as entries:
         ordered = sorted(entries, key=lambda e: e.name)
     for entry in ordered:
-        if entry.is_dir(follow_symlinks=False):
-            for below, inner in walk(Path(entry.path)):
+        if depth and entry.is_dir(follow_symlinks=False):
+            for below, inner in walk(Path(entry.path), depth=depth - 1):
                 yield f"{entry.name}/{below}", inner
         else:
             yield entry.name, entry
 
 
 def find_irregular(directory: Path) -> list[str]:
-    """One sentence for everything that is neither a folder nor a file: linked folders, broken links, devices, pipes.
+    """One sentence for everything that is neither a folder nor a file: linked folders, broken links, devices, pipes, folders too deep.
 
     Links to files pass: a snapshot in the Hub's cache consists of them.
     """
@@ -103,7 +109,9 @@ def find_irregular(directory: Path) -> list[str]:
         except OSError as error:
             problems.append(f"{path}: cannot be opened ({error.strerror})")
             continue
-        if not stat.S_ISREG(mode):
+        if stat.S_ISDIR(mode) and not entry.is_symlink():
+            problems.append(f"{path[:MAX_PATH_LENGTH]}: a folder more than {MAX_FOLDERS_DEEP} deep; remove it")
+        elif not stat.S_ISREG(mode):
             problems.append(f"{path}: is not a plain file")
     return problems
 

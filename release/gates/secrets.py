@@ -20,7 +20,7 @@ import yaml
 
 from ...errors import ReleaseError
 from ...strict_yaml import load_yaml
-from ..contents import Release
+from ..contents import Release, allowed_rows
 from ..layout import walk
 from .picture_metadata import find_hidden, is_picture
 
@@ -304,6 +304,8 @@ def _scan_parquet(path: Path, kinds: tuple[Kind, ...]) -> Iterator[Finding]:
 
     try:
         file = parquet.ParquetFile(path)
+        if file.metadata.num_rows > allowed_rows(path.stat().st_size):
+            raise ValueError("more rows than a file of its size has room for")
         metadata = {**(file.metadata.metadata or {}), **(file.schema_arrow.metadata or {})}
         for field in file.schema_arrow:
             metadata |= {field.name.encode() + b"." + name: text for name, text in (field.metadata or {}).items()}

@@ -1,10 +1,14 @@
 import pickle
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from glideslope.errors import ReleaseError
-from glideslope.release.layout import check_name, find_danger, parse_json_lines, parse_json_object, rule_of
+from glideslope.errors import ReleaseError, VerificationError
+from glideslope.manifest import MAX_FOLDERS_DEEP, list_files
+from glideslope.release.layout import check_name, find_danger, find_irregular, parse_json_lines, parse_json_object, rule_of
+from glideslope.release.verify import verify
 
 
 @pytest.mark.parametrize("path", ["README.md", "base/diffusion_pytorch_model.safetensors", "evidence/ledger/shard-00012.parquet",
@@ -72,3 +76,30 @@ def test_lines_of_json_are_named_when_they_are_wrong() -> None:
         parse_json_lines(b'{"a": 1}\n[]\n')
     with pytest.raises(ValueError, match="not ended"):
         parse_json_lines(b'{"a": 1}')
+
+
+def test_folders_may_lie_as_deep_as_is_allowed_and_no_deeper(tmp_path: Path) -> None:
+    deepest = tmp_path.joinpath(*"d" * MAX_FOLDERS_DEEP)
+    deepest.mkdir(parents=True)
+    (deepest / "x").touch()
+    assert find_irregular(tmp_path) == []
+    assert [path.name for path in list_files(tmp_path)] == ["x"]
+    (deepest / "one").mkdir()
+    problem, = find_irregular(tmp_path)
+    assert problem == "d/" * MAX_FOLDERS_DEEP + f"one: a folder more than {MAX_FOLDERS_DEEP} deep; remove it"
+    with pytest.raises(VerificationError, match=f"d/d/d/…: folders lie more than {MAX_FOLDERS_DEEP} deep; remove them"):
+        list_files(tmp_path)
+
+
+def test_more_folders_in_one_another_than_a_program_can_follow_are_refused(tmp_path: Path) -> None:
+    place = tmp_path / "release"
+    place.mkdir()
+    try:
+        subprocess.run(["mkdir", "-p", "/".join("d" * 1_500)], cwd=place, check=True)
+        assert len(find_irregular(place)) == 1
+        with pytest.raises(VerificationError, match="deep"):
+            list_files(place)
+        with pytest.raises(VerificationError, match="a folder more than"):
+            verify(place)
+    finally:
+        subprocess.run(["rm", "-rf", str(place)], check=True)  # the standard library's own rmtree gives up here
