@@ -5,10 +5,11 @@ the card and the signature repeat. Two policies are combined by taking the stric
 release can add demands and never lift one.
 """
 
+import re
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -24,6 +25,8 @@ POLICY_FORMAT: Final = "glideslope.policy/1"
 DEFAULT_POLICY = "default.yaml"
 MAX_POLICY_BYTES = 100_000
 MIN_REASON_LENGTH, MIN_REASON_WORDS = 20, 4
+MAX_TOLERANCE = 10.0  # of 255: weights off by 1 % or cast to bfloat16 come out nearer than that; more would compare nothing
+BLANK_LETTERS = str.maketrans(dict.fromkeys("\u115f\u1160\u3164\uffa0"))  # letters by Unicode that show nothing
 # What makes a bypass visible, and what keeps harmful files out, is never bypassed.
 ALWAYS_RUN = ("intact", "allowed files", "card complete")
 SKIPPABLE = ("filter evidence", "audits", "labels not reused", "provenance chain", "verified", "size", "licence", "secrets", "companions",
@@ -51,9 +54,9 @@ class CategoryPolicy(Part):
 class GoldenPolicy(Part):
     """How golden samples are compared with what is drawn again."""
 
-    min_pictures: Annotated[int, Field(ge=0, le=64)] = Field(1, description="smallest number of golden pictures")
+    min_pictures: Annotated[int, Field(ge=1, le=64)] = Field(1, description="smallest number of golden pictures")
     exact_on_same_machine: bool = Field(True, description="on a machine of the same class, pictures must be the same to the byte")
-    max_mean_difference: dict[Device, Annotated[float, Field(ge=0, le=255)]] = Field(
+    max_mean_difference: dict[Device, Annotated[float, Field(ge=0, le=MAX_TOLERANCE)]] = Field(
         description="kind of device -> largest mean absolute difference of pixel values (of 255); other devices refuse")
 
     def combine(self, other: "GoldenPolicy") -> "GoldenPolicy":
@@ -92,7 +95,8 @@ class Policy(Part):
             if gate not in SKIPPABLE:
                 raise ValueError(f"unsafe_skip names {gate!r}; expected one of {', '.join(SKIPPABLE)}"
                                  + (" (this gate always runs)" if gate in ALWAYS_RUN else ""))
-            if len(reason.strip()) < MIN_REASON_LENGTH or len(set(reason.split())) < MIN_REASON_WORDS:
+            words = re.findall(r"[^\W_]+", reason.translate(BLANK_LETTERS))  # what shows nothing is no word
+            if len(" ".join(words)) < MIN_REASON_LENGTH or len(set(words)) < MIN_REASON_WORDS:
                 raise ValueError(f"unsafe_skip.{gate}: the reason {reason!r:.60} is too short; say in a sentence (at least {MIN_REASON_LENGTH} "
                                  f"characters, {MIN_REASON_WORDS} words) why this release may do without the gate")
         return self
@@ -157,7 +161,13 @@ def parse_policy(data: bytes, *, where: str) -> Policy:
     try:
         return Policy.model_validate(value)
     except ValidationError as error:
-        raise ReleaseError(f"{where}: " + "; ".join(describe_problem(problem) for problem in error.errors())) from error
+        raise ReleaseError(f"{where}: " + "; ".join(map(_describe, error.errors()))) from error
+
+
+def _describe(problem: Any) -> str:
+    """One validation problem; an unknown key is told where the keys of a policy stand, as they are not those of a recipe."""
+    told = describe_problem(problem)
+    return f"{told.split(':')[0]}: unknown key; docs/policy.md lists the keys of a policy" if problem["type"] == "extra_forbidden" else told
 
 
 def policy_of(release: Release) -> Policy:

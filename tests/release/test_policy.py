@@ -45,7 +45,7 @@ def test_every_gate_is_either_skippable_or_always_run() -> None:
     (b" " * 100_001, "more than 100000 bytes"),
     (text_of(policy_with(categories={})), "categories: "),
     (text_of(policy_with(categories=None)), "categories: "),
-    (text_of(policy_with(gates=[])), "gates: unknown key"),
+    (text_of(policy_with(gates=[])), r"gates: unknown key; docs/policy\.md lists the keys of a policy$"),
     (text_of(policy_with(format="glideslope.policy/0")), "format: "),
     (text_of(policy_with(licenses=[])), "licenses: "),
     (text_of(policy_with(max_size_mb="many")), "max_size_mb: "),
@@ -53,6 +53,15 @@ def test_every_gate_is_either_skippable_or_always_run() -> None:
     (text_of(policy_with(categories={"person": {"min_recall": 1.5}})), r"categories\.person\.min_recall: "),
     (text_of(policy_with(categories={"Person": {}})), "categories"),
     (text_of(policy_with(golden={"max_mean_difference": {"abacus": 1.0}})), r"golden\.max_mean_difference"),
+    (text_of(policy_with(golden={"min_pictures": 0, "max_mean_difference": {"cpu": 0.5}})),
+     r"golden\.min_pictures: .*greater than or equal to 1"),
+    (text_of(policy_with(golden={"max_mean_difference": {"cpu": 10.5}})), r"golden\.max_mean_difference\.cpu: .*less than or equal to 10"),
+    (text_of(policy_with(golden={"max_mean_difference": {"cuda": float("nan")}})), r"golden\.max_mean_difference\.cuda: "),
+    (text_of(policy_with(unsafe_skip={"reload": " ".join("\u200b" * n for n in range(1, 12))})), "is too short"),
+    (text_of(policy_with(unsafe_skip={"reload": " ".join("\u3164" * n for n in range(1, 12))})), "is too short"),
+    (text_of(policy_with(unsafe_skip={"reload": " ".join("\u2800" * n for n in range(1, 12))})), "is too short"),
+    (text_of(policy_with(unsafe_skip={"reload": "--- ... !!! ___ *** +++ ///"})), "is too short"),
+    (text_of(policy_with(unsafe_skip={"reload": "no\u200b no\u200b\u200b no\u200b\u200b\u200b no\u200c no\u200d no no"})), "is too short"),
     (text_of(policy_with(unsafe_skip={"reload": ""})), r"unsafe_skip\.reload: the reason '' is too short"),
     (text_of(policy_with(unsafe_skip={"reload": "because"})), r"unsafe_skip\.reload: the reason 'because' is too short"),
     (text_of(policy_with(unsafe_skip={"reload": "x x x x x x x x x x x x"})), "is too short"),
@@ -64,6 +73,11 @@ def test_a_policy_that_would_check_less_than_it_seems_is_refused(data: bytes, me
         parse_policy(data, where="mine")
 
 
+def test_a_reason_may_be_in_any_script_of_words() -> None:
+    policy = parse_policy(text_of(policy_with(unsafe_skip={"reload": "опорная машина была продана в прошлом году"})), where="mine")
+    assert list(policy.unsafe_skip) == ["reload"]
+
+
 def test_a_policy_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="No such file"):
         load_policy(tmp_path / "policy.yaml")
@@ -73,7 +87,7 @@ CHANCES = st.none() | st.floats(0, 1)
 POLICIES = st.builds(
     lambda categories, audits, size, licenses, companions, tolerance, exact, publish, skipped: Policy.model_validate(policy_with(
         categories=categories, require_audits=audits, max_size_mb=size, licenses=["MIT", *licenses], allow_companions=companions,
-        golden={"min_pictures": size % 3, "exact_on_same_machine": exact, "max_mean_difference": {"cpu": tolerance}},
+        golden={"min_pictures": 1 + size % 3, "exact_on_same_machine": exact, "max_mean_difference": {"cpu": tolerance}},
         publish={"require_rehearsal": publish, "require_signature": exact}, unsafe_skip=dict.fromkeys(skipped, REASON))),
     st.dictionaries(st.sampled_from(["person", "violence", "gore"]),
                     st.fixed_dictionaries({"min_recall": CHANCES, "max_leak_rate": CHANCES}), min_size=1),
