@@ -99,7 +99,7 @@ def audit(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpti
           confidence: Annotated[float, typer.Option(help="Of a first audit; later ones of other kept sets are held to more.")] = 0.95,
           design: Annotated[str, typer.Option(help="simple, or stratified: more of the images with high scores.")] = "simple",
           fixed: Annotated[bool, typer.Option("--fixed", help="Fix the number of labels: fewer are needed, but all of them.")] = False,
-          seed: Annotated[str | None, typer.Option(metavar="TEXT", help="Words for this one audit, such as dice thrown in public now; none is taken twice.",
+          seed: Annotated[str | None, typer.Option(metavar="TEXT", help="Words for this one audit, such as dice thrown now; never taken twice.",
                                                    show_default="random numbers of the operating system")] = None,
           seed_from_os: Annotated[bool, typer.Option("--seed-from-os", help="Draw from random numbers of the operating system.")] = False,
           again: Annotated[bool, typer.Option("--again", help="Draw a second sample beside the first; both have to show the claim.")] = False,
