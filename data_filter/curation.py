@@ -139,8 +139,8 @@ def digest_findings(run_dir: Path) -> dict[str, str]:
     makes nothing run again.
     """
     audited = {(label.key, label.category) for label in read_audit_labels(run_dir / "labels")}
-    current, changed = judge_inputs(run_dir)
-    findings = sorted([one.key, one.category] for one in (*current, *changed) if one.label != 0 and (one.key, one.category) in audited)
+    judged = [one for part in judge_inputs(run_dir) for one in part] if audited else []
+    findings = sorted([one.key, one.category] for one in judged if one.label != 0 and (one.key, one.category) in audited)
     return {"audit_findings": sha256_json(findings)} if findings else {}
 
 

@@ -89,7 +89,7 @@ class Judgement:
 
 
 def consensus(labels: Iterable[Label]) -> list[Judgement]:
-    """One judgement for each key and category, in the order of their first labels; the last one knows the concept best."""
+    """One judgement for each key and category, in the order of their first labels."""
     together: dict[tuple[str, str], list[Label]] = {}
     for label in labels:
         together.setdefault((label.key, label.category), []).append(label)
@@ -99,7 +99,8 @@ def consensus(labels: Iterable[Label]) -> list[Judgement]:
         groups: dict[str, str] = {}
         for name, value in (item for label in given for item in label.groups.items()):
             groups[name] = groups.get(name) or value
-        judgements.append(Judgement(key, given[-1].concept, category, given[0].role, given[0].label if len(values) == 1 else None, groups,
+        concept = next((label.concept for label in reversed(given) if label.own_concept), given[0].concept)  # what was joined last
+        judgements.append(Judgement(key, concept, category, given[0].role, given[0].label if len(values) == 1 else None, groups,
                                     len({label.who for label in given})))
     return judgements
 

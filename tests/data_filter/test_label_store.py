@@ -20,6 +20,13 @@ def test_consensus_keeps_the_first_group_value_that_anybody_gave() -> None:
     assert only.groups == {"age": "old", "tone": "3"}
 
 
+def test_consensus_takes_the_concept_that_was_joined_last_and_else_the_first() -> None:
+    labels = [Label("k", concept, "red", 1, "audit", {}, who, "", "", "", own)
+              for who, concept, own in (("a", "k", ""), ("b", "joined", "apple"), ("c", "other", ""))]
+    assert [consensus(labels[:num])[0].concept for num in (1, 2, 3)] == ["k", "joined", "joined"]
+    assert consensus([labels[0], labels[2]])[0].concept == "k"
+
+
 def test_edited_audit_labels_are_refused(indexed: World) -> None:
     put(indexed)
     audit(indexed, verdict(key_of("audit"), 1))
