@@ -7,7 +7,7 @@ import pytest
 
 from glideslope.errors import RequestError
 from glideslope.models.editing import UpsampleOptions
-from glideslope.models.options import DrawOptions, check_lengths, check_prompts, choose_scales
+from glideslope.models.options import DrawOptions, check_kind, check_lengths, check_prompts, choose_scales
 from glideslope.models.tokenizer import CaptionTokenizer
 
 
@@ -85,3 +85,11 @@ def test_a_prompt_that_the_model_cannot_read_to_its_end_is_refused_with_its_leng
         check_lengths([text], tokenizer, length)
         with pytest.raises(RequestError, match=f"prompt: '{text}' is {length} tokens long, this model reads {length - 1}; shorten it, or"):
             check_lengths(["a", text], tokenizer, length - 1)
+
+
+def test_options_of_a_class_that_an_export_made_anew_are_taken_and_those_of_others_are_not() -> None:
+    anew = type("DrawOptions", (), {})
+    check_kind("options", DrawOptions(), DrawOptions)
+    check_kind("options", anew(), DrawOptions)
+    with pytest.raises(RequestError, match=r"options: expected DrawOptions\(\.\.\.\), got dict \(\{'num_steps': 3\}\)"):
+        check_kind("options", {"num_steps": 3}, DrawOptions)
