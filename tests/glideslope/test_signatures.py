@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from glideslope.signatures import (
     verify_withdrawal,
     withdrawal_statement,
 )
-from glideslope.signing_keys import generate_key, is_encrypted, key_id_of, read_key_id, read_private_key
+from glideslope.signing_keys import FIELD_PRIME, generate_key, is_encrypted, is_signed_by, is_weak_key, key_id_of, read_key_id, read_private_key
 from glideslope.withdrawal import Withdrawal, Withdrawals
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -245,3 +246,47 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "key")], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "signatures need the package cryptography; install it with: pip install 'glideslope[sign]'"
     assert not (tmp_path / "key").exists()
+
+
+# y of the eight points of small order: 1, -1, 0 and the two of order 8, and what 0 and 1 are when the prime is added.
+ORDER_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+SMALL_ORDER = [(y | sign << 255).to_bytes(32, "little").hex() for sign in (0, 1)
+               for y in (0, 1, ORDER_8, FIELD_PRIME - ORDER_8, FIELD_PRIME - 1, FIELD_PRIME, FIELD_PRIME + 1)]
+IDENTITY = "01" + "00" * 31
+
+
+def test_anybody_can_sign_in_the_name_of_the_key_one_so_it_is_none() -> None:
+    forged = bytes.fromhex(IDENTITY) + bytes(32)
+    Ed25519PublicKey.from_public_bytes(bytes.fromhex(IDENTITY)).verify(forged, b"anything at all")
+    assert not is_signed_by(IDENTITY, forged, b"anything at all")
+    value = json.loads(ENVELOPE)
+    value["signatures"][0] = {"keyid": IDENTITY, "sig": base64.b64encode(forged).decode()}
+    for trusted in (None, IDENTITY):
+        with pytest.raises((VerificationError, ReleaseError), match=r"point of small order: anybody|anybody can sign anything"):
+            verify_envelope(sealed(value), MANIFEST, trusted)
+
+
+@pytest.mark.parametrize("key_id", SMALL_ORDER)
+def test_every_spelling_of_a_point_of_small_order_is_refused_as_a_key(key_id: str, tmp_path: Path) -> None:
+    assert is_weak_key(key_id)
+    with pytest.raises(ReleaseError, match="is a point of small order"):
+        read_key_id(key_id)
+    pem = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key_id)).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "weak.pub").write_bytes(pem)
+    with pytest.raises(ReleaseError, match="is a point of small order"):
+        read_key_id(str(tmp_path / "weak.pub"))
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_key_that_somebody_made_is_not_taken_for_one(seed: bytes) -> None:
+    key_id = key_id_of(Ed25519PrivateKey.from_private_bytes(seed))
+    assert not is_weak_key(key_id)
+    assert read_key_id(key_id) == key_id
+
+
+def test_no_key_is_made_in_a_release(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(MANIFEST)
+    for path in (tmp_path / "key", tmp_path / "evidence/key"):
+        with pytest.raises(ReleaseError, match="the private key would lie inside what is given to others"):
+            generate_key(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]

@@ -17,6 +17,8 @@ from glideslope.models.hub import check_endpoint, resolve
 from glideslope.models.unet import TextConditionedUNet
 from glideslope.release.loopback.faults import Fault
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
+from glideslope.signatures import sign_statement, withdrawal_statement
+from glideslope.signing_keys import read_private_key
 from glideslope.withdrawal import Withdrawal, Withdrawals
 
 from .conftest import sign_again
@@ -332,12 +334,12 @@ def test_a_withdrawn_release_is_refused_with_the_reason_wherever_it_is_loaded_fr
     for call in ({}, {"revision": "v1"}, {"revision": before.oid}, {"revision": "v1", "verify": "off"}):
         told = load(**call)
         assert told["error"] == "VerificationError"
-        assert "its publisher has withdrawn it: it draws people" in told["message"]
+        assert "it was withdrawn: it draws people (WITHDRAWN.json: not signed)" in told["message"]
         assert load(allow_withdrawn=True, **call)["clip"]
     assert load(revision="v1", local_files_only=True)["clip"]  # nobody was asked
     copy = Path(shutil.copytree(whole_release, tmp_path / "copy"))
     (copy / "WITHDRAWN.json").write_bytes(withdrawn(root_of(copy))["WITHDRAWN.json"])
-    assert "has withdrawn it" in load(pretrained=copy)["message"]
+    assert "it was withdrawn: it draws people" in load(pretrained=copy)["message"]
 
 
 def test_a_release_that_replaces_a_withdrawn_one_loads_and_a_notice_that_cannot_be_read_counts_for_all(
@@ -347,6 +349,48 @@ def test_a_release_that_replaces_a_withdrawn_one_loads_and_a_notice_that_cannot_
     put(hub, REPO, whole_release, extra={"WITHDRAWN.json": b"{}"})
     assert load()["error"] == "VerificationError"
     assert load(allow_withdrawn=True)["clip"]
+
+
+def signed(files: dict[str, bytes], key: Path) -> dict[str, bytes]:
+    envelope = sign_statement(withdrawal_statement(files["WITHDRAWN.json"]), read_private_key(key))
+    return {**files, "WITHDRAWN.dsse.json": envelope}
+
+
+def test_the_refusal_names_the_key_of_a_withdrawal_and_says_where_it_is_foreign_or_does_not_fit(
+        hub: LoopbackHub, load: Load, release: Path, keys: dict[str, tuple[Path, str]]) -> None:
+    (ours, our_id), (theirs, their_id) = keys["ours"], keys["theirs"]
+    sign(release, ours)
+    before = put(hub, REPO, release)
+    list_of = withdrawn(root_of(release))
+    for files, said in ((signed(list_of, ours), f"(WITHDRAWN.json: signed by {our_id})"),
+                        (signed(list_of, theirs), f"signed by {their_id}, which is foreign: you trust {our_id}"),
+                        (list_of | {"WITHDRAWN.dsse.json": b"\x80 garbage"}, "its signature does not fit: ")):
+        put(hub, REPO, release, extra=files)
+        for revision in (None, before.oid):
+            told = load(revision=revision, signer=our_id)
+            assert told["error"] == "VerificationError"
+            assert "it was withdrawn: it draws people" in told["message"] and said in told["message"]
+    assert load(revision=before.oid, signer=our_id, allow_withdrawn=True)["clip"]
+
+
+def test_a_signed_list_that_was_edited_is_refused_for_the_releases_that_it_does_not_name(
+        hub: LoopbackHub, load: Load, whole_release: Path, keys: dict[str, tuple[Path, str]]) -> None:
+    before = put(hub, REPO, whole_release)
+    files = signed(withdrawn(root_of(whole_release)), keys["ours"][0])
+    put(hub, REPO, whole_release, extra=files | withdrawn("0" * 64))
+    for revision in (None, before.oid):
+        assert "somebody changed the list of withdrawn releases" in load(revision=revision)["message"]
+    put(hub, REPO, whole_release, extra={"WITHDRAWN.dsse.json": files["WITHDRAWN.dsse.json"]})
+    for revision in (None, before.oid):
+        assert "somebody removed the list" in load(revision=revision)["message"]
+
+
+def test_a_notice_on_the_default_branch_is_not_read_beyond_its_largest_size(hub: LoopbackHub, load: Load, whole_release: Path) -> None:
+    before = put(hub, REPO, whole_release)
+    put(hub, REPO, whole_release, extra={"WITHDRAWN.json": b" " * 1_000_001})
+    told = load(revision=before.oid)
+    assert told["error"] == "VerificationError"
+    assert "more than 1000000 bytes" in told["message"]
 
 
 def test_that_a_withdrawal_cannot_be_looked_up_is_said(hub: LoopbackHub, load: Load, whole_release: Path) -> None:

@@ -117,3 +117,33 @@ def test_no_token_goes_to_another_machine_over_plain_http(glideslope: Any, packe
     code, _, err = glideslope("publish", packed_run / "release", REPO, "--endpoint", "http://hub.example", "--yes")
     assert code == 1
     assert "use https" in err
+
+
+def test_no_command_writes_into_a_release(glideslope: Any, packed_run: Path, tmp_path: Path) -> None:
+    release = Path(shutil.copytree(packed_run / "release", tmp_path / "rel"))
+    before = content(release)
+    for command in (("publish", release, "./rel/inside", "--yes"), ("export-diffusers", release, "rel/x"),
+                    ("card", release, "--html", "rel/card.html")):
+        code, _, err = glideslope(*command)
+        assert (code, "OUT lies inside the release" in err) == (1, True), (command, err)
+    code, _, err = glideslope("keygen", "rel/k")
+    assert (code, "the private key would lie inside" in " ".join(err.split())) == (1, True), err
+    code, _, err = glideslope("keygen", "rel/keys/k", "--for-bundles")
+    assert code == 1
+    assert content(release) == before
+
+
+def test_a_directory_is_not_called_private(glideslope: Any, packed_run: Path) -> None:
+    code, out, err = glideslope("publish", packed_run / "release", "./published", "--revision-tag", "v1", "--yes")
+    assert code == 0, err
+    assert not any(word in out + err for word in ("visibility", "private", "members"))
+
+
+def test_withdrawing_with_another_key_is_refused_with_the_key_that_signed(glideslope: Any, packed_run: Path) -> None:
+    assert glideslope("publish", packed_run / "release", "./published", "--revision-tag", "v1", "--yes")[0] == 0
+    ids = [json.loads(glideslope("keygen", f"keys/{name}", "--json")[1])["key id"] for name in ("ours", "theirs")]
+    assert glideslope("withdraw", "./published", "--reason", "draws people", "--key", "keys/ours", "--yes")[0] == 0
+    for extra in (("--key", "keys/theirs"), ()):
+        code, _, err = glideslope("withdraw", "./published", "--reason", "all is well", *extra, "--yes")
+        assert code == 1
+        assert ids[0] in err.replace("\n", "")
