@@ -129,9 +129,10 @@ class GlidePipeline:
         wanted = choose_components(release.held_models, components, where=release.snapshot.name)
         parts = held if wanted is None else held - (frozenset(release.held_models) - wanted)
         digests = release.prepare(parts, variant)
-        readers = [name for name in ("tokenizer", "clip_tokenizer") if name in parts and ("noised_clip" in parts or name == "tokenizer")]
-        tokenizers = {name: CaptionTokenizer.parse(read_bytes(path, MAX_TOKENIZER_BYTES, digests), where=str(path))
-                      for name in readers for path in (root / name / TOKENIZER_NAME,)}
+        tokenizers: dict[str, CaptionTokenizer] = {
+            name: CaptionTokenizer.parse(read_bytes(path, MAX_TOKENIZER_BYTES, digests), where=str(path))
+            for name in ("tokenizer", "clip_tokenizer") if name in parts and ("noised_clip" in parts or name == "tokenizer")
+            for path in (root / name / TOKENIZER_NAME,)}
         if before_weights is not None:
             models = [name for name in ("base", *OPTIONAL_MODELS) if name in parts]
             before_weights(Architecture({name: read_component_config(root / name / CONFIG_NAME, digests)[1] for name in models}, tokenizers))
