@@ -12,7 +12,6 @@ lock file, or ask for a signer), programs on this machine that write into this o
 import contextlib
 import importlib.util
 import logging
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import RequestError, VerificationError
+from ..hub_files import find_misuse, may_lie_beside
 from ..manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -42,10 +42,6 @@ from .loading import CONFIG_NAME, INDEX_NAME, MAX_CONFIG_BYTES, OPTIONAL_MODELS,
 from .lock import ReleaseLock
 from .weights import Digests
 
-ATTRIBUTES_NAME = ".gitattributes"
-ATTRIBUTES_LINE = re.compile(r"(#.*|[^\s\"!]+ filter=lfs diff=lfs merge=lfs -text)?")
-MAX_ATTRIBUTES_BYTES = 100_000
-CLIENT_FILES = re.compile(r"\.cache/huggingface/(\.gitignore|CACHEDIR\.TAG|(download/.+\.(metadata|lock))|(trees/[0-9a-f]{40}\.json))")
 FIRST_FILES = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_ENVELOPE_BYTES, REHEARSAL_NAME: MAX_REHEARSAL_BYTES,
                **NOTICE_FILES, INDEX_NAME: MAX_CONFIG_BYTES}
 MAX_SHOWN = 20
@@ -225,8 +221,7 @@ class OpenRelease:
         present = {path.relative_to(root).as_posix() for path in list_files(root)}
         strangers = sorted(path for path in present if path not in self._entries and not _may_lie_there(path))
         problems = [f"{path}: file is not in the manifest" for path in strangers]
-        if ATTRIBUTES_NAME in present and ATTRIBUTES_NAME not in self._entries:
-            problems += _attributes_problems(root / ATTRIBUTES_NAME)
+        problems += find_misuse(root, sorted(present - set(self._entries)))
         problems += [f"{path}: file is missing" for path in needed if path not in self._entries]
         looked_at = {path for path in (*present, *needed) if path in self._entries}
         problems += ReleaseManifest(tuple(self._entries.values()), ()).differences(root, only=looked_at)
@@ -362,14 +357,4 @@ def _root_of(snapshot: Snapshot) -> str | None:
 
 def _may_lie_there(path: str) -> bool:
     """Whether a file that no manifest lists may lie beside a release: what guards it, and what the Hub and its client add."""
-    return path in UNLISTED or path in (*NOTICE_FILES, ATTRIBUTES_NAME) or CLIENT_FILES.fullmatch(path) is not None
-
-
-def _attributes_problems(path: Path) -> list[str]:
-    """`.gitattributes` may say which files are large, and nothing else: git runs programs that it names."""
-    try:
-        lines = read_bounded(path, MAX_ATTRIBUTES_BYTES).decode().splitlines()
-    except (VerificationError, UnicodeDecodeError) as error:
-        return [f"{ATTRIBUTES_NAME}: cannot be read ({error})"]
-    wrong = [line for line in lines if not ATTRIBUTES_LINE.fullmatch(line)]
-    return [f"{ATTRIBUTES_NAME}: holds {wrong[0]!r:.80}, which does not only say what is a large file"] if wrong else []
+    return path in UNLISTED or may_lie_beside(path)

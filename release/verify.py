@@ -19,6 +19,7 @@ from .contents import CARD_PATH, Release
 from .digests import compare_files, compare_tensors
 from .documents import documents_of
 from .documents.use_policy import find_changed_policy
+from .figures import can_draw
 from .golden import check_golden
 from .layout import find_irregular, find_strangers, parse_json_object
 from .plan import expected_paths, parts
@@ -65,19 +66,33 @@ def verify(release_dir: Path) -> VerificationReport:
         ReleaseError: there is no such directory.
         VerificationError: something differs; every problem that was found is listed.
     """
-    irregular = find_irregular(release_dir) if release_dir.is_dir() else []
-    if irregular:
-        raise VerificationError(f"release {release_dir}", irregular)
     with release_in(release_dir) as directory:
-        release = Release(directory)
-        problems: list[str] = []
-        for name, check in CHECKS.items():
-            problems += [problem for problem in run_check(name, check, release) if problem not in problems]
-        if not problems:  # only sound evidence can say what its figures show
-            problems = run_check("figures", find_false_figures, release)
-        if problems:
-            raise VerificationError(f"release {release_dir}", problems)
-        return replace(_report(release), directory=release_dir)
+        return verify_view(directory, release_dir)
+
+
+def verify_view(directory: Path, shown: Path | None = None) -> VerificationReport:
+    """Check a folder that holds a release and nothing else; its files may be links to wherever the caller knows them to lie.
+
+    Args:
+        directory: the folder.
+        shown: what messages and the report call it; none: the folder.
+
+    Raises:
+        ReleaseError, VerificationError: see `verify`.
+    """
+    shown = shown or directory
+    irregular = find_irregular(directory) if directory.is_dir() else []
+    if irregular:
+        raise VerificationError(f"release {shown}", irregular)
+    release = Release(directory)
+    problems: list[str] = []
+    for name, check in CHECKS.items():
+        problems += [problem for problem in run_check(name, check, release) if problem not in problems]
+    if not problems and can_draw():  # only sound evidence can say what its figures show
+        problems = run_check("figures", find_false_figures, release)
+    if problems:
+        raise VerificationError(f"release {shown}", problems)
+    return replace(_report(release), directory=shown)
 
 
 def check_manifest(release: Release) -> list[str]:
@@ -143,6 +158,8 @@ def _report(release: Release) -> VerificationReport:
                "tensors": len(manifest.tensors),
                "claims": len(release.claims), "lines of the card": len(release.read(CARD_PATH, bytes.decode).splitlines()),
                "stage records": len(release.records), "ledger rows": len(release.ledger["key"])}
+    if not can_draw():  # said, as they may show anything then
+        checked["figures drawn again (matplotlib is missing)"] = 0
     return VerificationReport(release.directory, manifest.root, checked)
 
 

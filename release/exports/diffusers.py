@@ -25,6 +25,7 @@ from ...weight_files import STEM, SUFFIX, parse_weights_name
 from ..claims.data import unsafe_claims
 from ..contents import Release
 from ..layout import parse_json_object
+from ..publishing.snapshot import release_in
 from .bundle import bundle
 from .code_check import count_pipelines, find_forbidden
 
@@ -50,7 +51,7 @@ def export_diffusers(release_dir: Path, out: Path) -> dict[str, Any]:
     """Write an export of a release.
 
     Args:
-        release_dir: a release that `verify` passes; its files are copied, never changed.
+        release_dir: a release that `verify` passes, packed or downloaded; its files are copied, never changed.
         out: where the export goes; must not be there, or be empty.
 
     Returns:
@@ -59,16 +60,23 @@ def export_diffusers(release_dir: Path, out: Path) -> dict[str, Any]:
     Raises:
         ReleaseError: no release, files that are not what its manifest says, or a directory that is not empty
             or lies in a release.
+        VerificationError: what lies beside a downloaded release is not what may, see `release_in`.
         StorageError: the directory cannot be written.
     """
-    release = Release(release_dir)
     refuse_in_release(out, release_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ReleaseError(f"{out}: is there already and no empty directory; name a new one, nothing is overwritten")
-    manifest = ReleaseManifest.read(release.path(MANIFEST_NAME))
-    problems = manifest.differences(release_dir)
-    if problems:
-        raise ReleaseError(f"{release_dir}: is not what its manifest says ({'; '.join(problems[:3])}); pack the release again")
+    with release_in(release_dir) as directory:
+        release = Release(directory)
+        manifest = ReleaseManifest.read(release.path(MANIFEST_NAME))
+        problems = manifest.differences(directory)
+        if problems:
+            raise ReleaseError(f"{release_dir}: is not what its manifest says ({'; '.join(problems[:3])}); pack the release again")
+        return write_export(release, manifest, out)
+
+
+def write_export(release: Release, manifest: ReleaseManifest, out: Path) -> dict[str, Any]:
+    """Write an export of a release that was looked at; see `export_diffusers`."""
     parts = choose_parts(release)
     components = choose_classes(release, parts)
     partial = out.with_name(out.name + ".partial")

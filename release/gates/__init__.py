@@ -19,6 +19,7 @@ from ..companions import find_unproven_companions
 from ..contents import Release
 from ..golden import find_drift
 from ..policy import CategoryPolicy, GoldenPolicy, Policy, effective_policy
+from ..publishing.snapshot import release_in
 from ..verify import CHECKS, check_card, check_claims, check_files, check_manifest
 from ..weights.architecture import check_finite
 from .findings import (
@@ -262,7 +263,7 @@ def run_policy(release_dir: Path, policy: Path | None = None, *, device: str = "
     """Run every gate that the release's policy names.
 
     Args:
-        release_dir: the release.
+        release_dir: the release, packed or downloaded.
         policy: a policy file to apply on top of the packed one: the stricter of both counts, see `effective_policy`.
         device: where golden samples are drawn again: `cpu`, `cuda` or `mps`.
 
@@ -271,16 +272,19 @@ def run_policy(release_dir: Path, policy: Path | None = None, *, device: str = "
 
     Raises:
         ReleaseError: a policy cannot be read, or at least one gate refuses; all failures are in the message.
+        VerificationError: what lies beside a downloaded release is not what may, see `release_in`.
     """
-    applied = effective_policy(Release(release_dir), policy)
-    gates = [gate for gate in gates_of(applied, device=device) if gate.name not in applied.unsafe_skip]
-    return CheckReport(tuple(run_gates(release_dir, gates)), dict(applied.unsafe_skip), applied)
+    with release_in(release_dir) as directory:
+        applied = effective_policy(Release(directory), policy)
+        gates = [gate for gate in gates_of(applied, device=device) if gate.name not in applied.unsafe_skip]
+        return CheckReport(tuple(run_gates(directory, gates, shown=release_dir)), dict(applied.unsafe_skip), applied)
 
 
-def run_gates(release_dir: Path, gates: Sequence[Gate]) -> list[str]:
-    """Run gates on a release and return their names; see `run_policy`. No gates at all is a refusal."""
+def run_gates(release_dir: Path, gates: Sequence[Gate], *, shown: Path | None = None) -> list[str]:
+    """Run gates on a release and return their names; see `run_policy`. No gates at all is a refusal; `shown` is its name in messages."""
+    shown = shown or release_dir
     if not gates:
-        raise ReleaseError(f"release {release_dir}: there is no gate to pass, so nothing would be checked; name at least one gate")
+        raise ReleaseError(f"release {shown}: there is no gate to pass, so nothing would be checked; name at least one gate")
     release = Release(release_dir)
     failures = []
     for gate in gates:
@@ -289,7 +293,7 @@ def run_gates(release_dir: Path, gates: Sequence[Gate]) -> list[str]:
         except ReleaseError as error:
             failures.append(str(error))
     if failures:
-        raise ReleaseError(f"release {release_dir}: {len(failures)} of {len(gates)} gates refuse: " + "\n".join(failures))
+        raise ReleaseError(f"release {shown}: {len(failures)} of {len(gates)} gates refuse: " + "\n".join(failures))
     return [gate.name for gate in gates]
 
 

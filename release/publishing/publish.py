@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ReleaseError, VerificationError
-from ..verify import verify
+from ..verify import verify_view
 from .patience import Patience, PatientTarget
 from .publication import Changes, Plan, refuse_foreign, refuse_withdrawn
 from .snapshot import KEPT_FILES, link_release
@@ -42,8 +42,8 @@ class Publication:
 
 
 def verify_whole(snapshot: Path) -> None:
-    """Recompute everything about a downloaded release, see `verify`."""
-    verify(snapshot)
+    """Recompute everything about a downloaded release, see `verify_view`."""
+    verify_view(snapshot)
 
 
 def ignore(line: str) -> None:

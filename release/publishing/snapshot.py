@@ -4,22 +4,20 @@ Beside the release lie `.gitattributes` (which files are large), `WITHDRAWN.json
 back, and, where the client was given a folder of its own, its notes in `.cache/huggingface/`.
 """
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import VerificationError
+from ...hub_files import CLIENT_FOLDER, find_misuse, may_lie_beside
+from ...hub_files import KEPT_FILES as KEPT_FILES  # noqa: PLC0414  the other modules of publishing take it from here
 from ...manifest import MANIFEST_NAME, ReleaseManifest, list_files
 from ...notices import NOTICE_FILES, refuse_withdrawn
 from ...strict_json import read_bounded
+from ..layout import find_irregular, walk
 
-ATTRIBUTES = ".gitattributes"
-ATTRIBUTES_LINE = re.compile(r"(\S+ filter=lfs diff=lfs merge=lfs -text)?")
-MAX_ATTRIBUTES_BYTES = 100_000
-CLIENT_NOTES = ".cache/huggingface/"
-KEPT_FILES = frozenset({ATTRIBUTES, *NOTICE_FILES})
+BLOBS, SNAPSHOTS = "blobs", "snapshots"
 
 
 @contextmanager
@@ -27,9 +25,13 @@ def release_in(place: Path) -> Iterator[Path]:
     """The release in a folder: the folder itself, or, where other files may lie beside it, links to the release's own files.
 
     Raises:
-        VerificationError: what lies beside is not what may, or says that the release was withdrawn.
+        VerificationError: something there is no plain file or a link that leads out; what lies beside is not what may, or says
+            that the release was withdrawn.
     """
-    if not place.is_dir() or not (any((place / name).exists() for name in KEPT_FILES) or (place / CLIENT_NOTES).is_dir()):
+    problems = find_irregular(place) or find_links_out(place) if place.is_dir() else []
+    if problems:
+        raise VerificationError(f"release {place}", problems)
+    if not place.is_dir() or not (any((place / name).exists() for name in KEPT_FILES) or (place / CLIENT_FOLDER).is_dir()):
         yield place
         return
     refuse_withdrawn_snapshot(place)
@@ -38,23 +40,36 @@ def release_in(place: Path) -> Iterator[Path]:
         yield Path(temporary) / "release"
 
 
+def find_links_out(place: Path) -> list[str]:
+    """One sentence for every link that leads out of a folder, where anything may lie and change.
+
+    A snapshot in the Hub's cache (`.../snapshots/COMMIT`) consists of links to the files in `blobs` beside `snapshots`.
+    """
+    root = place.resolve()
+    inside = [root, *([root.parents[1] / BLOBS] if root.parent.name == SNAPSHOTS else [])]
+    links = ((path, Path(entry.path).resolve()) for path, entry in walk(place) if entry.is_symlink())
+    return [f"{path}: a link that leads out of the release; put the file itself there" for path, target in links
+            if not any(target.is_relative_to(folder) for folder in inside)]
+
+
 def link_release(place: Path, view: Path) -> None:
-    """Make a folder of links to the release's files in a downloaded folder.
+    """Make a folder of links to the release's files in a downloaded folder; what may not lie beside them is linked too, as a stranger.
 
     Raises:
-        VerificationError: its `.gitattributes` says more than which files are large, or something is no plain file.
+        VerificationError: a file beside the release does not hold what its writer puts into it, or something is no plain file.
     """
     view.mkdir(parents=True)
+    beside = []
     for path in list_files(place):
         relative = path.relative_to(place).as_posix()
-        if relative not in KEPT_FILES and not relative.startswith(CLIENT_NOTES):
+        if may_lie_beside(relative):
+            beside.append(relative)
+        else:
             (view / relative).parent.mkdir(parents=True, exist_ok=True)
             (view / relative).symlink_to(path.resolve())
-    attributes = place / ATTRIBUTES
-    if attributes.exists():
-        lines = read_bounded(attributes, MAX_ATTRIBUTES_BYTES).decode(errors="replace").splitlines()
-        if not all(ATTRIBUTES_LINE.fullmatch(line) for line in lines):
-            raise VerificationError(ATTRIBUTES, [f"{ATTRIBUTES} says more than which files are large; restore the one that the Hub made"])
+    problems = find_misuse(place, beside)
+    if problems:
+        raise VerificationError(f"release {place}", problems)
 
 
 def refuse_withdrawn_snapshot(place: Path) -> None:

@@ -25,7 +25,7 @@ from ..loopback.state import Repository, StoredFile
 from ..publishing.publication import check_files
 from ..publishing.snapshot import KEPT_FILES
 from ..publishing.targets import LocalRelease, TargetFile
-from ..verify import verify
+from ..verify import verify_view
 from .child import Order, Publisher, client_environment
 from .scenes import Kill, Scene, Shown, Transfer, scenes_of
 from .transcript import Played, Rehearsal
@@ -68,7 +68,7 @@ def rehearse(release_dir: Path, *, report: ReportScene = lambda played: None, ch
     with tempfile.TemporaryDirectory(prefix="glideslope-rehearsal-") as temporary:
         release = look_at(release_dir, Path(temporary) / "release")
         check_files(LocalRelease.read(release_dir))
-        verify(release.directory)
+        verify_view(release.directory)
         left_out = {} if find_spec("hf_xet") else {"xet": "hf_xet is not installed"}
         with Publisher("lfs", Path(temporary) / "lfs") as publisher:
             played = play_all(choose("lfs"), "lfs", release, publisher, report)

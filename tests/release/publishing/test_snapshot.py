@@ -53,7 +53,8 @@ def test_a_real_release_verifies_as_it_comes_from_a_hub(packed_run: Path, tmp_pa
 
 def test_a_strange_file_is_no_part_of_what_may_lie_beside(release: Path) -> None:
     write_bytes(release / ".gitattributes", ATTRIBUTES)
-    for path in (".github/workflows/x.yml", ".cache/pipeline.py", ".cache/huggingface/pipeline.py", ".cache/huggingface/download/x.bin", "WITHDRAWN.txt", "base/.gitattributes"):
+    for path in (".github/workflows/x.yml", ".cache/pipeline.py", ".cache/huggingface/pipeline.py", ".cache/huggingface/download/x.bin",
+                 "WITHDRAWN.txt", "base/.gitattributes"):
         write_bytes(release / path, b"x")
         with release_in(release) as found:
             assert path in content(found)
@@ -95,8 +96,8 @@ def downloaded(packed_run: Path, tmp_path: Path) -> Path:
 
 
 def test_strangers_that_hide_among_the_clients_notes_are_refused(downloaded: Path) -> None:
-    for path, told in ((".cache/huggingface/pipeline.py", "no such file belongs in a release"),
-                       (".cache/huggingface/pytorch_model.bin", "the file is a pickle"),
+    for path, told in ((".cache/huggingface/pipeline.py", "pipeline.py: file is not in the manifest"),
+                       (".cache/huggingface/pytorch_model.bin", "pytorch_model.bin: file is not in the manifest"),
                        (".cache/huggingface/download/x.metadata", "is no note of the Hub's client"),
                        ("WITHDRAWN.dsse.json", "WITHDRAWN.dsse.json")):
         write_bytes(downloaded / path, pickle.dumps({"a": 1}) if not path.endswith(".py") else b"x = 1\n")
@@ -148,5 +149,3 @@ def test_a_snapshot_in_the_hubs_cache_consists_of_links_to_its_blobs(packed_run:
     (blobs / "README.md").symlink_to(packed_run / "release/README.md")
     with pytest.raises(VerificationError, match=r"README\.md: a link that leads out"):
         verify(place)
-    with pytest.raises(VerificationError, match="leads out"):
-        verify(Path(shutil.copytree(place, tmp_path / "elsewhere/snap", symlinks=False, copy_function=lambda a, b: os.symlink(os.path.realpath(a), b))))

@@ -1,0 +1,73 @@
+"""Files that a hub, its client and a withdrawal put beside a release: which they are, and what may be in them.
+
+No manifest lists them. They may lie there because nothing reads them as a part of the model, and only as long as each holds what
+its writer puts into it: a name alone would let anything through.
+
+Source: huggingface_hub 2.4, `_local_folder.py` (what the client notes in a folder of its own).
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import VerificationError
+from .notices import NOTICE_FILES
+from .strict_json import parse_object, read_bounded
+
+ATTRIBUTES_NAME = ".gitattributes"
+ATTRIBUTES_LINE = re.compile(r"(#.*|[^\s\"!]+ filter=lfs diff=lfs merge=lfs -text)?")
+MAX_ATTRIBUTES_BYTES = 100_000
+CLIENT_FOLDER = ".cache/huggingface"
+CLIENT_TREE = re.compile(rf"{re.escape(CLIENT_FOLDER)}/trees/[0-9a-f]{{40}}\.json")
+MAX_TREE_BYTES = 32_000_000
+# Path -> what the whole file is: a cache's mark, a lock (empty, or who holds it), and of a download its commit, tag and time.
+CLIENT_NOTES = {
+    re.compile(rf"{re.escape(CLIENT_FOLDER)}/(?:{path})"): re.compile(content) for path, content in (
+        (r"\.gitignore", rb"\*?\n?"), (r"CACHEDIR\.TAG", rb"Signature: 8a477f597d28d172789f06886806bc55\n(#[^\n]{0,200}\n){0,10}"),
+        (r"\.gitignore\.lock|download/.+\.lock", rb"[\w.\n-]{0,200}"),
+        (r"download/.+\.metadata", rb"([0-9a-f]{40}\n[\w./\"-]{1,200}\n[0-9.]{1,40}\n?)?"))}
+MAX_NOTE_BYTES = 4_000
+ENVELOPE_FIELDS = {"payload": str, "payloadType": str, "signatures": list}
+KEPT_FILES = frozenset({ATTRIBUTES_NAME, *NOTICE_FILES})
+
+
+def may_lie_beside(path: str) -> bool:
+    """Whether a file of such a relative POSIX path may lie beside a release without being listed."""
+    return path in KEPT_FILES or CLIENT_TREE.fullmatch(path) is not None or any(name.fullmatch(path) for name in CLIENT_NOTES)
+
+
+def find_misuse(directory: Path, paths: Iterable[str]) -> list[str]:
+    """One sentence for every file that may lie beside a release by its path, but does not hold what its writer puts into it.
+
+    Args:
+        directory: where the release lies.
+        paths: relative POSIX paths of what lies there; those that may not lie beside a release are not looked at.
+    """
+    problems = []
+    for path in paths:
+        if may_lie_beside(path):
+            try:
+                problem = _misuse(directory / path, path)
+            except (VerificationError, UnicodeDecodeError) as error:
+                problem = f"cannot be read ({error})"
+            problems += [f"{path}: {problem}"] if problem else []
+    return problems
+
+
+def _misuse(file: Path, path: str) -> str | None:
+    if path == ATTRIBUTES_NAME:  # git runs programs that this file names
+        lines = read_bounded(file, MAX_ATTRIBUTES_BYTES).decode().splitlines()
+        wrong = [line for line in lines if not ATTRIBUTES_LINE.fullmatch(line)]
+        return f"holds {wrong[0]!r:.80}, which says more than which files are large; restore the one that the Hub made" if wrong else None
+    if path in NOTICE_FILES:
+        value = parse_object(read_bounded(file, NOTICE_FILES[path]), where=path, max_bytes=NOTICE_FILES[path])
+        is_signature = path.endswith(".dsse.json")
+        is_envelope = value.keys() == ENVELOPE_FIELDS.keys() and all(isinstance(value[key], kind) for key, kind in ENVELOPE_FIELDS.items())
+        return "is no signature's envelope; remove it, or fetch it again" if is_signature and not is_envelope else None
+    if CLIENT_TREE.fullmatch(path):
+        parse_object(read_bounded(file, MAX_TREE_BYTES), where=path, max_bytes=MAX_TREE_BYTES)
+        return None
+    content = read_bounded(file, MAX_NOTE_BYTES)
+    if any(name.fullmatch(path) and form.fullmatch(content) for name, form in CLIENT_NOTES.items()):
+        return None
+    return f"is no note of the Hub's client; remove {CLIENT_FOLDER}, nothing needs it"
