@@ -55,6 +55,15 @@ def draw_figures(release: Release) -> dict[str, bytes]:
     return {path: draw() for path, draw in drawn.items() if path in wanted}
 
 
+def can_draw() -> bool:
+    """Whether matplotlib is here: it draws the plots, and the captions are set in its font."""
+    try:
+        import matplotlib.figure  # noqa: F401  # only whether it is there
+    except ImportError:
+        return False
+    return True
+
+
 def find_stale_figures(release: Release) -> list[str]:
     """One sentence for each figure that shows something else than the evidence gives, when it is drawn again.
 

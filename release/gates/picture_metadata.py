@@ -6,11 +6,14 @@ passes; anything else is named, known or not.
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 # Pixels, palette, transparency, and how to show them; eXIf, tEXt, iTXt, zTXt, tIME, iCCP and private chunks may tell more.
 PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"pHYs", b"sRGB", b"gAMA", b"cHRM", b"sBIT", b"bKGD"})
+HEADER_LENGTH, PALETTE = 13, 3  # colour type
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # left, top, steps right and down
+MAX_PIXEL_BYTES, MAX_EXTRA = 1_000_000_000, 1_000_000
 WEBP_CHUNKS = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"})
 JPEG_COMMENT, JPEG_START_OF_SCAN, JPEG_END = 0xFE, 0xDA, 0xD9
 JPEG_JFIF, JPEG_ADOBE = 0xE0, 0xEE
@@ -50,21 +53,72 @@ def find_hidden(data: bytes) -> list[tuple[str, bytes]]:
 
 
 def _png(data: bytes) -> Iterator[tuple[str, bytes]]:
-    place = len(PNG_START)
+    place, seen, header, pixels = len(PNG_START), set[bytes](), b"", []
     while True:
         length, kind = struct.unpack_from(">I4s", data, place)
         content = data[place + 8:place + 8 + length]
         place += 12 + length
         if place > len(data):
             raise ValueError("the picture is cut within a chunk")
-        if kind not in PNG_CHUNKS:
+        if kind == b"IHDR" and len(content) == HEADER_LENGTH and not seen:
+            header = content
+        elif kind == b"IDAT":
+            pixels.append(content)
+        elif kind not in PNG_CHUNKS:
             yield _title(kind), _unpack(kind, content)
+        elif kind in seen or length not in _png_lengths(kind, header):
+            yield f"{_title(kind)} of a wrong length or twice", content
+        seen.add(kind)
         if kind == b"IEND":
-            if content:
-                yield "content of the end", content
             break
+    yield from _png_pixels(header, b"".join(pixels))
     if place < len(data):
         yield "bytes after the end", data[place:]
+
+
+def _png_lengths(kind: bytes, header: bytes) -> Collection[int]:
+    """How long a chunk may be that says how to show pixels (PNG, section 11): it depends on bit depth and colour type."""
+    if not header:
+        return ()
+    depth, colour = header[8], header[9]
+    entries = 1 << depth if colour == PALETTE else 0
+    by_colour: Mapping[bytes, Mapping[int, Collection[int]]] = {
+        b"tRNS": {0: (2,), 2: (6,), PALETTE: range(1, entries + 1)},
+        b"sBIT": {0: (1,), 2: (3,), PALETTE: (3,), 4: (2,), 6: (4,)},
+        b"bKGD": {0: (2,), 2: (6,), PALETTE: (1,), 4: (2,), 6: (6,)}}
+    fixed: Mapping[bytes, Collection[int]] = {b"pHYs": (9,), b"sRGB": (1,), b"gAMA": (4,), b"cHRM": (32,), b"IEND": (0,),
+                                              b"PLTE": range(3, 3 * entries + 1, 3)}
+    return by_colour[kind].get(colour, ()) if kind in by_colour else fixed.get(kind, ())
+
+
+def _png_pixels(header: bytes, packed: bytes) -> Iterator[tuple[str, bytes]]:
+    """What the packed pixels hold beyond the rows of the picture, or after their end."""
+    if not header:
+        raise ValueError("the picture has no sound header")
+    size, unpacker = _png_size(header), zlib.decompressobj()
+    if size > MAX_PIXEL_BYTES:
+        raise ValueError(f"the picture is of {size} bytes")
+    try:
+        rows = unpacker.decompress(packed, size + MAX_EXTRA)
+    except zlib.error as error:
+        raise ValueError(f"the pixels do not unpack ({error})") from error
+    if len(rows) < size:
+        raise ValueError("the picture is cut within its pixels")
+    if len(rows) > size:
+        yield "bytes after the last row", rows[size:]
+    elif unpacker.unused_data or not unpacker.eof:
+        yield "bytes after the pixels", unpacker.unused_data or unpacker.unconsumed_tail
+
+
+def _png_size(header: bytes) -> int:
+    """Bytes of the rows of a picture, each with its filter byte."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    bits = depth * {0: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}.get(colour, 0)
+    if not bits or not width or not height:
+        raise ValueError("the picture's header is none of a PNG")
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sides = [(-(-(width - left) // across), -(-(height - top) // down)) for left, top, across, down in passes]
+    return sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sides if columns > 0 and rows > 0)
 
 
 def _unpack(kind: bytes, content: bytes) -> bytes:

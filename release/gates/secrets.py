@@ -31,6 +31,7 @@ MIN_ENTROPY_BITS = 3.0
 MIN_WORD_LENGTH = 6
 PLACEHOLDER_DOMAINS = re.compile(r"(?:^|\.)(?:example\.(?:com|org|net)|example|test|invalid|localhost)$")  # RFC 2606: nobody's
 PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "webp", "gif", "svg"})
+PATH = "a path of a machine"
 UNSEARCHABLE = "content that cannot be searched"
 
 
@@ -56,8 +57,10 @@ def _kind(name: str, pattern: str, *hints: str, in_captions: bool = True) -> Kin
 
 
 FOLDERS = ("home", "root", "Users", "tmp", "work", "workspace", "mnt", "media", "srv", "opt", "var", "private", "scratch", "Volumes",
-           "nfs", "lustre", "gpfs", "data", "datasets", "content", "kaggle", "etc", "usr", "app", "storage", "raid")
+           "nfs", "lustre", "gpfs", "beegfs", "ceph", "project", "projects", "users", "cluster", "export",
+           "shared", "vol", "data", "datasets", "content", "kaggle", "etc", "usr", "app", "storage", "raid")
 SECRET_NAMES = r"(?:api[_-]?key|secret|token|passw(?:or)?d|pwd|access[_-]?key|private[_-]?key|credential)s?"
+NO_PASSWORD = r"(?!(?:none|null|true|false|yes|no|required|optional|string|str|changeme)\b|[*x.…<$({\[])"
 KINDS = (
     _kind("a Hugging Face token", r"(?<![A-Za-z0-9])(?:hf|api_org)_[A-Za-z0-9]{20,}", "hf_", "api_org_"),
     _kind("a GitHub token", r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{40,})",
@@ -67,6 +70,14 @@ KINDS = (
     _kind("a Google API key", r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}", "aiza"),
     _kind("a Slack token", r"(?<![A-Za-z0-9])xox[abeoprs]-[A-Za-z0-9-]{10,}", "xox"),
     _kind("an API key", r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{20,}|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,})", "sk-", "npm_", "pypi-"),
+    _kind("an API key", r"(?<![A-Za-z0-9])(?:[sr]k_live_[A-Za-z0-9]{16,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|ya29\.[A-Za-z0-9_-]{20,}"
+          r"|dckr_[po]at_[A-Za-z0-9_-]{20,})", "k_live_", "sg.", "ya29.", "dckr_"),
+    _kind("the address of a webhook", r"(?i)(?:hooks\.slack\.com/(?:services|workflows|triggers)/|"
+          r"discord(?:app)?\.com/api/(?:v\d+/)?webhooks/\d)[A-Za-z0-9/_-]{8,}", "hooks.slack.com/", "/webhooks/"),
+    _kind("a key of cloud storage", r"(?i)(?:Account|SharedAccess)Key=[A-Za-z0-9+/]{20,}", "accountkey=", "sharedaccesskey="),
+    _kind("a header with a token", r"(?i)(?<![A-Za-z])authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?"
+          r"(?:bearer|basic|token)\s{1,3}[A-Za-z0-9+/_.=~-]{8,}",
+          "authorization"),
     _kind("a private key", r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----", "-----begin"),
     _kind("a JSON web token", r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", "eyj"),
     _kind("an address with a password", r"(?<![A-Za-z0-9])[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'<>]+:[^\s/@\"'<>]+@[^\s/\"'<>]+", "://"),
@@ -74,9 +85,11 @@ KINDS = (
           r"\.[A-Za-z]{2,24})(?![A-Za-z0-9])", "@"),
     _kind("a password or key", rf"(?i)(?<![A-Za-z]){SECRET_NAMES}[\"']?\s{{0,3}}[:=]\s{{0,3}}[\"']?(?P<secret>[A-Za-z0-9+/_.=-]{{16,}})",
           "key", "secret", "token", "passw", "pwd", "credential", in_captions=False),
-    _kind("a path of a machine", rf"(?:(?<![\w.~/-])|(?<=file:/)|(?<=file://))/(?:{'|'.join(FOLDERS)})/[\w.~-][^\s\"'<>|]*",
+    _kind("a password or key", rf"(?i)(?<![A-Za-z])(?:passw(?:or)?d|pwd|passphrase)[\"']?[ \t]{{0,3}}[:=][ \t]{{0,3}}[\"']?{NO_PASSWORD}"
+          r"[^\s\"',;]{6,}", "passw", "pwd", "passphrase", in_captions=False),
+    _kind(PATH, rf"(?:(?<![\w.~/-])|(?<=file:/)|(?<=file://))/(?:{'|'.join(FOLDERS)})/[\w.~-][^\s\"'<>|]*",
           *(f"/{folder.lower()}/" for folder in FOLDERS), in_captions=False),
-    _kind("a path of a machine", r"(?<![A-Za-z0-9])[A-Za-z]:(?:\\{1,2}[\w.~$-]+|/(?i:users|windows|temp|data|home|documents)/)"
+    _kind(PATH, r"(?<![A-Za-z0-9])[A-Za-z]:(?:\\{1,2}[\w.~$-]+|/[\w.~$-]+/)"
           r"|(?<!\\)\\\\[\w.-]+\\+[\w.$-]+", ":\\", ":/", "\\\\", in_captions=False),
     _kind("the name of an inner host", r"(?i)(?<![A-Za-z0-9])(?:https?|ftp|ssh|s3|socks5)://(?:localhost|127\.\d|10\.\d+\.|192\.168\.|"
           r"172\.(?:1[6-9]|2\d|3[01])\.|(?:[a-z0-9-]+\.)*(?:proxy|registry|artifactory|nexus|mirror|mirrors)[a-z0-9-]*\.|[a-z0-9-]+[:/]|"
@@ -86,6 +99,10 @@ KINDS = (
           r"(?i)(?<![A-Za-z])(?:https?_proxy|all_proxy|(?:extra[_-])?index[_-]url|trusted[_-]host)\s{0,3}[=:]\s{0,3}[\"']?\S+",
           "_proxy", "index", "trusted", in_captions=False),
 )
+# A whole value that is a place: `/a/b`, `~/a`, `C:\\a`, with or without `word:` before it. Routes of the Hub are no places.
+PATH_VALUE = re.compile(r"(?:[A-Za-z][\w+-]+:)?(?!/(?:api|_lfs|branch|commit|repos|resolve|tag|tree|xet-[a-z]+-token)/)"
+                        r"(?:(?:/[^\s/][^/\n]*){2,}/?|~[\w.-]*[/\\][^\n]+|[A-Za-z]:[/\\][^/\\\n][^\n]*)")
+PATH_HINT = re.compile(r"(?<![\w/.])/[^\s/]|~|(?<![A-Za-z0-9])[A-Za-z]:[/\\]")
 
 
 @dataclass(frozen=True)
@@ -180,7 +197,7 @@ def _word_kind(word: str) -> Kind:
 def _advice(kind: str, findings: Iterable[Finding]) -> str:
     if any("caption" in one.place for one in findings):
         return "captions are published with the ledger: remove it from the data, then run the stages from `index` on again and pack"
-    if kind == "a path of a machine":
+    if kind == PATH:
         return "give a path relative to the directory you work in, run the stage that wrote it again, and pack"
     if "picture" in kind:
         return "remove the stage that drew it and run it again, or strip the picture"
@@ -249,7 +266,7 @@ def _scan_text_file(text: str, suffix: str, kinds: tuple[Kind, ...]) -> list[Fin
 def _scan_structured(text: str, parse: Any, kinds: tuple[Kind, ...]) -> list[Finding]:
     if "\\" not in text:  # no escapes: what the whole does not hint at is in no part of it
         kinds = _hinted(text, kinds)
-        if not kinds and "nbformat" not in text:
+        if not kinds and "nbformat" not in text and not PATH_HINT.search(text):
             return []
     value = parse(text)
     findings = list(_scan_tree(value, kinds))
@@ -273,8 +290,11 @@ def _scan_tree(value: Any, kinds: tuple[Kind, ...], place: str = "", key: str = 
     elif isinstance(value, str):
         is_caption = key in CAPTION_FIELDS
         text = value if is_caption else f"{key}={value}"
-        for name, match in _find(text, kinds, is_caption=is_caption):
+        found = list(_find(text, kinds, is_caption=is_caption))
+        for name, match in found:
             yield Finding(place or "the top", name, _mask(match.group()))
+        if not is_caption and not any(name == PATH for name, _ in found) and PATH_VALUE.fullmatch(value.strip()):
+            yield Finding(place or "the top", PATH, _mask(value.strip()))
 
 
 def _safetensors_header(path: Path) -> dict[str, Any]:

@@ -159,3 +159,14 @@ def test_a_category_that_asks_for_it_is_released_blurred_only(run_dir: Path, rec
     assert "the test images it missed, blurred." in (run_dir / "release/README.md").read_text()
     assert json.loads((run_dir / "release/evidence/claims.json").read_text())["release.blurred"] == ["violence"]
     shutil.rmtree(run_dir / "release")
+
+
+def test_where_nothing_can_be_drawn_verify_says_so_and_the_gate_refuses(packed_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    assert not any("matplotlib" in what for what in verify(packed_run / "release").checked)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert verify(packed_run / "release").checked["figures drawn again (matplotlib is missing)"] == 0
+    with pytest.raises(ReleaseError, match="gate card complete: .*cannot be checked"):
+        run_gates(packed_run / "release", [CardComplete()])

@@ -2,6 +2,7 @@ import io
 import json
 import shutil
 import struct
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +26,9 @@ SECRETS = {
     "a Google API key": "AIza" + "SyA1234567890abcdefghijklmnopqrstuv",
     "a Slack token": "xoxb" + "-1234567890-abcdef",
     "an API key": "sk" + "-proj-0123456789abcdefghijkl",
+    "the address of a webhook": "https://hooks.slack" + ".com/services/T000AAA/B000BBB/abcdefgh",
+    "a key of cloud storage": "Account" + "Key=Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6==;x",
+    "a header with a token": "Authorization" + ": Bearer abcdef123456",
     "a private key": "-----BEGIN OPENSSH " + "PRIVATE KEY-----",
     "a JSON web token": "eyJhbGciOiJI" + ".eyJzdWIiOiIx.SflKxwRJSMeKKF2QT4",
     "an address with a password": "https://anna:geheim" + "@host.org/x",
@@ -243,3 +247,90 @@ def test_secrets_in_a_release_are_named_by_file_kind_and_place_with_what_to_do(p
     assert f"{path.name}: holds a mail address, at caption of {table['key'][0]}" in second
     assert "and 6 more places; captions are published with the ledger" in second
     assert SECRETS["a mail address"] not in first + second
+
+
+@pytest.mark.parametrize("token", ["sk" + "_live_0123456789abcdefghij", "SG" + ".0123456789abcdefghij.0123456789abcdefghij",
+                                   "ya" + "29.a0AfH6SMB0123456789abc",
+                                   "dckr" + "_pat_0123456789abcdefghij-klm"])
+def test_tokens_of_more_services_are_found(token: str) -> None:
+    assert kinds(scan_text(f"use {token} here")) == {"an API key"}
+
+
+def test_a_webhook_of_discord_is_found() -> None:
+    assert kinds(scan_text("https://discord" + ".com/api/webhooks/123456789/abcdefghIJK")) == {"the address of a webhook"}
+
+
+@pytest.mark.parametrize("text", ["password: hunter22", "passwd=geheim1", "PWD = 's3cret!'"])
+def test_plain_passwords_are_found(text: str) -> None:
+    assert kinds(scan_text(text)) == {"a password or key"}
+
+
+@pytest.mark.parametrize("text", ["password: none", "password: <yours>", "passwd=${SECRET_PASSWD}", "password: ******",
+                                  "Authorization: Bearer <token>"])
+def test_placeholders_of_passwords_pass(text: str) -> None:
+    assert scan_text(text) == []
+
+
+@pytest.mark.parametrize("path", ["/project/alice/clip", "/users/alice/x", "/cluster/home/alice", "/export/home/alice/x", "D:/alice/clip",
+                                  "D:\\alice\\clip",
+                                  "~/secret/x", "~alice/x", "/p/alice", "/n/holylabs/a b/c", "/gpfs01/alice/x"])
+@pytest.mark.parametrize("prefix", ["", "local-dir:", "file:"])
+@pytest.mark.parametrize("suffix", [".json", ".yaml", ".jsonl"])
+def test_a_value_that_is_a_place_anywhere_on_a_machine_is_found(tmp_path: Path, path: str, prefix: str, suffix: str) -> None:
+    (tmp_path / f"a{suffix}").write_text(json.dumps({"clip": [{"model": prefix + path}]}))
+    (finding,) = scan_file(tmp_path / f"a{suffix}")
+    assert finding.place.removeprefix("line 1, ") == "clip[0].model"
+    assert finding.kind == "a path of a machine"
+    assert prefix + path not in str(finding)
+
+
+@pytest.mark.parametrize("value", ["https://host.org/a/b", "hf-hub:org/name", "org/name", "figures/a.png", "/commit/main", "/api/models/x",
+                                   "and/or", "/", "text/plain", "a: /b", "~ 3/4", "pkg:pypi/torch", "1:1"])
+def test_a_value_that_is_no_place_passes(tmp_path: Path, value: str) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"path": value, "/a/b": 1}))
+    assert scan_file(tmp_path / "a.json") == []
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+SMALL = struct.pack(">IIBBBBB", 2, 2, 8, 2, 0, 0, 0)
+ROWS = bytes(2 * (1 + 2 * 3))
+
+
+def png_of(*chunks: bytes, header: bytes = SMALL, packed: bytes = zlib.compress(ROWS)) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("data", "place"), [
+    (png_of(chunk(b"gAMA", b"/home/anna/secret")), "gAMA chunk of a wrong length"), (png_of(chunk(b"bKGD", b"a text of mine")), "bKGD chunk"),
+    (png_of(chunk(b"PLTE", b"abc" * 200)), "PLTE chunk"), (png_of(chunk(b"gAMA", b"abcd"), chunk(b"gAMA", b"efgh")), "gAMA chunk"),
+    (png_of(chunk(b"tRNS", b"1234567")), "tRNS chunk"), (png_of(chunk(b"sBIT", b"1234")), "sBIT chunk"),
+    (png_of(chunk(b"cHRM", b"x" * 33)), "cHRM chunk"),
+    (png_of(chunk(b"pHYs", b"x" * 10)), "pHYs chunk"), (png_of(chunk(b"sRGB", b"xx")), "sRGB chunk"),
+    (png_of(packed=zlib.compress(ROWS) + b"more of it"), "bytes after the pixels"),
+    (png_of(packed=zlib.compress(ROWS + b"more of it")), "bytes after the last row"),
+])
+def test_text_in_the_side_chunks_of_a_png_or_behind_its_pixels_is_found(tmp_path: Path, data: bytes, place: str) -> None:
+    (tmp_path / "a.png").write_bytes(data)
+    assert any(finding.kind == "data hidden in a picture" and finding.place.startswith(place) for finding in scan_file(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("data", [
+    png_of(), png_of(chunk(b"gAMA", b"\0\0\xb1\x8f"), chunk(b"bKGD", bytes(6)), chunk(b"tRNS", bytes(6)), chunk(b"pHYs", bytes(9)))])
+def test_side_chunks_of_their_proper_length_pass(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(data)
+    assert scan_file(tmp_path / "a.png") == []
+
+
+@pytest.mark.parametrize("data", [png_of(packed=zlib.compress(ROWS[:-1])), png_of(packed=b"no stream"), png_of(header=SMALL + b"more")])
+def test_a_png_whose_pixels_cannot_be_unpacked_counts_as_a_finding(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(data)
+    assert kinds(scan_file(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_pictures_of_every_mode_pass(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (13, 7)).save(tmp_path / "a.png")
+    assert scan_file(tmp_path / "a.png") == []
