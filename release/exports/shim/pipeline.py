@@ -111,9 +111,10 @@ class GlideDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffus
         """Enlarge pictures to the upsampler's size, as `GlidePipeline.upsample`."""
         return self.glide().upsample(images, prompt, source=source, mask=mask, options=options, preview=preview)
 
-    def rank(self, images: Sequence[Image.Image], prompt: str, *, clip: Any = None) -> list[tuple[int, float]]:
+    def rank(self, images: Image.Image | Sequence[Image.Image], prompt: str, *, clip: Any = None,
+             cut_long_prompts: bool = False) -> list[tuple[int, float]]:
         """Order images by how well they fit the prompt, as `GlidePipeline.rank`."""
-        return self.glide().rank(images, prompt, clip=clip)
+        return self.glide().rank(images, prompt, clip=clip, cut_long_prompts=cut_long_prompts)
 
     def enable_model_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
         """Refuse: offloading hooks into calls of whole networks, and this pipeline calls parts of them."""
