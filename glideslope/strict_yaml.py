@@ -20,12 +20,13 @@ class StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Take the next value in, unless it is an alias, has a tag, or lies too deep."""
         event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
+        mark: Any = event.start_mark
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, f"*{event.anchor}: an alias; write the value out", event.start_mark)
+            raise yaml.composer.ComposerError(None, None, f"*{event.anchor}: an alias; write the value out", mark)
         if getattr(event, "tag", None) is not None:
-            raise yaml.composer.ComposerError(None, None, f"{event.tag}: a tag; write a plain value", event.start_mark)
+            raise yaml.composer.ComposerError(None, None, f"{event.tag}: a tag; write a plain value", mark)
         if self.depth >= MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, f"lists and mappings lie more than {MAX_DEPTH} deep", event.start_mark)
+            raise yaml.composer.ComposerError(None, None, f"lists and mappings lie more than {MAX_DEPTH} deep", mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)

@@ -46,9 +46,22 @@ class Release:
         if not directory.is_dir():
             raise ReleaseError(f"{directory}: no such directory; give the directory that `glideslope pack` wrote")
 
-    @cached_property
+    @property
     def recipe(self) -> Recipe:
         """The resolved recipe of the run."""
+        if isinstance(self._recipe, ReleaseError):
+            raise self._recipe
+        return self._recipe
+
+    @cached_property
+    def _recipe(self) -> Recipe | ReleaseError:
+        """The recipe, or why there is none: every check asks, and a text made to take long is read once."""
+        try:
+            return self._read_recipe()
+        except ReleaseError as error:
+            return error
+
+    def _read_recipe(self) -> Recipe:
         try:
             value = self.read("evidence/recipe.yaml", load_yaml)
         except yaml.YAMLError as error:

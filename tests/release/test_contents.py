@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from glideslope.errors import ReleaseError
+from glideslope.release.claims.data import unsafe_claims
 from glideslope.release.contents import FREE_ROWS, Release, allowed_rows
 from glideslope.release.gates.secrets import UNSEARCHABLE, scan_file
 
@@ -57,3 +58,15 @@ def test_a_file_larger_than_its_place_allows_is_not_read(tmp_path: Path) -> None
     (tmp_path / "evidence/policy.yaml").write_bytes(b"a" * 1_000_001)
     with pytest.raises(ReleaseError, match="more than 1000000 bytes"):
         Release(tmp_path).read("evidence/policy.yaml", bytes)
+
+
+def test_recipe_and_policy_that_would_unfold_without_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence/policy.yaml").write_text("a: &a [x, x]\nb: &b [*a, *a]\n")
+    (tmp_path / "evidence/recipe.yaml").write_text("[" * 20_000)
+    release = Release(tmp_path)
+    with pytest.raises(ReleaseError, match=r"policy\.yaml: not readable as YAML \(\*a: an alias"):
+        unsafe_claims(release)
+    for _ in range(2):
+        with pytest.raises(ReleaseError, match=r"recipe\.yaml: not readable as YAML \(lists and mappings lie more than 32 deep"):
+            _ = release.recipe
