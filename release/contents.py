@@ -46,7 +46,7 @@ class Release:
         if not directory.is_dir():
             raise ReleaseError(f"{directory}: no such directory; give the directory that `glideslope pack` wrote")
 
-    @property
+    @cached_property
     def recipe(self) -> Recipe:
         """The resolved recipe of the run."""
         if isinstance(self._recipe, ReleaseError):
