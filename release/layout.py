@@ -59,7 +59,7 @@ RULES = (
          20_000 * MEGABYTE),
     Rule(rf"({COMPONENT_PATTERN})/({INDEX_NAMES})", "json", MAX_INDEX_BYTES),
     Rule(r"figures/[a-z0-9_]+\.png", "png", 4 * MEGABYTE),
-    Rule(r"evidence/(environment|mlbom\.cdx|croissant)\.json", "json", 64 * MEGABYTE),
+    Rule(r"evidence/(environment|packing|mlbom\.cdx|croissant)\.json", "json", 64 * MEGABYTE),
     Rule(r"evidence/(claims|curated|evaluation/evaluation)\.json", "json", 4 * MEGABYTE),
     Rule(r"evidence/records/[a-z0-9_]+\.json", "json", 16 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/(filter|classifier)\.json", "json", 4 * MEGABYTE),

@@ -24,6 +24,7 @@ from .figures import blur, write_figures
 from .gates.secrets import refuse_secrets
 from .golden import draw_golden
 from .layout import MODELS
+from .packing import PACKING_PATH, packing_facts
 from .plan import (
     COMPANIONS_STAGE,
     GOLDEN_STAGE,
@@ -218,6 +219,7 @@ def write_generated(recipe: Recipe, records: Mapping[str, Record], directory: Pa
     write_bytes(directory / POLICY_PATH, packed_policy(recipe).text.encode())
     write_json(directory / "model_index.json", model_index(parts(records)))
     write_bytes(directory / USE_POLICY_PATH, use_policy_text(recipe).encode())
+    write_json(directory / PACKING_PATH, packing_facts())
     release = Release(directory)
     write_figures(release)
     claims = claims_of(release)

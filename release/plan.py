@@ -15,7 +15,8 @@ FILTER_FILES = ("filter.json", "scores.parquet", "classifier.json", "classifier.
 AUDIT_FILES = ("commitment.json", "sample.json", "audit.json")
 WEIGHTS_OF = {"base": "ema.safetensors", "noised_clip": "model.safetensors"}
 COMPANION_FILES = {"clip_tokenizer": "tokenizer.json", "upsampler_scheduler": "scheduler_config.json"}
-GENERATED = ("LICENSE", "README.md", "DATASET_CARD.md", "model_index.json", "evidence/claims.json", "evidence/policy.yaml",
+GENERATED = ("evidence/packing.json",
+             "LICENSE", "README.md", "DATASET_CARD.md", "model_index.json", "evidence/claims.json", "evidence/policy.yaml",
              "evidence/recipe.yaml", "USE_POLICY.md", "evidence/environment.json", "evidence/mlbom.cdx.json", "evidence/croissant.json",
              ".eval_results/glideslope.yaml")
 

@@ -6,11 +6,10 @@ are parsed as data, no code is loaded, and what cannot be parsed is reported lik
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
 
-from ..errors import VerificationError
+from ..errors import ReleaseError, VerificationError
 from ..manifest import MANIFEST_NAME, UNLISTED
 from .card_check import check_cards, find_false_figures
 from .chain import CHAIN_CHECKS, run_check, shorten
@@ -22,6 +21,7 @@ from .documents.use_policy import find_changed_policy
 from .figures import can_draw
 from .golden import check_golden
 from .layout import find_irregular, find_strangers, parse_json_object
+from .packing import packing_facts, read_packing
 from .plan import expected_paths, parts
 from .policy import check_policy
 from .publishing.snapshot import release_in
@@ -136,12 +136,16 @@ def check_claims(release: Release) -> list[str]:
 
 
 def check_card(release: Release) -> list[str]:
-    """The cards are what their claims give, letter by letter."""
-    problems = shorten([str(difference) for difference in check_cards(release, release.claims)])
-    maker, here = release.record("training/base").environment.get("versions", {}).get("glideslope"), metadata.version("glideslope")
-    if problems and maker != here:
-        problems.append(f"{CARD_PATH}: the model was trained with glideslope {maker}, this is {here}, whose cards may read otherwise; "
-                        "verify with that version too")
+    """The cards are what their claims give, letter by letter; where they are not, whether another version may have worded them."""
+    try:
+        problems = shorten([str(difference) for difference in check_cards(release, release.claims)])
+    except ReleaseError as error:
+        problems = [str(error)]
+    packer, here = read_packing(release), packing_facts()
+    if problems and packer != here:
+        told = "differ" if compare_claims(release.claims, claims_of(release)) else "agree"
+        problems.insert(0, f"{CARD_PATH}: packed with other card templates (glideslope {packer['glideslope']}, you run {here['glideslope']}): "
+                           f"the numbers {told}; verify with glideslope {packer['glideslope']} for the wording")
     return problems
 
 

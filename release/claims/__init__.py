@@ -12,6 +12,7 @@ from ..comparison import Claims, compare_claims, equal, flatten, show
 from ..contents import Release
 from ..documents.environment import energy_claims
 from ..documents.use_policy import policy_claims
+from ..packing import packing_claims
 from .audits import audit_claims
 from .components import component_claims
 from .data import balance_claims, ledger_claims, recipe_claims, unsafe_claims
@@ -45,6 +46,6 @@ def claims_of(release: Release) -> Claims:
     for model in release.models:
         claims |= training_claims(release, model)
     claims |= evaluation_claims(release) | component_claims(release) | companion_claims(release) | cost_claims(release)
-    claims |= policy_claims(release) | energy_claims(release)
+    claims |= policy_claims(release) | energy_claims(release) | packing_claims(release)
     claims |= {f"provenance.{stage}": record.digest for stage, record in release.records.items()}
     return claims | {"stages": sorted(release.records), "figures": release.figures}

@@ -44,6 +44,7 @@ def filter_claims(name: str, audit: dict[str, Any], concepts: dict[str, Any]) ->
 def claims() -> dict[str, Any]:
     found: dict[str, Any] = {
         "recipe.name": "demo", "release.title": "A model", "release.license": "cc-by-sa-4.0", "release.data_attribution": "OpenMoji",
+        "packing.glideslope": "0.1.0",
         "release.homepage": "", "release.citation": "", "release.languages": ["en"], "release.tags": ["emoji"], "release.blurred": [],
         "unsafe.bypasses": [], "companions": [], "use_policy.text": "# Terms\n\nDo no harm.\n", "use_policy.sha256": "d" * 64,
         "use_policy.is_built_in": True, "source.dataset_id": None, "source.dataset_revision": None, "cost.energy": [

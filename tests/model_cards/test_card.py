@@ -57,11 +57,15 @@ def test_the_card_answers_what_was_removed_how_sure_what_remains_and_how_to_chec
     card = render_card(claims)
     top = card.split("## What it is")[0]
     assert "**What was removed?** 2,600 of 4,460 images; 1,860 are left. The filters took 2,600 for person" in top
-    assert "With 95 % confidence the person filter finds at least 98.7 % of such images, and the violence filter" in top
-    assert "at least 60.6 % of such images (little evidence)." in top
+    assert "With 95 % confidence the person filter finds at least 98.7 % of such images (counted by concept, as alike images stand or fall "\
+        "together: at least 95.2 %), and the violence filter" in top
+    assert "at least 60.6 % of such images (counted by concept, as alike images stand or fall "\
+        "together: at least 54.9 %) (little evidence)." in top
     assert "Person: at most 12 of the 1,860 kept images; violence" in top and "Nothing else was looked for" in top
     assert "637 of 640 test images: at least 98.7 %" in card
-    assert "glideslope verify DIRECTORY" in card
+    assert "kept images (little evidence), with 95 % confidence" in top
+    assert "`pip install glideslope==0.1.0`; then `glideslope verify DIRECTORY`" in top
+    assert "`pip install glideslope==0.1.0` (home page: <https://a.org/b>); then" in render_card(claims | {"release.homepage": "https://a.org/b"})
     assert "(128 of 130" in card.replace("caught 128 of 130\n(98.5 %)", "(128 of 130")
 
 
@@ -210,3 +214,8 @@ def test_the_dataset_card_says_what_was_labelled_and_what_cannot_be_shown(claims
     assert "| person | 4,426 | 500 yes, 400 no | 600 yes, 410 no | 640 yes, 480 no | 0 |" in card
     assert "size_categories:\n- 1K<n<10K" in card and "What this page cannot show" in card
     assert render_dataset_card(claims) == render_dataset_card(dict(reversed(claims.items())))
+
+
+def test_the_name_of_a_gate_set_aside_stands_in_code_as_it_is(claims: dict[str, Any]) -> None:
+    card = render_card(claims | {"unsafe.bypasses": [{"gate": "unsafe_skip.reload", "reason": "the machine was sold"}]})
+    assert "> - `unsafe_skip.reload`, because: the machine was sold" in card

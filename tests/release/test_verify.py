@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.release import verify
+from glideslope.release.contents import Release
+from glideslope.release.verify import check_card
 
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"
 
@@ -334,3 +336,27 @@ def test_a_header_that_claims_too_much_is_refused_without_reading_on(tamper: Any
     (tamper.directory / WEIGHTS).write_bytes(struct.pack("<Q", 2**62) + b"{}")
     tamper.seal()
     assert "not a readable safetensors file" in problems_of(tamper.directory)
+
+
+@pytest.mark.parametrize("is_number_edited", [False, True])
+def test_a_card_of_other_templates_is_refused_and_told_from_other_numbers(tamper: Any, is_number_edited: bool) -> None:
+    tamper.json("evidence/packing.json", lambda facts: facts.update(glideslope="0.0.9", card_templates="0" * 64))
+    tamper.json("evidence/claims.json", lambda claims: claims.update({"packing.glideslope": "0.0.9"}))
+    card = tamper.directory / "README.md"
+    card.write_text(card.read_text().replace("What was removed?", "What is gone?"))
+    if is_number_edited:
+        tamper.json("evidence/claims.json", lambda claims: claims.update({"ledger.num_seen": 5}))
+    problems = check_card(Release(tamper.directory))
+    told = "differ" if is_number_edited else "agree"
+    assert "packed with other card templates (glideslope 0.0.9, you run 0.1.0)" in problems[0]
+    assert f"the numbers {told}; verify with glideslope 0.0.9 for the wording" in problems[0]
+    assert len(problems) > 1
+
+
+@pytest.mark.parametrize("change", [lambda facts: facts.pop("glideslope"), lambda facts: facts.update(format="x"),
+                                    lambda facts: facts.update(more="x"),
+                                    lambda facts: facts.update(glideslope=1)])
+def test_malformed_facts_of_packing_are_refused(tamper: Any, change: Any) -> None:
+    tamper.json("evidence/packing.json", change)
+    with pytest.raises(ReleaseError, match=r"evidence/packing\.json: is malformed"):
+        check_card(Release(tamper.directory))
