@@ -168,5 +168,5 @@ def test_where_nothing_can_be_drawn_verify_says_so_and_the_gate_refuses(packed_r
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert verify(packed_run / "release").checked["figures drawn again (matplotlib is missing)"] == 0
-    with pytest.raises(ReleaseError, match="gate card complete: .*cannot be checked"):
+    with pytest.raises(ReleaseError, match=r"gate card complete: .*cannot be checked"):
         run_gates(packed_run / "release", [CardComplete()])

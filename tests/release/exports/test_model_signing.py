@@ -61,7 +61,7 @@ def test_the_openssf_verifier_refuses_another_key_and_an_edited_statement(releas
 
 
 def test_a_bundle_is_not_written_for_what_does_not_fit_or_into_the_release(release_dir: Path, key: Path, tmp_path: Path) -> None:
-    with pytest.raises(ReleaseError, match="lies inside the release .*, where nothing may be added"):
+    with pytest.raises(ReleaseError, match=r"lies inside the release .*, where nothing may be added"):
         export_bundle(release_dir, key, release_dir / "bundle.json")
     generate_key(tmp_path / "ed25519")
     with pytest.raises(ReleaseError, match="another kind of key than P-256"):
