@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ...errors import StageError
 from ...manifest import write_bytes, write_json
 from ...records import read_record
+from ...strict_yaml import load_yaml
 from ..labels import consensus, read_labels, sort_labels
 from ..ledger import Ledger, open_ledger
 from .balance import Tokens, combine, split_phrase
@@ -248,7 +249,7 @@ def compare_policies(run_a: Path, run_b: Path) -> list[dict[str, Any]]:
 def describe_policy(run: Path) -> dict[str, Any]:
     """Everything that decides what a run keeps, by dotted name."""
     try:
-        recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = load_yaml((run / "recipe.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise StageError(f"{run / 'recipe.yaml'}: cannot be read ({' '.join(str(error).split())[:200]}); restore it") from error
     if not isinstance(recipe, dict):
