@@ -21,7 +21,7 @@ from .contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, Release
 from .documents import documents_of
 from .documents.use_policy import USE_POLICY_PATH, use_policy_text
 from .figures import blur, write_figures
-from .gates.secrets import refuse_secrets
+from .gates.secret_files import refuse_secrets
 from .golden import draw_golden
 from .layout import MODELS
 from .packing import PACKING_PATH, packing_facts

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import ReleaseError
+from ...secrets import private_words
 from ..card_check import find_false_figures
 from ..chain import CHAIN_CHECKS, run_check
 from ..claims.audit_checks import check_audits
@@ -32,7 +33,7 @@ from .findings import (
     find_weak_filters,
 )
 from .metadata import find_bad_metadata
-from .secrets import find_secrets, private_words
+from .secret_files import find_secrets
 
 
 class Gate(Protocol):

@@ -18,7 +18,7 @@ from PIL import Image
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.manifest import write_bytes
 from glideslope.release.contents import Release
-from glideslope.release.gates.secrets import find_secrets
+from glideslope.release.gates.secret_files import find_secrets
 from glideslope.release.layout import find_strangers
 from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import Repository, StoredFile

@@ -10,7 +10,7 @@ import pytest
 from glideslope.errors import ReleaseError
 from glideslope.release.claims.data import unsafe_claims
 from glideslope.release.contents import FREE_ROWS, Release, allowed_rows
-from glideslope.release.gates.secrets import UNSEARCHABLE, scan_file
+from glideslope.release.gates.secret_files import UNSEARCHABLE, scan_file
 
 SCORES = "evidence/filters/a/scores.parquet"
 

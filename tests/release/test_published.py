@@ -8,7 +8,7 @@ from glideslope.config import Category, DatasetsSource, Detector, FolderSource, 
 from glideslope.errors import ReleaseError
 from glideslope.release import pack
 from glideslope.release.contents import Release
-from glideslope.release.gates.secrets import find_secrets
+from glideslope.release.gates.secret_files import find_secrets
 from glideslope.release.published import last_part, published_recipe
 from glideslope.release.verify import verify
 
