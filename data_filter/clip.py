@@ -145,6 +145,11 @@ class Clip:
         similar = self.center(self.embed_images(images)) * self.encode_text(captions)
         return np.asarray(similar.sum(axis=1, dtype=np.float64), dtype=np.float32)
 
+    def compare(self, images: Sequence[Pixels], captions: Sequence[str]) -> NDArray[np.float32]:
+        """Cosine of each image with each caption: float32 (N, M), higher fits better."""
+        return np.asarray(self.center(self.embed_images(images)).astype(np.float64) @ self.encode_text(captions).T.astype(np.float64),
+                          dtype=np.float32)
+
     def center(self, embeddings: Embeddings) -> Embeddings:
         """Image embeddings as they are compared with text: float32 (N, M), each row of length 1."""
         if self.image_mean is None:

@@ -174,7 +174,7 @@ def train(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpti
 
 @app.command(rich_help_panel=STAGES)
 def evaluate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
-    """Draw from captions, held back or trained on as the recipe says, and count how often the picture fits its own better than a random one."""
+    """Draw from captions, held back or trained on as the recipe says, and count how often the own one is in the better half of several."""
     with opened(recipe, runs_dir, as_json=as_json) as run:
         record = run.evaluate()
     tell({record.stage: dict(record.summary)}, as_json=as_json)

@@ -255,7 +255,7 @@ class ReleaseConfig(Part):
                                    "upsampler_inpaint, clip_tokenizer), such as `glideslope import-openai` writes; none: no such networks")
     golden_prompts: Annotated[int, Field(ge=0, le=64)] = Field(2, description="pictures whose digests show after loading that nothing changed")
     min_ranked_share_lower_bound: Share = Field(
-        0.5, description="smallest accepted 95 % lower bound of the share of pictures whose own caption wins")
+        0.5, description="smallest accepted 95 % lower bound of the share of pictures whose own caption is in the better half of several")
 
     @model_validator(mode="after")
     def _variants_are_unique(self) -> Self:

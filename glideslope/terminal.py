@@ -94,8 +94,8 @@ def summary_rows(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
         losses = f"loss {claims[f'{key}.first_loss']:.3f} to {claims[f'{key}.final_loss']:.3f}"
         rows.append((model.replace("_", " "), f"{size:.1f} M parameters, {seen:,} images seen, {losses}"))
     wins, bound = f"{claims['evaluation.num_wins']} of {claims['evaluation.num_pairs']}", claims["evaluation.share_lower_bound"]
-    rows.append(("captions count", f"{wins} pictures fit their own caption better than a random one ({at_least(bound)} "
-                                   "with 95 % confidence)"))
+    rows.append(("captions count", f"{wins} pictures fit their own caption better than the middle one of others "
+                                   f"({at_least(bound)} with 95 % confidence)"))
     return rows
 
 

@@ -43,7 +43,7 @@ def dataset_metadata(claim: Lookup) -> dict[str, Any]:
 
 
 def _evaluation_result(claim: Lookup) -> dict[str, Any]:
-    metrics = [("caption_win_share", "Share of pictures whose own caption outranks a random one", "evaluation.share"),
+    metrics = [("caption_win_share", "Share of pictures whose own caption is in the better half of those compared", "evaluation.share"),
                ("caption_win_share_lower_bound", "Its one-sided 95 % lower bound", "evaluation.share_lower_bound")]
     return {"task": {"type": PIPELINE_TAG, "name": "Text to image"}, "dataset": _dataset(claim, "evaluation captions"),
             "metrics": [_metric(kind, claim(name), title) for kind, title, name in metrics]}

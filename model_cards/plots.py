@@ -101,10 +101,10 @@ def plot_scores(title: str, scores: Mapping[str, Sequence[float]], threshold: fl
 
 
 def plot_guidance(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """Draw the mean CLIP score with the own and with a random caption for each guidance scale, with standard errors.
+    """Draw the mean CLIP score with the own and with other captions for each guidance scale, with standard errors.
 
     Args:
-        rows: guidance_scale, mean_own_score, mean_random_score and the standard errors own_error and random_error of each.
+        rows: guidance_scale, mean_own_score, mean_other_score and the standard errors own_error and other_error of each.
 
     Returns:
         PNG bytes.
@@ -112,7 +112,7 @@ def plot_guidance(rows: Sequence[Mapping[str, float]]) -> bytes:
     figure = _new_figure()
     panel = figure.subplots()
     scales = [row["guidance_scale"] for row in rows]
-    for kind, title, colour in (("own", "own caption", ACCENTS[0]), ("random", "random caption", ACCENTS[1])):
+    for kind, title, colour in (("own", "own caption", ACCENTS[0]), ("other", "other captions", ACCENTS[1])):
         panel.errorbar(scales, [row[f"mean_{kind}_score"] for row in rows], yerr=[row[f"{kind}_error"] for row in rows], color=colour,
                        marker="o", markersize=4, linewidth=1.4, capsize=3, label=title)
     panel.set_xticks(scales, [f"{scale:g}" for scale in scales])

@@ -14,6 +14,7 @@ from ..errors import GlideslopeError
 from ..manifest import sha256_json
 from .claims import equal, evaluation_claims, final_loss, flatten, show
 from .claims.audit_checks import check_audits
+from .claims.evaluation import check_evaluation_design
 from .claims.mutation_checks import check_mutations
 from .companions import check_companions
 from .contents import Release, need
@@ -146,7 +147,7 @@ def check_summaries(release: Release) -> list[str]:
 
 
 def check_evaluation(release: Release) -> list[str]:
-    """What the evaluation reported is what its pairs give, and each prompt lies in the split that the pair states."""
+    """What the evaluation reported is what its pairs give, and each pair was made as the test of captions asks."""
     found = evaluation_claims(release)
     report = release.read("evidence/evaluation/evaluation.json", parse_json_object)
     problems = [f"evaluation: {name} is reported as {show(report[name])}, the pairs give {show(value)}"
@@ -156,7 +157,7 @@ def check_evaluation(release: Release) -> list[str]:
     for pair in release.pairs:
         if splits.get(pair["key"]) != pair["split"]:
             problems.append(f"evaluation: {pair['key']} is stated to be of split {pair['split']}, the ledger says {splits.get(pair['key'])}")
-    return shorten(problems)
+    return shorten([*problems, *check_evaluation_design(release)])
 
 
 def check_ledger(release: Release) -> list[str]:

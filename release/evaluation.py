@@ -1,4 +1,4 @@
-"""Do captions count? Pictures drawn from held-back captions, each compared with its own caption and a random one."""
+"""Do captions count? Pictures drawn from held-back captions, each compared with its own caption and with others of its hand."""
 
 import json
 import random
@@ -13,15 +13,17 @@ from PIL import Image
 from ..config import ClipConfig, EvaluateConfig
 from ..data_filter.clip import Clip, load_clip
 from ..data_filter.sources import hash_share
-from ..data_filter.statistics import lower_bound
 from ..errors import StageError
 from ..manifest import canonical_json, write_bytes, write_json
 from ..models.options import DrawOptions
 from ..models.pipeline import GlidePipeline
 from ..models.pixels import contact_sheet
 from ..records import Record, read_record, run_stage
+from .claims.evaluation import compare_with_middle, count_wins, own_place
 
-EVALUATION_FORMAT = "glideslope.evaluation/1"
+EVALUATION_FORMAT = "glideslope.evaluation/2"
+MOST_CAPTIONS = 8
+SCORES = ("own_score", "own_mean", "other_scores", "other_means")
 DRAW_AT_ONCE = 16
 Progress = Callable[[int, int, str], None]
 
@@ -30,8 +32,9 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
              progress: Progress | None = None) -> Record:
     """Run the stage `evaluation`.
 
-    Each pair is a caption and a seed. A pair wins when the run's CLIP finds the drawn picture closer to its own caption
-    than to another pair's; without any link between caption and picture half of them would.
+    Each pair is a hand of captions, of which a coin chose the one that is drawn, and a seed. A pair wins when the run's CLIP ranks
+    the drawn caption in the better half of the hand; without any link between caption and picture half of them would, whatever the
+    captions: see `claims.evaluation`.
 
     Args:
         config: number of pairs, steps and guidance.
@@ -69,26 +72,47 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
 
 
 def choose_pairs(curated: Path, config: EvaluateConfig, seed: int) -> list[dict[str, Any]]:
-    """Captions of the split that the recipe names, in the order of their hash, then, if those are too few, of the other.
+    """Deal different captions out in hands, and draw from each hand the caption that the coin says.
+
+    Captions of the split that the recipe names come first, in the order of the hash of their first image; those of the other split
+    only fill up to one for each pair. A caption that several images share is one caption.
 
     Returns:
-        Plain rows: index, prompt, key, split, seed, random_prompt.
+        Plain rows: index, prompt, key, split, seed, others (the rest of the hand).
 
     Raises:
         StageError: fewer than two different captions.
     """
-    rows = []
+    images: dict[str, dict[str, Any]] = {}
     for split in sorted(("train", "validation"), key=lambda split: split != config.captions_from):
-        found = [row | {"split": split} for path in sorted((curated / "data").glob(f"{split}-*.parquet"))
-                 for row in pq.read_table(path, columns=["key", "caption"]).to_pylist()]
-        rows += sorted(found, key=lambda row: hash_share(str(seed), row["key"]))
-    rows = rows[:config.num_pairs]
-    if len({row["caption"] for row in rows}) < 2:
+        rows = [row | {"split": split} for path in sorted((curated / "data").glob(f"{split}-*.parquet"))
+                for row in pq.read_table(path, columns=["key", "caption"]).to_pylist()]
+        for row in sorted(rows, key=lambda row: hash_share(str(seed), row["key"])):
+            if split == config.captions_from or len(images) < config.num_pairs:
+                images.setdefault(row["caption"], row)
+    if len(images) < 2:
         raise StageError(f"{curated}: fewer than two different captions are left to evaluate with; keep more data")
-    generator = random.Random(seed)
-    return [{"index": i, "prompt": row["caption"], "key": row["key"], "split": row["split"], "seed": seed + i,
-             "random_prompt": generator.choice([other["caption"] for other in rows if other["caption"] != row["caption"]])}
-            for i, row in enumerate(rows)]
+    pairs = []
+    for index, hand in enumerate(deal_captions(list(images), config.num_pairs, seed)):
+        prompt = hand[own_place(seed, index, len(hand))]
+        pairs.append({"index": index, "prompt": prompt, "key": images[prompt]["key"], "split": images[prompt]["split"], "seed": seed + index,
+                      "others": [caption for caption in hand if caption != prompt]})
+    return pairs
+
+
+def deal_captions(captions: Sequence[str], num_hands: int, seed: int) -> list[list[str]]:
+    """Deal hands of up to eight different captions, always an even number, each hand sorted.
+
+    No caption comes again before the others were dealt, but for a rest too small for a hand.
+    """
+    size = min(MOST_CAPTIONS, len(captions) // 2 * 2)
+    generator, deck, hands = random.Random(seed), list(captions), []
+    for _ in range(num_hands):
+        if len(deck) < size:
+            deck = generator.sample(captions, len(captions))
+        hands.append(sorted(deck[:size]))
+        deck = deck[size:]
+    return hands
 
 
 def draw_pairs(pipe: GlidePipeline, pairs: Sequence[Mapping[str, Any]], config: EvaluateConfig, progress: Progress | None) -> list[Image.Image]:
@@ -105,19 +129,23 @@ def draw_pairs(pipe: GlidePipeline, pairs: Sequence[Mapping[str, Any]], config: 
 
 
 def score_pairs(clip: Clip, images: Sequence[Image.Image], pairs: Sequence[dict[str, Any]]) -> None:
-    """Write into each pair how close its picture is to its own caption and to the random one."""
-    arrays = [np.asarray(image) for image in images]
-    for name, key in (("prompt", "own_score"), ("random_prompt", "random_score")):
-        scores = clip.score(arrays, [pair[name] for pair in pairs])
-        for pair, score in zip(pairs, scores.tolist(), strict=True):
-            pair[key] = round(float(score), 6)
+    """Write into each pair how close its picture is to the captions of its hand, and how close all pictures are on average."""
+    captions = sorted({caption for pair in pairs for caption in (pair["prompt"], *pair["others"])})
+    places = {caption: place for place, caption in enumerate(captions)}
+    cosines = clip.compare([np.asarray(image) for image in images], captions)
+    means = cosines.mean(axis=0, dtype=np.float64)
+    for pair, row in zip(pairs, cosines, strict=True):
+        own, others = places[pair["prompt"]], [places[caption] for caption in pair["others"]]
+        pair |= {"own_score": round(float(row[own]), 6), "own_mean": round(float(means[own]), 6),
+                 "other_scores": [round(float(row[place]), 6) for place in others],
+                 "other_means": [round(float(means[place]), 6) for place in others]}
 
 
 def sweep_guidance(pipe: GlidePipeline, clip: Clip, pairs: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> list[dict[str, Any]]:
     """Draw the first pairs with the recipe's other guidance scales too, and score them; the scored pairs join for their own scale.
 
     Returns:
-        Rows of guidance_scale, index, own_score and random_score; none when the recipe names no other scale.
+        Rows of guidance_scale, index and the scores of `score_pairs`; none when the recipe names no other scale.
     """
     first, rows = pairs[:config.sweep_pairs], []
     for scale in sorted({*config.sweep_scales, config.guidance_scale}) if config.sweep_scales else ():
@@ -125,19 +153,17 @@ def sweep_guidance(pipe: GlidePipeline, clip: Clip, pairs: Sequence[Mapping[str,
         if scale != config.guidance_scale:
             settings = config.model_copy(update={"guidance_scale": scale})
             score_pairs(clip, draw_pairs(pipe, drawn, settings, None), drawn)
-        rows += [{"guidance_scale": scale, **{key: pair[key] for key in ("index", "own_score", "random_score")}} for pair in drawn]
+        rows += [{"guidance_scale": scale, **{key: pair[key] for key in ("index", *SCORES)}} for pair in drawn]
     return rows
 
 
 def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Wins, their share, and its exact one-sided 95 % lower bound."""
-    num_wins = sum(pair["own_score"] > pair["random_score"] for pair in pairs)
-    return {"num_pairs": len(pairs), "num_wins": num_wins, "share": num_wins / len(pairs),
-            "share_lower_bound": lower_bound(num_wins, len(pairs)),
-            "num_held_back": sum(pair["split"] == "validation" for pair in pairs)}
+    """Wins, their share, its exact one-sided 95 % lower bound, and how many prompts were held back from training."""
+    return count_wins(pairs) | {"num_held_back": sum(pair["split"] == "validation" for pair in pairs)}
 
 
 def best_drawn(directory: Path) -> str:
-    """The caption whose picture stands out most from another caption's, by the CLIP that judged, of a finished evaluation."""
+    """The caption that stands out most from the others of its hand, by the CLIP that judged, of a finished evaluation."""
     rows = [json.loads(line) for line in (directory / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
-    return str(max(rows, key=lambda row: row["own_score"] - row["random_score"])["prompt"])
+    compared = [(own - middle, row) for row in rows for own, middle, _ in [compare_with_middle(row)]]
+    return str(max(compared, key=lambda found: found[0])[1]["prompt"])

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from ..errors import ReleaseError
 from ..manifest import write_bytes
 from ..model_cards.plots import plot_guidance, plot_ledger, plot_scores, plot_training_loss
-from .claims.training import PAIRS_PATH, list_worst, measure_guidance
+from .claims.evaluation import PAIRS_PATH, list_worst, measure_guidance
 from .contents import Release, need
 from .layout import MODELS
 from .plan import figure_paths

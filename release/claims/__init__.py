@@ -2,7 +2,7 @@
 
 Nothing here reads what the release claims of itself: counts come from the ledger, recalls from the scores, losses
 from the metrics, parameters from the headers of the weight files. `verify` computes the claims again and compares.
-What each topic says lies beside: `data`, `filters`, `audits`, `mutations`, `training`, `components`.
+What each topic says lies beside: `data`, `filters`, `audits`, `mutations`, `training`, `evaluation`, `components`.
 """
 
 from pathlib import Path
@@ -16,9 +16,10 @@ from ..packing import packing_claims
 from .audits import audit_claims
 from .components import component_claims
 from .data import balance_claims, ledger_claims, recipe_claims, unsafe_claims
+from .evaluation import evaluation_claims
 from .filters import filter_claims
 from .mutations import mutation_claims
-from .training import cost_claims, evaluation_claims, final_loss, training_claims
+from .training import cost_claims, final_loss, training_claims
 
 __all__ = ["Claims", "claims_of", "compare_claims", "compute_claims", "equal", "evaluation_claims", "final_loss", "flatten", "show"]
 

@@ -31,7 +31,7 @@ def model_card(claims: Mapping[str, Any], *, data_ref: str) -> dict[str, Any]:
 def performance_metrics(claims: Mapping[str, Any]) -> list[Metric]:
     """Every measured share with its exact one-sided 95 % bound; the other end of the interval is the trivial one."""
     ask = partial(claim, claims)
-    metrics = [_at_least("share of pictures whose own caption outranks a random one", ask("evaluation.share"),
+    metrics = [_at_least("share of pictures whose own caption is in the better half of those compared", ask("evaluation.share"),
                          ask("evaluation.share_lower_bound"), f"{ask('evaluation.num_pairs')} pairs of prompt and seed")]
     for category in ask("recipe.categories"):
         audit = f"filters.{category}.audit"

@@ -48,7 +48,8 @@ def _evaluation_entry(claims: Mapping[str, Any]) -> dict[str, Any]:
     ask = partial(claim, claims)
     wins, pairs, bound = (ask("evaluation", key) for key in ("num_wins", "num_pairs", "share_lower_bound"))
     return _entry(claims, "caption_win_share", ask("evaluation.share"),
-                  f"share of pictures whose own caption outranks a random one: {wins} of {pairs}; one-sided 95 % lower bound {lower(bound)}")
+                  f"share of pictures whose own caption is in the better half of those compared: {wins} of {pairs}; one-sided 95 % lower "
+                  f"bound {lower(bound)}")
 
 
 def _filter_entries(claims: Mapping[str, Any], category: str) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from ...config import Category
 from ...data_filter.evidence import measure_filter
 from ...data_filter.labels import FITTING_ROLES
-from ...data_filter.statistics import lower_bound
 from ..chain import check_filter_reports, shorten
 from ..claims.audits import read_audits
+from ..claims.evaluation import count_wins
 from ..contents import Release, need
 from ..layout import MEGABYTE, walk
 from ..policy import CategoryPolicy
@@ -118,12 +118,12 @@ def find_reused_labels(release: Release) -> list[str]:
 
 def find_weak_captions(release: Release, *, policy_limit: float = 0.0) -> list[str]:
     """One sentence when too few pictures fit their own caption."""
-    where = "evidence/evaluation/pairs.jsonl"
-    num_wins = sum(need(pair, "own_score", where=where) > need(pair, "random_score", where=where) for pair in release.pairs)
-    bound = lower_bound(num_wins, len(release.pairs))
+    counted = count_wins(release.pairs)
+    bound = counted["share_lower_bound"]
     limits = {"recipe": release.recipe.release.min_ranked_share_lower_bound, "policy": policy_limit}
-    return [f"evaluation: {num_wins} of {len(release.pairs)} pictures fit their own caption better than a random one, which proves a share of "
-            f"at least {bound:.3f}; the {who} asks for more than {least:.3f}; train longer, then evaluate and pack again"
+    return [f"evaluation: for {counted['num_wins']} of {counted['num_pairs']} pictures the own caption is in the better half of the captions "
+            f"that it was compared with, which proves a share of at least {bound:.3f}; the {who} asks for more than {least:.3f}; train longer, "
+            "then evaluate and pack again"
             for who, least in limits.items() if not (bound > least or (who == "policy" and bound >= least))]
 
 

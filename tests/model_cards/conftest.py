@@ -63,9 +63,10 @@ def claims() -> dict[str, Any]:
         "ledger.num_seen": 4460, "ledger.num_kept": 1860,
         "ledger.num_dropped": 2600, "ledger.dropped_by_reason": {"filter:person": 2590, "filter:violence": 10}, "ledger.num_train": 1767,
         "ledger.num_validation": 93, "evaluation.num_pairs": 64, "evaluation.num_wins": 45, "evaluation.share": 45 / 64,
-        "evaluation.share_lower_bound": 0.5953125, "evaluation.num_held_back": 64, "evaluation.min_share_lower_bound": 0.5,
+        "evaluation.share_lower_bound": 0.5953125, "evaluation.num_held_back": 64,
+        "evaluation.num_others": 7, "evaluation.min_share_lower_bound": 0.5,
         "evaluation.num_steps": 50, "evaluation.guidance_scale": 3.0, "evaluation.guidance": [],
-        "evaluation.worst": [{"index": 7, "prompt": "a *lemon*", "random_prompt": "a flag", "own_score": 0.01, "random_score": 0.2}]}
+        "evaluation.worst": [{"index": 7, "prompt": "a *lemon*", "own_advantage": 0.01, "other_prompt": "a flag", "other_advantage": 0.2}]}
     for model in ("base", "noised_clip"):
         found |= {f"training.{model}.{key}": value for key, value in {
             "num_images": 40_000, "num_steps": 1250, "num_train_examples": 1767, "first_loss": 1.01, "final_loss": 0.0312,

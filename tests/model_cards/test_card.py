@@ -184,7 +184,7 @@ def test_words_that_became_rarer_and_more_frequent_are_told(claims: dict[str, An
 def test_what_guidance_does_is_told_where_it_was_measured(claims: dict[str, Any]) -> None:
     assert "How strong should guidance be?" not in render_card(claims)
     row = {"num_pairs": 16, "num_wins": 9, "share": 9 / 16, "share_lower_bound": 0.333, "mean_own_score": 0.1, "own_error": 0.01,
-           "mean_random_score": 0.05, "random_error": 0.01}
+           "mean_other_score": 0.05, "other_error": 0.01}
     card = render_card(claims | {"evaluation.guidance": [{"guidance_scale": scale, **row} for scale in (1.0, 3.0)]})
     assert "| 1 (no guidance) | 9 of 16 | at least 33.3 % | 0.100 | 0.050 |" in card
     assert "few pictures" in card

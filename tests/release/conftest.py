@@ -38,6 +38,7 @@ from glideslope.manifest import (
 from glideslope.models.pixels import contact_sheet
 from glideslope.records import Record, run_stage
 from glideslope.release import pack
+from glideslope.release.claims.evaluation import own_place
 from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
 
 from .components import write_components
@@ -344,10 +345,15 @@ def write_component(directory: Path, model: str) -> int:
 
 
 def write_evaluation(directory: Path, run_dir: Path, recipe: Recipe) -> dict[str, Any]:
-    kept = sorted((row for row in read_ledger(run_dir) if row["split"]), key=lambda row: row["split"] != "validation")
-    pairs = [{"index": n, "prompt": row["caption"], "key": row["key"], "split": row["split"], "seed": n,
-              "random_prompt": kept[n + 1]["caption"], "own_score": 0.3, "random_score": 0.1 if n % 8 else 0.35}
-             for n, row in enumerate(kept[:NUM_PAIRS])]
+    rows = sorted((row for row in read_ledger(run_dir) if row["split"]), key=lambda row: row["split"] != "validation")
+    kept = {row["caption"]: row for row in rows}
+    pairs = []
+    for n in range(NUM_PAIRS):
+        hand = sorted(list(kept)[n:n + 4])
+        prompt = hand[own_place(recipe.seed, n, 4)]
+        pairs.append({"index": n, "prompt": prompt, "key": kept[prompt]["key"], "split": kept[prompt]["split"], "seed": n,
+                      "others": [caption for caption in hand if caption != prompt], "own_score": 0.3, "own_mean": 0.1,
+                      "other_scores": [0.4, 0.2 if n % 8 else 0.35, 0.1], "other_means": [0.1, 0.1, 0.1]})
     write_bytes(directory / "pairs.jsonl", "".join(canonical_json(pair) + "\n" for pair in pairs).encode())
     tiles = [Image.new("RGB", (16, 16), (10 * n, 255 - 10 * n, 128)) for n in range(len(pairs))]
     contact_sheet(tiles, num_columns=8, scale=6).save(directory / "samples.png")

@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glideslope.config import EvaluateConfig
 from glideslope.errors import StageError
@@ -14,7 +16,7 @@ from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.presets import UNET_PRESETS
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
-from glideslope.release.evaluation import best_drawn, choose_pairs, draw_pairs, summarise, sweep_guidance
+from glideslope.release.evaluation import best_drawn, choose_pairs, deal_captions, draw_pairs, summarise, sweep_guidance
 
 
 def write_split(curated: Path, split: str, captions: list[str]) -> None:
@@ -27,18 +29,32 @@ def test_held_back_captions_come_first_and_the_choice_follows_from_the_seed(tmp_
     write_split(tmp_path, "validation", [f"held back {number}" for number in range(5)])
     write_split(tmp_path, "train", [f"trained {number}" for number in range(50)])
     pairs = choose_pairs(tmp_path, EvaluateConfig(num_pairs=8), seed=3)
-    assert [pair["split"] for pair in pairs] == ["validation"] * 5 + ["train"] * 3
+    captions = {caption for pair in pairs for caption in (pair["prompt"], *pair["others"])}
+    assert len(captions) == 8 and sum(caption.startswith("held back") for caption in captions) == 5
     assert pairs == choose_pairs(tmp_path, EvaluateConfig(num_pairs=8), seed=3)
     assert pairs != choose_pairs(tmp_path, EvaluateConfig(num_pairs=8), seed=4)
     assert [pair["seed"] for pair in pairs] == list(range(3, 11))
     trained = choose_pairs(tmp_path, EvaluateConfig(num_pairs=8, captions_from="train"), seed=3)
     assert [pair["split"] for pair in trained] == ["train"] * 8
+    assert {len(pair["others"]) for pair in trained} == {7}
+    assert len({pair["prompt"] for pair in choose_pairs(tmp_path, EvaluateConfig(num_pairs=6, captions_from="train"), seed=3)}) == 6
 
 
-def test_the_random_caption_is_always_another_one(tmp_path: Path) -> None:
-    write_split(tmp_path, "validation", ["an apple", "an apple", "an apple", "a pear"])
-    for pair in choose_pairs(tmp_path, EvaluateConfig(), seed=0):
-        assert pair["random_prompt"] != pair["prompt"]
+def test_a_caption_that_many_share_is_one_caption_and_is_drawn_as_often_as_the_other(tmp_path: Path) -> None:
+    write_split(tmp_path, "validation", ["an apple"] * 44 + ["a pear"] * 20)
+    pairs = [pair for seed in range(8) for pair in choose_pairs(tmp_path, EvaluateConfig(), seed=seed)]
+    assert {(pair["prompt"], *pair["others"]) for pair in pairs} == {("an apple", "a pear"), ("a pear", "an apple")}
+    assert abs(sum(pair["prompt"] == "an apple" for pair in pairs) - 256) < 34
+
+
+@given(num_captions=st.integers(2, 40), num_hands=st.integers(1, 12), seed=st.integers(0, 5))
+def test_hands_hold_different_captions_in_even_numbers_and_none_comes_before_its_turn(num_captions: int, num_hands: int, seed: int) -> None:
+    captions = [f"caption {number}" for number in range(num_captions)]
+    hands = deal_captions(captions, num_hands, seed)
+    assert len(hands) == num_hands and all(len(set(hand)) == len(hand) and hand == sorted(hand) for hand in hands)
+    assert {len(hand) for hand in hands} == {min(8, num_captions // 2 * 2)}
+    first = [caption for hand in hands[:num_captions // len(hands[0])] for caption in hand]
+    assert len(set(first)) == len(first)
 
 
 def test_one_caption_alone_cannot_be_evaluated(tmp_path: Path) -> None:
@@ -48,7 +64,8 @@ def test_one_caption_alone_cannot_be_evaluated(tmp_path: Path) -> None:
 
 
 def test_a_draw_is_no_win_and_the_bound_is_exact() -> None:
-    pairs = [{"own_score": own, "random_score": 0.2, "split": "validation"} for own in (0.3, 0.2, 0.1, 0.4)]
+    pairs = [{"own_score": own, "own_mean": 0.0, "other_scores": [0.2], "other_means": [0.0], "split": "validation"}
+             for own in (0.3, 0.2, 0.1, 0.4)]
     summary = summarise(pairs)
     assert (summary["num_wins"], summary["num_pairs"], summary["num_held_back"]) == (2, 4, 4)
     assert summarise([pairs[0]] * 3)["share_lower_bound"] == pytest.approx(0.05 ** (1 / 3))
@@ -66,8 +83,8 @@ def test_captions_longer_than_the_model_reads_are_cut_as_in_training() -> None:
 class Brightness:
     """A CLIP for this test: a picture fits a caption by its brightness and the caption's length."""
 
-    def score(self, images: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
-        return np.array([float(image.mean()) + len(caption) for image, caption in zip(images, captions, strict=True)], dtype=np.float32)
+    def compare(self, images: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
+        return np.array([[float(image.mean()) + len(caption) for caption in captions] for image in images], dtype=np.float32)
 
 
 def test_other_guidance_scales_are_drawn_for_the_first_pairs_and_the_own_scale_is_taken_over() -> None:
@@ -78,21 +95,21 @@ def test_other_guidance_scales_are_drawn_for_the_first_pairs_and_the_own_scale_i
     for parameter in network.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
     pipe = GlidePipeline(network.eval().requires_grad_(False), tokenizer)
-    pairs = [{"index": i, "prompt": "a red apple", "random_prompt": "a pear", "seed": i, "own_score": 7.0 + i, "random_score": 1.0}
-             for i in range(3)]
+    pairs = [{"index": i, "prompt": "a red apple", "others": ["a pear"], "seed": i, "own_score": 7.0 + i, "own_mean": 7.0,
+              "other_scores": [1.0], "other_means": [1.0]} for i in range(3)]
     settings = EvaluateConfig(num_pairs=3, num_steps=2, guidance_scale=3.0, sweep_scales=(1.0, 8.0), sweep_pairs=2)
     rows = sweep_guidance(pipe, Brightness(), pairs, settings)  # type: ignore[arg-type]  # all that is asked of a CLIP here
     assert [(row["guidance_scale"], row["index"]) for row in rows] == [(1.0, 0), (1.0, 1), (3.0, 0), (3.0, 1), (8.0, 0), (8.0, 1)]
     assert [row["own_score"] for row in rows if row["guidance_scale"] == 3.0] == [7.0, 8.0]
     by_scale = {row["guidance_scale"]: row["own_score"] for row in rows if row["index"] == 0}
-    assert by_scale[1.0] != by_scale[8.0] and all(row["own_score"] - row["random_score"] == pytest.approx(5, abs=1e-3) for row in rows
+    assert by_scale[1.0] != by_scale[8.0] and all(row["own_score"] - row["other_scores"][0] == pytest.approx(5, abs=1e-3) for row in rows
                                                   if row["guidance_scale"] != 3.0)
     assert sweep_guidance(pipe, Brightness(), pairs, settings.model_copy(update={"sweep_scales": ()})) == []  # type: ignore[arg-type]
     assert [pair["own_score"] for pair in pairs] == [7.0, 8.0, 9.0]
 
 
 def test_the_best_drawn_caption_is_the_one_that_stands_out_most(tmp_path: Path) -> None:
-    rows = [{"prompt": "a", "own_score": 0.9, "random_score": 0.8}, {"prompt": "b", "own_score": 0.2, "random_score": -0.3},
-            {"prompt": "c", "own_score": 0.4, "random_score": 0.5}]
+    rows = [{"prompt": prompt, "own_score": own, "own_mean": 0.0, "other_scores": [other], "other_means": [0.0]}
+            for prompt, own, other in (("a", 0.9, 0.8), ("b", 0.2, -0.3), ("c", 0.4, 0.5))]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert best_drawn(tmp_path) == "b"

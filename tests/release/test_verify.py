@@ -279,6 +279,25 @@ def test_an_evaluation_that_reports_more_than_its_pairs_is_noticed(tamper: Any) 
     assert "evaluation: num_wins is reported as 24, the pairs give 21" in problems_of(tamper.directory)
 
 
+def swap_with_another(pair: dict[str, Any]) -> None:
+    pair["prompt"], pair["others"][0] = pair["others"][0], pair["prompt"]
+
+
+@pytest.mark.parametrize(("change", "problem"), [
+    (swap_with_another, "pair 3 was drawn from"),
+    (lambda pair: pair.update(seed=99), "pair 3 has the number 3 and the seed 99"),
+    (lambda pair: pair["others"].__setitem__(0, pair["others"][1]), "the captions of pair 3 are not 4 different captions of kept images"),
+    (lambda pair: pair["others"].__setitem__(0, "a caption of nobody"), "the captions of pair 3 are not 4 different captions of kept images"),
+    (lambda pair: [pair[key].__delitem__(slice(2)) for key in ("others", "other_scores", "other_means")], "different numbers of captions")])
+def test_the_publisher_cannot_choose_what_a_picture_is_compared_with(tamper: Any, change: Any, problem: str) -> None:
+    path = tamper.directory / "evidence/evaluation/pairs.jsonl"
+    pairs = [json.loads(line) for line in path.read_text().splitlines()]
+    change(pairs[3])
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    tamper.seal()
+    assert problem in problems_of(tamper.directory)
+
+
 def test_a_prompt_that_was_trained_on_cannot_pass_as_held_back(tamper: Any) -> None:
     path = tamper.directory / "evidence/evaluation/pairs.jsonl"
     pairs = [json.loads(line) for line in path.read_text().splitlines()]

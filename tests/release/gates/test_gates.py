@@ -146,13 +146,13 @@ def test_a_card_without_a_claim_is_refused(tamper: Any) -> None:
 def test_captions_that_do_not_count_are_refused(tamper: Any) -> None:
     path = tamper.directory / "evidence/evaluation/pairs.jsonl"
     path.write_text(path.read_text().replace('"own_score":0.3', '"own_score":0.1', 12))
-    assert "11 of 24 pictures fit their own caption" in refusal_of(CaptionsCount(), tamper.directory)
+    assert "for 11 of 24 pictures the own caption is in the better half" in refusal_of(CaptionsCount(), tamper.directory)
 
 
 def test_a_draw_is_no_win(tamper: Any) -> None:
     path = tamper.directory / "evidence/evaluation/pairs.jsonl"
-    path.write_text(path.read_text().replace('"own_score":0.3', '"own_score":0.1'))
-    assert "0 of 24" in refusal_of(CaptionsCount(), tamper.directory)
+    path.write_text(path.read_text().replace('"own_score":0.3', '"own_score":0.2'))
+    assert "for 0 of 24" in refusal_of(CaptionsCount(), tamper.directory)
 
 
 def test_a_release_that_does_not_load_is_refused(tamper: Any) -> None:
