@@ -84,9 +84,19 @@ def card(release: ReleaseArgument,
 @app.command("export-diffusers", rich_help_panel=RELEASES)
 def export_diffusers(release: ReleaseArgument,
                      out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the export goes: a new or empty directory.")],
+                     check: Annotated[bool, typer.Option("--check", help="Write nothing: compare the export at OUT with the release, byte for byte, "
+                                                         "code and weights.")] = False,
                      as_json: JsonOption = False) -> None:
     """Write a copy of a release that plain diffusers loads, with code generated from glideslope's own sources."""
     from .release.exports.diffusers import export_diffusers as export
+    from .release.exports.export_check import check_export
 
+    if check:
+        problems = check_export(out, release)
+        if problems:
+            raise VerificationError(f"export {out}", problems)
+        tell({"export": str(out), "release": str(release), "differences": [] if as_json else "none: every file is what this glideslope writes"},
+             as_json=as_json)
+        return
     written = export(release, out)
     tell({"export": str(out), **written}, as_json=as_json)

@@ -28,13 +28,12 @@ from .placement import choose_device, choose_dtype
 from .ranking import ImageTextScorer
 from .samplers import SAMPLERS, Denoiser, SeededNoise
 from .spacing import sampling_timesteps
-from .tokenizer import CaptionTokenizer
+from .tokenizer import MAX_TOKENIZER_BYTES, CaptionTokenizer
 from .unet import PromptContext, TextConditionedUNet
 
 DRAW_BATCH = 16
 UPSAMPLE_BATCH = 4
 TOKENIZER_NAME = "tokenizer.json"
-MAX_TOKENIZER_BYTES = 32_000_000
 
 
 @dataclass(frozen=True)

@@ -3,29 +3,144 @@
 Three kinds, told apart by what the file holds: one trained on a run's own captions; GPT-2's, which has no start token and
 which the published U-Nets read; CLIP's, whose words end in `</w>`, which the published noised CLIP reads.
 
+Of a file only vocabulary and merges are taken. All else is built here, by kind, and a file that states anything else is refused: the
+library would run whatever normaliser, pattern or padding a stranger writes, and a kilobyte of them can ask for terabytes of tokens.
+
 The U-Net takes caption tokens followed by padding, with a mask (as the published models do); the noised CLIP takes
 start token, caption, end token, and the length.
 """
 
 import html
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import ftfy
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, VerificationError
 from ..manifest import write_bytes
+from ..strict_json import parse_object, read_bounded
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 # Where CLIP's own pattern would take a special token out of a caption: not in the middle of other punctuation.
 SPELLED = re.compile(r"((?:^|(?<=\s)|(?<=[^\W_]))(?:<\|startoftext\|>|<\|endoftext\|>)+)")
 Kind = Literal["own", "gpt2", "clip"]
+# CLIP's captions in pieces that no merge crosses: endings with an apostrophe, words, single digits, runs of other signs.
+CLIP_PIECES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+# The published vocabularies hold 50,257 tokens of at most 128 signs, in a file of 2 MB.
+MAX_TOKENIZER_BYTES, MAX_TOKENIZER_DEPTH = 32_000_000, 6
+MAX_TOKENS, MAX_TOKEN_LENGTH = 262_144, 1_024
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens with their numbers, and merges in order of rank."""
+
+    tokens: Mapping[str, int]
+    merges: Sequence[tuple[str, str]]
+
+    @classmethod
+    def from_parts(cls, tokens: Any, merges: Any) -> "Vocabulary":
+        """Check a vocabulary that was read from a file.
+
+        Args:
+            tokens: token -> number; the numbers must be 0, 1, 2, and so on.
+            merges: pairs of tokens whose joint is a token, each pair a list or a text with one space.
+
+        Raises:
+            ValueError: it is anything else, or larger than a vocabulary may be.
+        """
+        if not isinstance(tokens, dict) or not isinstance(merges, list):
+            raise ValueError("expected an object of tokens and a list of merges")
+        if max(len(tokens), len(merges)) > MAX_TOKENS:
+            raise ValueError(f"{len(tokens)} tokens and {len(merges)} merges; at most {MAX_TOKENS} of each are read")
+        if any(type(number) is not int for number in tokens.values()) or sorted(tokens.values()) != list(range(len(tokens))):
+            raise ValueError(f"the numbers of the {len(tokens)} tokens are not 0 to {len(tokens) - 1}")
+        longest = max(map(len, tokens), default=0)
+        if longest > MAX_TOKEN_LENGTH:
+            raise ValueError(f"a token of {longest} signs; at most {MAX_TOKEN_LENGTH} are read")
+        pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) if isinstance(pair, list) else () for pair in merges]
+        for number, pair in enumerate(pairs):
+            if len(pair) != 2 or not all(isinstance(part, str) and part in tokens for part in pair):
+                raise ValueError(f"merge {number} is {merges[number]!r:.80}, expected two tokens of the vocabulary")
+        return cls(tokens, [(first, second) for first, second in pairs])
+
+
+def build_tokenizer(kind: Kind, vocabulary: Vocabulary) -> Tokenizer:
+    """The library's tokenizer of a kind: everything but the vocabulary is fixed here.
+
+    Raises:
+        ValueError: the vocabulary lacks a special token, or the library refuses it.
+    """
+    special = [END] if kind == "gpt2" else [START, END]
+    missing = [token for token in special if token not in vocabulary.tokens]
+    if missing:
+        raise ValueError(f"the vocabulary has no {missing[0]}; this is not a caption tokenizer")
+    suffix = {"end_of_word_suffix": WORD_END} if kind == "clip" else {}
+    try:
+        tokenizer = Tokenizer(models.BPE(vocab=dict(vocabulary.tokens), merges=list(vocabulary.merges), **suffix))
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(str(error)) from error
+    dress(tokenizer, kind)
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def dress(tokenizer: Tokenizer, kind: Kind) -> None:
+    """Give a byte-pair encoding the normaliser, the pieces and the decoder of its kind."""
+    if kind == "own":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    elif kind == "gpt2":
+        tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        tokenizer.normalizer = normalizers.Lowercase()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(CLIP_PIECES), behavior="removed", invert=True),
+                                                           pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+
+
+def parse_tokenizer(data: bytes, *, where: str) -> Tokenizer:
+    """The tokenizer that a tokenizer.json means, built anew from its vocabulary.
+
+    Raises:
+        VerificationError: no strict JSON, or too large.
+        ValueError: no byte-pair encoding, a vocabulary that is refused, or a component that a tokenizer of its kind does not have.
+    """
+    value = parse_object(data, where=where, max_bytes=MAX_TOKENIZER_BYTES, max_depth=MAX_TOKENIZER_DEPTH)
+    model = value.get("model")
+    if not isinstance(model, dict):
+        raise ValueError("model is missing")
+    vocabulary = Vocabulary.from_parts(model.get("vocab"), model.get("merges"))
+    kind: Kind = "clip" if model.get("end_of_word_suffix") == WORD_END else "own" if START in vocabulary.tokens else "gpt2"
+    tokenizer = build_tokenizer(kind, vocabulary)
+    expected = json.loads(tokenizer.to_str())
+    expected["model"] |= {"vocab": model["vocab"], "merges": model["merges"]}  # merges have two spellings
+    foreign = find_foreign(value, expected)
+    if foreign:
+        raise ValueError(f"{foreign[0]}; a tokenizer of this kind ({kind}) has no such part")
+    return tokenizer
+
+
+def find_foreign(stated: Any, expected: Any, where: str = "") -> list[str]:
+    """One sentence for every part of plain data that is not as expected; what is left out must be nothing or false."""
+    if isinstance(stated, dict) and isinstance(expected, dict):
+        unknown = [f"{where}{key:.60} is {value!r:.80}, expected nothing" for key, value in stated.items() if key not in expected]
+        missing = [f"{where}{key} is missing, expected {value!r:.80}" for key, value in expected.items()
+                   if key not in stated and value not in (None, False)]
+        return unknown + missing + [problem for key in stated if key in expected
+                                    for problem in find_foreign(stated[key], expected[key], f"{where}{key}.")]
+    if stated is expected or (type(stated) is type(expected) and stated == expected):
+        return []
+    return [f"{where.rstrip('.')} is {stated!r:.80}, expected {expected!r:.120}"]
 
 
 class CaptionTokenizer:
@@ -58,11 +173,9 @@ class CaptionTokenizer:
     def train(cls, captions: Iterable[str], vocab_size: int) -> "CaptionTokenizer":
         """Learn at most `vocab_size` tokens from captions; the same captions in any order of call give the same file."""
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        tokenizer.decoder = decoders.ByteLevel()
+        dress(tokenizer, "own")
         trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[START, END], show_progress=False,
-                                      initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+                                      initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), max_token_length=MAX_TOKEN_LENGTH)
         tokenizer.train_from_iterator(sorted(captions), trainer)
         return cls(tokenizer)
 
@@ -71,23 +184,27 @@ class CaptionTokenizer:
         """Read tokenizer.json.
 
         Raises:
-            CheckpointError: missing, malformed, or without the start and end token.
+            CheckpointError: missing, too large, or refused by `parse`.
         """
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{path}: {error.strerror}") from error
+            data = read_bounded(path, MAX_TOKENIZER_BYTES)
+        except VerificationError as error:
+            raise CheckpointError(f"{path}: {error.problems[0]}") from error
         return cls.parse(data, where=str(path))
 
     @classmethod
     def parse(cls, data: bytes, *, where: str) -> "CaptionTokenizer":
-        """Parse the bytes of a tokenizer.json; raises as `load` does."""
+        """Build the tokenizer that the bytes of a tokenizer.json mean.
+
+        Raises:
+            CheckpointError: malformed, too large, without the start and end token, or with a part that none of the three kinds has.
+        """
         try:
-            return cls(Tokenizer.from_str(data.decode()))
-        except CheckpointError:
-            raise
-        except Exception as error:  # the library raises bare Exception on malformed files
-            raise CheckpointError(f"{where}: not a tokenizer.json: {error}") from error
+            return cls(parse_tokenizer(data, where=where))
+        except VerificationError as error:
+            raise CheckpointError(f"{where}: not a tokenizer.json: {error.problems[0]}") from error
+        except ValueError as error:
+            raise CheckpointError(f"{where}: not a tokenizer.json of a kind that is known: {error}") from error
 
     def save(self, path: Path) -> None:
         """Write tokenizer.json whole or not at all."""

@@ -6,40 +6,23 @@ and merges have the digest of the published one: the weights know no other numbe
 
 import gzip
 import importlib.util
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import zlib
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import pre_tokenizers
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, VerificationError
 from ..manifest import sha256_bytes
-from .tokenizer import END, START, WORD_END, CaptionTokenizer
+from ..strict_json import parse_object
+from .tokenizer import END, MAX_TOKENIZER_DEPTH, START, WORD_END, CaptionTokenizer, Vocabulary, build_tokenizer
 
 MAX_FILE_BYTES = 32_000_000
 HUB_PREFIX = "hf-hub:"
 CLIP_MERGES_NAME = "bpe_simple_vocab_16e6.txt"
 NUM_CLIP_MERGES = 49_152 - 256 - 2
-# Captions in pieces that no merge crosses: endings with an apostrophe, words, single digits, runs of other signs.
-CLIP_PIECES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 GPT2_DIGEST = "aa978f714fa6d52d7973e18b387474903d68d1d6c272ea6f7f40e55baebcef32"
 CLIP_DIGEST = "a7dbfb390750daf82fdce79359a5461a7ac984510ce17102668e3384f199666c"
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Tokens with their numbers, and merges in order of rank."""
-
-    tokens: Mapping[str, int]
-    merges: Sequence[tuple[str, str]]
-
-    @property
-    def digest(self) -> str:
-        """Hex SHA-256 of the content, whatever file it came from: lines `number token`, an empty line, lines of merges."""
-        tokens = "\n".join(f"{number} {token}" for token, number in sorted(self.tokens.items(), key=lambda item: item[1]))
-        return sha256_bytes((tokens + "\n\n" + "\n".join(map(" ".join, self.merges))).encode())
 
 
 def gpt2_tokenizer(source: str | Path) -> CaptionTokenizer:
@@ -53,12 +36,7 @@ def gpt2_tokenizer(source: str | Path) -> CaptionTokenizer:
         CheckpointError: nothing of that there, not readable, or another vocabulary than the published one.
     """
     vocabulary = check_digest(read_vocabulary(find_source(source)), GPT2_DIGEST, f"{source}: GPT-2")
-    tokenizer = Tokenizer(models.BPE(vocab=dict(vocabulary.tokens), merges=list(vocabulary.merges)))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([END])
-    return CaptionTokenizer(tokenizer)
+    return CaptionTokenizer(build_tokenizer("gpt2", vocabulary))
 
 
 def clip_tokenizer(source: str | Path) -> CaptionTokenizer:
@@ -72,13 +50,7 @@ def clip_tokenizer(source: str | Path) -> CaptionTokenizer:
         CheckpointError: nothing of that there, not readable, or another vocabulary than the published one.
     """
     vocabulary = check_digest(read_vocabulary(find_source(source)), CLIP_DIGEST, f"{source}: CLIP")
-    tokenizer = Tokenizer(models.BPE(vocab=dict(vocabulary.tokens), merges=list(vocabulary.merges), end_of_word_suffix=WORD_END))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(CLIP_PIECES), behavior="removed", invert=True),
-                                                       pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([START, END])
-    return CaptionTokenizer(tokenizer)
+    return CaptionTokenizer(build_tokenizer("clip", vocabulary))
 
 
 def installed_gpt2() -> Path | None:
@@ -118,24 +90,32 @@ def read_vocabulary(path: Path) -> Vocabulary:
             return _read_directory(path)
         if path.name.startswith(CLIP_MERGES_NAME):
             return _from_clip_merges(_read_text(path))
-        return _from_tokenizer_json(json.loads(_read_text(path)))
-    except (OSError, EOFError, gzip.BadGzipFile, ValueError, KeyError, TypeError, AttributeError) as error:
+        model = _read_json(path).get("model")
+        return Vocabulary.from_parts(*((model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)))
+    except (OSError, EOFError, zlib.error, ValueError, VerificationError) as error:
         raise CheckpointError(f"{path}: not a vocabulary of a published model ({type(error).__name__}: {error})") from error
 
 
 def check_digest(vocabulary: Vocabulary, expected: str, what: str) -> Vocabulary:
     """Refuse another vocabulary than the published one."""
-    if vocabulary.digest != expected:
+    digest = digest_of(vocabulary)
+    if digest != expected:
         raise CheckpointError(f"{what} vocabulary of {len(vocabulary.tokens)} tokens and {len(vocabulary.merges)} merges is not the published "
-                              f"one (digest {vocabulary.digest[:12]}…, expected {expected[:12]}…); the weights know no other")
+                              f"one (digest {digest[:12]}…, expected {expected[:12]}…); the weights know no other")
     return vocabulary
+
+
+def digest_of(vocabulary: Vocabulary) -> str:
+    """Hex SHA-256 of the content, whatever file it came from: lines `number token`, an empty line, lines of merges."""
+    tokens = "\n".join(f"{number} {token}" for token, number in sorted(vocabulary.tokens.items(), key=lambda item: item[1]))
+    return sha256_bytes((tokens + "\n\n" + "\n".join(map(" ".join, vocabulary.merges))).encode())
 
 
 def _read_directory(directory: Path) -> Vocabulary:
     found = {path.name.removesuffix(".gz"): path for path in sorted(directory.iterdir())}
     for tokens, merges in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
         if tokens in found and merges in found:
-            return Vocabulary(json.loads(_read_text(found[tokens])), _merge_lines(_read_text(found[merges])))
+            return Vocabulary.from_parts(_read_json(found[tokens]), _merge_lines(_read_text(found[merges])))
     for name in ("tokenizer.json", CLIP_MERGES_NAME):
         if name in found:
             return read_vocabulary(found[name])
@@ -150,16 +130,12 @@ def _read_text(path: Path) -> str:
     return data.decode()
 
 
-def _merge_lines(text: str) -> list[tuple[str, str]]:
-    lines = [line for line in text.split("\n")[1:] if line]  # the first line names the version
-    pairs = [tuple(line.split(" ")) for line in lines]
-    return [(first, second) for first, second in pairs]
+def _read_json(path: Path) -> dict[str, Any]:
+    return parse_object(_read_text(path).encode(), where=path.name, max_bytes=MAX_FILE_BYTES, max_depth=MAX_TOKENIZER_DEPTH)
 
 
-def _from_tokenizer_json(value: dict[str, Any]) -> Vocabulary:
-    model = value["model"]
-    pairs = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]]
-    return Vocabulary(dict(model["vocab"]), [(str(first), str(second)) for first, second in pairs])
+def _merge_lines(text: str) -> list[str]:
+    return [line for line in text.split("\n")[1:] if line]  # the first line names the version
 
 
 def _from_clip_merges(text: str) -> Vocabulary:
@@ -167,5 +143,5 @@ def _from_clip_merges(text: str) -> Vocabulary:
     merges = _merge_lines(text)[:NUM_CLIP_MERGES]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     signs = [sign for sign in alphabet if ord(sign) < 256] + [sign for sign in alphabet if ord(sign) >= 256]
-    tokens = [*signs, *(sign + WORD_END for sign in signs), *(first + second for first, second in merges), START, END]
-    return Vocabulary({token: number for number, token in enumerate(tokens)}, merges)
+    tokens = [*signs, *(sign + WORD_END for sign in signs), *(merge.replace(" ", "", 1) for merge in merges), START, END]
+    return Vocabulary.from_parts({token: number for number, token in enumerate(tokens)}, merges)

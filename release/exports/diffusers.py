@@ -1,9 +1,9 @@
 """Export a release as a directory that plain diffusers loads, with code generated from the models' own sources.
 
 Every component of the release goes in. Weights, configurations and tokenizers are the release's files, byte for byte. The code is
-bundled from the modules that glideslope itself runs (see `bundle`), so that there is no second implementation, checked against what
-such code may contain, and listed with everything else in export.json. An export is a copy for convenience: the evidence stays with
-the release.
+bundled from the modules that glideslope itself runs (see `bundle`), so that there is no second implementation. Everything is listed in
+export.json. One function says what an export holds, for writing it and for `export_check`, which makes all of it again and compares.
+An export is a copy for convenience: the evidence stays with the release.
 
 Layout: diffusers 0.42 (a custom pipeline beside custom components).
 """
@@ -13,21 +13,22 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ... import __version__
 from ...config import Recipe
-from ...errors import CheckpointError, ReleaseError, VerificationError
-from ...manifest import MANIFEST_NAME, Manifest, ReleaseManifest, storage_error, write_bytes, write_json
+from ...errors import CheckpointError, ReleaseError
+from ...manifest import MANIFEST_NAME, Manifest, ReleaseManifest, readable_json, storage_error, write_bytes
 from ...models.loading import OPTIONAL_MODELS, PARTS, read_index, read_schedule
 from ...models.tokenizer import CaptionTokenizer, Kind
 from ...outputs import refuse_in_release
 from ...records import INTENT_NAME
 from ...weight_files import STEM, SUFFIX, parse_weights_name
+from ...wording import cell
 from ..claims.data import unsafe_claims
 from ..contents import Release
-from ..layout import parse_json_object
 from ..publishing.snapshot import release_in
 from .bundle import bundle
-from .code_check import count_pipelines, find_forbidden
 
 EXPORT_NAME = "export.json"
 EXPORT_FORMAT = "glideslope.diffusers-export/1"
@@ -40,7 +41,7 @@ TOKENIZERS: Mapping[Kind, tuple[str, str]] = {kind: ("tokenizer_glide", "GlideTo
     "clip": ("tokenizer_clip", "GlideClipTokenizer")}
 SCHEDULER = ("diffusers", "DDPMScheduler")
 PIPELINE = ("pipeline", "GlideDiffusionPipeline")
-DROPPED = {"CaptionTokenizer": ("train", "load", "save"), "GlidePipeline": ("from_pretrained", "from_release", "from_training")}
+DROPPED = {"CaptionTokenizer": ("train", "save"), "GlidePipeline": ("from_pretrained", "from_release", "from_training")}
 OVERRIDES = {"tokenizer_glide": ("clean_for_clip",)}
 TERMS = ("LICENSE", "USE_POLICY.md")
 # The stock scheduler's spelling of our two noise schedules (arXiv 2006.11239, 2102.09672).
@@ -68,28 +69,36 @@ def export_diffusers(release_dir: Path, out: Path) -> dict[str, Any]:
         raise ReleaseError(f"{out}: is there already and no empty directory; name a new one, nothing is overwritten")
     with release_in(release_dir) as directory:
         release = Release(directory)
-        manifest = ReleaseManifest.read(release.path(MANIFEST_NAME))
-        problems = manifest.differences(directory)
-        if problems:
-            raise ReleaseError(f"{release_dir}: is not what its manifest says ({'; '.join(problems[:3])}); pack the release again")
-        return write_export(release, manifest, out)
+        return write_export(release, read_manifest(directory, release_dir), out)
+
+
+def read_manifest(directory: Path, shown: Path) -> ReleaseManifest:
+    """The manifest of a release, whose files are compared with it.
+
+    Raises:
+        ReleaseError: a file is missing, changed or not listed; messages call the release `shown`.
+    """
+    manifest = ReleaseManifest.read(Release(directory).path(MANIFEST_NAME))
+    problems = manifest.differences(directory)
+    if problems:
+        raise ReleaseError(f"{shown}: is not what its manifest says ({'; '.join(problems[:3])}); pack the release again")
+    return manifest
 
 
 def write_export(release: Release, manifest: ReleaseManifest, out: Path) -> dict[str, Any]:
     """Write an export of a release that was looked at; see `export_diffusers`."""
-    parts = choose_parts(release)
-    components = choose_classes(release, parts)
+    files = plan_export(release, manifest)
     partial = out.with_name(out.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        copy_files(release, parts, partial)
-        for path, text in generate_code(components).items():
-            write_bytes(partial / path, text.encode())
-        write_json(partial / "model_index.json", model_index(components))
-        for name in schedulers(parts):
-            write_json(partial / name / "scheduler_config.json", scheduler_config(release.path(f"{name}/scheduler_config.json")))
-        write_bytes(partial / "README.md", readme(release, manifest, parts).encode())
-        listing = write_listing(partial, manifest)
+        for path, content in files.items():
+            if isinstance(content, bytes):
+                write_bytes(partial / path, content)
+            else:
+                (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(content, partial / path)
+        listing = Manifest.of_directory(partial, exclude=(EXPORT_NAME, INTENT_NAME))
+        write_bytes(partial / EXPORT_NAME, listing_text(listing, manifest.root, manifest.tensors_root))
         if out.exists():
             out.rmdir()
         partial.rename(out)
@@ -97,7 +106,21 @@ def write_export(release: Release, manifest: ReleaseManifest, out: Path) -> dict
         raise storage_error(out, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return {"components": list(parts), "num_files": len(listing.files), "root": listing.root}
+    return {"components": list(choose_parts(release)), "num_files": len(listing.files), "root": listing.root}
+
+
+def plan_export(release: Release, manifest: ReleaseManifest) -> dict[str, bytes | Path]:
+    """Everything that an export of a release holds but export.json, by path: content, or the release's file that is copied.
+
+    Raises:
+        ReleaseError: the release's list of components, a tokenizer or a schedule cannot be read.
+    """
+    parts = choose_parts(release)
+    components = choose_classes({name: tokenizer_file(release, name) for name in parts if PARTS[name] == PARTS["tokenizer"]}, parts)
+    files: dict[str, bytes | Path] = {**copied_files(release, parts), **generated_files(components)}
+    for name in schedulers(parts):
+        files[f"{name}/scheduler_config.json"] = scheduler_text(_schedule_of(release.path(f"{name}/scheduler_config.json")))
+    return files | {"README.md": readme(release, manifest, parts).encode()}
 
 
 def choose_parts(release: Release) -> tuple[str, ...]:
@@ -125,37 +148,59 @@ def schedulers(parts: Collection[str]) -> list[str]:
     return [name for name in parts if PARTS[name] == PARTS["scheduler"]]
 
 
-def choose_classes(release: Release, parts: Collection[str]) -> dict[str, tuple[str, str]]:
+def choose_classes(tokenizers: Mapping[str, Path], parts: Collection[str]) -> dict[str, tuple[str, str]]:
     """Module and class of each component.
+
+    Args:
+        tokenizers: the tokenizer.json of each tokenizer.
+        parts: the components.
 
     Raises:
         ReleaseError: a tokenizer cannot be read.
     """
-    found: dict[str, tuple[str, str]] = {}
+    chosen: dict[str, tuple[str, str]] = {}
     for name in parts:
-        if PARTS[name] == PARTS["tokenizer"]:
+        if name in tokenizers:
             try:
-                found[name] = TOKENIZERS[CaptionTokenizer.load(tokenizer_file(release, name)).kind]
+                chosen[name] = TOKENIZERS[CaptionTokenizer.load(tokenizers[name]).kind]
             except CheckpointError as error:
                 raise ReleaseError(f"{error}; pack the release again") from error
         else:
-            found[name] = NETWORKS.get(name, SCHEDULER)
-    return found
+            chosen[name] = NETWORKS.get(name, SCHEDULER)
+    return chosen
 
 
-def copy_files(release: Release, parts: Collection[str], out: Path) -> None:
-    """Copy configurations, weights, tokenizers and terms as they are."""
+def copied_files(release: Release, parts: Collection[str]) -> dict[str, Path]:
+    """Configurations, weights, tokenizers and terms, which are copied as they are: path in the export -> the release's file."""
     copies = {name: release.path(name) for name in TERMS if (release.directory / name).is_file()}
     for name in parts:
         if PARTS[name] == PARTS["tokenizer"]:
             copies[f"{name}/tokenizer.json"] = tokenizer_file(release, name)
         elif name in NETWORKS:
             folder = release.directory / name
-            copies |= {f"{name}/{path.name}": path for path in sorted(folder.iterdir())
-                       if path.name == "config.json" or parse_weights_name(path.name) or path.name.startswith(f"{STEM}{SUFFIX}.index.")}
-    for path, source in copies.items():
-        (out / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, out / path)
+            copies |= {f"{name}/{path.name}": path for path in sorted(folder.iterdir()) if is_copied(path.name)}
+    return copies
+
+
+def is_copied(name: str) -> bool:
+    """Whether a file of a network's folder belongs in an export: its configuration, its weights of any type, their indices."""
+    return name == "config.json" or parse_weights_name(name) is not None or name.startswith(f"{STEM}{SUFFIX}.index.")
+
+
+def generated_files(components: Mapping[str, tuple[str, str]]) -> dict[str, bytes]:
+    """The code and the list of components of an export, which depend on nothing but the classes of its components.
+
+    Args:
+        components: module and class of each, by its name.
+
+    Returns:
+        Path -> content; the same version of glideslope makes the same bytes.
+
+    Raises:
+        ReleaseError: our sources cannot be bundled.
+    """
+    code = {path: text.encode() for path, text in generate_code(components).items()}
+    return code | {"model_index.json": readable_json(model_index(components))}
 
 
 def generate_code(components: Mapping[str, tuple[str, str]]) -> dict[str, str]:
@@ -165,20 +210,14 @@ def generate_code(components: Mapping[str, tuple[str, str]]) -> dict[str, str]:
         components: module and class of each, by its name.
 
     Raises:
-        ReleaseError: our sources cannot be bundled, or would bring what such code may not contain.
+        ReleaseError: our sources cannot be bundled.
     """
     header = (f"Generated by glideslope {__version__} from its own sources, for diffusers {DIFFUSERS_VERSION}; do not edit: export.json lists "
               "this file's digest.\n")
     ours = {name: place for name, place in components.items() if place != SCHEDULER}
     texts = {(module, name): bundle(f"{SHIM}.{module}", [name], header, dropped=DROPPED, overrides=OVERRIDES.get(module, ()))
              for module, name in dict.fromkeys([PIPELINE, *ours.values()])}
-    code = {f"{PIPELINE[0]}.py": texts[PIPELINE]} | {f"{name}/{place[0]}.py": texts[place] for name, place in ours.items()}
-    problems = [problem for path, text in code.items() for problem in find_forbidden(text, where=path)]
-    problems += [f"{path}: holds {number} pipelines, expected {expected}" for path, text in code.items()
-                 if (number := count_pipelines(text)) != (expected := int(path == "pipeline.py"))]
-    if problems:
-        raise ReleaseError(f"diffusers export: the generated code is refused: {'; '.join(problems)}")
-    return code
+    return {f"{PIPELINE[0]}.py": texts[PIPELINE]} | {f"{name}/{place[0]}.py": texts[place] for name, place in ours.items()}
 
 
 def model_index(components: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
@@ -187,60 +226,37 @@ def model_index(components: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
             **{name: list(components.get(name, (None, None))) for name in PARTS}}
 
 
-def scheduler_config(path: Path) -> dict[str, Any]:
-    """A noise schedule of the release as diffusers' own scheduler spells it.
+def scheduler_text(schedule: str) -> bytes:
+    """A noise schedule as diffusers' own scheduler spells it."""
+    betas: Mapping[str, float] = BETAS[schedule]
+    return readable_json({"_class_name": "DDPMScheduler", "_diffusers_version": DIFFUSERS_VERSION, "num_train_timesteps": 1000,
+                          "beta_schedule": schedule, "variance_type": "learned_range", "clip_sample": True,
+                          "prediction_type": "epsilon", **betas})
 
-    Raises:
-        ReleaseError: the release's schedule is not readable.
-    """
+
+def _schedule_of(path: Path) -> str:
     try:
-        schedule = read_schedule(path)
+        return read_schedule(path)
     except CheckpointError as error:
         raise ReleaseError(f"{error}; pack the release again") from error
-    betas: Mapping[str, float] = BETAS[schedule]
-    return {"_class_name": "DDPMScheduler", "_diffusers_version": DIFFUSERS_VERSION, "num_train_timesteps": 1000, "beta_schedule": schedule,
-            "variance_type": "learned_range", "clip_sample": True, "prediction_type": "epsilon", **betas}
 
 
-def write_listing(out: Path, manifest: ReleaseManifest) -> Manifest:
-    """Write export.json: which release this comes from, and every file with its digest."""
-    listing = Manifest.of_directory(out, exclude=(EXPORT_NAME, INTENT_NAME))
-    write_json(out / EXPORT_NAME, {"format": EXPORT_FORMAT, "glideslope": __version__, "diffusers": DIFFUSERS_VERSION,
-                                   "release_root": manifest.root, "release_tensors_root": manifest.tensors_root, "root": listing.root,
-                                   "manifest": listing.to_json()})
-    return listing
-
-
-def check_export(directory: Path, *, release_root: str | None = None) -> list[str]:
-    """One sentence for everything in an export that is not as it was written, or whose code is not what this glideslope generates.
-
-    Args:
-        directory: the export.
-        release_root: the root of the release that it must come from; none does not look.
-    """
-    try:
-        stated = parse_json_object((directory / EXPORT_NAME).read_bytes())
-        listing = Manifest.from_json(stated["manifest"])
-    except (OSError, ValueError, KeyError, TypeError, VerificationError) as error:
-        return [f"{EXPORT_NAME}: not readable ({error}); export the release again"]
-    problems = listing.differences(directory, exclude=(EXPORT_NAME,))
-    if stated.get("root") != listing.root:
-        problems.append(f"{EXPORT_NAME}: does not fit its own list; export the release again")
-    if release_root is not None and stated.get("release_root") != release_root:
-        problems.append(f"{EXPORT_NAME}: comes from the release {str(stated.get('release_root'))[:12]}…, not {release_root[:12]}…")
-    code = {path: (directory / path).read_text(encoding="utf-8") for path in (entry.path for entry in listing.files) if path.endswith(".py")}
-    return problems + [problem for path, text in code.items() for problem in find_forbidden(text, where=path)]
+def listing_text(listing: Manifest, release_root: str, release_tensors_root: str) -> bytes:
+    """What export.json holds: which release the export comes from, and every file with its digest."""
+    return readable_json({"format": EXPORT_FORMAT, "glideslope": __version__, "diffusers": DIFFUSERS_VERSION, "release_root": release_root,
+                          "release_tensors_root": release_tensors_root, "root": listing.root, "manifest": listing.to_json()})
 
 
 def readme(release: Release, manifest: ReleaseManifest, parts: Collection[str]) -> str:
     """The page of an export: what it is, where its evidence lies, how to load it."""
     recipe: Recipe = release.recipe
-    warnings = [f"> - `{row['gate']}`, because: {row['reason']}" for row in unsafe_claims(release)["unsafe.bypasses"]]
+    warnings = [f"> - `{row['gate']}`, because: {cell(row['reason'])}" for row in unsafe_claims(release)["unsafe.bypasses"]]
     optional = [f"`{name}`" for name in OPTIONAL_MODELS if name in parts]
     evaluate = recipe.evaluate
+    header = yaml.safe_dump({"license": recipe.release.license, "library_name": "diffusers", "pipeline_tag": "text-to-image"},
+                            sort_keys=False).rstrip()
     return "\n".join([
-        "---", f"license: {recipe.release.license}", "library_name: diffusers", "pipeline_tag: text-to-image", "---", "",
-        f"# {recipe.release.title}, for diffusers", "",
+        "---", header, "---", "", f"# {cell(recipe.release.title)}, for diffusers", "",
         *(["> **Warning: the release did not pass every gate.** Its publisher set aside:", *warnings, ""] if warnings else []),
         "A copy of a glideslope release that plain [diffusers](https://github.com/huggingface/diffusers) loads. What was filtered out of "
         "the training data, how sure that is and what remains stands on the release's own card, with its evidence.", "",
@@ -256,7 +272,7 @@ def readme(release: Release, manifest: ReleaseManifest, parts: Collection[str]) 
         "diffusers, safetensors, tokenizers, numpy and PIL (and ftfy, where there is the published CLIP's tokenizer), and draw the same "
         "pictures as glideslope from the same seeds. "
         "Without it diffusers refuses. To run no code of a repository, load the release with glideslope instead.", "",
-        f"Licence: `{recipe.release.license}`, see LICENSE."]) + "\n"
+        f"Licence: {cell(recipe.release.license)}, see LICENSE."]) + "\n"
 
 
 def examples(parts: Collection[str]) -> list[str]:

@@ -77,8 +77,13 @@ def _check_together(release: Release) -> list[str]:
     built = {name: build_on_meta(*read_component_config(release.path(f"{name}/config.json"))) for name in release.networks}
     companions = Companions(**{name: built[name] for name in built if name not in release.models})  # type: ignore[arg-type]  # class checked above
     try:
-        tokenizer = CaptionTokenizer.load(release.path("tokenizer/tokenizer.json"))
-        check_together(built["base"], companions, vocab_size=tokenizer.vocab_size)  # type: ignore[arg-type]  # class checked above
+        tokenizers = {name: CaptionTokenizer.load(release.path(f"{name}/tokenizer.json"))
+                      for name in ("tokenizer", "clip_tokenizer") if name == "tokenizer" or (release.directory / name).is_dir()}
+        check_together(built["base"], companions, vocab_size=tokenizers["tokenizer"].vocab_size)  # type: ignore[arg-type]  # class checked above
+        vocab_size = tokenizers.get("clip_tokenizer", tokenizers["tokenizer"]).vocab_size
+        known: int = built["noised_clip"].config.n_vocab  # type: ignore[union-attr,assignment]  # class checked above
+        if vocab_size > known:
+            return [f"noised_clip: knows {known} tokens, but its tokenizer has {vocab_size}; pack the release again"]
         for name in ("scheduler", *(["upsampler_scheduler"] if (release.directory / "upsampler_scheduler").is_dir() else [])):
             read_schedule(release.path(f"{name}/scheduler_config.json"))
     except GlideslopeError as error:

@@ -373,3 +373,13 @@ def test_wishes_that_would_switch_a_check_off_without_saying_so_are_refused(rele
     for wish in ({"verify": "off", "signer": "0" * 64}, {"verify": "never"}, {"verify": None}, {"verify": False}):
         with pytest.raises(RequestError):
             GlidePipeline.from_pretrained(release, **wish)
+
+
+@pytest.mark.parametrize("part", [
+    {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 40}},
+    {"padding": {"strategy": {"Fixed": 4_000_000_000}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+                 "pad_token": "<|endoftext|>"}}])
+def test_a_tokenizer_that_makes_terabytes_of_one_caption_is_never_built(release: Path, part: dict[str, Any]) -> None:
+    path = release / "tokenizer/tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | part))
+    refuse(release, f"not a tokenizer.json of a kind that is known: {next(iter(part))}", CheckpointError)

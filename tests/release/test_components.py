@@ -189,3 +189,15 @@ def test_the_paths_of_weights_follow_from_tensors_and_recipe(full_release: Path)
     release = Release(full_release)
     there = {path.relative_to(full_release).as_posix() for path in full_release.rglob(f"{STEM}*")}
     assert weight_paths(release) == there
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "clip_tokenizer"])
+def test_a_hostile_tokenizer_is_found_by_verify_whichever_network_reads_it(full_tamper: Any, name: str) -> None:
+    directory = full_tamper.directory
+    (directory / name).mkdir(exist_ok=True)
+    value = json.loads((directory / "tokenizer/tokenizer.json").read_text())
+    write_json(directory / name / "tokenizer.json", value)
+    assert find(directory, "tensors") == []
+    write_json(directory / name / "tokenizer.json", value | {"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}})
+    problem, = find(directory, "tensors")
+    assert f"{name}/tokenizer.json: not a tokenizer.json of a kind that is known: normalizer" in problem

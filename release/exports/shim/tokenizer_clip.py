@@ -12,5 +12,4 @@ class GlideClipTokenizer(CaptionTokenizer):
     @classmethod
     def from_pretrained(cls, directory: str | Path, **ignored: Any) -> Any:
         """Read tokenizer.json in a directory."""
-        path = Path(directory) / "tokenizer.json"
-        return cls.parse(path.read_bytes(), where=str(path))
+        return cls.load(Path(directory) / "tokenizer.json")
