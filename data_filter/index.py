@@ -24,8 +24,9 @@ from ..config import ClipConfig, IndexConfig
 from ..config import Source as SourceConfig
 from ..decode import Refusal, decode_picture
 from ..errors import StageError
-from ..manifest import read_json, sha256_bytes, sha256_json, write_json
-from ..records import INTENT_NAME, Record, run_stage
+from ..manifest import sha256_bytes, sha256_json, write_json
+from ..records import Record, run_stage
+from ..stage_places import INTENT_NAME, StagePlaces
 from . import lite0
 from .ahead import map_ahead
 from .clip import Clip, Crops, load_clip
@@ -108,7 +109,7 @@ def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, dire
     if isinstance(opened, ImageFolder) and opened.others:
         log.warning("%s", opened.describe_others())
     identity = identify(opened.fingerprint(), clip, index)
-    adopt_partial(directory.with_name(directory.name + ".partial"), identity)
+    adopt_partial(StagePlaces.of(directory), identity)
 
     def work(partial: Path) -> dict[str, Any]:
         tasks = [ShardTask(source, clip, index, shard, partial / f"{shard.name}.parquet") for shard in opened.shards()]
@@ -117,7 +118,7 @@ def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, dire
         index_shards(tasks, directory, engine, workers, progress)
         return summarise(tasks, partial)
 
-    return run_stage(directory, **identity, work=work)
+    return run_stage(directory, **identity, work=work, is_costly=True)
 
 
 def identify(fingerprint: str, clip: ClipConfig, index: IndexConfig) -> dict[str, Any]:
@@ -126,16 +127,16 @@ def identify(fingerprint: str, clip: ClipConfig, index: IndexConfig) -> dict[str
     return {"stage": "index", "config": config, "inputs": {"source": fingerprint}}
 
 
-def adopt_partial(partial: Path, identity: Mapping[str, Any]) -> None:
-    """Keep the shards of a stopped run whose recipe or source has changed since: each file knows whether it is still current."""
-    intent = partial / INTENT_NAME
-    if intent.is_file() and read_json(intent) != identity:
-        write_json(intent, identity)
+def adopt_partial(places: StagePlaces, identity: Mapping[str, Any]) -> None:
+    """Keep the shards of a stopped run whose source has changed since: each file knows whether it is still current."""
+    before = places.read_identity(places.partial)
+    if before is not None and before != identity and before["config"] == identity["config"]:
+        write_json(places.partial / INTENT_NAME, identity)
 
 
 def image_settings(clip: ClipConfig) -> dict[str, Any]:
-    """The part of a CLIP's configuration that image embeddings depend on."""
-    settings = clip.model_dump(mode="json", include={"model", "pretrained", "batch_size"})
+    """The part of a CLIP's configuration that image embeddings depend on; how many are embedded at once only rounds them otherwise."""
+    settings = clip.model_dump(mode="json", include={"model", "pretrained"})
     return settings | ({"images": lite0.IMAGES_FORMAT} if clip.model == "lite0" else {})
 
 

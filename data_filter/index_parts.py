@@ -14,7 +14,8 @@ from ..config import ClipConfig, IndexConfig
 from ..config import Source as SourceConfig
 from ..errors import SourceError, StageError
 from ..manifest import read_json, storage_error, write_json
-from ..records import RECORD_NAME, finished_record, prepare_partial
+from ..records import finished_record, prepare_partial
+from ..stage_places import StagePlaces
 from .index import Progress, ShardTask, adopt_partial, identify, index_shards
 from .sources import Shard, digest_shards, open_source
 
@@ -42,7 +43,7 @@ def build_part(source: SourceConfig, clip: ClipConfig, index: IndexConfig, direc
     """
     if not 0 <= part < num_parts:
         raise StageError(f"index: part is {part}, expected 0 to {num_parts - 1} with {num_parts} parts")
-    shard_list, partial = list_path(directory), directory.with_name(directory.name + ".partial")
+    shard_list, places = list_path(directory), StagePlaces.of(directory, is_costly=True)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         lock = directory.with_name(f".{directory.name}.lock").open("w")
@@ -52,11 +53,13 @@ def build_part(source: SourceConfig, clip: ClipConfig, index: IndexConfig, direc
         fcntl.flock(lock, fcntl.LOCK_EX)
         shards = read_or_list(shard_list, source, index.shard_size)
         identity = identify(digest_shards(shards), clip, index)
-        if finished_record(directory, directory / RECORD_NAME, identity) is not None:
+        if finished_record(places, identity) is not None:
             return {"num_shards": 0, "num_inputs": 0}
-        adopt_partial(partial, identity)
-        prepare_partial(partial, identity)
-    tasks = [ShardTask(source, clip, index, shard, partial / f"{shard.name}.parquet") for shard in shards[part::num_parts]]
+        adopt_partial(places, identity)
+        if places.read_identity(places.partial) != identity:  # the first job: another may read the finished index in the moment of the trial
+            places.try_exchange()
+        prepare_partial(places, identity)
+    tasks = [ShardTask(source, clip, index, shard, places.partial / f"{shard.name}.parquet") for shard in shards[part::num_parts]]
     try:
         return {"num_shards": len(tasks), "num_inputs": index_shards(tasks, directory, engine, workers, progress)}
     except SourceError:

@@ -16,7 +16,8 @@ from typing import Any
 
 from ..errors import StageError
 from ..manifest import canonical_json, read_json, sha256_bytes, write_bytes
-from ..records import RECORD_NAME, Record, read_record
+from ..records import Record, read_record
+from ..stage_places import RECORD_NAME
 
 LABELS_FORMAT = "glideslope.labels/2"  # changes whenever the lines of the store would be written or read otherwise
 LABELS_NAME, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME = "labels.jsonl", "audits.jsonl", "audits_record.json"

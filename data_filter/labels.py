@@ -24,7 +24,8 @@ import pyarrow.compute as pc
 from ..config import LabelsConfig
 from ..errors import LabelError
 from ..manifest import Manifest, write_json
-from ..records import RECORD_NAME, Record, describe_environment, read_record
+from ..records import Record, describe_environment, read_record
+from ..stage_places import RECORD_NAME
 from .index import read_index
 from .label_files import Verdict, read_label_csv
 from .label_store import (

@@ -126,8 +126,8 @@ def mutate(category: Category, run_dir: Path, source: Source, clip: ClipConfig, 
             check_outputs(needed[stage], read_record(needed[stage]))
         return write_mutations(category, run_dir, source, clip, partial, plan, progress)
 
-    return run_stage(directory, stage=f"mutations/{category.name}", config=plan.to_json() | {"clip": clip.model_dump(mode="json")},
-                     inputs=inputs, work=work)
+    config = plan.to_json() | {"clip": clip.model_dump(mode="json", exclude=set(clip.PACE))}
+    return run_stage(directory, stage=f"mutations/{category.name}", config=config, inputs=inputs, work=work)
 
 
 def write_mutations(category: Category, run_dir: Path, source: Source, clip: ClipConfig, directory: Path, plan: Plan,

@@ -1,7 +1,7 @@
 """The recipe: one frozen, typed model per stage, every field with a sentence. Unknown keys are errors."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,9 +14,15 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Part(BaseModel):
-    """Base of every part of a recipe: immutable, strictly typed, no unknown keys."""
+    """Base of every part of a recipe: immutable, strictly typed, no unknown keys.
+
+    Attributes:
+        PACE: keys that only say how often something is written, or how much is done at once: no result depends on them, so they are
+            no part of a stage's identity and may change while it runs.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    PACE: ClassVar[frozenset[str]] = frozenset()
 
 
 class OpenMojiSource(Part):
@@ -76,6 +82,7 @@ Source = Annotated[OpenMojiSource | FolderSource | DatasetsSource | WebDatasetSo
 class ClipConfig(Part):
     """The CLIP that embeds the images for the classifiers and scores pictures against captions."""
 
+    PACE = frozenset({"batch_size"})
     model: str = Field("lite0", description="`lite0`, an open_clip name, `hf-hub:<repository>` or `local-dir:<path>`")
     pretrained: str | None = Field(None, description="open_clip's pretrained tag or a weight file; for open_clip names only")
     batch_size: Count | None = Field(None, description="images embedded at once; none: 16 on a CPU, as many as fit on a GPU")
@@ -190,6 +197,7 @@ class ReportConfig(Part):
 class ModelConfig(Part):
     """The optimisation that the base model and the noised CLIP share."""
 
+    PACE = frozenset({"checkpoint_images"})
     batch_size: Count = Field(32, description="images per step")
     num_images: Count = Field(description="images to train on, repeats counted; rounded up to whole steps")
     learning_rate: Annotated[float, Field(gt=0)] = Field(description="peak learning rate of AdamW")
@@ -202,6 +210,7 @@ class ModelConfig(Part):
 class BaseModelConfig(ModelConfig):
     """The GLIDE base model and its training."""
 
+    PACE = frozenset({"checkpoint_images", "sample_images"})
     preset: str = Field("glide-tiny-24", description="name in glideslope.models.presets")
     caption_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share of captions dropped for classifier-free guidance")
     ema_half_life_images: Count = Field(20_000, description="images after which the average has forgotten half; shorter at the start")

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +33,9 @@ UNLISTED = frozenset({MANIFEST_NAME, SIGNATURE_NAME, REHEARSAL_NAME})  # of a re
 MAX_MANIFEST_BYTES = 32_000_000
 MAX_FOLDERS_DEEP = 32  # a reader that goes down folder by folder must come to an end
 NUM_THREADS = min(8, os.cpu_count() or 1)
-UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO})
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.EBUSY,
+                        errno.EFBIG, errno.ESTALE, errno.ENAMETOOLONG})
+UNSYNCABLE = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF})  # of network and FUSE folders, which sync by themselves
 
 
 def canonical_json(value: Any) -> str:
@@ -64,7 +66,7 @@ def readable_json(value: Any) -> bytes:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """Write a file whole or not at all: beside, flushed to disk, then renamed when the block ends without an error.
+    """Write a file whole or not at all: beside, on the disk, then renamed when the block ends without an error; a power cut undoes nothing.
 
     Raises:
         StorageError: the directory cannot be written or the disk is full.
@@ -77,11 +79,38 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+        sync_directory(path.parent)
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def sync_directory(directory: Path) -> None:
+    """Bring the names in a directory to the disk, so that a power cut undoes no rename; Windows has no such call and needs none."""
+    if os.name == "posix":
+        _sync(directory)
+
+
+def sync_tree(directory: Path) -> None:
+    """Bring every file and folder below a directory to the disk, whoever wrote it."""
+    if os.name == "posix":
+        for root, _, names in os.walk(directory):
+            for name in names:
+                _sync(Path(root) / name)
+            _sync(Path(root))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSYNCABLE:
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -133,19 +162,14 @@ class Manifest:
     files: tuple[FileEntry, ...]
 
     @classmethod
-    def of_directory(cls, directory: Path, *, exclude: Iterable[str] = (MANIFEST_NAME,)) -> "Manifest":
-        """Hash every file below a directory, apart from the excluded relative paths.
+    def of_directory(cls, directory: Path, *, exclude: Collection[str] = (MANIFEST_NAME,)) -> "Manifest":
+        """Hash every file below a directory, apart from the excluded relative paths; one that ends in `/` stands for a folder.
 
         Raises:
             VerificationError: something below is no plain file.
         """
-        excluded = set(exclude)
-        entries = []
-        for path in list_files(directory):
-            relative = path.relative_to(directory).as_posix()
-            if relative not in excluded:
-                entries.append(FileEntry(relative, path.stat().st_size, sha256_file(path)))
-        return cls(tuple(sorted(entries)))
+        paths = _select_files(directory, exclude)
+        return cls(tuple(sorted(FileEntry(name, path.stat().st_size, sha256_file(path)) for name, path in paths.items())))
 
     @property
     def root(self) -> str:
@@ -172,16 +196,22 @@ class Manifest:
             raise VerificationError("manifest", [f"malformed: {error!r}"]) from error
         return cls(tuple(sorted(files)))
 
-    def differences(self, directory: Path, *, exclude: Iterable[str] = (MANIFEST_NAME,)) -> list[str]:
+    def differences(self, directory: Path, *, exclude: Collection[str] = (MANIFEST_NAME,)) -> list[str]:
         """Compare a directory with this manifest: one sentence for every file changed, missing or added."""
-        excluded = set(exclude)
-        present = {p.relative_to(directory).as_posix(): p for p in list_files(directory)}
-        problems = []
-        for entry in self.files:
-            problem = _difference(entry, present.pop(entry.path, None))
-            problems += [] if problem is None else [problem]
-        problems += [f"{path}: file is not in the manifest" for path in sorted(present) if path not in excluded]
-        return problems
+        present = _select_files(directory, exclude)
+        problems = [problem for entry in self.files if (problem := _difference(entry, present.pop(entry.path, None))) is not None]
+        return problems + [f"{path}: file is not in the manifest" for path in sorted(present)]
+
+    def unlisted(self, directory: Path, *, exclude: Collection[str] = (MANIFEST_NAME,)) -> list[str]:
+        """Relative paths of the files in a directory that this manifest does not list, sorted."""
+        return sorted(_select_files(directory, exclude).keys() - {entry.path for entry in self.files})
+
+
+def _select_files(directory: Path, exclude: Collection[str]) -> dict[str, Path]:
+    """The files below a directory by relative path, without the excluded ones and those in excluded folders (`name/`)."""
+    folders = tuple(name for name in exclude if name.endswith("/"))
+    paths = {path.relative_to(directory).as_posix(): path for path in list_files(directory)}
+    return {name: path for name, path in paths.items() if name not in exclude and not name.startswith(folders)}
 
 
 def list_files(directory: Path) -> list[Path]:

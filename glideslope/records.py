@@ -2,13 +2,12 @@
 
 A stage works in `<directory>.partial` and is renamed when its record is written. What a killed stage had finished
 stays in the partial directory and is used again when configuration and inputs are still the same. A finished stage
-with the same configuration and inputs is skipped after its files were hashed again.
+with the same configuration and inputs is skipped after its files were hashed again. `stage_places` does the renaming.
 """
 
 import logging
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .errors import StageError
-from .manifest import UNWRITABLE, FileEntry, Manifest, read_json, sha256_json, storage_error, write_json
+from .errors import GlideslopeError, StageError
+from .manifest import UNWRITABLE, FileEntry, Manifest, canonical_json, read_json, sha256_json, storage_error, sync_tree, write_json
+from .stage_places import CHECKPOINTS, INTENT_NAME, RECORD_NAME, StagePlaces, remove
 
-RECORD_NAME = "record.json"
-INTENT_NAME = "intent.json"
+UNRECORDED = (RECORD_NAME, INTENT_NAME, f"{CHECKPOINTS}/")
+LITTER = ("*.tmp", ".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*")  # what kills, desktops and NFS leave in any folder
 RECORD_FORMAT = "glideslope.record/1"
 RECORDED_PACKAGES = ("glideslope", "torch", "open_clip_torch", "timm", "scikit-learn", "numpy", "pillow", "safetensors")
 
@@ -98,85 +98,133 @@ def check_outputs(directory: Path, record: Record) -> None:
         StageError: a file was changed, added or removed since the record was written.
     """
     problems = record.outputs.differences(directory, exclude=(RECORD_NAME, INTENT_NAME))
+    added = record.outputs.unlisted(directory, exclude=(RECORD_NAME, INTENT_NAME))
+    if added and len(added) == len(problems):
+        which = "that file" if len(added) == 1 else "these files"
+        raise StageError(f"{directory}: holds {', '.join(added[:5])}{f' and {len(added) - 5} more' if len(added) > 5 else ''}, which the stage "
+                         f"did not write; remove {which}, then run the same command again: the stage itself is whole")
     if problems:
         raise StageError(f"{directory}: changed since the stage finished: {'; '.join(problems)}; "
                          "remove the directory and run the stage again")
 
 
 def run_stage(directory: Path, *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str],
-              work: Callable[[Path], Mapping[str, Any]], record_path: Path | None = None) -> Record:
+              work: Callable[[Path], Mapping[str, Any]], record_path: Path | None = None, is_costly: bool = False) -> Record:
     """Run a stage unless a finished one with the same configuration and inputs is already there.
 
     Args:
-        directory: the finished stage's directory.
+        directory: the finished stage's directory; a link to one stays a link.
         stage: its name in the record.
         config: plain data; part of the stage's identity.
         inputs: name -> digest of what the stage reads; part of its identity.
         work: gets the partial directory, which may hold finished pieces of a killed run with the same identity,
             fills it, and returns the summary for the record (deterministic plain data). A key `environment` in it
-            is taken out and added to the record's environment instead (times, rates).
+            is taken out and added to the record's environment instead (times, rates). What it keeps in the folder
+            `checkpoints` is not recorded, and removed once the record stands.
         record_path: where the record goes when it may not lie among the files, outside the directory (a release holds
             only what is published); none: `record.json` in the directory.
+        is_costly: the work takes hours. With another configuration, what was done before is kept aside, and taken up
+            again when the configuration is set back.
 
     Returns:
         The record, new or found.
 
     Raises:
         StageError: the directory was changed after the stage had finished.
-        StorageError: the directory cannot be written.
+        StorageError: the directory cannot be written, or could not be replaced at the end; then nothing was begun.
     """
     identity: dict[str, Any] = {"stage": stage, "config": dict(config), "inputs": dict(inputs)}
-    kept_at = record_path or directory / RECORD_NAME
-    found = finished_record(directory, kept_at, identity)
-    if found is not None:
-        return found
-    partial = directory.with_name(directory.name + ".partial")
-    started = time.time()
+    places = StagePlaces.of(directory, record_path, is_costly=is_costly)
     try:
-        prepare_partial(partial, identity)
-        summary = dict(work(partial))
-        environment = describe_environment(started) | dict(summary.pop("environment", {}))
-        for leftover in partial.rglob("*.tmp"):
-            leftover.unlink()
-        outputs = Manifest.of_directory(partial, exclude=(RECORD_NAME, INTENT_NAME))
-        record = Record(stage, identity["config"], identity["inputs"], outputs, summary, environment)
-        if record_path is None:
-            write_json(partial / RECORD_NAME, record.to_json())
-        else:
-            record_path.unlink(missing_ok=True)
-        if directory.exists():
-            shutil.rmtree(directory)
-        partial.rename(directory)
-        (directory / INTENT_NAME).unlink()
-        if record_path is not None:
-            write_json(record_path, record.to_json())
+        found = finished_record(places, identity)
+        if found is not None:
+            return found
+        places.try_exchange()
+        prepare_partial(places, identity)
+        record = whole_record(places.partial, identity)
+        if record is None:
+            record = _work(places.partial, identity, work)
+        places.exchange()
     except OSError as error:
         if error.errno in UNWRITABLE:
-            raise storage_error(Path(error.filename) if isinstance(error.filename, str) else partial, error) from error
+            raise storage_error(Path(error.filename) if isinstance(error.filename, str) else places.partial, error) from error
         raise
     return record
 
 
-def finished_record(directory: Path, kept_at: Path, identity: Mapping[str, Any]) -> Record | None:
+def _work(partial: Path, identity: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> Record:
+    """Do a stage's work; its record is the last that is written, when all else is on the disk."""
+    started = time.time()
+    summary = dict(work(partial))
+    environment = describe_environment(started) | dict(summary.pop("environment", {}))
+    for leftover in (path for pattern in LITTER for path in partial.rglob(pattern) if not path.is_dir()):
+        leftover.unlink(missing_ok=True)
+    sync_tree(partial)
+    outputs = Manifest.of_directory(partial, exclude=UNRECORDED)
+    record = Record(identity["stage"], identity["config"], identity["inputs"], outputs, summary, environment)
+    write_json(partial / RECORD_NAME, record.to_json())
+    return record
+
+
+def finished_record(places: StagePlaces, identity: Mapping[str, Any]) -> Record | None:
     """The record of a finished stage of this identity, its files hashed again, or none."""
-    if not (directory.is_dir() and kept_at.is_file()):
+    places.mend()
+    if not (places.directory.is_dir() and places.record.is_file()):
         return None
-    record = Record.from_json(read_json(kept_at), where=str(kept_at))
-    if {"stage": record.stage, "config": dict(record.config), "inputs": dict(record.inputs)} != identity:
-        log.info("%s: configuration or inputs changed, running again", record.stage)
+    record = Record.from_json(read_json(places.record), where=str(places.record))
+    before = {"stage": record.stage, "config": dict(record.config), "inputs": dict(record.inputs)}
+    if before != identity:
+        is_told = places.is_costly and before["config"] != identity["config"]
+        aside = f", then it is kept in {places.aside(before)}: set the settings back to have it again" if is_told else ""
+        log.log(logging.WARNING if is_told else logging.INFO, "%s: %s; running again. What was finished stays until the new one stands%s",
+                record.stage, describe_change(before, identity), aside)
         return None
-    check_outputs(directory, record)
+    check_outputs(places.directory, record)
     log.info("%s: already done", record.stage)
     return record
 
 
-def prepare_partial(partial: Path, identity: Mapping[str, Any]) -> None:
-    """Keep what a stopped stage of this identity has finished; throw anything else away."""
-    intent = partial / INTENT_NAME
-    if partial.exists() and (not intent.is_file() or read_json(intent) != identity):
-        shutil.rmtree(partial)
+def whole_record(partial: Path, identity: Mapping[str, Any]) -> Record | None:
+    """The record in a partial directory whose work is done, so that only the renaming is left; else none."""
+    try:
+        record = Record.from_json(read_json(partial / RECORD_NAME), where=str(partial))
+        is_same = {"stage": record.stage, "config": dict(record.config), "inputs": dict(record.inputs)} == identity
+        return record if is_same and not record.outputs.differences(partial, exclude=UNRECORDED) else None
+    except GlideslopeError:  # none there, or damaged: the work is done again
+        return None
+
+
+def prepare_partial(places: StagePlaces, identity: Mapping[str, Any]) -> None:
+    """Take up what a stopped stage of this identity has finished; another's is kept aside if it was costly, or of unknown origin."""
+    partial, before = places.partial, places.read_identity(places.partial)
+    if before != identity:
+        if places.is_empty(partial) or (before is not None and not places.is_costly):
+            remove(partial)
+        elif os.path.lexists(partial):
+            aside = places.set_aside(partial, before)
+            why = "of unknown origin" if before is None else describe_change(before, identity)
+            log.warning("%s: %s; what had been done so far is kept in %s: %s", identity["stage"], why, aside,
+                        "remove it, or set the settings back to go on with it" if before else "look at it, then remove it")
+        if places.is_costly and places.take_back(identity):
+            log.warning("%s: goes on with what was kept aside with these settings", identity["stage"])
     partial.mkdir(parents=True, exist_ok=True)
-    write_json(intent, identity)
+    write_json(partial / INTENT_NAME, identity)
+
+
+def describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What is different between two identities of a stage, in a few words: settings with both values, inputs by name."""
+    settings = _differences(before.get("config", {}), now["config"])
+    old, new = before.get("inputs", {}), now["inputs"]
+    inputs = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    told = settings[:4] + ([f"{len(settings) - 4} more settings changed"] if len(settings) > 4 else [])
+    return ", ".join(told + ([f"other {', '.join(inputs[:4])}"] if inputs else [])) or "the stage is another"
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*before, *now])
+        return [told for key in keys for told in _differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))]
+    return [] if before == now else [f"{name} was {canonical_json(before)[:40]} and is {canonical_json(now)[:40]}"]
 
 
 def describe_environment(started: float) -> dict[str, Any]:

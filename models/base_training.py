@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from ..config import BaseModelConfig
-from ..manifest import write_json
+from ..manifest import write_bytes, write_json
 from ..records import Record, run_stage
-from .checkpoints import remove_checkpoints, save_tensors
+from .checkpoints import save_tensors
 from .dataset import CuratedSplit, batch_indices, load_split, take
 from .diffusion import GaussianDiffusion, space_timesteps, training_loss, weigh_errors
 from .guidance import text_denoiser
 from .loading import CONFIG_NAME, component_config
-from .pixels import contact_sheet, to_pil
+from .pixels import contact_sheet, png_bytes, to_pil
 from .presets import unet_preset
 from .samplers import SeededNoise, ddim, run
 from .tokenizer import CaptionTokenizer
-from .training import CHECKPOINTS, Progress, TrainedModel, seed_step, stage_summary, train
+from .training import Progress, TrainedModel, seed_step, stage_summary, train
 from .unet import TextConditionedUNet
 
 SCHEDULE = "squaredcos_cap_v2"
@@ -47,12 +47,13 @@ def train_base(config: BaseModelConfig, curated: Path, directory: Path, *, seed:
         TrainingError: nothing to train on, or training diverged.
         RecipeError: unknown preset.
     """
-    settings = config.model_dump(mode="json") | {"seed": seed}
+    settings = config.model_dump(mode="json", exclude=set(config.PACE)) | {"seed": seed}
 
     def work(partial: Path) -> Mapping[str, Any]:
         return _train(config, curated, partial, seed=seed, progress=progress)
 
-    return run_stage(directory, stage="training/base", config=settings, inputs={"curated": curated_digest}, work=work)
+    return run_stage(directory, stage="training/base", config=settings, inputs={"curated": curated_digest}, work=work,
+                     is_costly=True)
 
 
 def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, progress: Progress | None) -> dict[str, Any]:
@@ -74,7 +75,6 @@ def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, 
     write_results(partial, trained, tokenizer)
     write_samples(partial / "samples" / f"images-{trained.num_images:09d}.png", model, trained.ema or {}, tokenizer, prompts, seed)
     write_json(partial / "samples" / "prompts.json", list(prompts))
-    remove_checkpoints(partial / CHECKPOINTS)  # last, so that a process killed before goes on from one
     return stage_summary(trained, data, seed)
 
 
@@ -127,7 +127,6 @@ def write_samples(path: Path, model: TextConditionedUNet, weights: Mapping[str, 
                   prompts: tuple[str, ...], seed: int) -> None:
     """Draw a grid with the given weights and write it as a PNG; the model keeps its own weights."""
     config, device = model.config, next(model.parameters()).device
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = torch.get_rng_state()
     averaged = copy.deepcopy(model).eval()
     averaged.load_state_dict(dict(weights))
@@ -137,7 +136,7 @@ def write_samples(path: Path, model: TextConditionedUNet, weights: Mapping[str, 
     x = noise.draw((3, config.image_size, config.image_size)).to(device)
     denoiser = text_denoiser(averaged.denoise, context, empty, scale=SAMPLE_GUIDANCE)
     images = to_pil(run(ddim(denoiser, x, GaussianDiffusion.create(SCHEDULE, space_timesteps(SAMPLE_STEPS)), noise)))
-    contact_sheet(images, num_columns=8, scale=max(1, 96 // config.image_size)).save(path, optimize=True)
+    write_bytes(path, png_bytes(contact_sheet(images, num_columns=8, scale=max(1, 96 // config.image_size))))
     torch.set_rng_state(state)
 
 

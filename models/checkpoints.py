@@ -1,5 +1,10 @@
-"""Training state on disk, safetensors and JSON only, so that a killed run goes on as if it had not been killed."""
+"""Training state on disk, safetensors and JSON only, so that a killed run goes on as if it had not been killed.
 
+A checkpoint is whole or not there: it holds weights, optimiser, average, the log so far, and the digest of each file. Two are
+kept, so that the one before serves where a power cut or a bad disk damaged the newest.
+"""
+
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
-from ..manifest import read_json, write_bytes, write_json
+from ..errors import CheckpointError, StageError
+from ..manifest import read_json, sha256_file, sync_directory, write_bytes, write_json
 
 STATE_NAME = "state.json"
+METRICS = "metrics.jsonl"
+CHECKPOINT_FORMAT = "glideslope.checkpoint/2"
+NUM_KEPT = 2
+
+log = logging.getLogger(__name__)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -35,8 +45,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_checkpoint(directory: Path, *, num_steps: int, model: nn.Module, optimizer: torch.optim.Optimizer,
-                    ema: Mapping[str, Tensor] | None) -> None:
-    """Write `step-<n>` whole or not at all and remove older ones."""
+                    ema: Mapping[str, Tensor] | None, metrics: Path) -> None:
+    """Write `step-<n>` whole or not at all, a copy of the log included; the one before stays, older ones are removed."""
     target = directory / f"step-{num_steps:08d}"
     beside = target.with_name(target.name + ".partial")
     shutil.rmtree(beside, ignore_errors=True)
@@ -44,17 +54,43 @@ def save_checkpoint(directory: Path, *, num_steps: int, model: nn.Module, optimi
     save_tensors(beside / "optimizer.safetensors", optimizer_tensors(model, optimizer))
     if ema is not None:
         save_tensors(beside / "ema.safetensors", ema)
-    write_json(beside / STATE_NAME, {"num_steps": num_steps})
+    write_bytes(beside / METRICS, metrics.read_bytes())
+    digests = {path.name: sha256_file(path) for path in sorted(beside.iterdir())}
+    write_json(beside / STATE_NAME, {"format": CHECKPOINT_FORMAT, "num_steps": num_steps, "files": digests})
+    shutil.rmtree(target, ignore_errors=True)  # a damaged one that was passed over
     beside.rename(target)
-    for old in directory.glob("step-*"):
-        if old != target:
-            shutil.rmtree(old)
+    sync_directory(directory)
+    kept = [path for path in list_checkpoints(directory) if path <= target][-NUM_KEPT:]
+    for other in set(list_checkpoints(directory)) - set(kept):
+        shutil.rmtree(other)
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """Every checkpoint that got its name, oldest first."""
+    return sorted(path for path in directory.glob("step-*") if not path.name.endswith(".partial"))
 
 
 def latest_checkpoint(directory: Path) -> Path | None:
-    """The newest whole checkpoint, or none."""
-    whole = [path for path in directory.glob("step-*") if not path.name.endswith(".partial")]
-    return max(whole) if whole else None
+    """The newest checkpoint whose files are what was written, or none; a damaged one is named and passed over."""
+    for path in reversed(list_checkpoints(directory)):
+        problem = find_damage(path)
+        if problem is None:
+            return path
+        log.warning("%s: %s; training goes on from the checkpoint before it, or from the start where there is none", path, problem)
+    return None
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or none."""
+    try:
+        state = read_json(checkpoint / STATE_NAME)
+        digests = dict(state["files"]) if state["format"] == CHECKPOINT_FORMAT else {}
+    except (StageError, KeyError, TypeError, ValueError):
+        return f"{STATE_NAME} is missing or damaged"
+    if not digests:
+        return f"its format is {state['format']!r:.40}, expected {CHECKPOINT_FORMAT!r}"
+    damaged = [name for name, digest in digests.items() if not (checkpoint / name).is_file() or sha256_file(checkpoint / name) != digest]
+    return f"{', '.join(damaged)} is missing or damaged" if damaged else None
 
 
 def restore_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer,
@@ -73,11 +109,6 @@ def restore_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.opti
         for name, tensor in load_tensors(checkpoint / "ema.safetensors").items():
             ema[name].copy_(tensor)
     return int(read_json(checkpoint / STATE_NAME)["num_steps"])
-
-
-def remove_checkpoints(directory: Path) -> None:
-    """Checkpoints serve only a run that has not finished."""
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -99,15 +130,11 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
 
 
 class MetricsLog:
-    """metrics.jsonl: one line per step, cut back to the checkpoint when a run resumes."""
+    """metrics.jsonl: one line per step, put back to what the checkpoint holds when a run resumes."""
 
-    def __init__(self, path: Path, num_steps: int) -> None:
-        """Keep the first `num_steps` lines of an earlier attempt."""
-        lines = path.read_bytes().splitlines(keepends=True)[:num_steps] if path.exists() else []
-        if len(lines) < num_steps:
-            raise CheckpointError(f"{path}: {len(lines)} lines, but the checkpoint has {num_steps} steps; remove the "
-                                  "partial directory to train from the start")
-        write_bytes(path, b"".join(lines))
+    def __init__(self, path: Path, checkpoint: Path | None) -> None:
+        """Begin with the lines of a checkpoint, or with none."""
+        write_bytes(path, b"" if checkpoint is None else (checkpoint / METRICS).read_bytes())
         self.file = path.open("a", encoding="utf-8")
 
     def append(self, line: str) -> None:

@@ -12,14 +12,14 @@ from ..config import NoisedClipConfig as NoisedClipTraining
 from ..manifest import sha256_file, write_json
 from ..records import Record, run_stage
 from .base_training import SCHEDULE
-from .checkpoints import remove_checkpoints, save_tensors
+from .checkpoints import save_tensors
 from .dataset import CuratedSplit, batch_indices, load_split, take
 from .diffusion import GaussianDiffusion
 from .loading import CONFIG_NAME, component_config
 from .noised_clip import NoisedClip
 from .presets import noised_clip_preset
 from .tokenizer import CaptionTokenizer
-from .training import CHECKPOINTS, Progress, seed_step, stage_summary, train
+from .training import Progress, seed_step, stage_summary, train
 
 
 def train_noised_clip(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, directory: Path, *, seed: int,
@@ -39,13 +39,13 @@ def train_noised_clip(config: NoisedClipTraining, curated: Path, tokenizer_path:
         TrainingError: nothing to train on, or training diverged.
         RecipeError: unknown preset.
     """
-    settings = config.model_dump(mode="json") | {"seed": seed}
+    settings = config.model_dump(mode="json", exclude=set(config.PACE)) | {"seed": seed}
     inputs = {"curated": curated_digest, "tokenizer": sha256_file(tokenizer_path)}
 
     def work(partial: Path) -> Mapping[str, Any]:
         return _train(config, curated, tokenizer_path, partial, seed=seed, progress=progress)
 
-    return run_stage(directory, stage="training/noised_clip", config=settings, inputs=inputs, work=work)
+    return run_stage(directory, stage="training/noised_clip", config=settings, inputs=inputs, work=work, is_costly=True)
 
 
 def _train(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, partial: Path, *, seed: int,
@@ -59,7 +59,6 @@ def _train(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, part
     trained = train(config, model, batches.loss, partial, ema_half_life_images=None, progress=progress)
     save_tensors(partial / "model.safetensors", model.state_dict())
     write_json(partial / CONFIG_NAME, component_config(model))
-    remove_checkpoints(partial / CHECKPOINTS)
     return stage_summary(trained, data, seed)
 
 

@@ -1,5 +1,6 @@
 """The one place where 8-bit images meet the models' float range, and where pictures are laid out on a sheet."""
 
+import io
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -54,6 +55,13 @@ def contact_sheet(images: Sequence[Image.Image], *, num_columns: int, scale: int
         position = (gap + i % num_columns * (width + gap), gap + i // num_columns * (height + gap))
         sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), position)
     return sheet
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """A picture as an optimised PNG."""
+    file = io.BytesIO()
+    image.save(file, format="png", optimize=True)
+    return file.getvalue()
 
 
 def captioned_sheet(images: Sequence[Image.Image], captions: Sequence[str], *, num_columns: int, scale: int = 1, gap: int = 4) -> Image.Image:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from ..config import ModelConfig
 from ..errors import TrainingError
-from .checkpoints import MetricsLog, latest_checkpoint, restore_checkpoint, save_checkpoint
+from ..stage_places import CHECKPOINTS
+from .checkpoints import METRICS, MetricsLog, latest_checkpoint, restore_checkpoint, save_checkpoint
 from .dataset import CuratedSplit
 
 EMA_RAMP = 0.1  # the average never reaches further back than this share of the images seen
 GRADIENT_CLIP = 1.0
-CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 
 Progress = Callable[[int, int, str], None]
 LossOfStep = Callable[[nn.Module, int], Tensor]
@@ -61,7 +61,7 @@ def train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, direc
         directory: where checkpoints and metrics.jsonl go.
         ema_half_life_images: images after which the average has forgotten half; none: no average.
         progress: told images done, images in all, and a line with loss, rate and time left.
-        at_checkpoint: called with the averaged (or plain) weights and the images seen after each checkpoint.
+        at_checkpoint: called with the averaged (or plain) weights and the images seen before each checkpoint is written.
 
     Raises:
         TrainingError: the loss or its gradient is not finite.
@@ -74,7 +74,7 @@ def train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, direc
     first_step = restore_checkpoint(checkpoint, model, state.optimizer, state.ema) if checkpoint else 0
     num_steps, checkpoint_steps = math.ceil(config.num_images / batch_size), max(1, config.checkpoint_images // batch_size)
     started = time.monotonic()
-    with MetricsLog(directory / METRICS, first_step) as metrics:
+    with MetricsLog(directory / METRICS, checkpoint) as metrics:
         for step in range(first_step, num_steps):
             # --- one step
             num_images = (step + 1) * batch_size
@@ -86,10 +86,11 @@ def train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, direc
                 progress(min(num_images, config.num_images), config.num_images, line)
             # --- keep
             if (step + 1) % checkpoint_steps == 0 and step + 1 < num_steps:
-                metrics.flush()
-                save_checkpoint(checkpoints, num_steps=step + 1, model=model, optimizer=state.optimizer, ema=state.ema)
-                if at_checkpoint is not None:
+                if at_checkpoint is not None:  # first: a run that is killed here comes by again
                     at_checkpoint(state.ema or model.state_dict(), num_images)
+                metrics.flush()
+                save_checkpoint(checkpoints, num_steps=step + 1, model=model, optimizer=state.optimizer, ema=state.ema,
+                                metrics=directory / METRICS)
     seconds = max(time.monotonic() - started, 1e-9)
     return TrainedModel(model=model, ema=state.ema, final_loss=mean_final_loss(directory / METRICS), num_steps=num_steps,
                         num_images=num_steps * batch_size, images_per_second=(num_steps - first_step) * batch_size / seconds)

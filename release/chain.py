@@ -91,7 +91,7 @@ def check_settings(release: Release) -> list[str]:
     settings["evaluation"] = recipe.evaluate
     for stage, part in settings.items():
         config = release.record(stage).config
-        for key, value in part.model_dump(mode="json", exclude=PLACES).items():
+        for key, value in part.model_dump(mode="json", exclude={**PLACES, **dict.fromkeys(part.PACE, True)}).items():
             if key in config and config[key] != value:
                 problems.append(f"{stage}: was run with {key} {show(config[key])}, the recipe says {show(value)}; run it again")
     return problems

@@ -17,7 +17,7 @@ from ..errors import StageError
 from ..manifest import canonical_json, write_bytes, write_json
 from ..models.options import DrawOptions
 from ..models.pipeline import GlidePipeline
-from ..models.pixels import contact_sheet
+from ..models.pixels import contact_sheet, png_bytes
 from ..records import Record, read_record, run_stage
 from .claims.evaluation import compare_with_middle, count_wins, own_place
 
@@ -63,7 +63,7 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
         if sweep:
             write_bytes(partial / "guidance.jsonl", "".join(canonical_json(row) + "\n" for row in sweep).encode())
         write_bytes(partial / "pairs.jsonl", "".join(canonical_json(pair) + "\n" for pair in pairs).encode())
-        contact_sheet(images, num_columns=8, scale=max(1, 96 // images[0].width)).save(partial / "samples.png", optimize=True)
+        write_bytes(partial / "samples.png", png_bytes(contact_sheet(images, num_columns=8, scale=max(1, 96 // images[0].width))))
         summary = summarise(pairs)
         write_json(partial / "evaluation.json", {"format": EVALUATION_FORMAT, "settings": settings, **summary})
         return summary

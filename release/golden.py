@@ -6,7 +6,6 @@ policy states for each kind of device how far pixel values may lie apart on aver
 """
 
 import contextlib
-import io
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -100,12 +99,12 @@ def draw_golden(run_dir: Path, recipe: Recipe) -> Record | None:
 
 
 def _draw_first(pipe: "GlidePipeline", number: int, prompt: str, seed: int, directory: Path) -> dict[str, Any]:
+    from ..models.pixels import png_bytes
+
     facts = {"file": f"picture_{number:02d}.png", "prompt": prompt, "seed": seed, "num_steps": NUM_STEPS, "sampler": SAMPLER,
              "guidance_scale": GUIDANCE_SCALE, "clip_guidance_scale": CLIP_GUIDANCE_SCALE if number % 2 else 0.0}
     image = _draw(pipe, facts)
-    buffer = io.BytesIO()
-    image.save(buffer, format="png", optimize=True)
-    write_bytes(directory / str(facts["file"]), buffer.getvalue())
+    write_bytes(directory / str(facts["file"]), png_bytes(image))
     return facts | {"sha256": sha256_bytes(np.asarray(image).tobytes())}
 
 

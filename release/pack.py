@@ -13,7 +13,8 @@ from ..data_filter.audits.audit import list_fresh
 from ..errors import ReleaseError
 from ..manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, storage_error, write_bytes, write_json
 from ..model_cards.card import render_card, render_dataset_card, templates_sha256
-from ..records import INTENT_NAME, RECORD_NAME, Record, check_outputs, read_record, run_stage
+from ..records import Record, check_outputs, read_record, run_stage
+from ..stage_places import INTENT_NAME, RECORD_NAME
 from ..weight_files import WeightFiles
 from .claims import claims_of
 from .companions import gather_companions

@@ -27,7 +27,8 @@ import pyarrow.compute as pc
 
 from ...errors import FilterError, LabelError, StageError
 from ...manifest import FileEntry, Manifest, read_json, sha256_file, sha256_json, write_json
-from ...records import RECORD_NAME, Record, describe_environment, read_record
+from ...records import Record, describe_environment, read_record
+from ...stage_places import RECORD_NAME
 from ..labels import import_audit_labels, read_audit_labels, read_labels
 from ..sources import Source
 from .plan import FORMAT, Candidate, Plan, bind_seed, digest_population, digest_seed, hash_text, measure_audit, redraw

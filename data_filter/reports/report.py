@@ -17,7 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ... import wording
 from ...config import Category, Recipe
 from ...manifest import read_json, write_bytes
-from ...records import RECORD_NAME, read_record
+from ...records import read_record
+from ...stage_places import RECORD_NAME
 from ..clip import load_clip
 from ..evidence import combined_scores, is_dropped
 from ..filters import FILTER_NAME, SCORES_NAME

@@ -22,7 +22,7 @@ from ...manifest import MANIFEST_NAME, Manifest, ReleaseManifest, readable_json,
 from ...models.loading import OPTIONAL_MODELS, PARTS, read_index, read_schedule
 from ...models.tokenizer import CaptionTokenizer, Kind
 from ...outputs import refuse_in_release
-from ...records import INTENT_NAME
+from ...stage_places import INTENT_NAME
 from ...weight_files import STEM, SUFFIX, parse_weights_name
 from ...wording import cell
 from ..claims.data import unsafe_claims

@@ -55,6 +55,47 @@ def test_a_stage_that_was_stopped_ends_with_the_record_of_an_undisturbed_one(cur
     assert (tmp_path / "stopped" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 
 
+def stop_at_32(directory: Path, curated: Path) -> None:
+    def stop(done: int, total: int, line: str) -> None:
+        if done == 32:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_base(CONFIG, curated, directory, seed=1, curated_digest="d", progress=stop)
+
+
+def test_how_often_something_is_written_may_change_while_training(curated: Path, tmp_path: Path) -> None:
+    stop_at_32(tmp_path / "base", curated)
+    told: list[int] = []
+    config = CONFIG.model_copy(update={"checkpoint_images": 8, "sample_images": 8})
+    record = train_base(config, curated, tmp_path / "base", seed=1, curated_digest="d", progress=lambda done, *_: told.append(done))
+    assert told[0] == 28
+    assert train_base(CONFIG, curated, tmp_path / "base", seed=1, curated_digest="d") == record, "nor does it undo a finished training"
+    train_base(CONFIG, curated, tmp_path / "whole", seed=1, curated_digest="d")
+    for name in ("model.safetensors", "ema.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "base" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("damage", "first"), [("model.safetensors", 16), ("state.json", 16), ("../../metrics.jsonl", 28)])
+def test_a_power_cut_costs_no_more_than_one_checkpoint(curated: Path, tmp_path: Path, damage: str, first: int) -> None:
+    stop_at_32(tmp_path / "base", curated)
+    path = tmp_path / "base.partial" / "checkpoints" / "step-00000006" / damage
+    path.write_bytes(b"")
+    told: list[int] = []
+    record = train_base(CONFIG, curated, tmp_path / "base", seed=1, curated_digest="d", progress=lambda done, *_: told.append(done))
+    assert told[0] == first
+    assert record.digest == train_base(CONFIG, curated, tmp_path / "whole", seed=1, curated_digest="d").digest
+
+
+def test_settings_that_matter_keep_what_was_trained_aside(curated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stop_at_32(tmp_path / "base", curated)
+    train_base(CONFIG.model_copy(update={"num_images": 4}), curated, tmp_path / "base", seed=1, curated_digest="d")
+    assert "training/base: num_images was 40 and is 4; what had been done so far is kept in" in caplog.text
+    told: list[int] = []
+    train_base(CONFIG, curated, tmp_path / "base", seed=1, curated_digest="d", progress=lambda done, *_: told.append(done))
+    assert told[0] == 28
+
+
 def test_a_finished_training_states_what_it_consumed_and_can_be_drawn_from(curated: Path, tmp_path: Path) -> None:
     record = train_base(CONFIG, curated, tmp_path / "base", seed=0, curated_digest="digest of the curated set")
     lines = [json.loads(line) for line in (tmp_path / "base" / "metrics.jsonl").read_text().splitlines()]
