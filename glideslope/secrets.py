@@ -48,6 +48,7 @@ FOLDERS = ("home", "root", "Users", "tmp", "work", "workspace", "mnt", "media", 
            "shared", "vol", "data", "datasets", "content", "kaggle", "etc", "usr", "app", "storage", "raid")
 SECRET_NAMES = r"(?:api[_-]?key|secret|token|passw(?:or)?d|pwd|access[_-]?key|private[_-]?key|credential)s?"
 NO_PASSWORD = r"(?!(?:none|null|true|false|yes|no|required|optional|string|str|changeme)\b|[*x.…<$({\[])"
+# Each takes time in proportion to the text: what a pattern repeats without a bound may not hold its own beginning, or it never goes back.
 KINDS = (
     _kind("a Hugging Face token", r"(?<![A-Za-z0-9])(?:hf|api_org)_[A-Za-z0-9]{20,}", "hf_", "api_org_"),
     _kind("a GitHub token", r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{40,})",
@@ -66,7 +67,8 @@ KINDS = (
           r"(?:bearer|basic|token)\s{1,3}[A-Za-z0-9+/_.=~-]{8,}",
           "authorization"),
     _kind("a private key", r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----", "-----begin"),
-    _kind("a JSON web token", r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", "eyj"),
+    _kind("a JSON web token", r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*?eyJ[A-Za-z0-9_-]{8})[A-Za-z0-9_-]++\.eyJ[A-Za-z0-9_-]{8,}+"
+          r"\.[A-Za-z0-9_-]{8,}", "eyj"),
     _kind("an address with a password", r"(?<![A-Za-z0-9])[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'<>]+:[^\s/@\"'<>]+@[^\s/\"'<>]+", "://"),
     _kind("a mail address", r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?P<domain>[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*"
           r"\.[A-Za-z]{2,24})(?![A-Za-z0-9])", "@"),
@@ -171,8 +173,12 @@ def harmless_name(name: str, kinds: tuple[Kind, ...], *, otherwise: str = "…")
 
 def scan_lines(text: str, kinds: tuple[Kind, ...], *, is_caption: bool = False) -> Iterator[Finding]:
     """The secrets of some kinds in a text; the places are line numbers."""
+    line = counted = 0
     for name, match in find_matches(text, kinds, is_caption=is_caption):
-        yield Finding(f"line {text.count(chr(10), 0, match.start()) + 1}", name, mask(match.group()))
+        if match.start() < counted:  # the next kind begins again at the text's beginning
+            line = counted = 0
+        line, counted = line + text.count("\n", counted, match.start()), match.start()
+        yield Finding(f"line {line + 1}", name, mask(match.group()))
 
 
 def scan_tree(value: Any, kinds: tuple[Kind, ...], place: str = "", key: str = "") -> Iterator[Finding]:
