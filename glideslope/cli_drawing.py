@@ -7,16 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_shared import RELEASES, JsonOption, err, out, tell
+from .cli_shared import RELEASES, JsonOption, ThresholdOption, err, out, signer_rule, tell
 from .errors import RequestError
+from .signers import SignerRule
 from .terminal import TerminalReporter
 
 # Options that drawing and editing share.
 SourceArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="A release directory, for example runs/openmoji-demo/release, or "
                                                "org/name on the Hub.")]
 RevisionOption = Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a release on the Hub.")]
-SignerOption = Annotated[str | None, typer.Option(metavar="KEY", help="Key id, or file of the public key, of the one who must have signed "
-                                                  "the release.")]
+SignerOption = Annotated[list[str] | None, typer.Option(metavar="KEY", help="Key id, or file of the public key, of who must have signed the "
+                                                        "release. May be given several times.")]
 LockOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Pins repository, commit, manifest and signer: written when it is "
                                                  "not there, else enforced.")]
 OutOption = Annotated[Path | None, typer.Option(
@@ -56,7 +57,8 @@ def sample(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's param
            clip_guidance_scale: ClipScaleOption = None, guidance_interval: IntervalOption = None, clip: ClipOption = None,
            clip_pretrained: ClipPretrainedOption = None, seed: SeedOption = 0, upsample: UpsampleOption = False,
            previews: PreviewsOption = None, cut_long_prompts: CutOption = False, device: DeviceOption = None, dtype: DtypeOption = None,
-           variant: VariantOption = None, revision: RevisionOption = None, signer: SignerOption = None, lock: LockOption = None) -> None:
+           variant: VariantOption = None, revision: RevisionOption = None, signer: SignerOption = None, threshold: ThresholdOption = None,
+           lock: LockOption = None) -> None:
     """Draw pictures from captions with a verified release."""
     from .models.drawing import DrawRequest, WeightChoice, draw_to_files, read_prompts
     from .models.options import DrawOptions, choose_scales
@@ -68,9 +70,10 @@ def sample(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's param
     listed, blank = ([], []) if prompt_file is None else read_prompts(prompt_file)
     request = DrawRequest([*(prompts or []), *listed], out_path or free_name("samples"), options, upsample, previews,
                           choose_guide(clip, clip_pretrained, options), WeightChoice(device, dtype, variant))
+    rule = signer_rule(signer, threshold, option="--signer")
     with TerminalReporter(err).stage("sample") as progress:
         request.check()
-        written = draw_to_files(open_told(release, revision, signer, lock), request, progress=progress)
+        written = draw_to_files(open_told(release, revision, rule, lock), request, progress=progress)
     if blank:
         out.print(f"{prompt_file}: blank lines skipped: {', '.join(map(str, blank))}", markup=False, highlight=False)
     tell_written(written)
@@ -114,7 +117,8 @@ def edit(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's paramet
          guidance_scale: GuidanceScaleOption = None, clip_guidance_scale: ClipScaleOption = None, guidance_interval: IntervalOption = None,
          clip: ClipOption = None, clip_pretrained: ClipPretrainedOption = None, seed: SeedOption = 0, upsample: UpsampleOption = False,
          previews: PreviewsOption = None, cut_long_prompts: CutOption = False, device: DeviceOption = None, dtype: DtypeOption = None,
-         variant: VariantOption = None, revision: RevisionOption = None, signer: SignerOption = None, lock: LockOption = None) -> None:
+         variant: VariantOption = None, revision: RevisionOption = None, signer: SignerOption = None, threshold: ThresholdOption = None,
+         lock: LockOption = None) -> None:
     """Edit a picture: inpainting with a mask, image-to-image without."""
     from .models.drawing import DrawRequest, WeightChoice
     from .models.edit_file import Edit, edit_to_files
@@ -124,18 +128,19 @@ def edit(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's paramet
     options = DrawOptions(num_images, *scales, num_steps, sampler, seed, guidance_interval, cut_long_prompts)
     request = DrawRequest([prompt], out_path or free_name("edited"), options, upsample, previews,
                           choose_guide(clip, clip_pretrained, options), WeightChoice(device, dtype, variant))
+    rule = signer_rule(signer, threshold, option="--signer")
     with TerminalReporter(err).stage("edit") as progress:
         asked = Edit(request, image, mask, strength)
         asked.check()
-        written = edit_to_files(open_told(release, revision, signer, lock), asked, progress=progress)
+        written = edit_to_files(open_told(release, revision, rule, lock), asked, progress=progress)
     tell_written(written)
 
 
-def open_told(release: str, revision: str | None, signer: str | None, lock: Path | None) -> Any:
+def open_told(release: str, revision: str | None, rule: SignerRule | None, lock: Path | None) -> Any:
     """Open a release, and say on the terminal which one it is: where from, its root, who signed it."""
     from .models.opening import Trust, find_release
 
-    found = find_release(release, revision, trust=Trust(signer=signer, lock=lock))
+    found = find_release(release, revision, trust=Trust(signer=rule, lock=lock))
     err.print(found.describe(), markup=False, highlight=False)
     return found
 

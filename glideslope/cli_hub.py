@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .cli_shared import RELEASES, JsonOption, PolicyOption, ReleaseArgument, err, out, tell
+from .cli_shared import RELEASES, JsonOption, PolicyOption, ReleaseArgument, err, out, tell, told_signers
 from .errors import ReleaseError
 from .manifest import REHEARSAL_NAME, SIGNATURE_NAME
 
@@ -55,8 +55,8 @@ def publish(  # noqa: PLR0913, PLR0917 - one parameter for each option
     plan = plan_publication(release, place, Options(revision_tag, gated, is_private, replace_foreign))
     if not as_json:
         show_plan(plan)
-    readiness = check_readiness(release, policy)
-    told = {"signed by": "nobody" if readiness.signer is None else readiness.signer.key_id, "rehearsed": readiness.is_rehearsed,
+    readiness = check_readiness(plan.release, policy)
+    told = {"signed by": told_signers(readiness.signers, as_json=as_json), "rehearsed": readiness.is_rehearsed,
             "gates": list(readiness.gates.passed) if as_json else "passed: " + ", ".join(readiness.gates.passed),
             **({"unsafe bypasses": dict(readiness.gates.unsafe)} if readiness.gates.unsafe or as_json else {})}
     if dry_run:

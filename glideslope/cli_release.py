@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from .cli_shared import RELEASES, RUNS, JsonOption, PolicyOption, RecipeArgument, ReleaseArgument, RunsOption, opened, tell
+from .cli_shared import (
+    RELEASES,
+    RUNS,
+    JsonOption,
+    PolicyOption,
+    RecipeArgument,
+    ReleaseArgument,
+    RunsOption,
+    ThresholdOption,
+    opened,
+    signer_rule,
+    tell,
+    told_signers,
+)
 from .errors import VerificationError
 from .manifest import write_bytes
 from .outputs import refuse_in_release
@@ -32,26 +45,28 @@ def check(release: ReleaseArgument, policy: PolicyOption = None,
 
     report = run_policy(release, policy, device=device)
     tell({"release": str(release), "gates": list(report.passed) if as_json else "passed: " + ", ".join(report.passed),
+          "signed by": told_signers(report.signers, as_json=as_json),
           **({"unsafe bypasses": dict(report.unsafe)} if report.unsafe or as_json else {})}, as_json=as_json)
 
 
 @app.command(rich_help_panel=RELEASES)
 def verify(release: ReleaseArgument,
-           key: Annotated[str | None, typer.Option("--key", metavar="KEY", help="Whom you trust: a key id, or the path of a public key. The "
-                                                   "release must be signed by this key.")] = None,
+           key: Annotated[list[str] | None, typer.Option("--key", metavar="KEY", help="Whom you trust: a key id, or the path of a public key. "
+                                                         "The release must be signed by it. May be given several times.")] = None,
+           threshold: ThresholdOption = None,
            as_json: JsonOption = False) -> None:
     """Recompute every digest and every number on the card, offline, and name what differs."""
     from .release.verify import verify as verify_release
-    from .signatures import read_signature
 
-    signer = read_signature(release, key)
-    report = verify_release(release)
-    told = report.to_json() | {"signed_by": None if signer is None else signer.key_id, "is_signer_trusted": key is not None}
-    if not as_json:
-        told.pop("is_signer_trusted")
-        told["signed_by"] = "nobody" if signer is None else signer.key_id if key is not None else (
-            f"{signer.key_id} (a valid signature; whether to trust this key, only --key with the id you know from elsewhere tells)")
-        told |= {"unsafe bypasses": signer.unsafe} if signer is not None and signer.unsafe else {}
+    rule = signer_rule(key, threshold, option="--key")
+    report = verify_release(release, rule)
+    signers, told = report.signers, report.to_json()
+    if as_json:
+        told["is_signer_trusted"] = rule is not None
+    else:
+        told["signed_by"] = "nobody" if signers is None else str(signers) if rule is not None else (
+            f"{signers} (a valid signature; whether to trust this key, only --key with the id you know from elsewhere tells)")
+        told |= {"unsafe bypasses": signers.unsafe} if signers is not None and signers.unsafe else {}
     tell(told, as_json=as_json)
 
 

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 
 from .recipe import Engine, find_recipe, open_run
+from .signatures import Signers
+from .signers import SignerRule
 from .terminal import TerminalReporter
 
 STAGES, RELEASES = "Stages of a run", "Releases"
@@ -28,6 +30,8 @@ PicturesOption = Annotated[Literal["veiled", "clear", "blurred", "none"], typer.
          "none: no pictures.")]
 PolicyOption = Annotated[Path | None, typer.Option(
     "--policy", metavar="FILE", help="A policy to apply on top of the one that was packed: of each demand the stricter one counts.")]
+ThresholdOption = Annotated[int | None, typer.Option("--threshold", min=1, metavar="N", help="How many of the named keys must have signed; "
+                                                     "without it all of them.")]
 RUNS = Path("runs")
 
 out, err = Console(soft_wrap=True, emoji=False), Console(stderr=True, soft_wrap=True, emoji=False)
@@ -46,6 +50,22 @@ def tell(value: dict[str, Any], *, as_json: bool) -> None:
     for key, item in value.items():
         text = ", ".join(f"{name} {figure}" for name, figure in item.items()) if isinstance(item, dict) else item
         out.print(f"{key}: {text}", markup=False, highlight=False)
+
+
+def signer_rule(keys: list[str] | None, threshold: int | None, *, option: str) -> SignerRule | None:
+    """The rule that the options for keys and threshold give; none when no key is named."""
+    if not keys:
+        if threshold is not None:
+            raise typer.BadParameter(f"--threshold says how many of the keys must have signed; name them with {option}")
+        return None
+    return SignerRule.of(keys, threshold)
+
+
+def told_signers(signers: Signers | None, *, as_json: bool) -> list[str] | str:
+    """Who signed, for people or for machines."""
+    if as_json:
+        return [] if signers is None else list(signers.key_ids)
+    return "nobody" if signers is None else str(signers)
 
 
 def opened(recipe: str, runs_dir: Path, engine: Engine | None = None, *, as_json: bool, is_part: bool = False) -> Any:

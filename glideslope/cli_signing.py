@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_shared import RELEASES, JsonOption, PolicyOption, ReleaseArgument, tell
+from .cli_shared import RELEASES, JsonOption, PolicyOption, ReleaseArgument, tell, told_signers
 
 PASSPHRASE_VARIABLE = "GLIDESLOPE_KEY_PASSPHRASE"
 
@@ -40,16 +40,16 @@ def sign(release: ReleaseArgument,
          bundle_key: Annotated[Path | None, typer.Option(
              "--bundle-key", metavar="KEY", help="The P-256 key for the bundle (`glideslope keygen --for-bundles`).")] = None,
          as_json: JsonOption = False) -> None:
-    """Run every gate and, when all pass, sign the release: the signature names the gates, the policy and every bypass."""
+    """Run every gate and, when all pass, add a signature: it names the gates, the policy and every bypass; other keys' signatures stay."""
     from .release.exports.model_signing import export_bundle as export
     from .release.signing import sign as sign_release
 
     if (export_bundle is None) != (bundle_key is None):
         raise typer.BadParameter("--export-bundle and --bundle-key go together")
-    signer = sign_release(release, key, passphrase=passphrase_of(key), policy=policy)
-    gates = list(signer.gates)
-    told: dict[str, Any] = {"release": str(release), "signed by": signer.key_id, "gates": gates if as_json else ", ".join(gates),
-            **({"unsafe bypasses": signer.unsafe} if signer.unsafe else {})}
+    signers = sign_release(release, key, passphrase=passphrase_of(key), policy=policy)
+    gates = list(signers.gates)
+    told: dict[str, Any] = {"release": str(release), "signed by": told_signers(signers, as_json=as_json),
+            "gates": gates if as_json else ", ".join(gates), **({"unsafe bypasses": signers.unsafe} if signers.unsafe else {})}
     if export_bundle is not None and bundle_key is not None:
         told["bundle"] = str(export_bundle)
         told["files in the bundle"] = export(release, bundle_key, export_bundle, passphrase=passphrase_of(bundle_key))

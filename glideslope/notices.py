@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from .envelopes import MAX_ENVELOPE_BYTES
 from .errors import VerificationError
-from .signatures import MAX_ENVELOPE_BYTES, verify_withdrawal, withdrawal_statement
-from .signing_keys import read_key_id
+from .signatures import verify_withdrawal, withdrawal_statement
+from .signers import SignerRule
 from .withdrawal import MAX_WITHDRAWN_BYTES, WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, Withdrawals
 
 NOTICE_FILES = {WITHDRAWN_NAME: MAX_WITHDRAWN_BYTES, WITHDRAWN_SIGNATURE_NAME: MAX_ENVELOPE_BYTES}
@@ -36,7 +37,7 @@ class WithdrawalSignature:
     key_id: str | None = None
     problem: str = ""
 
-    def describe(self, trusted: str | None = None) -> str:
+    def describe(self, trusted: SignerRule | None = None) -> str:
         """A few words for people.
 
         Args:
@@ -46,9 +47,8 @@ class WithdrawalSignature:
             ReleaseError: `trusted` is no key.
         """
         if self.state == "fits":
-            expected = None if trusted is None else read_key_id(trusted)
-            foreign = expected is not None and expected != self.key_id
-            return f"signed by {self.key_id}" + (f", which is foreign: you trust {expected}" if foreign else "")
+            foreign = trusted is not None and self.key_id not in trusted.keys
+            return f"signed by {self.key_id}" + (f", which is foreign: you trust {trusted.describe()}" if foreign and trusted else "")
         if self.state == "wrong":
             return f"its signature does not fit: {self.problem}"
         return "not signed" if self.state == "absent" else "its signature was not checked, as the extra `sign` is not installed"
@@ -70,12 +70,12 @@ def examine_withdrawal(envelope: bytes | None, withdrawn_bytes: bytes) -> Withdr
     if importlib.util.find_spec("cryptography") is None:
         return WithdrawalSignature("unchecked")
     try:
-        return WithdrawalSignature("fits", key_id=verify_withdrawal(envelope, withdrawn_bytes).key_id)
+        return WithdrawalSignature("fits", key_id=verify_withdrawal(envelope, withdrawn_bytes).key_ids[0])
     except VerificationError as error:
         return WithdrawalSignature("wrong", problem="; ".join(error.problems))
 
 
-def refuse_withdrawn(name: str, files: Mapping[str, bytes], root: str | None, trusted: str | None = None) -> None:
+def refuse_withdrawn(name: str, files: Mapping[str, bytes], root: str | None, trusted: SignerRule | None = None) -> None:
     """Refuse a release that a repository's list of withdrawals names, or may have named.
 
     Args:
@@ -107,5 +107,5 @@ def refuse_withdrawn(name: str, files: Mapping[str, bytes], root: str | None, tr
     if signature.state == "wrong":
         raise VerificationError(name, [f"{said}: somebody changed the list of withdrawn releases, and this one may have been on it; ask its "
                                        f"publisher, or {OVERRIDE}"])
-    if signature.state == "unchecked" or (trusted is not None and signature.key_id != read_key_id(trusted)):
+    if signature.state == "unchecked" or (trusted is not None and signature.key_id not in trusted.keys):
         logger.warning("%s: is not on the list of withdrawn releases, but %s", name, said)

@@ -1,51 +1,34 @@
-"""Signatures on releases: an in-toto statement in a DSSE envelope, signed with Ed25519.
+"""Signatures on releases: an in-toto statement in a DSSE envelope, signed with Ed25519 by one key or several.
 
 The statement names what is signed by digest (manifest.json, the roots of its two lists, the rehearsal's transcript) and
-what the signer vouches for: the gates that passed, the policy, and each gate that the policy bypassed, with its reason.
-It holds no time and no machine: the same release, key and policy give the same bytes.
-
-Sources: in-toto attestation framework, Statement v1; Dead Simple Signing Envelope (DSSE) v1.0.2, protocol and JSON
-envelope; Ed25519 as in RFC 8032.
+what the signers vouch for: the gates that passed, the policy, and each gate that the policy bypassed, with its reason.
+It holds no time and no machine: the same release, keys and policy give the same bytes.
 """
 
-import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import __version__
+from .envelopes import MAX_ENVELOPE_BYTES, STATEMENT_TYPE, open_envelope, require
 from .errors import VerificationError
-from .manifest import (
-    MANIFEST_NAME,
-    MAX_MANIFEST_BYTES,
-    REHEARSAL_NAME,
-    SIGNATURE_NAME,
-    ReleaseManifest,
-    canonical_json,
-    readable_json,
-    sha256_bytes,
-)
-from .signing_keys import KEY_ID_PATTERN, SHORT_ID_LENGTH, is_signed_by, is_weak_key, key_id_of, read_key_id
-from .strict_json import parse_object, read_bounded
+from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, REHEARSAL_NAME, SIGNATURE_NAME, ReleaseManifest, sha256_bytes
+from .signers import SignerRule
+from .signing_keys import KEY_ID_PATTERN
+from .strict_json import read_bounded
 from .withdrawal import WITHDRAWN_NAME, Withdrawals
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 RELEASE_PREDICATE = "https://glideslope.dev/release/v1"  # names of ours, not addresses
 WITHDRAWAL_PREDICATE = "https://glideslope.dev/withdrawal/v1"
 MERKLE_DIGEST = "merkleSha256"
-MAX_ENVELOPE_BYTES = 1_000_000
 MAX_REHEARSAL_BYTES = 16_000_000
+GUARDS = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_ENVELOPE_BYTES, REHEARSAL_NAME: MAX_REHEARSAL_BYTES}
 
 
 @dataclass(frozen=True)
 class Vouched:
-    """What the signer of a release says beyond its digests.
+    """What the signers of a release say beyond its digests.
 
     Attributes:
         title: of the release.
@@ -61,21 +44,21 @@ class Vouched:
 
 
 @dataclass(frozen=True)
-class Signer:
+class Signers:
     """Who signed, and what.
 
     Attributes:
-        key_id: hex of the 32 bytes of the public key. That a signature is valid says only that the owner of this key made it.
+        key_ids: of each key, the hex of the 32 bytes of its public half; sorted, each once. That a signature is valid says only
+            that the owner of this key made it.
         statement: the in-toto statement.
     """
 
-    key_id: str
+    key_ids: tuple[str, ...]
     statement: Mapping[str, Any]
 
-    @property
-    def short(self) -> str:
-        """The start of the key's id, enough to be read aloud; never enough to trust."""
-        return self.key_id[:SHORT_ID_LENGTH]
+    def __str__(self) -> str:
+        """The whole ids of the keys."""
+        return ", ".join(self.key_ids)
 
     @property
     def gates(self) -> tuple[str, ...]:
@@ -118,108 +101,83 @@ def withdrawal_statement(withdrawn_bytes: bytes) -> dict[str, Any]:
             "predicate": {"withdrawn": [{"root": w.root, "tag": w.tag, "reason": w.reason} for w in withdrawals]}}
 
 
-def sign_statement(statement: Mapping[str, Any], key: "Ed25519PrivateKey") -> bytes:
-    """Sign a statement: the bytes of its envelope, the same whenever the same key signs the same."""
-    payload = canonical_json(statement).encode()
-    signature = {"keyid": key_id_of(key), "sig": _encode(key.sign(pre_authentication_encoding(PAYLOAD_TYPE, payload)))}
-    return readable_json({"payload": _encode(payload), "payloadType": PAYLOAD_TYPE, "signatures": [signature]})
-
-
-def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
-    """What an envelope's signature is over: type and payload, each with its length in bytes (DSSE, PAE)."""
-    encoded = payload_type.encode()
-    return b"DSSEv1 %d %s %d %s" % (len(encoded), encoded, len(payload), payload)
-
-
-def verify_envelope(envelope: bytes, manifest_bytes: bytes, public_key: str | None = None, *, rehearsal: bytes | None = None) -> Signer:
-    """Check the signature on a release.
+def verify_envelope(envelope: bytes, manifest_bytes: bytes, rule: SignerRule | None = None, *, rehearsal: bytes | None = None) -> Signers:
+    """Check the signatures on a release.
 
     Args:
         envelope: the bytes of manifest.dsse.json.
         manifest_bytes: the bytes of manifest.json.
-        public_key: id or path of the one public key that is trusted; none checks that the signature is one of the key it names,
-            which proves that the release is as this key's owner signed it, but not who that is.
+        rule: the keys that are trusted, and how many of them must have signed; none checks that each signature is one of the key
+            it names, which proves that the release is as these keys' owners signed it, but not who that is.
         rehearsal: the bytes of rehearsal.json, if there is one.
 
     Returns:
         Who signed, and what.
 
     Raises:
-        VerificationError: the envelope is malformed in any way, its signature is wrong or of another key than the trusted one,
-            or it is about another manifest or rehearsal.
-        ReleaseError: `cryptography` is not installed, or `public_key` is no key.
+        VerificationError: the envelope is malformed in any way, a signature is wrong, too few of the trusted keys signed, or it
+            is about another manifest or rehearsal.
+        ReleaseError: `cryptography` is not installed.
     """
     where = SIGNATURE_NAME
-    signer = open_envelope(envelope, public_key, where=where)
-    _check_predicate(signer.statement, RELEASE_PREDICATE, where)
+    signers = Signers(*open_envelope(envelope, where=where))
+    if rule is not None:
+        rule.refuse_lack(signers.key_ids, where=where)
+    _check_predicate(signers.statement, RELEASE_PREDICATE, where)
     manifest = ReleaseManifest.from_bytes(manifest_bytes)
-    if signer.statement["subject"] != _subjects(manifest_bytes, manifest, rehearsal):
-        named = [subject.get("name") for subject in signer.statement["subject"] if isinstance(subject, dict)]
+    if signers.statement["subject"] != _subjects(manifest_bytes, manifest, rehearsal):
+        named = [subject.get("name") for subject in signers.statement["subject"] if isinstance(subject, dict)]
         about = "a release without this rehearsal" if rehearsal is not None and REHEARSAL_NAME not in named else "another release"
         raise VerificationError(where, [f"the signature is about {about}; sign the release again"])
-    predicate = signer.statement["predicate"]
+    predicate = signers.statement["predicate"]
     vouched = Vouched(*(predicate.get(name) for name in ("title", "gates", "policy_sha256", "unsafe")))
     if not _is_sound(vouched) or predicate != _predicate_again(predicate, manifest, vouched):
         raise VerificationError(where, ["the statement does not say what the signature of a release says; sign the release again"])
-    return signer
+    return signers
 
 
-def verify_withdrawal(envelope: bytes, withdrawn_bytes: bytes, public_key: str | None = None) -> Signer:
+def verify_withdrawal(envelope: bytes, withdrawn_bytes: bytes, rule: SignerRule | None = None) -> Signers:
     """Check the signature on a WITHDRAWN.json; see `verify_envelope`."""
-    signer = open_envelope(envelope, public_key, where=f"signature of {WITHDRAWN_NAME}")
-    if signer.statement != withdrawal_statement(withdrawn_bytes):
-        raise VerificationError(f"signature of {WITHDRAWN_NAME}", ["the signature is about something else; sign the withdrawal again"])
-    return signer
+    where = f"signature of {WITHDRAWN_NAME}"
+    signers = Signers(*open_envelope(envelope, where=where))
+    if rule is not None:
+        rule.refuse_lack(signers.key_ids, where=where)
+    if signers.statement != withdrawal_statement(withdrawn_bytes):
+        raise VerificationError(where, ["the signature is about something else; sign the withdrawal again"])
+    return signers
 
 
-def read_signature(directory: Path, public_key: str | None = None) -> Signer | None:
-    """Check the signature that lies in a release; its files are not hashed here.
-
-    Args:
-        directory: holds manifest.json, and manifest.dsse.json and rehearsal.json where the release has them.
-        public_key: as in `verify_envelope`.
-
-    Returns:
-        Who signed; none when nobody did and no key is asked for.
+def read_guards(directory: Path) -> dict[str, bytes]:
+    """The content of what guards a release (manifest, signature, rehearsal), of those that are there, each read once.
 
     Raises:
-        VerificationError: there is no signature though a key is asked for, or it is refused.
-        ReleaseError: `cryptography` is not installed, or `public_key` is no key.
+        VerificationError: one is larger than it may be, or cannot be read.
     """
-    if not (directory / SIGNATURE_NAME).exists():
-        if public_key is not None:
-            raise VerificationError(str(directory), [f"{SIGNATURE_NAME} is missing: the release is not signed, and a signature of "
-                                                     f"{read_key_id(public_key)[:SHORT_ID_LENGTH]}… is asked for"])
+    return {name: read_bounded(directory / name, max_bytes) for name, max_bytes in GUARDS.items() if (directory / name).exists()}
+
+
+def verify_guards(guards: Mapping[str, bytes], rule: SignerRule | None = None, *, name: str) -> Signers | None:
+    """Check the signature among a release's guards.
+
+    Args:
+        guards: from `read_guards`.
+        rule: as in `verify_envelope`.
+        name: how messages call the release.
+
+    Returns:
+        Who signed; none when nobody did and nobody is asked for.
+
+    Raises:
+        VerificationError: there is no signature or no manifest though one is needed, or the signature is refused.
+        ReleaseError: `cryptography` is not installed.
+    """
+    if SIGNATURE_NAME not in guards:
+        if rule is not None:
+            raise VerificationError(name, [f"{SIGNATURE_NAME} is missing: {rule.find_lack(())}"])
         return None
-    rehearsal = directory / REHEARSAL_NAME
-    return verify_envelope(read_bounded(directory / SIGNATURE_NAME, MAX_ENVELOPE_BYTES),
-                           read_bounded(directory / MANIFEST_NAME, MAX_MANIFEST_BYTES), public_key,
-                           rehearsal=read_bounded(rehearsal, MAX_REHEARSAL_BYTES) if rehearsal.exists() else None)
-
-
-def open_envelope(envelope: bytes, public_key: str | None, *, where: str) -> Signer:
-    """Check an envelope's form and signature, and parse its statement; see `verify_envelope`."""
-    value = parse_object(envelope, where=where, max_bytes=MAX_ENVELOPE_BYTES, max_depth=4)
-    _require(_has(value, {"payload": str, "payloadType": str, "signatures": list}) and len(value["signatures"]) == 1,
-             where, "expected payload, payloadType and one signature")
-    _require(value["payloadType"] == PAYLOAD_TYPE, where, f"payloadType is {value['payloadType']!r:.80}, expected {PAYLOAD_TYPE!r}")
-    signature = value["signatures"][0]
-    _require(_has(signature, {"keyid": str, "sig": str}) and KEY_ID_PATTERN.fullmatch(signature["keyid"]) is not None,
-             where, "the signature needs a keyid of 64 characters (0-9, a-f) and a sig, and nothing else")
-    _require(readable_json(value) == envelope, where, "is not in the form that `glideslope sign` writes")
-    key_id, payload = signature["keyid"], _decode(value["payload"], where)
-    _require(not is_weak_key(key_id), where, f"the key {key_id[:SHORT_ID_LENGTH]}… is a point of small order: anybody can sign in its name")
-    if public_key is not None:
-        trusted = read_key_id(public_key)
-        _require(trusted == key_id, where, f"signed by {key_id[:SHORT_ID_LENGTH]}…, expected {trusted[:SHORT_ID_LENGTH]}…: "
-                 "somebody else signed this release")
-    valid = is_signed_by(key_id, _decode(signature["sig"], where), pre_authentication_encoding(PAYLOAD_TYPE, payload))
-    _require(valid, where, f"the signature is not one of {key_id[:SHORT_ID_LENGTH]}… over this statement")
-    statement = parse_object(payload, where=where, max_bytes=MAX_ENVELOPE_BYTES)
-    _require(canonical_json(statement).encode() == payload, where, "the statement is not in canonical form")
-    _require(_has(statement, {"_type": str, "subject": list, "predicateType": str, "predicate": dict})
-             and statement["_type"] == STATEMENT_TYPE, where, "the statement is no in-toto statement of version 1")
-    return Signer(key_id, statement)
+    if MANIFEST_NAME not in guards:
+        raise VerificationError(name, [f"{MANIFEST_NAME} is missing, but {SIGNATURE_NAME} is there; fetch or pack the release again"])
+    return verify_envelope(guards[SIGNATURE_NAME], guards[MANIFEST_NAME], rule, rehearsal=guards.get(REHEARSAL_NAME))
 
 
 def _subjects(manifest_bytes: bytes, manifest: ReleaseManifest, rehearsal: bytes | None) -> list[dict[str, Any]]:
@@ -231,7 +189,7 @@ def _subjects(manifest_bytes: bytes, manifest: ReleaseManifest, rehearsal: bytes
 
 def _check_predicate(statement: Mapping[str, Any], expected: str, where: str) -> None:
     found = statement["predicateType"]
-    _require(found == expected, where, f"the statement is a {found!r:.80}, expected {expected!r}")
+    require(found == expected, where, f"the statement is a {found!r:.80}, expected {expected!r}")
 
 
 def _predicate_again(predicate: Mapping[str, Any], manifest: ReleaseManifest, vouched: Vouched) -> dict[str, Any]:
@@ -246,25 +204,3 @@ def _is_sound(vouched: Vouched) -> bool:
             and all(isinstance(gate, str) for gate in vouched.gates) and isinstance(vouched.policy_sha256, str)
             and KEY_ID_PATTERN.fullmatch(vouched.policy_sha256) is not None and isinstance(vouched.unsafe, dict)
             and all(isinstance(reason, str) and reason for reason in vouched.unsafe.values()))
-
-
-def _has(value: Any, kinds: Mapping[str, type]) -> bool:
-    return isinstance(value, dict) and set(value) == set(kinds) and all(isinstance(value[name], kind) for name, kind in kinds.items())
-
-
-def _require(condition: bool, where: str, problem: str) -> None:
-    if not condition:
-        raise VerificationError(where, [problem])
-
-
-def _encode(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _decode(text: str, where: str) -> bytes:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise VerificationError(where, [f"holds text that is not base64 ({error})"]) from error
-    _require(_encode(data) == text, where, "holds base64 that is not in its one form")
-    return data

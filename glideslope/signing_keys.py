@@ -148,19 +148,20 @@ def read_key_id(key: str) -> str:
 
 
 def is_weak_key(key_id: str) -> bool:
-    """Whether a public key is a point of small order, for which anybody can make signatures over anything.
+    """Whether a public key is a point of small order, for which anybody can make signatures over anything, or not in its one spelling.
 
     A point (x, y) of the curve -x² + y² = 1 + d x² y² has an order of 1, 2, 4 or 8 when y is 1, -1 or 0, or when its double has
     y = 0, that is when d y⁴ + 2 y² = 1. y is taken modulo the field's prime and without the sign of x, so that every spelling of
-    these eight points is found, also those that are not in canonical form.
+    these eight points is found. Other points whose y is not below the prime are refused too: one key would have two ids.
 
     Args:
         key_id: 64 hex characters.
 
     Source: RFC 8032, sections 5.1 (the curve) and 5.1.2 (how points are written).
     """
-    y = (int.from_bytes(bytes.fromhex(key_id), "little") & (2**255 - 1)) % FIELD_PRIME
-    return y in (0, 1, FIELD_PRIME - 1) or (CURVE_D * pow(y, 4, FIELD_PRIME) + 2 * y * y - 1) % FIELD_PRIME == 0
+    written = int.from_bytes(bytes.fromhex(key_id), "little") & (2**255 - 1)
+    y = written % FIELD_PRIME
+    return written >= FIELD_PRIME or y in (0, 1, FIELD_PRIME - 1) or (CURVE_D * pow(y, 4, FIELD_PRIME) + 2 * y * y - 1) % FIELD_PRIME == 0
 
 
 def _refuse_weak(key_id: str) -> str:

@@ -1,7 +1,9 @@
-"""The lock file of a release: which repository, commit, manifest and signer a project relies on."""
+"""The lock file of a release: which repository, commit, manifest and signers a project relies on."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import VerificationError
 from ..manifest import write_json
@@ -9,7 +11,7 @@ from ..merkle import DIGEST_PATTERN
 from ..strict_json import parse_object, read_bounded
 from .hub import COMMIT, REPOSITORY, Snapshot
 
-LOCK_FORMAT = "glideslope.lock/1"
+LOCK_FORMAT = "glideslope.lock/2"
 MAX_LOCK_BYTES = 10_000
 
 
@@ -21,13 +23,13 @@ class ReleaseLock:
         repo: `org/name`, or none when the release was loaded from a directory.
         sha: the commit, likewise.
         root: root of the manifest, hex: it stands for every file of the release.
-        signer: key id of who signed it, or none when nobody did.
+        signers: key ids of who signed it, sorted; empty when nobody did.
     """
 
     repo: str | None
     sha: str | None
     root: str
-    signer: str | None
+    signers: tuple[str, ...]
 
     @classmethod
     def read(cls, path: Path) -> "ReleaseLock | None":
@@ -38,14 +40,11 @@ class ReleaseLock:
         """
         if not path.exists():
             return None
-        value = parse_object(read_bounded(path, MAX_LOCK_BYTES), where=str(path), max_bytes=MAX_LOCK_BYTES, max_depth=1)
-        patterns = {"repo": REPOSITORY, "sha": COMMIT, "root": DIGEST_PATTERN, "signer": DIGEST_PATTERN}
-        well_formed = set(value) == {"format", *patterns} and value["format"] == LOCK_FORMAT and value["root"] is not None and all(
-            value[key] is None or (isinstance(value[key], str) and pattern.fullmatch(value[key])) for key, pattern in patterns.items())
-        if not well_formed or (value["repo"] is None) != (value["sha"] is None):
-            raise VerificationError(str(path), [f"is no lock file: expected format {LOCK_FORMAT!r}, repo, sha, root and signer; "
+        value = parse_object(read_bounded(path, MAX_LOCK_BYTES), where=str(path), max_bytes=MAX_LOCK_BYTES, max_depth=2)
+        if value.get("format") != LOCK_FORMAT or set(value) != {"format", "repo", "sha", "root", "signers"} or not _is_sound(value):
+            raise VerificationError(str(path), [f"is no lock file: expected format {LOCK_FORMAT!r}, repo, sha, root and signers; "
                                                 "restore it, or remove it to pin what is loaded next"])
-        return cls(**{key: value[key] for key in patterns})
+        return cls(value["repo"], value["sha"], value["root"], tuple(value["signers"]))
 
     def write(self, path: Path) -> None:
         """Write the lock file.
@@ -66,16 +65,28 @@ class ReleaseLock:
                     if snapshot.repo is not None and found != expected]
         self._refuse(problems, path)
 
-    def check_content(self, root: str, signer: str | None, path: Path) -> None:
-        """Refuse another manifest or signer.
+    def check_content(self, root: str, key_ids: Collection[str], path: Path) -> None:
+        """Refuse another manifest, or one that somebody of who signed before did not sign.
 
         Raises:
             VerificationError: naming both.
         """
-        pairs = (("manifest's root", root, self.root), ("signer", signer or "nobody", self.signer or "nobody"))
-        self._refuse([f"{what} is {found}, the lock file says {expected}" for what, found, expected in pairs if found != expected], path)
+        problems = [f"manifest's root is {root}, the lock file says {self.root}"] if root != self.root else []
+        if not set(self.signers) <= set(key_ids) or (key_ids and not self.signers):
+            problems.append(f"signer is {', '.join(key_ids) or 'nobody'}, the lock file says {', '.join(self.signers) or 'nobody'}")
+        self._refuse(problems, path)
 
     @staticmethod
     def _refuse(problems: list[str], path: Path) -> None:
         if problems:
             raise VerificationError(str(path), [*problems, "if you mean the other release, remove the lock file and load again"])
+
+
+def _is_sound(value: Mapping[str, Any]) -> bool:
+    """Whether the entries of a lock file are well formed."""
+    patterns = {"repo": REPOSITORY, "sha": COMMIT, "root": DIGEST_PATTERN}
+    are_texts = all(value[key] is None or (isinstance(value[key], str) and pattern.fullmatch(value[key])) for key, pattern in patterns.items())
+    signers = value["signers"]
+    are_keys = isinstance(signers, list) and all(isinstance(key, str) and DIGEST_PATTERN.fullmatch(key) for key in signers)
+    return are_texts and value["root"] is not None and (value["repo"] is None) == (value["sha"] is None) and are_keys and (
+        signers == sorted(set(signers)))

@@ -22,8 +22,6 @@ from ..errors import RequestError, VerificationError
 from ..hub_files import find_misuse, may_lie_beside
 from ..manifest import (
     MANIFEST_NAME,
-    MAX_MANIFEST_BYTES,
-    REHEARSAL_NAME,
     RELEASE_FORMAT,
     SIGNATURE_NAME,
     UNLISTED,
@@ -34,7 +32,8 @@ from ..manifest import (
     sha256_bytes,
 )
 from ..notices import NOTICE_FILES, refuse_withdrawn
-from ..signatures import MAX_ENVELOPE_BYTES, MAX_REHEARSAL_BYTES, Signer, verify_envelope
+from ..signatures import GUARDS, Signers, verify_guards
+from ..signers import Keys, SignerRule
 from ..strict_json import parse_object, read_bounded
 from ..weight_files import VARIANTS, index_name, parse_weights_name
 from .hub import HubOptions, Snapshot, resolve
@@ -42,8 +41,7 @@ from .loading import CONFIG_NAME, INDEX_NAME, MAX_CONFIG_BYTES, OPTIONAL_MODELS,
 from .lock import ReleaseLock
 from .weights import Digests
 
-FIRST_FILES = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_ENVELOPE_BYTES, REHEARSAL_NAME: MAX_REHEARSAL_BYTES,
-               **NOTICE_FILES, INDEX_NAME: MAX_CONFIG_BYTES}
+FIRST_FILES = {**GUARDS, **NOTICE_FILES, INDEX_NAME: MAX_CONFIG_BYTES}
 MAX_SHOWN = 20
 VERIFY = ("auto", "required", "off")
 
@@ -56,13 +54,14 @@ class Trust:
 
     Attributes:
         verify: `auto` checks everything against the manifest if there is one; `required` refuses a release without; `off` does not look.
-        signer: key id, or path of a public key, of the one who must have signed; none asks for nobody.
+        signer: who must have signed: key id or path of a public key, several of them (all must have signed then), or a `SignerRule`;
+            none asks for nobody.
         lock: a lock file: written when it is not there, else enforced.
         allow_withdrawn: load what its publisher has taken back.
     """
 
     verify: Literal["auto", "required", "off"] = "auto"
-    signer: str | Path | None = None
+    signer: Keys | None = None
     lock: str | Path | None = None
     allow_withdrawn: bool = False
 
@@ -73,6 +72,15 @@ class Trust:
         asked = [name for name, value in (("signer", self.signer), ("lock", self.lock)) if value is not None]
         if self.verify == "off" and asked:
             raise RequestError(f"verify is 'off', but {asked[0]} asks for verification; give one of the two")
+
+    @cached_property
+    def rule(self) -> SignerRule | None:
+        """Who must have signed, as one rule.
+
+        Raises:
+            ReleaseError: `signer` is no key.
+        """
+        return None if self.signer is None else SignerRule.of(self.signer)
 
     @property
     def needs_manifest(self) -> bool:
@@ -89,7 +97,7 @@ class OpenRelease:
         trust: what was asked of it.
         manifest: its manifest; none when there is none, or when nobody looks at it.
         manifest_sha256: hex digest of manifest.json, likewise.
-        signer: who signed; none when nobody did, or when the signature could not be checked and nobody asked for it.
+        signers: who signed; none when nobody did, or when the signature could not be checked and nobody asked for it.
         parts: the components that its index names.
     """
 
@@ -97,13 +105,18 @@ class OpenRelease:
     trust: Trust
     manifest: ReleaseManifest | Manifest | None = None
     manifest_sha256: str | None = None
-    signer: Signer | None = None
+    signers: Signers | None = None
     parts: frozenset[str] = field(default=frozenset())
 
     @property
     def root(self) -> str | None:
         """The manifest's root, which stands for every file, or none without a manifest."""
         return None if self.manifest is None else self.manifest.root
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The keys that signed, as far as that was checked."""
+        return () if self.signers is None else self.signers.key_ids
 
     @property
     def held_models(self) -> list[str]:
@@ -119,8 +132,8 @@ class OpenRelease:
         """One line for people: what was opened, its root, its signer."""
         if self.root is None:
             return f"{self.snapshot.name}: not verified"
-        signed = "not signed" if self.signer is None else f"signed by {self.signer.key_id}"
-        if self.signer is None and (self.snapshot.path / SIGNATURE_NAME).exists():
+        signed = "not signed" if self.signers is None else f"signed by {self.signers}"
+        if self.signers is None and (self.snapshot.path / SIGNATURE_NAME).exists():
             signed = "its signature was not checked, as the extra `sign` is not installed"
         return f"{self.snapshot.name}: manifest root {self.root}, {signed}"
 
@@ -171,8 +184,7 @@ class OpenRelease:
     def _lock(self) -> None:
         path = None if self.trust.lock is None else Path(self.trust.lock)
         if path is not None and self.root is not None and not path.exists():
-            signer = None if self.signer is None else self.signer.key_id
-            ReleaseLock(self.snapshot.repo, self.snapshot.sha, self.root, signer).write(path)
+            ReleaseLock(self.snapshot.repo, self.snapshot.sha, self.root, self.key_ids).write(path)
 
     @cached_property
     def _entries(self) -> Mapping[str, FileEntry]:
@@ -259,9 +271,9 @@ def open_release(snapshot: Snapshot, trust: Trust) -> OpenRelease:
     if data is not None:
         with _with_remedy(snapshot, MANIFEST_NAME):
             opened = replace(opened, manifest=parse_manifest(data), manifest_sha256=sha256_bytes(data))
-        opened = replace(opened, signer=_check_signature(snapshot, data, trust))
+        opened = replace(opened, signers=_check_signature(snapshot, data, trust))
         if lock is not None and trust.lock is not None:
-            lock.check_content(str(opened.root), None if opened.signer is None else opened.signer.key_id, Path(trust.lock))
+            lock.check_content(str(opened.root), opened.key_ids, Path(trust.lock))
     elif trust.verify == "auto":
         logger.warning("%s: has no %s, so nothing of it is verified", snapshot.name, MANIFEST_NAME)
     if not trust.allow_withdrawn:
@@ -289,7 +301,7 @@ def parse_manifest(data: bytes) -> ReleaseManifest | Manifest:
     Raises:
         VerificationError: too long, no strict JSON, another format, or not well formed.
     """
-    value = parse_object(data, where=MANIFEST_NAME, max_bytes=MAX_MANIFEST_BYTES, max_depth=6)
+    value = parse_object(data, where=MANIFEST_NAME, max_bytes=GUARDS[MANIFEST_NAME], max_depth=6)
     return ReleaseManifest.from_bytes(data) if value.get("format") == RELEASE_FORMAT else Manifest.from_json(value)
 
 
@@ -324,19 +336,13 @@ def _read(snapshot: Snapshot, path: str) -> bytes | None:
     return read_bounded(file, FIRST_FILES[path]) if file.exists() or file.is_symlink() else None
 
 
-def _check_signature(snapshot: Snapshot, manifest: bytes, trust: Trust) -> Signer | None:
-    signer = None if trust.signer is None else str(trust.signer)
-    envelope = _read(snapshot, SIGNATURE_NAME)
-    if envelope is None:
-        if signer is not None:
-            raise VerificationError(snapshot.name, [f"{SIGNATURE_NAME} is missing: the release is not signed, and a signature of {signer} "
-                                                    "is asked for"])
-        return None
-    if signer is None and trust.lock is None and importlib.util.find_spec("cryptography") is None:
+def _check_signature(snapshot: Snapshot, manifest: bytes, trust: Trust) -> Signers | None:
+    guards = {name: data for name in GUARDS if (data := _read(snapshot, name)) is not None} | {MANIFEST_NAME: manifest}
+    if SIGNATURE_NAME in guards and trust.rule is None and trust.lock is None and importlib.util.find_spec("cryptography") is None:
         logger.warning("%s: its signature cannot be checked without the extra `sign`; whoever can change a release can remove its "
                        "signature too, so give signer= or lock= to rely on it", snapshot.name)
         return None
-    return verify_envelope(envelope, manifest, signer, rehearsal=_read(snapshot, REHEARSAL_NAME))
+    return verify_guards(guards, trust.rule, name=snapshot.name)
 
 
 def _check_withdrawn(opened: OpenRelease) -> None:
@@ -346,7 +352,7 @@ def _check_withdrawn(opened: OpenRelease) -> None:
     for files in (snapshot.fetch_from_default_branch(NOTICE_FILES), here):
         if files and root is None:
             root = _root_of(snapshot)
-        refuse_withdrawn(snapshot.name, files, root, None if opened.trust.signer is None else str(opened.trust.signer))
+        refuse_withdrawn(snapshot.name, files, root, opened.trust.rule)
 
 
 def _root_of(snapshot: Snapshot) -> str | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import CheckpointError, RequestError
+from ..signers import Keys
 from .architecture import Architecture
 from .clip_guidance import ClipGuidance, ImageTextModel, embed_captions
 from .companions import Companions, check_together, choose_components, load_companions, load_unet
@@ -81,7 +82,7 @@ class GlidePipeline:
                         dtype: torch.dtype | str | None = None, variant: str | None = None, device: str | torch.device | None = None,
                         components: Collection[str] | None = None, local_files_only: bool = False, cache_dir: str | Path | None = None,
                         token: str | bool | None = None, verify: Literal["auto", "required", "off"] = "auto",
-                        signer: str | Path | None = None, lock: str | Path | None = None, allow_withdrawn: bool = False) -> "GlidePipeline":
+                        signer: Keys | None = None, lock: str | Path | None = None, allow_withdrawn: bool = False) -> "GlidePipeline":
         """Load a release from a directory or the Hub: manifest and signature first, then digests, then shapes, then weights.
 
         No code of a repository is ever run, and no pickle read. What verification guards and what it does not: see `opening`.
@@ -99,7 +100,8 @@ class GlidePipeline:
             token: for private and gated repositories; none takes the one that is stored, False sends none.
             verify: `auto` checks every file against the manifest if there is one, `required` refuses a release without one,
                 `off` does not look.
-            signer: key id, or path of a public key, of the one who must have signed the release.
+            signer: who must have signed the release: key id or path of a public key; several of them, who must all have signed; or
+                `SignerRule.of(keys, threshold)`.
             lock: a lock file that pins repository, commit, manifest and signer: written when it is not there, else enforced.
             allow_withdrawn: load a release that its publisher has taken back.
 

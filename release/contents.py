@@ -9,8 +9,9 @@ import yaml
 
 from ..config import Category, Recipe, parse_recipe
 from ..errors import GlideslopeError, RecipeError, ReleaseError, VerificationError
-from ..manifest import MANIFEST_NAME, ReleaseManifest
+from ..manifest import MANIFEST_NAME, ReleaseManifest, sha256_bytes
 from ..records import Record
+from ..signatures import Signers, read_guards, verify_guards
 from ..strict_json import read_bounded
 from ..strict_yaml import load_yaml
 from ..weight_files import TensorHeader, WeightFiles
@@ -177,7 +178,24 @@ class Release:
         Raises:
             VerificationError: missing or malformed.
         """
-        return ReleaseManifest.read(self.directory / MANIFEST_NAME)
+        if MANIFEST_NAME not in self.guards:
+            raise VerificationError(MANIFEST_NAME, ["file is missing; pack the release again"])
+        return ReleaseManifest.from_bytes(self.guards[MANIFEST_NAME])
+
+    @cached_property
+    def guards(self) -> dict[str, bytes]:
+        """The content of manifest, signature and rehearsal, of those that are there; each is read once."""
+        return read_guards(self.directory)
+
+    @cached_property
+    def signers(self) -> Signers | None:
+        """Who signed the very bytes that `manifest` was parsed from; none when nobody did.
+
+        Raises:
+            VerificationError: the signature is refused.
+            ReleaseError: `cryptography` is not installed.
+        """
+        return verify_guards(self.guards, name=str(self.directory))
 
     @cached_property
     def hashed(self) -> dict[str, Hashed]:
@@ -227,9 +245,17 @@ class Release:
         """
         rule = rule_of(relative)
         try:
-            return parse(self.path(relative).read_bytes() if rule is None else read_bounded(self.path(relative), rule.max_bytes))
+            data = self.path(relative).read_bytes() if rule is None else read_bounded(self.path(relative), rule.max_bytes)
+            self._refuse_exchanged(relative, data)
+            return parse(data)
         except (OSError, ValueError, RecursionError, VerificationError) as error:
             raise ReleaseError(f"{relative}: not readable ({error}); pack the release again") from error
+
+    def _refuse_exchanged(self, relative: str, data: bytes) -> None:
+        """Refuse bytes that are not those that were hashed, where the files were hashed before."""
+        hashed = self.__dict__.get("hashed", {}).get(relative)
+        if hashed is not None and hashed.entry.sha256 != sha256_bytes(data):
+            raise ReleaseError(f"{relative}: was exchanged while the release was read; let nothing write there, then run the command again")
 
     def read_parquet(self, relative: str) -> Any:
         """Read a parquet file as a `pyarrow.Table`.

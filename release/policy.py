@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..config import Part, describe_problem
 from ..errors import ReleaseError
 from ..manifest import sha256_bytes
+from ..signers import SignerRule
+from ..signing_keys import KEY_ID_PATTERN
 from ..strict_yaml import load_yaml
 from .contents import Release
 
@@ -26,6 +28,7 @@ DEFAULT_POLICY = "default.yaml"
 MAX_POLICY_BYTES = 100_000
 MIN_REASON_LENGTH, MIN_REASON_WORDS = 20, 4
 MAX_TOLERANCE = 10.0  # of 255: weights off by 1 % or cast to bfloat16 come out nearer than that; more would compare nothing
+MAX_SIGNERS = 64
 BLANK_LETTERS = str.maketrans(dict.fromkeys("\u115f\u1160\u3164\uffa0"))  # letters by Unicode that show nothing
 # What makes a bypass visible, and what keeps harmful files out, is never bypassed.
 ALWAYS_RUN = ("intact", "allowed files", "card complete")
@@ -34,6 +37,7 @@ SKIPPABLE = ("filter evidence", "audits", "labels not reused", "provenance chain
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 Device = Literal["cpu", "cuda", "mps"]
+KeyId = Annotated[str, Field(pattern=rf"^{KEY_ID_PATTERN.pattern}$")]
 
 
 class CategoryPolicy(Part):
@@ -67,11 +71,32 @@ class GoldenPolicy(Part):
                             exact_on_same_machine=self.exact_on_same_machine or other.exact_on_same_machine)
 
 
+class SignersPolicy(Part):
+    """Who must have signed: keys by their whole id, and how many of them."""
+
+    keys: Annotated[tuple[KeyId, ...], Field(min_length=1, max_length=MAX_SIGNERS, strict=False)] = Field(
+        description="ids of public keys; a repeated key counts once")
+    threshold: Annotated[int, Field(ge=1)] = Field(description="how many of these keys must have signed")
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        try:
+            _ = self.rule
+        except ReleaseError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def rule(self) -> SignerRule:
+        """The rule that the loader and `verify` apply too."""
+        return SignerRule.of(self.keys, self.threshold)
+
+
 class PublishPolicy(Part):
     """What publishing to a Hub asks for beside the gates."""
 
     require_rehearsal: bool = Field(description="a rehearsal of this very release, passed")
-    require_signature: bool = Field(description="a valid signature")
+    require_signature: bool = Field(description="signatures as `signers` asks; refused without `signers`, as any key would do then")
 
 
 class Policy(Part):
@@ -87,7 +112,20 @@ class Policy(Part):
     licenses: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = Field(description="accepted licences, SPDX identifiers")
     golden: GoldenPolicy
     publish: PublishPolicy
+    signers: tuple[SignersPolicy, ...] = Field((), description="who must have signed: one rule, or a list of rules that all count")
     unsafe_skip: dict[str, str] = Field({}, description="gate that is left out -> why")
+
+    @field_validator("signers", mode="before")
+    @classmethod
+    def _one_rule_is_a_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list | tuple) else () if value is None else (value,)
+
+    @model_validator(mode="after")
+    def _signatures_are_of_named_keys(self) -> Self:
+        if self.publish.require_signature and not self.signers:
+            raise ValueError("publish.require_signature is true, but signers names no key, so a signature by anybody would do; write "
+                             "signers: {keys: [<key id>], threshold: 1} with the id that `glideslope keygen` printed")
+        return self
 
     @model_validator(mode="after")
     def _bypasses_are_explained(self) -> Self:
@@ -117,12 +155,22 @@ class Policy(Part):
             allow_companions=self.allow_companions and other.allow_companions,
             publish=PublishPolicy(require_rehearsal=self.publish.require_rehearsal or other.publish.require_rehearsal,
                                   require_signature=self.publish.require_signature or other.publish.require_signature),
+            signers=tuple(dict.fromkeys((*self.signers, *other.signers))),
             unsafe_skip={gate: first if first == second else f"{first} / {second}" for gate, (first, second) in reasons.items()})
 
     @property
     def text(self) -> str:
         """The one form in which a policy is packed: YAML, every key written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+        value = self.model_dump(mode="json")
+        if len(self.signers) < 2:  # one rule is written as one; no rule is not written, so that older policies keep their text
+            value |= {"signers": value["signers"][0]} if self.signers else {}
+            value = value if self.signers else {key: item for key, item in value.items() if key != "signers"}
+        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
+
+    @property
+    def signer_rules(self) -> tuple[SignerRule, ...]:
+        """Who must have signed; each rule has to be met."""
+        return tuple(signers.rule for signers in self.signers)
 
     @property
     def sha256(self) -> str:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ReleaseError
-from ..manifest import REHEARSAL_NAME, SIGNATURE_NAME
-from ..signatures import Signer, read_signature
+from ..errors import ReleaseError, VerificationError
+from ..manifest import REHEARSAL_NAME, sha256_bytes
+from ..signatures import Signers
 from .gates import CheckReport, run_policy
+from .publishing.targets import LocalRelease
 from .rehearsal.transcript import check_rehearsal
 
 
@@ -16,37 +17,37 @@ class Readiness:
 
     Attributes:
         gates: what passed, and what the policy leaves out.
-        signer: who signed; none when nobody did.
+        signers: who signed; none when nobody did.
         is_rehearsed: whether the release holds a rehearsal, which then passed.
     """
 
     gates: CheckReport
-    signer: Signer | None
+    signers: Signers | None
     is_rehearsed: bool
 
 
-def check_readiness(release_dir: Path, policy: Path | None = None, *, signer: str | None = None) -> Readiness:
-    """Refuse a release that its policy does not let out.
+def check_readiness(release: LocalRelease, policy: Path | None = None) -> Readiness:
+    """Refuse a release that its policy does not let out; the policy's signers are one of its gates.
 
     Args:
-        release_dir: the release.
+        release: the release as it is to be published.
         policy: a policy file to apply on top of the packed one.
-        signer: id or path of the public key that must have signed; none leaves it to the policy whether anybody must.
 
     Returns:
         What was found.
 
     Raises:
-        ReleaseError: a gate refuses, or a signature or rehearsal is asked for and missing, or there is one that is wrong.
-        VerificationError: the signature is refused.
+        ReleaseError: a gate refuses, a rehearsal is asked for and missing, or there is one that is wrong.
+        VerificationError: the signature is refused, or the release is not what it was when it was read for publication.
     """
-    gates = run_policy(release_dir, policy)
-    asked, found = gates.policy.publish, read_signature(release_dir, signer)
-    if asked.require_signature and found is None:
-        raise ReleaseError(f"release {release_dir}: {SIGNATURE_NAME} is missing and its policy asks for it; sign it with `glideslope sign`")
-    is_rehearsed = (release_dir / REHEARSAL_NAME).exists()
-    if asked.require_rehearsal or is_rehearsed:
-        problems = check_rehearsal(release_dir)
+    gates = run_policy(release.directory, policy)
+    changed = [f"{name}: was changed since the plan was made; run the same command again" for name, data in gates.guards.items()
+               if name not in release.files or release.files[name].sha256 != sha256_bytes(data)]
+    if changed:
+        raise VerificationError(f"release {release.directory}", changed)
+    is_rehearsed = REHEARSAL_NAME in gates.guards
+    if gates.policy.publish.require_rehearsal or is_rehearsed:
+        problems = check_rehearsal(release.directory)
         if problems:
-            raise ReleaseError(f"release {release_dir}: {'; '.join(problems)}")
-    return Readiness(gates, found, is_rehearsed)
+            raise ReleaseError(f"release {release.directory}: {'; '.join(problems)}")
+    return Readiness(gates, gates.signers, is_rehearsed)

@@ -1,55 +1,90 @@
 """Sign a release once every gate has passed."""
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import ReleaseError
-from ..manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, REHEARSAL_NAME, SIGNATURE_NAME, write_bytes
-from ..signatures import (
-    MAX_ENVELOPE_BYTES,
-    MAX_REHEARSAL_BYTES,
-    Signer,
-    Vouched,
-    read_signature,
-    release_statement,
-    sign_statement,
-    withdrawal_statement,
-)
+from .. import __version__
+from ..envelopes import add_signature, sign_statement
+from ..errors import ReleaseError, VerificationError
+from ..manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, write_bytes
+from ..signatures import Signers, read_guards, release_statement, verify_envelope, verify_guards, withdrawal_statement
 from ..signing_keys import key_id_of, read_private_key
-from ..strict_json import read_bounded
-from .contents import Release
-from .gates import CheckReport, run_policy
-from .policy import policy_of
+from .gates import run_policy
+from .signature_checks import is_of_signature
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+logger = logging.getLogger("glideslope.release")
 
 
-def sign(release_dir: Path, key: Path, *, passphrase: str | None = None, policy: Path | None = None) -> Signer:
-    """Run every gate on a release and, when all pass, write its signature as manifest.dsse.json.
+def sign(release_dir: Path, key: Path, *, passphrase: str | None = None, policy: Path | None = None) -> Signers:
+    """Run every gate on a release and, when all pass, add a signature to manifest.dsse.json.
+
+    The file is written beside and then put in its place in one step: whoever is killed leaves the earlier file or the new one.
 
     Args:
-        release_dir: the release; an earlier signature is replaced, nothing else is changed.
+        release_dir: the release. A signature by another key over the same statement stays beside the new one. One that no
+            longer fits the release is replaced.
         key: the private key.
         passphrase: of the private key, if it has one.
         policy: a policy file to apply on top of the packed one.
 
     Returns:
-        Who signed, and what; read back from the release.
+        Who signed, and what.
 
     Raises:
-        ReleaseError: the key cannot be used, or a gate refuses; then an earlier signature stays.
+        ReleaseError: the key cannot be used, a gate refuses, or other keys signed another statement about this very release; then
+            what was signed stays.
         VerificationError: the release changed while it was checked.
         StorageError: the signature cannot be written.
     """
     private = read_private_key(key, passphrase=passphrase)
-    release = Release(release_dir)
-    manifest_bytes = _read(release_dir / MANIFEST_NAME, MAX_MANIFEST_BYTES)
-    if manifest_bytes is None:
+    before = read_guards(release_dir) if release_dir.is_dir() else {}
+    if MANIFEST_NAME not in before:
         raise ReleaseError(f"{release_dir}: {MANIFEST_NAME} is missing; pack the release again")
-    rehearsal = _read(release_dir / REHEARSAL_NAME, MAX_REHEARSAL_BYTES)
-    report = _check_unsigned(release_dir, policy)
-    vouched = Vouched(release.recipe.release.title, report.passed, policy_of(release).sha256, report.unsafe)
-    write_bytes(release_dir / SIGNATURE_NAME, sign_statement(release_statement(manifest_bytes, vouched, rehearsal=rehearsal), private))
-    signer = read_signature(release_dir, key_id_of(private))
-    assert signer is not None
-    return signer
+    report = run_policy(release_dir, policy, is_to_be_signed=True)
+    _remove_leftovers(release_dir)
+    rehearsal = before.get(REHEARSAL_NAME)
+    statement = release_statement(before[MANIFEST_NAME], report.vouched, rehearsal=rehearsal)
+    envelope = _add(before, statement, private, release_dir)
+    if dict(report.guards) | {SIGNATURE_NAME: b""} != before | {SIGNATURE_NAME: b""} or read_guards(release_dir) != before:
+        raise VerificationError(f"release {release_dir}", ["was changed while it was checked; let nothing write there, then sign again"])
+    signers = verify_envelope(envelope, before[MANIFEST_NAME], rehearsal=rehearsal)
+    write_bytes(release_dir / SIGNATURE_NAME, envelope)
+    return signers
+
+
+def _add(before: Mapping[str, bytes], statement: Mapping[str, Any], private: "Ed25519PrivateKey", release_dir: Path) -> bytes:
+    """The envelope to be written: the one that is there with one more signature, or a new one where there is none that counts."""
+    earlier = _read_earlier(before, release_dir)
+    if earlier is None:
+        return sign_statement(statement, private)
+    if earlier.statement == statement:
+        return add_signature(before[SIGNATURE_NAME], private, where=SIGNATURE_NAME)
+    if earlier.key_ids == (key_id_of(private),):  # nobody else's is lost
+        return sign_statement(statement, private)
+    signed_with = earlier.statement["predicate"]["glideslope"]
+    raise ReleaseError(f"{release_dir}: {SIGNATURE_NAME} is by {earlier} over another statement about this release (glideslope {signed_with}, "
+                       f"you run {__version__}); sign with the same version and --policy, or remove the file and let all sign again")
+
+
+def _read_earlier(before: Mapping[str, bytes], release_dir: Path) -> Signers | None:
+    """Who signed this very release before; none when nobody did, or when the signature does not fit it any more."""
+    try:
+        return verify_guards(before, name=str(release_dir))
+    except VerificationError as error:
+        logger.warning("%s: the earlier signature is replaced, as it does not count (%s)", release_dir, "; ".join(error.problems))
+        return None
+
+
+def _remove_leftovers(release_dir: Path) -> None:
+    """Remove what somebody was writing who was killed."""
+    for path in release_dir.iterdir():
+        if path.name != SIGNATURE_NAME and is_of_signature(path.name):
+            path.unlink()
 
 
 def sign_withdrawal(withdrawn_bytes: bytes, key: Path, *, passphrase: str | None = None) -> bytes:
@@ -60,19 +95,3 @@ def sign_withdrawal(withdrawn_bytes: bytes, key: Path, *, passphrase: str | None
         VerificationError: the file is malformed.
     """
     return sign_statement(withdrawal_statement(withdrawn_bytes), read_private_key(key, passphrase=passphrase))
-
-
-def _check_unsigned(release_dir: Path, policy: Path | None) -> CheckReport:
-    """Run the gates without the signature that is to be replaced: it may be about an earlier state, and would be refused."""
-    path = release_dir / SIGNATURE_NAME
-    earlier = _read(path, MAX_ENVELOPE_BYTES)
-    path.unlink(missing_ok=True)
-    try:
-        return run_policy(release_dir, policy)
-    finally:
-        if earlier is not None:
-            write_bytes(path, earlier)
-
-
-def _read(path: Path, max_bytes: int) -> bytes | None:
-    return read_bounded(path, max_bytes) if path.exists() else None

@@ -10,7 +10,9 @@ from itertools import zip_longest
 from pathlib import Path
 
 from ..errors import ReleaseError, VerificationError
-from ..manifest import MANIFEST_NAME, UNLISTED
+from ..manifest import MANIFEST_NAME, SIGNATURE_NAME, UNLISTED, sha256_bytes
+from ..signatures import Signers
+from ..signers import SignerRule
 from .card_check import check_cards, find_false_figures
 from .chain import CHAIN_CHECKS, run_check, shorten
 from .claims import claims_of, compare_claims
@@ -42,40 +44,45 @@ class VerificationReport:
         directory: the release.
         manifest_root: one digest for all of it, to be compared with the one that the publisher announced.
         checked: what was checked -> how many of it, in the order of the checks.
+        signers: who signed the very bytes that were checked; none when nobody did.
     """
 
     directory: Path
     manifest_root: str
     checked: Mapping[str, int]
+    signers: Signers | None = None
 
     def to_json(self) -> dict[str, object]:
         """The report as plain data."""
-        return {"directory": str(self.directory), "manifest_root": self.manifest_root, "checked": dict(self.checked)}
+        return {"directory": str(self.directory), "manifest_root": self.manifest_root, "checked": dict(self.checked),
+                "signed_by": None if self.signers is None else list(self.signers.key_ids)}
 
 
-def verify(release_dir: Path) -> VerificationReport:
+def verify(release_dir: Path, signers: SignerRule | None = None) -> VerificationReport:
     """Check a release against its manifest, its evidence and the architecture.
 
     Args:
         release_dir: the release, packed or downloaded (`release_in` says what may lie beside it then); nothing is written.
+        signers: who must have signed it; none takes any valid signature, or none.
 
     Returns:
-        What was checked.
+        What was checked, and who signed it: one answer, from one reading of the files.
 
     Raises:
         ReleaseError: there is no such directory.
         VerificationError: something differs; every problem that was found is listed.
     """
     with release_in(release_dir) as directory:
-        return verify_view(directory, release_dir)
+        return verify_view(directory, release_dir, signers)
 
 
-def verify_view(directory: Path, shown: Path | None = None) -> VerificationReport:
+def verify_view(directory: Path, shown: Path | None = None, signers: SignerRule | None = None) -> VerificationReport:
     """Check a folder that holds a release and nothing else; its files may be links to wherever the caller knows them to lie.
 
     Args:
         directory: the folder.
         shown: what messages and the report call it; none: the folder.
+        signers: who must have signed it; see `verify`.
 
     Raises:
         ReleaseError, VerificationError: see `verify`.
@@ -90,6 +97,9 @@ def verify_view(directory: Path, shown: Path | None = None) -> VerificationRepor
         problems += [problem for problem in run_check(name, check, release) if problem not in problems]
     if not problems and can_draw():  # only sound evidence can say what its figures show
         problems = run_check("figures", find_false_figures, release)
+    if not problems and signers is not None:
+        lack = signers.find_lack(() if release.signers is None else release.signers.key_ids)
+        problems = [] if lack is None else [f"{SIGNATURE_NAME}: {lack}"]
     if problems:
         raise VerificationError(f"release {shown}", problems)
     return replace(_report(release), directory=shown)
@@ -97,13 +107,14 @@ def verify_view(directory: Path, shown: Path | None = None) -> VerificationRepor
 
 def check_manifest(release: Release) -> list[str]:
     """The manifest is whole and in its canonical form, and the files are those it lists."""
-    path = release.directory / MANIFEST_NAME
-    if not path.is_file():
-        return [f"{MANIFEST_NAME}: file is missing; pack the release again"]
     try:
         manifest = release.manifest
     except VerificationError as error:
         return [f"{MANIFEST_NAME}: {problem}" for problem in error.problems]
+    exchanged = [f"{path}: was exchanged while the release was read" for path, data in release.guards.items()
+                 if path not in release.hashed or release.hashed[path].entry.sha256 != sha256_bytes(data)]
+    if exchanged:
+        return exchanged
     return compare_files(manifest, release.hashed) or compare_tensors(manifest, release.hashed)
 
 
@@ -164,7 +175,7 @@ def _report(release: Release) -> VerificationReport:
                "stage records": len(release.records), "ledger rows": len(release.ledger["key"])}
     if not can_draw():  # said, as they may show anything then
         checked["figures drawn again (matplotlib is missing)"] = 0
-    return VerificationReport(release.directory, manifest.root, checked)
+    return VerificationReport(release.directory, manifest.root, checked, release.signers)
 
 
 def _compare_text(path: str, found: str, expected: str) -> list[str]:

@@ -11,10 +11,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from ...envelopes import PAYLOAD_TYPE, STATEMENT_TYPE, pre_authentication_encoding
 from ...errors import ReleaseError
 from ...manifest import MANIFEST_NAME, Manifest, ReleaseManifest, canonical_json, write_bytes
 from ...outputs import refuse_in_release
-from ...signatures import PAYLOAD_TYPE, STATEMENT_TYPE, pre_authentication_encoding
 from ...signing_keys import NEEDS_EXTRA, read_pem_key, write_key_pair
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"

@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import ReleaseError
+from ...manifest import SIGNATURE_NAME
 from ...secrets import private_words
+from ...signatures import Signers, Vouched
+from ...signers import SignerRule
 from ..card_check import find_false_figures
 from ..chain import CHAIN_CHECKS, run_check
 from ..claims.audit_checks import check_audits
 from ..companions import find_unproven_companions
 from ..contents import Release
 from ..golden import find_drift
-from ..policy import CategoryPolicy, GoldenPolicy, Policy, effective_policy
+from ..policy import CategoryPolicy, GoldenPolicy, Policy, effective_policy, policy_of
 from ..publishing.snapshot import release_in
+from ..signature_checks import is_of_signature
 from ..verify import CHECKS, check_card, check_claims, check_files, check_manifest
 from ..weights.architecture import check_finite
 from .findings import (
@@ -229,6 +233,23 @@ class GoldenSamples:
 
 
 @dataclass(frozen=True)
+class SignersSigned:
+    """Enough of the keys that the policy names have signed the release; a policy that names none has no such gate."""
+
+    rules: tuple[SignerRule, ...]
+    name: str = "signers"
+
+    def check(self, release: Release) -> None:
+        """Hold the signatures against each rule."""
+        refuse(self.name, self._find_lacks, release=release)
+
+    def _find_lacks(self, release: Release) -> list[str]:
+        key_ids = () if release.signers is None else release.signers.key_ids
+        lacks = [lack for rule in self.rules if (lack := rule.find_lack(key_ids)) is not None]
+        return [f"{SIGNATURE_NAME}: {lack}; sign it with `glideslope sign` and such a key" for lack in lacks]
+
+
+@dataclass(frozen=True)
 class CheckReport:
     """What `run_policy` found, with no gate refusing.
 
@@ -236,11 +257,17 @@ class CheckReport:
         passed: names of the gates that passed, in the order in which they ran.
         unsafe: gate that the policy leaves out -> the reason it gives.
         policy: what was asked for.
+        vouched: what a signature on the release says.
+        guards: manifest, signature and rehearsal as the gates read them, of those that are there.
+        signers: who signed these; none when nobody did.
     """
 
     passed: tuple[str, ...]
     unsafe: Mapping[str, str]
     policy: Policy
+    vouched: Vouched
+    guards: Mapping[str, bytes]
+    signers: Signers | None
 
 
 def gates_of(policy: Policy, *, device: str = "cpu") -> tuple[Gate, ...]:
@@ -248,7 +275,7 @@ def gates_of(policy: Policy, *, device: str = "cpu") -> tuple[Gate, ...]:
     return (Intact(), AllowedFiles(), FilterEvidence(policy.categories), AuditsShow(policy.categories, policy.require_audits),
             LabelsNotReused(), ProvenanceChain(), Verified(), Size(policy.max_size_mb), Licence(policy.licenses), CardComplete(), Secrets(),
             CompanionsAllowed(policy.allow_companions), CaptionsCount(policy.min_captions_share_lower_bound), Reload(),
-            GoldenSamples(policy.golden, device))
+            GoldenSamples(policy.golden, device), *([SignersSigned(policy.signer_rules)] if policy.signers else []))
 
 
 def check(release_dir: Path, policy: Path | None = None) -> list[str]:
@@ -260,13 +287,14 @@ def check(release_dir: Path, policy: Path | None = None) -> list[str]:
     return list(run_policy(release_dir, policy).passed)
 
 
-def run_policy(release_dir: Path, policy: Path | None = None, *, device: str = "cpu") -> CheckReport:
+def run_policy(release_dir: Path, policy: Path | None = None, *, device: str = "cpu", is_to_be_signed: bool = False) -> CheckReport:
     """Run every gate that the release's policy names.
 
     Args:
         release_dir: the release, packed or downloaded.
         policy: a policy file to apply on top of the packed one: the stricter of both counts, see `effective_policy`.
         device: where golden samples are drawn again: `cpu`, `cuda` or `mps`.
+        is_to_be_signed: look at the release as if it had no signature yet, and ask for none.
 
     Returns:
         What passed, and what the policy leaves out.
@@ -275,18 +303,25 @@ def run_policy(release_dir: Path, policy: Path | None = None, *, device: str = "
         ReleaseError: a policy cannot be read, or at least one gate refuses; all failures are in the message.
         VerificationError: what lies beside a downloaded release is not what may, see `release_in`.
     """
-    with release_in(release_dir) as directory:
-        applied = effective_policy(Release(directory), policy)
-        gates = [gate for gate in gates_of(applied, device=device) if gate.name not in applied.unsafe_skip]
-        return CheckReport(tuple(run_gates(directory, gates, shown=release_dir)), dict(applied.unsafe_skip), applied)
+    with release_in(release_dir, without=is_of_signature if is_to_be_signed else None) as directory:
+        release = Release(directory)
+        applied = effective_policy(release, policy)
+        asked = applied.model_copy(update={"signers": ()}) if is_to_be_signed else applied
+        gates = [gate for gate in gates_of(asked, device=device) if gate.name not in applied.unsafe_skip]
+        passed = tuple(_pass(release, gates, shown=release_dir))
+        vouched = Vouched(release.recipe.release.title, passed, policy_of(release).sha256, dict(applied.unsafe_skip))
+        return CheckReport(passed, vouched.unsafe, applied, vouched, release.guards, release.signers)
 
 
-def run_gates(release_dir: Path, gates: Sequence[Gate], *, shown: Path | None = None) -> list[str]:
-    """Run gates on a release and return their names; see `run_policy`. No gates at all is a refusal; `shown` is its name in messages."""
-    shown = shown or release_dir
+def run_gates(release_dir: Path, gates: Sequence[Gate]) -> list[str]:
+    """Run gates on a release and return their names; see `run_policy`. No gates at all is a refusal."""
+    return _pass(Release(release_dir), gates, shown=release_dir)
+
+
+def _pass(release: Release, gates: Sequence[Gate], *, shown: Path) -> list[str]:
+    """Run every gate; `shown` is the release's name in messages."""
     if not gates:
         raise ReleaseError(f"release {shown}: there is no gate to pass, so nothing would be checked; name at least one gate")
-    release = Release(release_dir)
     failures = []
     for gate in gates:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...errors import ReleaseError, VerificationError
 from ...manifest import MANIFEST_NAME, UNLISTED, ReleaseManifest, sha256_bytes
 from ...outputs import refuse_in_release
-from ...signatures import Signer, verify_withdrawal
+from ...signatures import Signers, verify_withdrawal
 from ...withdrawal import WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, Withdrawals
 from .directory_target import DirectoryTarget
 from .hub_target import HubTarget
@@ -222,7 +222,7 @@ def read_withdrawals(target: Target, state: TargetState) -> Withdrawals:
     return read_signed_withdrawals(target, state)[0]
 
 
-def read_signed_withdrawals(target: Target, state: TargetState) -> tuple[Withdrawals, Signer | None]:
+def read_signed_withdrawals(target: Target, state: TargetState) -> tuple[Withdrawals, Signers | None]:
     """Everything that a target has taken back, and who signed the list; see `read_withdrawals`."""
     data, envelope = (target.read_file(state.main, path) if state.main and path in state.files else None
                       for path in (WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME))

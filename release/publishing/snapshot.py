@@ -5,7 +5,7 @@ back, and, where the client was given a folder of its own, its notes in `.cache/
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,8 +21,12 @@ BLOBS, SNAPSHOTS = "blobs", "snapshots"
 
 
 @contextmanager
-def release_in(place: Path) -> Iterator[Path]:
+def release_in(place: Path, *, without: Callable[[str], bool] | None = None) -> Iterator[Path]:
     """The release in a folder: the folder itself, or, where other files may lie beside it, links to the release's own files.
+
+    Args:
+        place: the folder; nothing is written there.
+        without: tells by its relative path a file that is to be left out; none leaves out nothing.
 
     Raises:
         VerificationError: something there is no plain file or a link that leads out; what lies beside is not what may, or says
@@ -31,13 +35,18 @@ def release_in(place: Path) -> Iterator[Path]:
     problems = find_irregular(place) or find_links_out(place) if place.is_dir() else []
     if problems:
         raise VerificationError(f"release {place}", problems)
-    if not place.is_dir() or not (any((place / name).exists() for name in KEPT_FILES) or (place / CLIENT_FOLDER).is_dir()):
+    if not place.is_dir() or (without is None and not _has_more(place)):
         yield place
         return
     refuse_withdrawn_snapshot(place)
     with tempfile.TemporaryDirectory(prefix="glideslope-view-") as temporary:
-        link_release(place, Path(temporary) / "release")
+        link_release(place, Path(temporary) / "release", without=without)
         yield Path(temporary) / "release"
+
+
+def _has_more(place: Path) -> bool:
+    """Whether a folder holds files of a hub or its client beside the release."""
+    return any((place / name).exists() for name in KEPT_FILES) or (place / CLIENT_FOLDER).is_dir()
 
 
 def find_links_out(place: Path) -> list[str]:
@@ -52,7 +61,7 @@ def find_links_out(place: Path) -> list[str]:
             if not any(target.is_relative_to(folder) for folder in inside)]
 
 
-def link_release(place: Path, view: Path) -> None:
+def link_release(place: Path, view: Path, *, without: Callable[[str], bool] | None = None) -> None:
     """Make a folder of links to the release's files in a downloaded folder; what may not lie beside them is linked too, as a stranger.
 
     Raises:
@@ -62,6 +71,8 @@ def link_release(place: Path, view: Path) -> None:
     beside = []
     for path in list_files(place):
         relative = path.relative_to(place).as_posix()
+        if without is not None and without(relative):
+            continue
         if may_lie_beside(relative):
             beside.append(relative)
         else:

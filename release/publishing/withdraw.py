@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from ...errors import ReleaseError
 from ...manifest import MANIFEST_NAME, ReleaseManifest
-from ...signatures import Signer, verify_withdrawal
+from ...signatures import Signers, verify_withdrawal
 from ...withdrawal import MAX_REASON_LENGTH, WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, Withdrawal, Withdrawals
 from .patience import Patience, PatientTarget
 from .publication import read_signed_withdrawals
@@ -50,17 +50,17 @@ def withdraw(target: Target, reason: str, *, tag: str | None = None, sign: Sign 
     return withdrawal
 
 
-def _write_list(target: Target, withdrawals: Withdrawals, signer: Signer | None, sign: Sign | None) -> dict[str, bytes]:
+def _write_list(target: Target, withdrawals: Withdrawals, signer: Signers | None, sign: Sign | None) -> dict[str, bytes]:
     """The list and its signature, which is of the key that signed the earlier list, where that was signed."""
     data = withdrawals.to_bytes()
-    signed = f"{target.name}: its {WITHDRAWN_NAME} is signed by the key {signer.key_id if signer else ''}"
+    signed = f"{target.name}: its {WITHDRAWN_NAME} is signed by the key {signer.key_ids[0] if signer else ''}"
     if sign is None:
         if signer is not None:
             raise ReleaseError(f"{signed}; sign the new one too, with --key and that key")
         return {WITHDRAWN_NAME: data}
     envelope = sign(withdrawals)
-    key_id = verify_withdrawal(envelope, data).key_id
-    if signer is not None and signer.key_id != key_id:
+    key_id = verify_withdrawal(envelope, data).key_ids[0]
+    if signer is not None and signer.key_ids[0] != key_id:
         raise ReleaseError(f"{signed}, and --key is {key_id}: only the key that signed a list may change it. Give that key; if it is lost, "
                            f"remove {WITHDRAWN_NAME} and {WITHDRAWN_SIGNATURE_NAME} by hand and withdraw every release again with the new one")
     return {WITHDRAWN_NAME: data, WITHDRAWN_SIGNATURE_NAME: envelope}

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import VerificationError
-from ...manifest import MANIFEST_NAME, REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json
-from ...strict_json import parse_object, read_bounded
+from ...manifest import REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json
+from ...strict_json import parse_object
 from ..contents import Release
 from .scenes import TRANSFERS, Scene, Transfer, scenes_of
 
@@ -111,14 +111,23 @@ def check_rehearsal(release_dir: Path) -> list[str]:
 
     The transcript says what its writer says; who that was is for the signature to tell, whose subject it is.
     """
-    path = release_dir / REHEARSAL_NAME
-    if not path.is_file():
-        return [f"{REHEARSAL_NAME}: file is missing; run `glideslope rehearse {release_dir}`"]
+    release = Release(release_dir)
+    return _check_guards(release) if REHEARSAL_NAME in release.guards else [
+        f"{REHEARSAL_NAME}: file is missing; run `glideslope rehearse {release_dir}`"]
+
+
+def check_transcript(release: Release) -> list[str]:
+    """The rehearsal of a release, where it holds one: of this release, as it was written, and passed."""
+    return _check_guards(release) if REHEARSAL_NAME in release.guards else []
+
+
+def _check_guards(release: Release) -> list[str]:
+    """See `check_rehearsal`; the release holds a rehearsal."""
+    release_dir, data = release.directory, release.guards[REHEARSAL_NAME]
     again = f"run `glideslope rehearse {release_dir}` again"
     try:
-        data = read_bounded(path, MAX_REHEARSAL_BYTES)
         value = parse_object(data, where=REHEARSAL_NAME, max_bytes=MAX_REHEARSAL_BYTES)
-        manifest = ReleaseManifest.read(release_dir / MANIFEST_NAME)
+        manifest = release.manifest
     except VerificationError as error:
         return list(error.problems)
     content = {key: item for key, item in value.items() if key != "digest"}
@@ -128,11 +137,6 @@ def check_rehearsal(release_dir: Path) -> list[str]:
     if stated != (manifest.digest, manifest.root, manifest.tensors_root):
         return [f"{REHEARSAL_NAME}: is of another release; {again}"]
     return [f"{REHEARSAL_NAME}: {problem}; {again}" for problem in _find_gaps(value)]
-
-
-def check_transcript(release: Release) -> list[str]:
-    """The rehearsal of a release, where it holds one: of this release, as it was written, and passed."""
-    return check_rehearsal(release.directory) if (release.directory / REHEARSAL_NAME).exists() else []
 
 
 def _find_gaps(value: Mapping[str, Any]) -> list[str]:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from glideslope.envelopes import sign_statement
 from glideslope.manifest import ReleaseManifest, sha256_file, write_bytes
 from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import MAIN, Account, Commit, StoredFile
-from glideslope.signatures import Vouched, release_statement, sign_statement
+from glideslope.signatures import Vouched, release_statement
 from glideslope.signing_keys import read_private_key
 
 REPO = "tester/model"
@@ -111,10 +112,10 @@ def put(hub: LoopbackHub, name: str, release: Path, *, extra: dict[str, bytes] |
     return repository.add_commit(branch, files, "put")
 
 
-def sign(release: Path, key: Path) -> None:
+def sign(release: Path, *keys: Path) -> None:
     """Sign what lies in a directory."""
     statement = release_statement((release / "manifest.json").read_bytes(), Vouched("small", ("reload",), "0" * 64, {}))
-    (release / "manifest.dsse.json").write_bytes(sign_statement(statement, read_private_key(key)))
+    (release / "manifest.dsse.json").write_bytes(sign_statement(statement, *map(read_private_key, keys)))
 
 
 def variation(release: Path, text: str) -> Path:

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from glideslope.envelopes import sign_statement
 from glideslope.errors import CheckpointError, RequestError
 from glideslope.models.hub import check_endpoint, resolve
 from glideslope.models.unet import TextConditionedUNet
 from glideslope.release.loopback.faults import Fault
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
-from glideslope.signatures import sign_statement, withdrawal_statement
+from glideslope.signatures import withdrawal_statement
 from glideslope.signing_keys import read_private_key
 from glideslope.withdrawal import Withdrawal, Withdrawals
 
@@ -275,8 +276,8 @@ def test_a_lock_file_is_written_once_and_pins_the_commit(hub: LoopbackHub, load:
     hub.repositories[REPO].tags["v1"] = first.oid
     assert load(lock=lock, components=[])["base"]
     written = lock.read_bytes()
-    pinned = {"repo": REPO, "sha": first.oid, "root": root_of(whole_release), "signer": None}
-    assert json.loads(written) == {"format": "glideslope.lock/1", **pinned}
+    pinned = {"repo": REPO, "sha": first.oid, "root": root_of(whole_release), "signers": []}
+    assert json.loads(written) == {"format": "glideslope.lock/2", **pinned}
     second = put(hub, REPO, variation(Path(shutil.copytree(whole_release, tmp_path / "second")), "second"))
     hub.repositories[REPO].tags["v1"] = second.oid
     assert f"at {first.oid[:12]}" in load(lock=lock, components=[])["told"][0]
@@ -308,7 +309,7 @@ def test_a_lock_file_pins_the_signer(load: Load, release: Path, keys: dict[str, 
 @pytest.mark.parametrize("change", [{"format": "other"}, {"sha": None}, {"root": None}, {"root": "x"}, {"more": 1}, {"repo": "../x"}])
 def test_a_lock_file_that_is_none_is_refused(load: Load, whole_release: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     lock = tmp_path / "glideslope.lock"
-    pinned = {"format": "glideslope.lock/1", "repo": REPO, "sha": "0" * 40, "root": root_of(whole_release), "signer": None}
+    pinned = {"format": "glideslope.lock/2", "repo": REPO, "sha": "0" * 40, "root": root_of(whole_release), "signers": []}
     lock.write_text(json.dumps(pinned | change))
     told = load(pretrained=whole_release, lock=lock)
     assert (told["error"], "is no lock file" in told["message"]) == ("VerificationError", True)
@@ -363,7 +364,7 @@ def test_the_refusal_names_the_key_of_a_withdrawal_and_says_where_it_is_foreign_
     before = put(hub, REPO, release)
     list_of = withdrawn(root_of(release))
     for files, said in ((signed(list_of, ours), f"(WITHDRAWN.json: signed by {our_id})"),
-                        (signed(list_of, theirs), f"signed by {their_id}, which is foreign: you trust {our_id}"),
+                        (signed(list_of, theirs), f"signed by {their_id}, which is foreign: you trust {our_id[:16]}…"),
                         (list_of | {"WITHDRAWN.dsse.json": b"\x80 garbage"}, "its signature does not fit: ")):
         put(hub, REPO, release, extra=files)
         for revision in (None, before.oid):
@@ -437,7 +438,7 @@ def test_the_commands_draw_from_the_hub_and_say_what_they_drew_from(
     assert f"{REPO} at {commit.oid[:12]}: manifest root {root_of(release)}, signed by {keys['ours'][1]}" in drawn.stderr
     facts = json.loads(Image.open(tmp_path / "a.png").text["glideslope"])  # type: ignore[attr-defined]  # a PNG has it
     assert (facts["repository"], facts["commit"]) == (REPO, commit.oid)
-    assert json.loads((tmp_path / "lock").read_text())["signer"] == keys["ours"][1]
+    assert json.loads((tmp_path / "lock").read_text())["signers"] == [keys["ours"][1]]
     edited = run("edit", REPO, "--prompt", "a red square", "--image", "a.png", "--steps", "1", "--out", "b.png", "--signer", keys["theirs"][1])
     assert edited.returncode == 1
     assert "somebody else signed this release" in edited.stderr

@@ -145,11 +145,11 @@ def test_without_the_extra_a_signature_is_told_as_unchecked_and_refused_where_it
 
 
 def test_a_lock_reads_back_what_it_writes(tmp_path: Path) -> None:
-    lock = ReleaseLock("a/b", "0" * 40, "1" * 64, None)
+    lock = ReleaseLock("a/b", "0" * 40, "1" * 64, ("2" * 64,))
     lock.write(tmp_path / "lock")
     assert ReleaseLock.read(tmp_path / "lock") == lock
     assert ReleaseLock.read(tmp_path / "none") is None
-    for content in (b"", b"{}", b'{"format": "glideslope.lock/1", "format": "glideslope.lock/1"}', b"x" * 10_001):
+    for content in (b"", b"{}", b'{"format": "glideslope.lock/2", "format": "glideslope.lock/2"}', b"x" * 10_001):
         (tmp_path / "lock").write_bytes(content)
         with pytest.raises(VerificationError):
             ReleaseLock.read(tmp_path / "lock")

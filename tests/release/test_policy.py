@@ -62,6 +62,13 @@ def test_every_gate_is_either_skippable_or_always_run() -> None:
     (text_of(policy_with(unsafe_skip={"reload": " ".join("\u2800" * n for n in range(1, 12))})), "is too short"),
     (text_of(policy_with(unsafe_skip={"reload": "--- ... !!! ___ *** +++ ///"})), "is too short"),
     (text_of(policy_with(unsafe_skip={"reload": "no\u200b no\u200b\u200b no\u200b\u200b\u200b no\u200c no\u200d no no"})), "is too short"),
+    (text_of(policy_with(publish={"require_rehearsal": False, "require_signature": True})),
+     r"signers names no key, so a signature by anybody would do; write signers: \{keys: \[<key id>\], threshold: 1\}"),
+    (text_of(policy_with(signers={"keys": [], "threshold": 1})), "keys"),
+    (text_of(policy_with(signers={"keys": ["58" + "00" * 31]})), "threshold: required key is missing"),
+    (text_of(policy_with(signers={"keys": ["58" + "00" * 31] * 2, "threshold": 2})), "the threshold is 2, but 1 different keys are named"),
+    (text_of(policy_with(signers={"keys": ["01" + "00" * 31], "threshold": 1})), "point of small order"),
+    (text_of(policy_with(signers={"keys": ["58"], "threshold": 1})), "keys"),
     (text_of(policy_with(unsafe_skip={"reload": ""})), r"unsafe_skip\.reload: the reason '' is too short"),
     (text_of(policy_with(unsafe_skip={"reload": "because"})), r"unsafe_skip\.reload: the reason 'because' is too short"),
     (text_of(policy_with(unsafe_skip={"reload": "x x x x x x x x x x x x"})), "is too short"),
@@ -83,12 +90,14 @@ def test_a_policy_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load_policy(tmp_path / "policy.yaml")
 
 
+SIGNERS = {"keys": ["58" + "00" * 31, "59" + "00" * 31], "threshold": 2}
 CHANCES = st.none() | st.floats(0, 1)
 POLICIES = st.builds(
     lambda categories, audits, size, licenses, companions, tolerance, exact, publish, skipped: Policy.model_validate(policy_with(
         categories=categories, require_audits=audits, max_size_mb=size, licenses=["MIT", *licenses], allow_companions=companions,
         golden={"min_pictures": 1 + size % 3, "exact_on_same_machine": exact, "max_mean_difference": {"cpu": tolerance}},
-        publish={"require_rehearsal": publish, "require_signature": exact}, unsafe_skip=dict.fromkeys(skipped, REASON))),
+        publish={"require_rehearsal": publish, "require_signature": exact}, signers=SIGNERS if exact or audits else None,
+        unsafe_skip=dict.fromkeys(skipped, REASON))),
     st.dictionaries(st.sampled_from(["person", "violence", "gore"]),
                     st.fixed_dictionaries({"min_recall": CHANCES, "max_leak_rate": CHANCES}), min_size=1),
     st.booleans(), st.integers(1, 100), st.sets(st.sampled_from(["Apache-2.0", "CC0-1.0"])), st.booleans(), st.floats(0, 10), st.booleans(),
@@ -112,6 +121,7 @@ def is_at_least_as_strict(one: Policy, other: Policy) -> bool:
             and one.golden.max_mean_difference["cpu"] <= other.golden.max_mean_difference["cpu"]
             and one.publish.require_rehearsal >= other.publish.require_rehearsal
             and one.publish.require_signature >= other.publish.require_signature
+            and set(one.signers) >= set(other.signers)
             and set(one.unsafe_skip) <= set(other.unsafe_skip))
 
 
@@ -123,6 +133,17 @@ def test_policies_together_ask_for_at_least_what_each_does(one: Policy, other: P
     assert is_at_least_as_strict(both, other)
     assert is_at_least_as_strict(one.combine(one), one)
     assert is_at_least_as_strict(one, one.combine(one))
+
+
+def test_signers_are_written_back_as_they_were_given_and_a_policy_without_them_keeps_its_text() -> None:
+    named = Policy.model_validate(policy_with(signers=SIGNERS))
+    assert yaml.safe_load(named.text)["signers"] == SIGNERS
+    assert parse_policy(named.text.encode(), where="mine") == named
+    other = Policy.model_validate(policy_with(signers=SIGNERS | {"threshold": 1}))
+    both = named.combine(other)
+    assert parse_policy(both.text.encode(), where="mine") == both
+    assert [rule.threshold for rule in both.signer_rules] == [2, 1]
+    assert "signers" not in load_policy(None).text
 
 
 def test_policies_without_a_common_licence_are_refused() -> None:

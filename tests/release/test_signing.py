@@ -1,27 +1,37 @@
+import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_signing import verifying
 
 from glideslope import cli
+from glideslope.envelopes import sign_statement
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.manifest import sha256_json
 from glideslope.release import verify
 from glideslope.release.chain import run_check
 from glideslope.release.contents import Release
 from glideslope.release.exports.model_signing import generate_bundle_key
+from glideslope.release.gates import run_policy
+from glideslope.release.policy import load_policy
 from glideslope.release.signature_checks import check_signature
 from glideslope.release.signing import sign, sign_withdrawal
 from glideslope.release.verify import check_manifest
-from glideslope.signatures import Vouched, read_signature, release_statement, sign_statement, verify_withdrawal
+from glideslope.signatures import Vouched, read_guards, release_statement, verify_guards, verify_withdrawal
+from glideslope.signers import SignerRule
 from glideslope.signing_keys import generate_key, read_key_id, read_private_key
 from glideslope.withdrawal import Withdrawal, Withdrawals
 
 SIGNATURE = "manifest.dsse.json"
+verify_module = importlib.import_module("glideslope.release.verify")  # the package shows the function of that name
+IDENTITY = "01" + "00" * 31
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +60,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
 
 
 def test_a_release_that_passes_every_gate_is_signed_and_verified(signed: Path, key: Path) -> None:
-    signer = read_signature(signed, f"{key}.pub")
+    signer = verify_guards(read_guards(signed), SignerRule.of(f"{key}.pub"), name="signed")
     assert signer is not None
     assert {"intact", "filter evidence", "secrets", "golden samples", "card complete"} <= set(signer.gates)
     assert signer.unsafe == {}
@@ -72,6 +82,111 @@ def test_what_does_not_pass_is_not_signed_and_an_earlier_signature_stays(tamper:
         sign(tamper.directory, key)
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from glideslope.release import signing
+from glideslope.release.contents import Release
+from glideslope.signatures import Vouched
+
+release, key, place = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+seen = 0
+
+def count() -> None:
+    global seen
+    seen += 1
+    if seen == place:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def hook(event: str, arguments: tuple) -> None:
+    changes = event in ("os.rename", "os.remove", "os.truncate") or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+    if changes and str(release) in str(arguments[0]):
+        count()
+
+def gates(directory: Path, policy: object, *, is_to_be_signed: bool) -> SimpleNamespace:
+    count()  # killed while the gates run
+    found = Release(directory)
+    said = found.signers.statement["predicate"]
+    return SimpleNamespace(guards=found.guards, vouched=Vouched(said["title"], tuple(said["gates"]), said["policy_sha256"], {}))
+
+signing.run_policy = gates
+sys.addaudithook(hook)
+signing.sign(release, key)
+"""
+
+
+def test_a_signer_killed_at_any_point_leaves_the_earlier_signature_or_the_new_one(tamper: Any, signed: Path, tmp_path: Path) -> None:
+    generate_key(tmp_path / "other")
+    earlier = (signed / SIGNATURE).read_bytes()
+    (tamper.directory / SIGNATURE).write_bytes(earlier)
+    ends = []
+    for place in range(1, 20):
+        ended = subprocess.run([sys.executable, "-c", KILLED, str(tamper.directory), str(tmp_path / "other"), str(place)], check=False)
+        shown = (tamper.directory / SIGNATURE).read_bytes()
+        ends.append((ended.returncode, shown == earlier))
+        assert Release(tamper.directory).signers is not None
+        if ended.returncode == 0:
+            break
+    assert ends[-1] == (0, False)
+    assert len(ends) >= 4  # while the gates ran, before the new file was opened, before it took its place, and at the end
+    assert all(end == (-9, True) for end in ends[:3])
+    assert sorted(path.name for path in tamper.directory.iterdir() if path.name.startswith(SIGNATURE)) == [SIGNATURE]
+    assert set(Release(tamper.directory).signers.key_ids) == {read_key_id(f"{tmp_path / 'other'}.pub"),  # type: ignore[union-attr]
+                                                              *Release(signed).signers.key_ids}  # type: ignore[union-attr]
+
+
+def test_a_second_key_is_added_and_the_first_stays(release_dir: Path, signed: Path, key: Path, tmp_path: Path) -> None:
+    generate_key(tmp_path / "second")
+    (release_dir / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
+    signers = sign(release_dir, tmp_path / "second")
+    ids = [read_key_id(f"{path}.pub") for path in (key, tmp_path / "second")]
+    assert signers.key_ids == tuple(sorted(ids))
+    assert verify(release_dir, SignerRule.of(ids)).signers == signers
+    policy = load_policy(None).model_dump(mode="json") | {"signers": {"keys": [*ids, IDENTITY.replace("01", "58")], "threshold": 2}}
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
+    assert run_policy(release_dir, tmp_path / "policy.yaml").passed[-1] == "signers"
+    (release_dir / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
+    with pytest.raises(ReleaseError, match=r"gate signers: .* which is 1 of the 2 signatures that are asked for"):
+        run_policy(release_dir, tmp_path / "policy.yaml")
+
+
+def test_a_statement_of_others_that_says_something_else_is_not_overwritten(tamper: Any, signed: Path, key: Path, tmp_path: Path) -> None:
+    generate_key(tmp_path / "second")
+    found = Release(signed).signers
+    assert found is not None
+    value = json.loads(json.dumps(found.statement))
+    value["predicate"]["glideslope"] = "0.0.1"
+    envelope = sign_statement(value, read_private_key(key))
+    (tamper.directory / SIGNATURE).write_bytes(envelope)
+    with pytest.raises(ReleaseError, match=r"over another statement about this release \(glideslope 0\.0\.1, you run"):
+        sign(tamper.directory, tmp_path / "second")
+    assert (tamper.directory / SIGNATURE).read_bytes() == envelope
+
+
+def test_the_signers_are_those_of_the_bytes_that_were_verified(tamper: Any, signed: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              tmp_path: Path) -> None:
+    generate_key(tmp_path / "other")
+    (tamper.directory / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
+    statement = Release(signed).signers.statement  # type: ignore[union-attr]
+    forged = sign_statement(statement, read_private_key(tmp_path / "other"))
+    checks = dict(verify_module.CHECKS)
+
+    def exchange(release: Release) -> list[str]:
+        (tamper.directory / SIGNATURE).write_bytes(forged)
+        return []
+
+    monkeypatch.setattr(verify_module, "CHECKS", {"manifest": checks["manifest"], "exchange": exchange, **checks})
+    monkeypatch.setattr(verify_module, "can_draw", lambda: False)
+    assert verify(tamper.directory).signers == Release(signed).signers
+    monkeypatch.setattr(verify_module, "CHECKS", {"signature": checks["signature"], "exchange": lambda release: exchange(Release(signed)),
+                                                  "manifest": checks["manifest"]})
+    (tamper.directory / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
+    with pytest.raises(VerificationError, match="was exchanged while the release was read"):
+        verify(tamper.directory)
+
+
 def test_a_stale_signature_and_one_for_something_else_are_refused_by_verify(tamper: Any, signed: Path) -> None:
     (tamper.directory / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
     assert check_signature(Release(tamper.directory)) == []
@@ -80,7 +195,7 @@ def test_a_stale_signature_and_one_for_something_else_are_refused_by_verify(tamp
     with pytest.raises(VerificationError, match="the signature is about another release"):
         verify(tamper.directory)
     (tamper.directory / SIGNATURE).write_bytes(b"{}")
-    with pytest.raises(VerificationError, match="expected payload, payloadType and one signature"):
+    with pytest.raises(VerificationError, match="expected payload, payloadType and at least one signature"):
         check_signature(Release(tamper.directory))
 
 
@@ -92,7 +207,7 @@ def test_a_stale_signature_and_one_for_something_else_are_refused_by_verify(tamp
 ])
 def test_a_statement_that_says_something_else_than_the_release_is_refused(tamper: Any, signed: Path, key: Path, changes: Any,
                                                                          message: str) -> None:
-    signer = read_signature(signed)
+    signer = Release(signed).signers
     assert signer is not None
     said = signer.statement["predicate"]
     vouched = {"title": said["title"], "gates": signer.gates, "policy_sha256": said["policy_sha256"], "unsafe": {}} | changes
@@ -127,7 +242,7 @@ def test_a_bypass_stands_in_policy_card_and_signature(packed_run: Path, recipe: 
 
 def test_a_withdrawal_is_signed(key: Path) -> None:
     data = Withdrawals((Withdrawal("a" * 64, "v1", "the audit was wrong"),)).to_bytes()
-    assert verify_withdrawal(sign_withdrawal(data, key), data, f"{key}.pub").key_id == read_key_id(f"{key}.pub")
+    assert verify_withdrawal(sign_withdrawal(data, key), data).key_ids == (read_key_id(f"{key}.pub"),)
     with pytest.raises(VerificationError):
         sign_withdrawal(b"{}", key)
 
@@ -159,14 +274,14 @@ def test_commands_sign_export_and_verify(release_dir: Path, signed: Path, key: P
                        "--bundle-key", str(tmp_path / "bundle_key"), "--json")
     key_id = read_key_id(f"{key}.pub")
     assert code == 0
-    assert json.loads(out)["signed by"] == key_id
+    assert json.loads(out)["signed by"] == [key_id]
     assert (release_dir / SIGNATURE).read_bytes() == (signed / SIGNATURE).read_bytes()  # signing again gives the same bytes
     verifying.Config().use_elliptic_key_verifier(public_key=tmp_path / "bundle_key.pub").verify(release_dir, tmp_path / "bundle.json")
     code, out, _ = run(monkeypatch, capsys, "verify", str(release_dir))
     assert code == 0
     assert f"signed_by: {key_id} (a valid signature; whether to trust this key, only --key" in out
     code, out, _ = run(monkeypatch, capsys, "verify", str(release_dir), "--key", f"{key}.pub", "--json")
-    assert json.loads(out)["signed_by"] == key_id
+    assert json.loads(out)["signed_by"] == [key_id]
     assert json.loads(out)["is_signer_trusted"] is True
     code, _, err = run(monkeypatch, capsys, "verify", str(release_dir), "--key", sha256_json("another"))
     assert code == 1

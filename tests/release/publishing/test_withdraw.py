@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from glideslope.envelopes import sign_statement
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.manifest import ReleaseManifest
 from glideslope.release.loopback.faults import Fault
@@ -13,7 +14,8 @@ from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import StoredFile
 from glideslope.release.publishing.publish import rollback
 from glideslope.release.publishing.withdraw import withdraw
-from glideslope.signatures import sign_statement, verify_withdrawal, withdrawal_statement
+from glideslope.signatures import verify_withdrawal, withdrawal_statement
+from glideslope.signers import SignerRule
 from glideslope.signing_keys import key_id_of
 from glideslope.withdrawal import WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, Withdrawal, Withdrawals
 
@@ -104,13 +106,13 @@ def test_a_signed_list_is_only_changed_with_the_key_that_signed_it(hub: Loopback
     assert shown(hub) == before
     withdraw(hub_target(hub), "draws weapons too", tag="v1", sign=signing(KEY), patience=HURRIED)
     assert len(list_of(hub).withdrawn) == 2
-    assert verify_withdrawal(hub.read_file(REPO, WITHDRAWN_SIGNATURE_NAME), hub.read_file(REPO, WITHDRAWN_NAME), key_id_of(KEY))
+    assert verify_withdrawal(hub.read_file(REPO, WITHDRAWN_SIGNATURE_NAME), hub.read_file(REPO, WITHDRAWN_NAME), SignerRule.of(key_id_of(KEY)))
 
 
 def test_an_unsigned_list_may_be_signed_later(hub: LoopbackHub) -> None:
     withdraw(hub_target(hub), "draws people", patience=HURRIED)
     withdraw(hub_target(hub), "draws people", sign=signing(KEY), patience=HURRIED)
-    assert verify_withdrawal(hub.read_file(REPO, WITHDRAWN_SIGNATURE_NAME), hub.read_file(REPO, WITHDRAWN_NAME), key_id_of(KEY))
+    assert verify_withdrawal(hub.read_file(REPO, WITHDRAWN_SIGNATURE_NAME), hub.read_file(REPO, WITHDRAWN_NAME), SignerRule.of(key_id_of(KEY)))
 
 
 def test_a_signature_that_does_not_fit_the_new_list_is_never_written(hub: LoopbackHub) -> None:
