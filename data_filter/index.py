@@ -39,7 +39,7 @@ from .sources.folder import ImageFolder
 Progress = Callable[[int, int, str], None]
 log = logging.getLogger(__name__)
 
-INDEX_FORMAT = "glideslope.index/4"  # changes whenever the same input would give another row
+INDEX_FORMAT = "glideslope.index/5"  # changes whenever the same input would give another row
 # status: `ok` where the image could be decoded, so that it is embedded, labelled and judged like any other; else `bad`.
 # reason: what is wrong with the input, "" for nothing. A sound image that only lacks a caption is `ok` with the reason `caption`.
 INDEX_SCHEMA = pa.schema([

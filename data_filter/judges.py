@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..config import Category, Detector
 from ..errors import FilterError
+from ..text_files import NotTextError, decode_text
+from ..text_tables import TableError, read_csv
 
 CAPTION_WORDS = "caption_words"
 MISSING = ":missing"
+NO_SCORE = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none"})
+NUMBER = re.compile(r"[+-]?(?:inf(?:inity)?|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII)
 # Left out of records: where a detector's file lies says nothing of what it holds; its digest is an input of the stage that reads it.
 PLACES: dict[str, Any] = {"detectors": {"__all__": {"path"}}}
 # Scripts that put no space between words: there a word counts wherever it stands.
@@ -116,17 +119,16 @@ def read_detector(detector: Detector) -> KeyedScores:
     """
     path = Path(detector.path)
     try:
-        if path.suffix == ".csv":
-            options = pacsv.ConvertOptions(column_types={"key": pa.large_string(), "score": pa.float64()}, include_columns=["key", "score"],
-                                           strings_can_be_null=False)
-            table = pacsv.read_csv(path, parse_options=pacsv.ParseOptions(newlines_in_values=True), convert_options=options)
-        else:
-            table = pq.read_table(path, columns=["key", "score"])
+        table = read_score_csv(path) if path.suffix == ".csv" else pq.read_table(path, columns=["key", "score"])
         if not (pa.types.is_string(table["key"].type) or pa.types.is_large_string(table["key"].type)):
             raise FilterError(f"detector {detector.name}: column key of {path} is {table['key'].type}, expected text")
         table = pa.table({"key": table["key"].cast(pa.large_string()), "score": table["score"].cast(pa.float64())})
     except OSError as error:
         raise FilterError(f"detector {detector.name}: {path} cannot be read ({error.strerror or error})") from error
+    except NotTextError as error:
+        raise FilterError(f"detector {detector.name}: {path} {error}") from error
+    except TableError as error:
+        raise FilterError(f"detector {detector.name}: {error.describe(path)}") from error
     except (pa.ArrowException, KeyError) as error:
         raise FilterError(f"detector {detector.name}: {path} is no CSV (ending .csv) or parquet file with a text column key and a number "
                           f"column score ({' '.join(str(error).split())[:200]})") from error
@@ -136,6 +138,22 @@ def read_detector(detector: Detector) -> KeyedScores:
     sure = table.set_column(1, "score", pc.if_else(pc.is_nan(score), np.inf, score))
     highest = sure.group_by("key").aggregate([("score", "max")]).sort_by("key")
     return KeyedScores(highest["key"].combine_chunks(), highest["score_max"].to_numpy().astype(np.float64))
+
+
+def read_score_csv(path: Path) -> pa.Table:
+    """Keys and scores of a CSV file; a score that is empty or spelled as none is null.
+
+    Raises:
+        OSError, NotTextError, TableError: it cannot be read, or holds something else than numbers.
+    """
+    keys, scores = [], []
+    for row in read_csv(decode_text(path.read_bytes()), ("key", "score")):
+        word = row.cells["score"].strip()
+        if word.lower() not in NO_SCORE and not NUMBER.fullmatch(word):
+            raise TableError(f"score is {word!r:.60}, expected a number, or nothing where there is none", row.line)
+        keys.append(row.cells["key"])
+        scores.append(None if word.lower() in NO_SCORE else float(word))
+    return pa.table({"key": pa.array(keys, type=pa.large_string()), "score": pa.array(scores, type=pa.float64())})
 
 
 @lru_cache(maxsize=8)

@@ -1,15 +1,15 @@
 """Label files: CSV tables in which people write what they see."""
 
-import codecs
-import csv
-import io
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import text_tables
 from ..errors import LabelError
+from ..text_files import NotTextError, decode_text
+from ..text_tables import TableError
 
 CSV_COLUMNS = ("key", "category", "label")
 MORE_COLUMNS = ("who", "how", "concept", "sha256")
@@ -18,8 +18,6 @@ GROUP_PREFIX = "group:"
 GROUP_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LABEL_WORDS = {"1": 1, "1.0": 1, "true": 1, "yes": 1, "0": 0, "0.0": 0, "false": 0, "no": 0}
-DELIMITERS = (",", ";", "\t")
-MAX_CELL = 10_000_000
 
 log = logging.getLogger(__name__)
 
@@ -145,67 +143,16 @@ def read_csv(path: Path, needed: tuple[str, ...]) -> Iterator[CsvRow]:
     Blanks around names and cells, and capitals in the names of known columns, do not count; the cells of `key` stay as they are.
 
     Raises:
-        LabelError: the file cannot be read, is no such CSV, lacks a needed column or names one twice, or a row has more
-            cells than the header.
+        LabelError: the file cannot be read, or is no table as `text_tables.read_csv` reads them.
     """
-    text = read_text(path)
-    csv.field_size_limit(MAX_CELL)
-    line = 1
+    known = (*CSV_COLUMNS, *MORE_COLUMNS, *GROUP_COLUMNS)
     try:
-        delimiter = find_delimiter(text, needed)
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
-        header = plain_header(next(reader, []), needed)
-        check_header(header, needed, path)
-        for cells in reader:
-            line = reader.line_num
-            where = f"{path}, line {line}"
-            if len(cells) > len(header):
-                raise LabelError(f"{where}: {len(cells)} cells, the header has {len(header)}; put text with {delimiter!r} in double quotes")
-            if any(cell.strip() for cell in cells):
-                plain = [cell if name == "key" else cell.strip() for name, cell in zip(header, cells, strict=False)]
-                yield CsvRow(dict.fromkeys(header, "") | dict(zip(header, plain, strict=False)), where)
-    except csv.Error as error:
-        raise LabelError(f"{path}, line {line} or the next: not readable as CSV ({error}); save it as comma-separated UTF-8") from error
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark.
-
-    Raises:
-        LabelError: it cannot be read, or is no UTF-8.
-    """
-    try:
-        data = path.read_bytes()
-        return data.decode("utf-8-sig")
+        for row in text_tables.read_csv(decode_text(path.read_bytes()), needed, known=known):
+            plain = {name: cell if name == "key" else cell.strip() for name, cell in row.cells.items()}
+            yield CsvRow(plain, f"{path}, line {row.line}")
     except OSError as error:
         raise LabelError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise LabelError(f"{path}: is UTF-16, expected UTF-8; save it as \"CSV UTF-8\"") from error
-        raise LabelError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as \"CSV UTF-8\"") from error
-
-
-def find_delimiter(text: str, needed: Sequence[str]) -> str:
-    """The first delimiter with which the header names all needed columns; a comma where none does."""
-    for delimiter in DELIMITERS:
-        header = next(csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter), [])
-        if set(needed) <= set(plain_header(header, needed)):
-            return delimiter
-    return DELIMITERS[0]
-
-
-def plain_header(header: Sequence[str], needed: Sequence[str]) -> list[str]:
-    """A header without surrounding blanks, names of known columns in small letters."""
-    known = {*needed, *CSV_COLUMNS, *MORE_COLUMNS, *GROUP_COLUMNS}
-    names = [name.strip() for name in header]
-    return [name.lower() if name.lower() in known else name for name in names]
-
-
-def check_header(header: Sequence[str], needed: tuple[str, ...], path: Path) -> None:
-    """Refuse a header that lacks a column or names one twice."""
-    missing = [name for name in needed if name not in header]
-    if missing:
-        raise LabelError(f"{path}: column {', '.join(missing)} is missing; the header must name {', '.join(needed)}")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise LabelError(f"{path}: column {', '.join(twice)} stands twice in the header; remove one")
+    except NotTextError as error:
+        raise LabelError(f"{path}: {error}; or save it as \"CSV UTF-8\"") from error
+    except TableError as error:
+        raise LabelError(error.describe(path)) from error

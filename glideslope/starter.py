@@ -1,10 +1,9 @@
 """The recipe that `glideslope init` writes: every key, its default, and what it means, straight from the models."""
 
-import csv
-import json
 import os
 import re
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ from .config import (
 )
 from .errors import RecipeError
 from .manifest import sha256_bytes, write_bytes
+from .text_files import NotTextError, decode_text
+from .text_tables import TableError, read_header, read_json_lines
 
 HEADER = """\
 # A glideslope recipe: every key, what it means, and its default. Run it with `glideslope run {path}`.
@@ -147,12 +148,12 @@ def find_captions(folder: Path) -> str | None:
 def read_columns(path: Path) -> list[str]:
     """The columns of the first row of metadata.csv or metadata.jsonl; none where it cannot be read."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = next((line for line in file if line.strip()), "")
-        columns = json.loads(first) if path.suffix == ".jsonl" else next(csv.reader([first]), [])
-    except (OSError, ValueError, csv.Error):
+        text = decode_text(path.read_bytes(), keep_bad_bytes=True)
+        if path.suffix == ".jsonl":
+            return [name for _, row in islice(read_json_lines(text), 1) for name in row]
+        return read_header(text, ("file_name",))
+    except (OSError, NotTextError, TableError):
         return []
-    return list(columns) if isinstance(columns, dict | list) else []
 
 
 def guess_columns(path: Path) -> tuple[str, str]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from .text_files import NotTextError, decode_text
+
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 
@@ -58,6 +60,8 @@ def load_yaml(text: str | bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     if len(data) > max_bytes:
         raise yaml.YAMLError(f"{len(data)} bytes; at most {max_bytes} are read")
     try:
-        return yaml.load(data.decode(), Loader=StrictLoader)
+        return yaml.load(decode_text(data), Loader=StrictLoader)
+    except NotTextError as error:
+        raise yaml.YAMLError(str(error)) from error
     except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise yaml.YAMLError(f"holds a value that cannot be read ({type(error).__name__}: {error!s:.200})") from error

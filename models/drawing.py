@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import RequestError, StorageError
 from ..manifest import canonical_json, sha256_file, sha256_json, write_bytes
+from ..text_files import NotTextError, decode_text, split_lines
 from ..weight_files import VARIANTS, find_weights
 from .architecture import Architecture
 from .clip_guidance import ImageTextModel
@@ -339,14 +340,11 @@ def read_prompts(path: Path) -> tuple[list[str], list[int]]:
             data = file.read(MAX_PROMPT_FILE_BYTES + 1)
         if len(data) > MAX_PROMPT_FILE_BYTES:
             raise RequestError(f"--prompt-file {path}: more than {MAX_PROMPT_FILE_BYTES} bytes, which are not read; split it")
-        lines = data.decode("utf-8-sig").split("\n")
+        lines = split_lines(decode_text(data))
     except OSError as error:
         raise RequestError(f"--prompt-file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RequestError(f"--prompt-file {path}: not UTF-8 (byte {error.start} is {error.object[error.start]:#04x}); "
-                           "save it as UTF-8") from error
-    if not lines[-1]:
-        lines.pop()  # what follows the last line's end is no line
+    except NotTextError as error:
+        raise RequestError(f"--prompt-file {path}: {error}") from error
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise RequestError(f"--prompt-file {path}: holds no prompt; write one per line")

@@ -1,6 +1,5 @@
 """Do captions count? Pictures drawn from held-back captions, each compared with its own caption and with others of its hand."""
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..models.pipeline import GlidePipeline
 from ..models.pixels import contact_sheet, png_bytes
 from ..records import Record, read_record, run_stage
 from .claims.evaluation import compare_with_middle, count_wins, own_place
+from .layout import parse_json_lines
 
 EVALUATION_FORMAT = "glideslope.evaluation/2"
 MOST_CAPTIONS = 8
@@ -164,6 +164,6 @@ def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def best_drawn(directory: Path) -> str:
     """The caption that stands out most from the others of its hand, by the CLIP that judged, of a finished evaluation."""
-    rows = [json.loads(line) for line in (directory / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = parse_json_lines((directory / "pairs.jsonl").read_bytes())
     compared = [(own - middle, row) for row in rows for own, middle, _ in [compare_with_middle(row)]]
     return str(max(compared, key=lambda found: found[0])[1]["prompt"])

@@ -15,6 +15,7 @@ from ...config import DatasetsSource, FolderSource, OpenMojiSource, ParquetSourc
 from ...config import Source as SourceConfig
 from ...errors import SourceError
 from ...manifest import sha256_json
+from ...text_files import NotTextError, decode_text, strip_mark
 
 PROJECT_SALT = "glideslope"
 CAPTION = "caption"  # the reason of an input whose caption cannot be used; its image may be sound all the same
@@ -147,20 +148,22 @@ def decode_caption(data: bytes | None, key: str) -> tuple[str | None, str | None
     if data is None:
         return None, f"caption of {key} is missing"
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None, f"caption of {key} is not UTF-8"
-    return check_caption(text, key)
+        return check_caption(decode_text(data), key)
+    except NotTextError as error:
+        return None, f"caption of {key} {error}"
 
 
 def check_caption(caption: Any, key: str) -> tuple[str | None, str | None]:
-    """A caption as it stands, unless it is missing, empty, no text, or not UTF-8; see `decode_caption`."""
+    """A caption as it stands but for a byte order mark, unless it is missing, empty or no text; see `decode_caption`."""
+    caption = strip_mark(caption) if isinstance(caption, str) else caption
     if caption is None or (isinstance(caption, str) and not caption.strip()):
         return None, f"caption of {key} is missing"
     if not isinstance(caption, str):
         return None, f"caption of {key} is {type(caption).__name__}, expected text"
     if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
         return None, f"caption of {key} is not UTF-8"
+    if "\0" in caption:
+        return None, f"caption of {key} holds a zero byte, which text does not hold"
     return caption, None
 
 

@@ -6,9 +6,6 @@ lists but that is missing, an image nobody described, a caption without an image
 Files of other types are counted.
 """
 
-import csv
-import io
-import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,6 +16,8 @@ from typing import Any
 
 from ...errors import SourceError
 from ...manifest import sha256_bytes, sha256_json
+from ...text_files import NotTextError, decode_text
+from ...text_tables import TableError, read_csv, read_json_lines
 from . import CAPTION, Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
 from .files import (
     IMAGE_SUFFIXES,
@@ -251,55 +250,45 @@ def read_metadata(name: str, root: Path, caption_column: str) -> list[Entry]:
         SourceError: it cannot be read or parsed, or has no column `file_name`.
     """
     path = root / name
-    try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}") from error
-    rows = parse_jsonl(text, path) if path.suffix == ".jsonl" else parse_csv(text, path)
     folder = name.rpartition("/")[0]
     entries = []
-    for line, row in rows:
-        image = row.get("file_name")
-        if not isinstance(image, str) or not image:
-            raise SourceError(f"{path}, line {line}: no file_name; each row needs the image's path in the column file_name")
-        entries.append(place_row(os.path.join(folder, image), root, row.get(caption_column)))  # noqa: PTH118  (see below_root)
+    try:
+        for line, row in read_rows(path):
+            image = row.get("file_name")
+            if not isinstance(image, str) or not image:
+                raise TableError("no file_name; each row needs the image's path in the column file_name", line)
+            where = f"{plain_text(name)}, line {line}"
+            entries.append(place_row(os.path.join(folder, image), root, row.get(caption_column), where))  # noqa: PTH118  (see below_root)
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}") from error
+    except NotTextError as error:
+        raise SourceError(f"{path}: {error}") from error
+    except TableError as error:
+        raise SourceError(error.describe(path)) from error
     return entries
 
 
-def place_row(image: str, root: Path, caption: Any) -> Entry:
-    """The entry of one row of metadata; a path that leads out of the folder is refused."""
+def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Line number and row of each row of a metadata file.
+
+    Raises:
+        OSError, NotTextError, TableError: it cannot be read.
+    """
+    text = decode_text(path.read_bytes(), keep_bad_bytes=True)
+    if path.suffix == ".jsonl":
+        return read_json_lines(text)
+    return ((row.line, row.cells) for row in read_csv(text, ("file_name",)))
+
+
+def place_row(image: str, root: Path, caption: Any, where: str) -> Entry:
+    """The entry of one row of metadata, which stands at `where`; a path that leads out of the folder is refused."""
     inside = below_root(root, image)
     if inside is None:
         name = plain_text(os.path.relpath(root / image, root))
         return Entry(name, None, reason="missing", error=f"image {name} lies outside of the folder")
     key = plain_text(inside)
     caption, error = check_caption(caption, key)
+    error = f"{error} ({where})" if error and error.endswith("not UTF-8") else error
     if refused := refuse_type(inside):
         return Entry(key, inside, caption, reason="unreadable", error=refused)
     return Entry(key, inside, caption, reason=CAPTION if error else "", error=error)
-
-
-def parse_jsonl(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Line number and row of each line of a JSON Lines file; empty lines are skipped."""
-    for number, line in enumerate(io.StringIO(text), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise SourceError(f"{path}, line {number}: not JSON ({error}); one JSON object per line is expected") from error
-        if not isinstance(row, dict):
-            raise SourceError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}")
-        yield number, row
-
-
-def parse_csv(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Line number and row of each row of a CSV file with a header."""
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        if "file_name" not in (reader.fieldnames or ()):
-            raise SourceError(f"{path}: no column file_name in the header (found {', '.join(reader.fieldnames or ()) or 'nothing'})")
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise SourceError(f"{path}, line {reader.line_num}: not CSV ({error})") from error

@@ -1,6 +1,5 @@
 """The built-in data set: OpenMoji's drawings (CC BY-SA 4.0, see OPENMOJI.md), rendered to PNG, with captions and labels."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache, cached_property
@@ -10,6 +9,8 @@ from pathlib import Path
 from ...config import OpenMojiSource
 from ...errors import SourceError
 from ...manifest import sha256_bytes, sha256_json
+from ...text_files import decode_text
+from ...text_tables import read_csv
 from . import PROJECT_SALT, Shard, SourceItem, SourceLabel, digest_shards, hash_share, shard_name
 
 LABELLED_CATEGORIES = ("person", "violence")
@@ -104,7 +105,7 @@ def drawings_below(root: Path) -> Path:
 def read_rows() -> tuple[Row, ...]:
     """The rows of openmoji_labels.csv, as they stand."""
     text = resources.files(__package__).joinpath("openmoji_labels.csv").read_bytes()
-    return tuple(csv.DictReader(text.decode("utf-8").splitlines()))
+    return tuple(row.cells for row in read_csv(decode_text(text), ("hexcode",)))
 
 
 def label_file_sha256() -> str:

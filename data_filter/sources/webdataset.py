@@ -5,7 +5,6 @@ used is a row that names it: a sample with no image or several, a link, a name t
 was cut. Names that start with a dot are not looked at.
 """
 
-import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,6 +15,8 @@ from typing import Any
 from ...config import WebDatasetSource
 from ...errors import SourceError
 from ...manifest import sha256_json
+from ...text_files import NotTextError, decode_text
+from ...text_tables import read_json_text
 from . import CAPTION, Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
 from .files import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, digest_file, digest_files, list_files, list_visible, plain_text, split_path
 from .tars import Member, TarContents, list_members, refuse_start
@@ -238,9 +239,11 @@ def read_json_member(handle: int, member: Member | None, tar: str) -> tuple[str 
         return None, None
     data = read_member(handle, member, MAX_TEXT_BYTES, tar)
     try:
-        text = data.decode("utf-8")
-        return text, json.loads(text)
-    except (ValueError, RecursionError) as error:  # text that is not UTF-8 is a ValueError too
+        text = decode_text(data)
+        return text, read_json_text(text)
+    except NotTextError as error:
+        raise BadSample("unreadable", f"member {plain_text(member.name)} of {tar} {error}") from error
+    except (ValueError, RecursionError) as error:
         raise BadSample("unreadable", f"member {plain_text(member.name)} of {tar} is not JSON: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from ...config import Recipe
 from ...errors import ReleaseError
 from ...manifest import sha256_bytes
+from ...text_files import LINE_ENDS, NotTextError, decode_text
 from ..contents import Release
 
 USE_POLICY_PATH = "USE_POLICY.md"
@@ -23,12 +24,12 @@ def use_policy_text(recipe: Recipe) -> str:
     if path is None:
         return built_in_policy(recipe)
     try:
-        text = Path(path).read_bytes().decode().replace("\r\n", "\n")
+        text = "\n".join(LINE_ENDS.split(decode_text(Path(path).read_bytes())))
     except OSError as error:
         raise ReleaseError(f"release.use_policy: {path} cannot be read ({error.strerror}); name a Markdown file, or remove the key for the "
                            "built-in terms") from error
-    except UnicodeDecodeError as error:
-        raise ReleaseError(f"release.use_policy: {path} is not UTF-8 text ({error}); save it as UTF-8") from error
+    except NotTextError as error:
+        raise ReleaseError(f"release.use_policy: {path} {error}") from error
     check_policy(text, where=f"release.use_policy: {path}")
     return text.rstrip() + "\n"
 

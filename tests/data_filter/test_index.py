@@ -63,7 +63,7 @@ def test_every_bad_input_is_one_row_with_its_reason_and_the_rest_goes_on(tmp_pat
         "huge.png": ("unreadable", "image is too large: 300 x 300 pixels, at most 10000 are accepted"),
         "gone.png": ("missing", "image gone.png is missing"),
         "good.png": ("duplicate key", "duplicate key good.png: an earlier input has the same one"),
-        "undescribed.png": ("caption", "caption of undescribed.png is not UTF-8"),
+        "undescribed.png": ("caption", "caption of undescribed.png is not UTF-8 (metadata.csv, line 14)"),
     }
     assert found["truncated.png"][1].startswith("image is truncated or damaged")
     assert all((row["embedding"] is None) == (row["status"] == "bad") for row in rows)

@@ -97,7 +97,9 @@ def test_every_key_is_found_where_it_stands(tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("key,score\na,many\n", "invalid value 'many'"), ("key\na\n", "score"), ("", "Empty CSV"), ("key,score\na\n", "Expected 2 columns")])
+    ("key,score\na,many\n", "line 2: score is 'many', expected a number"), ("key\na\n", "score"), ("", "found nothing"),
+    ("key,score\na\n", "line 2: 1 cells"), ("key,score\na,0,5\n", "line 2: 3 cells"), ("key,score\na,1_000\n", "score is '1_000'"),
+    ("key,score,score\na,0,1\n", "stands twice"), ('key,score\n"a,0\n', "line 2: a double quote")])
 def test_a_file_that_is_no_list_of_scores_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(FilterError, match=f"detector faces: .*scores.csv.*{message}"):
         read_detector(csv_file(tmp_path, text))

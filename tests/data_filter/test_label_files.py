@@ -39,7 +39,8 @@ def test_a_label_file_may_name_any_group(tmp_path: Path) -> None:
     ("key,category,label,group:Age\na,red,1,b\n", "column 'group:Age': a group is named by small letters"),
     ("key,category,label,gender,group:gender\na,red,1,b,c\n", "group gender stands in two columns"),
     ("key,category,label\na,red,1,more\n", "line 2: 4 cells, the header has 3"),
-    ('key,category,label\n"a,red,1\n', "not readable as CSV"),
+    ('key,category,label\n"a,red,1\n', "line 2: a double quote opens a cell here and is never closed"),
+    ("key,category,label\na,red\n", "line 2: 2 cells, the header has 3"),
 ])
 def test_a_malformed_label_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "l.csv"

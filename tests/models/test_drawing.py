@@ -222,7 +222,8 @@ def test_a_prompt_file_has_one_prompt_a_line_and_blank_lines_are_told(tmp_path: 
 
 
 @pytest.mark.parametrize(("content", "told"), [
-    (b"", "holds no prompt; write one per line"), (b"\n \n", "holds no prompt"), (b"a\nb\xff\xfe", r"not UTF-8 \(byte 3 is 0xff\)"),
+    (b"", "holds no prompt; write one per line"), (b"\n \n", "holds no prompt"), (b"a\nb\xff\xfe", r"is not UTF-8: byte 3 in line 2 is 0xff"),
+    ("a cat".encode("utf-16"), "is UTF-16, expected UTF-8; convert it: iconv"),
     (None, "No such file"), (b"a" * 101, "more than 100 bytes, which are not read; split it")])
 def test_a_prompt_file_that_cannot_be_used_is_refused(
         tmp_path: Path, content: bytes | None, told: str, monkeypatch: pytest.MonkeyPatch) -> None:

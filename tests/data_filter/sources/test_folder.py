@@ -77,9 +77,10 @@ def test_a_caption_that_is_not_utf8_is_a_row_whatever_file_holds_it(tmp_path: Pa
     (tmp_path / "txt" / "a.txt").write_bytes(b"caf\xe9")
     (tmp_path / "csv" / "metadata.csv").write_bytes(b"file_name,text\na.png,caf\xe9\n")
     (tmp_path / "jsonl" / "metadata.jsonl").write_bytes(b'{"file_name": "a.png", "text": "caf\xe9"}\n')
-    for kind in ("txt", "csv", "jsonl"):
+    for kind, where in (("txt", ": byte 3 in line 1 is 0xe9"), ("csv", " (metadata.csv, line 2)"), ("jsonl", " (metadata.jsonl, line 1)")):
         (item,) = read_all(tmp_path / kind).values()
-        assert (item.reason, item.error, item.caption) == ("caption", "caption of a.png is not UTF-8", None)
+        assert (item.reason, item.caption) == ("caption", None)
+        assert str(item.error).startswith(f"caption of a.png is not UTF-8{where}")
 
 
 def test_a_caption_that_is_no_text_is_a_row(tmp_path: Path) -> None:
@@ -162,8 +163,14 @@ def test_file_names_that_are_not_utf8_get_a_readable_key(tmp_path: Path) -> None
     ("metadata.jsonl", '{"file_name": "a.png", "text": "x"}\n{"file_name": \n', "line 2: not JSON"),
     ("metadata.jsonl", '["a.png"]\n', "line 1: expected a JSON object, got list"),
     ("metadata.jsonl", '{"text": "x"}\n', "line 1: no file_name"),
-    ("metadata.csv", "name,text\na.png,x\n", "no column file_name in the header \\(found name, text\\)"),
-    ("metadata.csv", "", "no column file_name in the header \\(found nothing\\)"),
+    ("metadata.csv", "name,text\na.png,x\n", "column file_name is missing; .*\\(found name, text\\)"),
+    ("metadata.csv", "", "column file_name is missing; .*\\(found nothing\\)"),
+    ("metadata.csv", "file_name,text\na.png,a red, ripe apple\n", "metadata.csv, line 2: 3 cells, the header has 2; put text with ',' in"),
+    ("metadata.csv", "file_name,text,\na.png,a red, ripe apple\n", "line 2: ' ripe apple' stands in a column without a name"),
+    ("metadata.csv", "file_name,text\na.png,x\na.png\n", "metadata.csv, line 3: 1 cells, the header has 2"),
+    ("metadata.csv", 'file_name,text\na.png,"Starry Night\nb.png,x\n', "metadata.csv, line 2: a double quote opens a cell here and is never"),
+    ("metadata.csv", "file_name,text,text\na.png,x,y\n", "column text stands twice"),
+    ("metadata.jsonl", '{"file_name": "a.png", "text": "x", "text": "y"}\n', "line 1: not JSON .the key 'text' stands twice"),
 ])
 def test_metadata_that_cannot_be_parsed_refuses_the_source(tmp_path: Path, name: str, text: str, message: str) -> None:
     draw(tmp_path / "a.png", WHITE)
