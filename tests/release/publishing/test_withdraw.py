@@ -98,7 +98,7 @@ def test_the_list_stays_when_the_next_release_is_published(hub: LoopbackHub, tmp
 def test_a_signed_list_is_only_changed_with_the_key_that_signed_it(hub: LoopbackHub) -> None:
     withdraw(hub_target(hub), "draws people", sign=signing(KEY), patience=HURRIED)
     before = shown(hub)
-    assert verify_withdrawal(before[WITHDRAWN_SIGNATURE_NAME], before[WITHDRAWN_NAME], key_id_of(KEY))
+    assert verify_withdrawal(before[WITHDRAWN_SIGNATURE_NAME], before[WITHDRAWN_NAME], SignerRule.of(key_id_of(KEY)))
     with pytest.raises(ReleaseError, match=f"is signed by the key {key_id_of(KEY)}; sign the new one too, with --key"):
         withdraw(hub_target(hub), "draws weapons too", tag="v1", patience=HURRIED)
     with pytest.raises(ReleaseError, match=f"{key_id_of(KEY)}, and --key is {key_id_of(OTHER)}: only the key that signed"):
