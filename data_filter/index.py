@@ -35,6 +35,7 @@ from .parquet import read_table, write_table
 from .repeated_keys import read_duplicates, write_duplicates
 from .sources import CAPTION, Shard, Source, SourceItem, open_source
 from .sources.folder import ImageFolder
+from .withheld import SECRET, withhold_secrets
 
 Progress = Callable[[int, int, str], None]
 log = logging.getLogger(__name__)
@@ -207,6 +208,9 @@ def summarise(tasks: Sequence[ShardTask], directory: Path) -> dict[str, Any]:
     reasons: Counter[str] = Counter()
     for _, table in read_index(directory, columns=["reason"]):
         reasons.update({count["values"].as_py(): count["counts"].as_py() for count in table["reason"].value_counts()})
+    if num_withheld := reasons[SECRET]:
+        log.warning("index: %d inputs hold a token, key, mail address or path of a machine in their caption or name and are dropped with the "
+                    "reason %r; the ledger names them. Remove it from the data, and index again, to keep them", num_withheld, SECRET)
     num_inputs, num_without_caption = sum(reasons.values()), reasons.pop(CAPTION, 0)
     num_ok = reasons.pop("", 0) + num_without_caption
     return {"num_inputs": num_inputs, "num_ok": num_ok, "num_without_caption": num_without_caption, "num_bad": dict(sorted(reasons.items()))}
@@ -346,4 +350,5 @@ def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[
            "status": "bad" if picture is None else "ok", "embedding": None,
            "sha256": None if item.image is None else sha256_bytes(item.image), "size_bytes": len(item.image or b""),
            "width": None if picture is None else picture.width, "height": None if picture is None else picture.height}
-    return row, None if picture is None else clip.crop(picture.pixels)
+    withhold_secrets(row)
+    return row, None if picture is None or row["status"] == "bad" else clip.crop(picture.pixels)

@@ -10,6 +10,7 @@ from .. import text_tables
 from ..errors import LabelError
 from ..text_files import NotTextError, decode_text
 from ..text_tables import TableError
+from .withheld import secret_in
 
 CSV_COLUMNS = ("key", "category", "label")
 MORE_COLUMNS = ("who", "how", "concept", "sha256")
@@ -94,11 +95,23 @@ def read_label_file(path: Path) -> LabelFile:
             raise LabelError(f"{row.where}: sha256 is {sha256!r:.80}, expected 64 hexadecimal digits, or nothing")
         if label is not None:
             values = {name: row.cells[column] for column, name in groups.items()}
+            refuse_secrets(values | {"concept": row.cells.get("concept", "")}, row.where)
             verdicts.append(Verdict(row.cells["key"], row.cells["category"], label, row.cells.get("who", ""),
                                     row.cells.get("how", "") or path.name, row.where, values, row.cells.get("concept", ""), sha256))
     if not verdicts:
         raise LabelError(f"{path}: none of its {num_rows} rows has a label; write 1 (counts) or 0 (does not) into the column `label`")
     return LabelFile(verdicts, num_rows, num_rows - len(verdicts))
+
+
+def refuse_secrets(published: Mapping[str, str], where: str) -> None:
+    """Refuse cells that a release publishes and that hold what it must not.
+
+    Raises:
+        LabelError: one does.
+    """
+    for name, value in published.items():
+        if kind := secret_in(value, name):
+            raise LabelError(f"{where}: {name} holds {kind}, which a release must not publish; write something else there")
 
 
 def read_label(row: CsvRow) -> int | None:

@@ -18,7 +18,9 @@ CAPTION_FIELDS = frozenset({"caption", "prompt", "others", "other_prompt"})
 MIN_ENTROPY_BITS = 3.0
 MIN_WORD_LENGTH = 6
 PLACEHOLDER_DOMAINS = re.compile(r"(?:^|\.)(?:example\.(?:com|org|net)|example|test|invalid|localhost)$")  # RFC 2606: nobody's
-PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "webp", "gif", "svg"})
+PICTURE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "webp", "gif", "svg", "bmp", "tif", "tiff", "avif", "jfif"})
+PIXEL_RATIO = re.compile(r"[1-9]x(?:\.|$)")  # of a picture for finer screens: apple@2x.png
+MAIL_DOMAIN = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*\.[a-z]{2,24}")
 PATH = "a path of a machine"
 
 
@@ -149,10 +151,18 @@ def _is_real(match: re.Match[str]) -> bool:
     """Whether a match is no placeholder: a mail domain that somebody may own, a key that looks random."""
     groups = match.groupdict()
     if (domain := groups.get("domain")) is not None:
-        return not PLACEHOLDER_DOMAINS.search(domain.lower()) and domain.rsplit(".", 1)[-1].lower() not in PICTURE_SUFFIXES
+        return is_mail_domain(domain.lower())
     if (secret := groups.get("secret")) is not None:
         return _entropy(secret) >= MIN_ENTROPY_BITS and bool(re.search(r"[0-9]", secret)) and bool(re.search(r"[A-Za-z]", secret))
     return True
+
+
+def is_mail_domain(domain: str) -> bool:
+    """Whether somebody may own a domain in small letters; `2x.png` ends a picture's name, `uni.edu.png` an address and a picture's ending."""
+    rest, _, last = domain.rpartition(".")
+    if last in PICTURE_SUFFIXES:
+        return not PIXEL_RATIO.match(rest) and MAIL_DOMAIN.fullmatch(rest) is not None and is_mail_domain(rest)
+    return not PLACEHOLDER_DOMAINS.search(domain)
 
 
 def _entropy(text: str) -> float:
