@@ -4,7 +4,6 @@ The first job lists the source's shards and takes their digests while the others
 when all parts are done, and looks at the whole source itself.
 """
 
-import fcntl
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from ..config import ClipConfig, IndexConfig
 from ..config import Source as SourceConfig
 from ..errors import SourceError, StageError
+from ..locks import locked
 from ..manifest import read_json, storage_error, write_json
 from ..records import finished_record, prepare_partial
 from ..stage_places import StagePlaces
@@ -46,11 +46,9 @@ def build_part(source: SourceConfig, clip: ClipConfig, index: IndexConfig, direc
     shard_list, places = list_path(directory), StagePlaces.of(directory, is_costly=True)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        lock = directory.with_name(f".{directory.name}.lock").open("w")
     except OSError as error:
         raise storage_error(directory.parent, error) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(directory.with_name(f".{directory.name}.lock"), waits=True):
         shards = read_or_list(shard_list, source, index.shard_size)
         identity = identify(digest_shards(shards), clip, index)
         if finished_record(places, identity) is not None:

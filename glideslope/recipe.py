@@ -1,6 +1,5 @@
 """A run: the recipe's stages in their order, each skipped when its record matches."""
 
-import fcntl
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .config import FolderSource, OpenMojiSource, Recipe, dump_recipe, load_recipe
 from .errors import LabelError, RecipeError, SourceError, StageError
+from .locks import locked
 from .manifest import storage_error, write_bytes
 from .records import Record, read_record
 
@@ -294,14 +294,11 @@ def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None, *
     directory = runs_dir / recipe.name
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / ".lock").open("w")
     except OSError as error:
         raise storage_error(directory, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if is_part else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StageError(f"{directory}: another glideslope process is working on this run; wait for it, or stop it") from error
+    with locked(directory / ".lock", is_shared=is_part) as is_held:
+        if not is_held:
+            raise StageError(f"{directory}: another glideslope process is working on this run; wait for it, or stop it")
         warn_of_other_source(recipe, directory)
         write_bytes(directory / "recipe.yaml", dump_recipe(recipe).encode())
         yield Run(recipe, directory, reporter or Silent(), engine or Engine())

@@ -1,6 +1,6 @@
 """What the command line shows: progress bars on a terminal, plain lines elsewhere, and the closing summary."""
 
-import resource
+import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -74,9 +74,19 @@ def summary_table(claims: Mapping[str, Any], seconds: Mapping[str, float]) -> Ta
         table.add_row(label, text)
     stages = ", ".join(f"{name} {format_seconds(s)}" for name, s in seconds.items() if s >= 1)
     table.add_row("time", f"{format_seconds(sum(seconds.values()))}  ({stages})")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform != "darwin" else 1024**3)
-    table.add_row("peak memory", f"{peak:.1f} GiB")
+    peak = peak_memory_bytes()
+    if peak is not None:
+        table.add_row("peak memory", f"{peak / 1024**3:.1f} GiB")
     return table
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory that this process has had; none on a system that does not tell (Windows)."""
+    try:
+        resource = importlib.import_module("resource")
+    except ModuleNotFoundError:
+        return None
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def summary_rows(claims: Mapping[str, Any]) -> list[tuple[str, str]]:

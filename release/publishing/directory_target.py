@@ -11,7 +11,6 @@ Readers load `<target>/current` or `<target>/tags/<name>`. A withdrawal is writt
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -20,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ...errors import ReleaseError
+from ...locks import locked
 from ...manifest import list_files, sha256_file, storage_error
 from .snapshot import KEPT_FILES
 from .targets import PIECE_BYTES, Edit, Gated, Moved, TargetFile, TargetState
@@ -202,8 +202,7 @@ class DirectoryTarget:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One publisher at a time; the lock goes with the process that holds it, and what the dead left half written is removed."""
-        with (self.directory / LOCK).open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.directory / LOCK, waits=True):
             self._remove_leftovers()
             yield
 

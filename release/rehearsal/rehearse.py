@@ -65,6 +65,9 @@ def rehearse(release_dir: Path, *, report: ReportScene = lambda played: None, ch
         VerificationError: its files are not those of its manifest, or it does not verify.
         StageError: the publishing process broke down.
     """
+    if not hasattr(os, "fork"):
+        raise ReleaseError("a rehearsal kills publishing processes, which needs a system that forks them (Linux, macOS); this one does not: "
+                           "rehearse there, or publish without a rehearsal where the policy allows it")
     with tempfile.TemporaryDirectory(prefix="glideslope-rehearsal-") as temporary:
         release = look_at(release_dir, Path(temporary) / "release")
         check_files(LocalRelease.read(release_dir))
