@@ -1,6 +1,5 @@
 """Commands that draw with a release, and bring in published checkpoints."""
 
-import itertools
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ import typer
 
 from .cli_shared import RELEASES, JsonOption, ThresholdOption, err, out, signer_rule, tell
 from .errors import RequestError
+from .outputs import numbered_names
 from .signers import SignerRule
 from .terminal import TerminalReporter
 
@@ -153,8 +153,7 @@ def tell_written(written: list[Path]) -> None:
 
 def free_name(stem: str) -> Path:
     """A PNG in the working directory that is not there yet: samples.png, samples-2.png, ..."""
-    names = itertools.chain([f"{stem}.png"], (f"{stem}-{number}.png" for number in itertools.count(2)))
-    return next(path for path in map(Path, names) if not os.path.lexists(path))
+    return next(path for path in numbered_names(Path(f"{stem}.png")) if not os.path.lexists(path))
 
 
 def choose_guide(name: str | None, pretrained: str | None, options: Any) -> Any:

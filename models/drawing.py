@@ -17,7 +17,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 from ..errors import RequestError, StorageError
-from ..manifest import canonical_json, sha256_file, sha256_json, write_bytes
+from ..manifest import canonical_json, sha256_file, sha256_json
+from ..outputs import write_new
 from ..text_files import NotTextError, decode_text, split_lines
 from ..weight_files import VARIANTS, find_weights
 from .architecture import Architecture
@@ -26,7 +27,7 @@ from .editing import UpsampleOptions
 from .opening import OpenRelease, find_release
 from .options import DrawOptions, check_prompts
 from .pipeline import DRAW_BATCH, GlidePipeline
-from .pixels import captioned_sheet, to_pil
+from .pixels import captioned_sheet, pictures_per_sheet, to_pil
 from .placement import choose_device, choose_dtype
 from .samplers import SampleState
 
@@ -85,7 +86,7 @@ class DrawRequest:
 
     Attributes:
         prompts: captions.
-        out: a name ending in .png: one new file, the picture or a sheet of them; else a new or empty directory for one file
+        out: a name ending in .png: one new file, the picture or a sheet of them (of very many, several numbered ones); else a new or empty directory for one file
             per picture and `sheet.png`.
         options: how; picture i of all is drawn from options.seed + i.
         upsample: enlarge with the release's upsampler.
@@ -182,7 +183,7 @@ def draw_to_files(release: Path | OpenRelease, request: DrawRequest, *, progress
         progress: told steps done, steps in all, and what is being done.
 
     Returns:
-        The files written: pictures in order, then the sheet.
+        The files written: pictures in order, then the sheet, or sheets where there are very many pictures.
 
     Raises:
         RequestError: a prompt or an option that cannot be drawn from, a component that the release does not hold, or a
@@ -206,9 +207,8 @@ def draw_to_files(release: Path | OpenRelease, request: DrawRequest, *, progress
             drawn = pipe.upsample(drawn, part, options=enlarging, preview=watcher).images
         images += drawn
         for i, image in enumerate(() if request.to_file else drawn):
-            written.append(request.out / f"{start + i:04d}.png")
-            write_png(written[-1], image, {"prompt": part[i], "seed": seed + i, **shown})
-    return [*written, write_sheet(request, images, shown)]
+            written.append(write_png(request.out / f"{start + i:04d}.png", image, {"prompt": part[i], "seed": seed + i, **shown}))
+    return [*written, *write_sheets(request, images, shown)]
 
 
 def load_pipeline(release: OpenRelease, request: DrawRequest, components: Collection[str],
@@ -258,21 +258,29 @@ def needed_models(release: OpenRelease, request: DrawRequest) -> list[str]:
     return [name for name, needed in (("noised_clip", by_noised_clip), ("upsampler", request.upsample)) if needed]
 
 
-def write_sheet(request: DrawRequest, images: Sequence[Image.Image], shown: dict[str, Any]) -> Path:
-    """Write the sheet of all pictures with their prompts, or, where one file is wanted of one picture, that picture."""
+def write_sheets(request: DrawRequest, images: Sequence[Image.Image], shown: dict[str, Any]) -> list[Path]:
+    """Write sheets of all pictures with their prompts, as many as it takes; where one file is wanted of one picture, that picture."""
     path = request.out if request.to_file else request.out / SHEET_NAME
     captions, seed = request.captions, request.options.seed
     if request.to_file and len(images) == 1:
-        write_png(path, images[0], {"prompt": captions[0], "seed": seed, **shown})
-        return path
-    write_png(path, lay_out(images, captions), {"prompts": captions, "seeds": list(range(seed, seed + len(images))), **shown})
-    return path
+        return [write_png(path, images[0], {"prompt": captions[0], "seed": seed, **shown})]
+    written, num_per_sheet = [], pictures_per_sheet(images[0], scale=enlargement(images[0]), max_columns=MAX_COLUMNS)
+    for start in range(0, len(images), num_per_sheet):
+        some = slice(start, start + num_per_sheet)
+        seeds = list(range(seed, seed + len(images)))[some]
+        written.append(write_png(path, lay_out(images[some], captions[some]), {"prompts": captions[some], "seeds": seeds, **shown}))
+    return written
 
 
 def lay_out(images: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
     """A sheet about as wide as high, small pictures enlarged."""
     num_columns = min(MAX_COLUMNS, max(MIN_COLUMNS, math.isqrt(len(images) - 1) + 1))
-    return captioned_sheet(images, captions, num_columns=num_columns, scale=max(1, SMALLEST_SIDE // images[0].width))
+    return captioned_sheet(images, captions, num_columns=num_columns, scale=enlargement(images[0]))
+
+
+def enlargement(image: Image.Image) -> int:
+    """How often each pixel of a small picture is repeated on a sheet."""
+    return max(1, SMALLEST_SIDE // image.width)
 
 
 class Watcher:
@@ -308,8 +316,11 @@ def model_digest(release: OpenRelease) -> dict[str, str | None]:
     return {"manifest_sha256": None, "base_sha256": digests[0] if len(digests) == 1 else sha256_json(digests), **origin}
 
 
-def write_png(path: Path, image: Image.Image, facts: dict[str, Any]) -> None:
+def write_png(path: Path, image: Image.Image, facts: dict[str, Any]) -> Path:
     """Write a picture whose text holds facts as JSON under the key `glideslope`.
+
+    Returns:
+        Where it lies: the path, or its next free name where another process has just taken it.
 
     Raises:
         StorageError: the disk is full, or the directory cannot be written any more.
@@ -319,7 +330,7 @@ def write_png(path: Path, image: Image.Image, facts: dict[str, Any]) -> None:
     file = io.BytesIO()
     image.save(file, format="png", pnginfo=info)
     try:
-        write_bytes(path, file.getvalue())
+        return write_new(path, file.getvalue())
     except StorageError as error:
         reason = getattr(error.__cause__, "strerror", None) or error.__cause__
         raise StorageError(f"cannot write {path}: {reason}; free space or choose another directory, and draw again: pictures written before "

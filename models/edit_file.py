@@ -12,7 +12,7 @@ from ..errors import RequestError
 from ..manifest import sha256_bytes
 from .architecture import Architecture
 from .diffusion import NUM_TRAIN_TIMESTEPS
-from .drawing import DrawRequest, Progress, Watcher, load_pipeline, needed_models, write_png, write_sheet
+from .drawing import DrawRequest, Progress, Watcher, load_pipeline, needed_models, write_png, write_sheets
 from .editing import UpsampleOptions, check_strength
 from .masks import fit_mask, read_mask, read_picture
 from .opening import OpenRelease, find_release
@@ -72,7 +72,7 @@ def edit_to_files(release: Path | OpenRelease, edit: Edit, *, progress: Progress
     Each PNG's text holds what a drawn one's does, strength, and the digests of the picture and the mask.
 
     Returns:
-        The files written: pictures in order, then the sheet.
+        The files written: pictures in order, then the sheet or sheets.
 
     Raises:
         RequestError: a prompt, file or option that cannot be used, or a component that the release does not hold; all
@@ -109,9 +109,9 @@ def edit_to_files(release: Path | OpenRelease, edit: Edit, *, progress: Progress
               "mask_sha256": None if mask is None else mask.sha256}
     written: list[Path] = []
     for i, result in enumerate(() if request.to_file else output.images):
-        written.append(request.out / f"{i:04d}.png")
-        write_png(written[-1], result, {"prompt": request.captions[i], "seed": output.seeds[i], **shown})
-    return [*written, write_sheet(request, output.images, shown)]
+        facts = {"prompt": request.captions[i], "seed": output.seeds[i], **shown}
+        written.append(write_png(request.out / f"{i:04d}.png", result, facts))
+    return [*written, *write_sheets(request, output.images, shown)]
 
 
 def enlarge(pipe: GlidePipeline, request: DrawRequest, output: GlideOutput, image: PictureFile, mask: PictureFile | None,

@@ -13,6 +13,8 @@ from torch import Tensor
 
 Pixels = NDArray[np.uint8]
 FONT_SIZE, LINE_HEIGHT, MAX_LINES = 11, 14, 3  # of captions on a sheet, in pixels
+MAX_SHEET_SIDE = 4096  # in pixels, which every viewer opens
+GAP = 4  # pixels between the pictures of a sheet
 
 
 def to_model_range(pixels: Tensor) -> Tensor:
@@ -46,7 +48,13 @@ def fit_square(pixels: Pixels, image_size: int) -> Pixels:
     return np.asarray(image.crop((left, top, left + image_size, top + image_size)))
 
 
-def contact_sheet(images: Sequence[Image.Image], *, num_columns: int, scale: int = 1, gap: int = 4) -> Image.Image:
+def pictures_per_sheet(image: Image.Image, *, scale: int = 1, max_columns: int) -> int:
+    """How many pictures of a size fit on a sheet of at most `MAX_SHEET_SIDE` pixels a side, captions included; at least one."""
+    num_columns = min(max_columns, max(1, (MAX_SHEET_SIDE - GAP) // (image.width * scale + GAP)))
+    return num_columns * max(1, (MAX_SHEET_SIDE - GAP) // (image.height * scale + MAX_LINES * LINE_HEIGHT + GAP))
+
+
+def contact_sheet(images: Sequence[Image.Image], *, num_columns: int, scale: int = 1, gap: int = GAP) -> Image.Image:
     """Lay equally large images out in rows on white, each enlarged `scale` times without smoothing."""
     width, height = images[0].width * scale, images[0].height * scale
     num_rows = -(-len(images) // num_columns)
@@ -64,7 +72,7 @@ def png_bytes(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def captioned_sheet(images: Sequence[Image.Image], captions: Sequence[str], *, num_columns: int, scale: int = 1, gap: int = 4) -> Image.Image:
+def captioned_sheet(images: Sequence[Image.Image], captions: Sequence[str], *, num_columns: int, scale: int = 1, gap: int = GAP) -> Image.Image:
     """A contact sheet with each picture's caption under it, wrapped, and cut after a few lines; see `drawable` for its characters.
 
     Args:
