@@ -231,7 +231,7 @@ class NoisedClipConfig(ModelConfig):
 class EvaluateConfig(Part):
     """The pictures drawn to show that captions count."""
 
-    num_pairs: Count = Field(64, description="prompt-seed pairs")
+    num_pairs: Annotated[int, Field(ge=1, le=2048)] = Field(64, description="prompt-seed pairs; a sheet of more opens in few programs")
     captions_from: Literal["validation", "train"] = Field(
         "validation", description="take captions held back from training first, or captions that were trained on")
     num_steps: Count = Field(50, description="denoising steps per picture")

@@ -27,7 +27,7 @@ from .editing import UpsampleOptions
 from .opening import OpenRelease, find_release
 from .options import DrawOptions, check_prompts
 from .pipeline import DRAW_BATCH, GlidePipeline
-from .pixels import captioned_sheet, pictures_per_sheet, to_pil
+from .pixels import captioned_sheet, largest_grid, to_pil
 from .placement import choose_device, choose_dtype
 from .samplers import SampleState
 
@@ -86,7 +86,7 @@ class DrawRequest:
 
     Attributes:
         prompts: captions.
-        out: a name ending in .png: one new file, the picture or a sheet of them (of very many, several numbered ones); else a new or empty directory for one file
+        out: a name ending in .png: one new file, the picture or a sheet (of very many, several); else a new or empty directory for one file
             per picture and `sheet.png`.
         options: how; picture i of all is drawn from options.seed + i.
         upsample: enlarge with the release's upsampler.
@@ -264,7 +264,7 @@ def write_sheets(request: DrawRequest, images: Sequence[Image.Image], shown: dic
     captions, seed = request.captions, request.options.seed
     if request.to_file and len(images) == 1:
         return [write_png(path, images[0], {"prompt": captions[0], "seed": seed, **shown})]
-    written, num_per_sheet = [], pictures_per_sheet(images[0], scale=enlargement(images[0]), max_columns=MAX_COLUMNS)
+    written, num_per_sheet = [], math.prod(largest_grid(images[0], scale=enlargement(images[0]), max_columns=MAX_COLUMNS))
     for start in range(0, len(images), num_per_sheet):
         some = slice(start, start + num_per_sheet)
         seeds = list(range(seed, seed + len(images)))[some]
@@ -274,8 +274,10 @@ def write_sheets(request: DrawRequest, images: Sequence[Image.Image], shown: dic
 
 def lay_out(images: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
     """A sheet about as wide as high, small pictures enlarged."""
-    num_columns = min(MAX_COLUMNS, max(MIN_COLUMNS, math.isqrt(len(images) - 1) + 1))
-    return captioned_sheet(images, captions, num_columns=num_columns, scale=enlargement(images[0]))
+    scale = enlargement(images[0])
+    max_columns, max_rows = largest_grid(images[0], scale=scale, max_columns=MAX_COLUMNS)
+    num_columns = min(max_columns, max(MIN_COLUMNS, math.isqrt(len(images) - 1) + 1, -(-len(images) // max_rows)))
+    return captioned_sheet(images, captions, num_columns=num_columns, scale=scale)
 
 
 def enlargement(image: Image.Image) -> int:

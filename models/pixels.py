@@ -48,10 +48,11 @@ def fit_square(pixels: Pixels, image_size: int) -> Pixels:
     return np.asarray(image.crop((left, top, left + image_size, top + image_size)))
 
 
-def pictures_per_sheet(image: Image.Image, *, scale: int = 1, max_columns: int) -> int:
-    """How many pictures of a size fit on a sheet of at most `MAX_SHEET_SIDE` pixels a side, captions included; at least one."""
-    num_columns = min(max_columns, max(1, (MAX_SHEET_SIDE - GAP) // (image.width * scale + GAP)))
-    return num_columns * max(1, (MAX_SHEET_SIDE - GAP) // (image.height * scale + MAX_LINES * LINE_HEIGHT + GAP))
+def largest_grid(image: Image.Image, *, scale: int = 1, max_columns: int) -> tuple[int, int]:
+    """Columns and rows of pictures of a size, with captions, on a sheet of at most `MAX_SHEET_SIDE` pixels a side; at least one of each."""
+    num_columns = (MAX_SHEET_SIDE - GAP) // (image.width * scale + GAP)
+    num_rows = (MAX_SHEET_SIDE - GAP) // (image.height * scale + MAX_LINES * LINE_HEIGHT + GAP)
+    return min(max_columns, max(1, num_columns)), max(1, num_rows)
 
 
 def contact_sheet(images: Sequence[Image.Image], *, num_columns: int, scale: int = 1, gap: int = GAP) -> Image.Image:

@@ -59,7 +59,7 @@ def test_a_folder_without_locks_is_worked_in_and_said(tmp_path: Path, number: in
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
-def test_a_lock_of_another_process_is_told_whichever_way_the_system_says_it(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_of_another_process_is_told_however_the_system_says_it(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "flock", fail_with(number))
     with locked(tmp_path / "lock") as is_held:
         assert not is_held
@@ -67,15 +67,15 @@ def test_a_lock_of_another_process_is_told_whichever_way_the_system_says_it(tmp_
 
 def test_the_file_is_open_both_ways_as_locks_over_nfs_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A range lock that is shared needs a file open for reading, one that is not needs writing: lockf has the same rule."""
-    monkeypatch.setattr(fcntl, "flock", lambda file, how: fcntl.lockf(file, how))
+    monkeypatch.setattr(fcntl, "flock", fcntl.lockf)
     for is_shared in (False, True):
         with locked(tmp_path / "lock", is_shared=is_shared) as is_held:
             assert is_held
 
 
 def test_a_lock_that_cannot_be_made_or_fails_otherwise_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(StorageError, match="cannot write .*lock: No such file or directory"), locked(tmp_path / "gone" / "lock"):
+    with pytest.raises(StorageError, match=r"cannot write .*lock: No such file or directory"), locked(tmp_path / "gone" / "lock"):
         pass
     monkeypatch.setattr(fcntl, "flock", fail_with(errno.EIO))
-    with pytest.raises(StorageError, match="cannot write .*lock: Input/output error"), locked(tmp_path / "lock"):
+    with pytest.raises(StorageError, match=r"cannot write .*lock: Input/output error"), locked(tmp_path / "lock"):
         pass

@@ -1,13 +1,16 @@
 """Where commands may write."""
 
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from glideslope.errors import ReleaseError
+from glideslope.errors import ReleaseError, StorageError
 from glideslope.manifest import FileEntry, Manifest, ReleaseManifest, write_bytes, write_json
-from glideslope.outputs import refuse_in_release, refuse_near_manifest
+from glideslope.outputs import refuse_in_release, refuse_near_manifest, write_new
 
 
 @pytest.fixture
@@ -59,3 +62,35 @@ def test_a_private_key_is_kept_away_from_any_manifest(release: Path, tmp_path: P
             refuse_near_manifest(key)
         assert not os.path.lexists(key)
     refuse_near_manifest(tmp_path / "keys/k")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from glideslope.outputs import write_new
+for number in range(20):
+    print(write_new(Path(sys.argv[1]) / "new" / "samples.png", f"{sys.argv[2]} {number}".encode()).name)
+"""
+
+
+def test_processes_that_write_at_once_overwrite_nothing(tmp_path: Path) -> None:
+    running = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(number)], stdout=subprocess.PIPE, text=True)
+               for number in range(4)]
+    names = [name for process in running for name in process.communicate()[0].split()]
+    assert sorted(names) == sorted({path.name for path in (tmp_path / "new").iterdir()})
+    assert {path.read_text() for path in (tmp_path / "new").iterdir()} == {f"{who} {number}" for who in range(4) for number in range(20)}
+    assert {"samples.png", "samples-2.png", "samples-80.png"} <= set(names)
+
+
+def test_a_name_that_was_claimed_and_could_not_be_written_is_free_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"cannot write .*samples\.png: No space left on device"):
+        write_new(tmp_path / "samples.png", b"x")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for below in (tmp_path / "file" / "x.png", tmp_path / "file" / "y" / "x.png"):
+        with pytest.raises(StorageError, match="cannot write"):
+            write_new(below, b"x")

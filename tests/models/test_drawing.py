@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -19,13 +23,15 @@ from glideslope.errors import CheckpointError, GlideslopeError, RequestError, St
 from glideslope.manifest import sha256_file
 from glideslope.models import drawing
 from glideslope.models.clip_guidance import OpenClip
-from glideslope.models.drawing import DrawRequest, GuidingClip, draw_to_files, read_prompts, weights_sha256
+from glideslope.models.drawing import DrawRequest, GuidingClip, draw_to_files, enlargement, lay_out, read_prompts, weights_sha256, write_sheets
 from glideslope.models.loading import WEIGHTS_NAME
 from glideslope.models.options import DrawOptions
 from glideslope.models.pipeline import GlidePipeline
+from glideslope.models.pixels import largest_grid
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.weight_files import weights_name
 
+from ..glideslope.test_other_systems import TAKEN_AWAY
 from .conftest import sign_again
 
 QUICK = DrawOptions(num_steps=2, seed=7, sampler="dpm++")
@@ -88,6 +94,52 @@ def test_several_pictures_in_one_file_become_a_sheet_with_their_prompts_under_th
 def test_many_pictures_make_a_sheet_about_as_wide_as_high(whole_release: Path, tmp_path: Path) -> None:
     draw(whole_release, PROMPTS[:1], tmp_path / "sheet.png", DrawOptions(num_images=26, num_steps=1))
     assert Image.open(tmp_path / "sheet.png").width == 6 * 132 + 4
+
+
+def test_so_many_pictures_that_no_viewer_would_open_their_sheet_make_several(tmp_path: Path) -> None:
+    images = [Image.new("RGB", (16, 16), (number % 256, 0, 0)) for number in range(800)]
+    request = DrawRequest([f"a prompt of several words, number {number}" for number in range(800)], tmp_path / "out.png", QUICK)
+    written = write_sheets(request, images, {})
+    assert [path.name for path in written] == ["out.png", "out-2.png", "out-3.png"]
+    assert all(max(Image.open(path).size) <= 4096 for path in written)
+    told = [facts(path) for path in written]
+    assert [prompt for one in told for prompt in one["prompts"]] == request.captions
+    assert [seed for one in told for seed in one["seeds"]] == list(range(QUICK.seed, QUICK.seed + 800))
+
+
+@given(width=st.integers(1, 900), height=st.integers(1, 2100), number=st.integers(1, 400))
+@settings(max_examples=10)
+def test_a_sheet_stays_within_what_viewers_open_and_as_many_pictures_as_fit_lie_on_one(width: int, height: int, number: int) -> None:
+    image = Image.new("RGB", (width, height))
+    columns, rows = largest_grid(image, scale=enlargement(image), max_columns=16)
+    sheet = lay_out([image] * min(number, columns * rows), ["some words"] * min(number, columns * rows))
+    assert sheet.width <= 4096
+    assert sheet.height <= max(4096, height * enlargement(image) + 50)
+
+
+def test_two_commands_at_once_both_keep_their_pictures(whole_release: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "glideslope", "sample", str(whole_release), "a red square", "--steps", "1", "--seed"]
+    running = [subprocess.Popen([*command, str(seed)], cwd=tmp_path, stdout=subprocess.PIPE, text=True) for seed in (1, 2)]
+    told = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "samples-2.png"}
+    for seed, line in zip((1, 2), told, strict=True):
+        assert facts(tmp_path / line.split()[-1])["seed"] == seed
+
+
+def test_a_name_that_another_process_takes_while_drawing_is_left_to_it(whole_release: Path, tmp_path: Path) -> None:
+    def take(done: int, total: int, text: str) -> None:
+        (tmp_path / "out.png").write_bytes(b"theirs")
+
+    assert draw_to_files(whole_release, DrawRequest(PROMPTS[:1], tmp_path / "out.png", QUICK), progress=take) == [tmp_path / "out-2.png"]
+    assert (tmp_path / "out.png").read_bytes() == b"theirs"
+
+
+def test_a_release_draws_on_a_system_without_the_calls_of_unix(whole_release: Path, tmp_path: Path) -> None:
+    program = f"{TAKEN_AWAY}\nfrom glideslope.cli import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", program, "sample", str(whole_release), "a red square", "--steps", "1"], cwd=tmp_path,
+                          capture_output=True, text=True, check=False)
+    assert (done.returncode, [path.name for path in tmp_path.iterdir()]) == (0, ["samples.png"]), done.stderr
 
 
 def test_previews_show_what_is_foreseen_after_every_step_of_every_batch(
