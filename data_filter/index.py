@@ -32,8 +32,8 @@ from .ahead import map_ahead
 from .clip import Clip, Crops, load_clip
 from .engine import available_threads, run_tasks, worker_number
 from .parquet import read_table, write_table
-from .repeated_keys import read_duplicates, write_duplicates
-from .sources import CAPTION, Shard, Source, SourceItem, open_source
+from .repeated_keys import find_repeated, read_duplicates, refuse_repeated, write_duplicates
+from .sources import CAPTION, Shard, Source, SourceItem, describe_keys, open_source
 from .sources.folder import ImageFolder
 from .withheld import SECRET, withhold_secrets
 
@@ -154,17 +154,21 @@ def index_shards(tasks: Sequence[ShardTask], finished: Path, engine: str, worker
         How many rows the shards have.
     """
     known = [task.shard.num_inputs for task in tasks if task.shard.num_inputs is not None]
-    missing, sizes = [], Sizes(len(tasks), sum(known) if len(known) == len(tasks) else None)
+    missing, finished_paths, sizes = [], [], Sizes(len(tasks), sum(known) if len(known) == len(tasks) else None)
     for task in tasks:
         if not is_finished(task.path, task) and is_finished(finished / task.path.name, task):
             link_or_copy(finished / task.path.name, task.path)
         if is_finished(task.path, task):
             sizes.add(pq.read_metadata(task.path).num_rows)
+            finished_paths.append(task.path)
         else:
             missing.append(task)
 
     def tell(result: ShardResult) -> None:
         sizes.add(result.num_rows)
+        finished_paths.append(tasks[0].path.with_name(f"{result.name}.parquet"))
+        if len(finished_paths).bit_count() == 1:  # whenever their number has doubled: soon, and in twice the time of one look at all
+            refuse_repeated(finished_paths, find_repeated(finished_paths), describe_keys(tasks[0].source))
         if progress is not None:
             progress(sizes.num_rows, sizes.estimate(), "images embedded")
 
@@ -203,8 +207,14 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def summarise(tasks: Sequence[ShardTask], directory: Path) -> dict[str, Any]:
-    """Find repeated keys in the finished shards, and count."""
-    write_duplicates([task.name for task in tasks], directory)
+    """Find repeated keys in the finished shards, and count.
+
+    Raises:
+        StageError: most inputs would be lost for their keys.
+    """
+    repeated = write_duplicates([task.name for task in tasks], directory)
+    if tasks:
+        refuse_repeated([directory / f"{task.name}.parquet" for task in tasks], repeated, describe_keys(tasks[0].source))
     reasons: Counter[str] = Counter()
     for _, table in read_index(directory, columns=["reason"]):
         reasons.update({count["values"].as_py(): count["counts"].as_py() for count in table["reason"].value_counts()})

@@ -14,27 +14,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ..errors import StageError
 from .parquet import read_table, write_table
 
 DUPLICATES_NAME = "duplicates.parquet"
 DUPLICATES_SCHEMA = pa.schema([pa.field("shard", pa.string(), nullable=False), pa.field("row", pa.int32(), nullable=False),
                                pa.field("key", pa.string(), nullable=False)])
 KEYS_AT_ONCE = 2_000_000
+TOO_MANY = 0.1  # from this share of repeated keys on, the keys are looked at: where they mean several pictures, they name nothing
+MOST_COMPARED = 10_000
 
 
-def write_duplicates(names: Sequence[str], directory: Path) -> None:
+def write_duplicates(names: Sequence[str], directory: Path) -> list[NDArray[np.int32]]:
     """Write which rows repeat the key of an earlier row, over all shards; shard files do not know of each other.
 
     Args:
         names: the shards, in order.
         directory: where their files are, and where `duplicates.parquet` goes.
+
+    Returns:
+        What `find_repeated` gives.
     """
+    repeated = find_repeated([directory / f"{name}.parquet" for name in names])
     tables = [DUPLICATES_SCHEMA.empty_table()]
-    for name, rows in zip(names, find_repeated([directory / f"{name}.parquet" for name in names]), strict=True):
+    for name, rows in zip(names, repeated, strict=True):
         if len(rows):
             keys = read_table(directory / f"{name}.parquet", columns=["key"])["key"].take(pa.array(rows))
             tables.append(pa.table([pa.repeat(name, len(rows)), pa.array(rows), keys], schema=DUPLICATES_SCHEMA))
     write_table(directory / DUPLICATES_NAME, pa.concat_tables(tables).combine_chunks())
+    return repeated
 
 
 def read_duplicates(directory: Path) -> dict[str, NDArray[np.int32]]:
@@ -49,6 +57,37 @@ def read_duplicates(directory: Path) -> dict[str, NDArray[np.int32]]:
         found[count["values"].as_py()] = rows[start:start + count["counts"].as_py()]
         start += count["counts"].as_py()
     return found
+
+
+def refuse_repeated(paths: Sequence[Path], repeated: Sequence[NDArray[np.int32]], hint: str) -> None:
+    """Refuse shards of which many inputs would be lost because other pictures have their keys; copies of one picture lose nothing.
+
+    Args:
+        paths: the shards' files, in order.
+        repeated: for each, the rows whose key an earlier row has.
+        hint: what to do, as the end of a sentence.
+
+    Raises:
+        StageError: over a tenth of the inputs repeat a key, and most of the keys that were compared mean several pictures.
+    """
+    num_rows, num_repeated = sum(pq.read_metadata(path).num_rows for path in paths), sum(map(len, repeated))
+    if num_repeated <= TOO_MANY * num_rows:
+        return
+    candidates: dict[str, set[str | None]] = {}
+    for path, rows in zip(paths, repeated, strict=True):
+        if len(rows) and len(candidates) < MOST_COMPARED:
+            keys = read_table(path, columns=["key"])["key"].take(pa.array(rows[:MOST_COMPARED])).to_pylist()
+            candidates |= {key: set() for key in keys}
+    for path in paths:
+        table = read_table(path, columns=["key", "sha256"])
+        for key, digest in zip(table["key"].to_pylist(), table["sha256"].to_pylist(), strict=True):
+            if key in candidates:
+                candidates[key].add(digest)
+    several = [key for key, digests in candidates.items() if len(digests - {None}) > 1]
+    if len(several) > len(candidates) / 2:
+        raise StageError(f"index: {num_repeated} of the first {num_rows} inputs have the key of an earlier one, and most of them are "
+                         f"other pictures "
+                         f"({several[0]} for example); all of them would be lost as duplicate keys. {hint}")
 
 
 def find_repeated(paths: Sequence[Path], *, keys_at_once: int = KEYS_AT_ONCE) -> list[NDArray[np.int32]]:

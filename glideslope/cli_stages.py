@@ -29,16 +29,27 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=STAGES)
 def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")] = Path("recipe.yaml"),
-         images: Annotated[str | None, typer.Option("--images", metavar="FOLDER",
-                                                    help="A folder of images, with captions or without, to start from.")] = None) -> None:
+         images: Annotated[str | None, typer.Option("--images", metavar="PATH",
+                                                    help="What to start from, with captions or without: a folder of images, tars, parquet or "
+                                                         "Arrow files, or a pattern of such files.")] = None) -> None:
     """Write a recipe with every key and what it means, to be edited."""
-    from .starter import write_starter
+    from .config import OpenMojiSource
+    from .starter import refuse_existing, write_starter
 
-    recipe = write_starter(path, images)
-    then = f"glideslope run {path}"
-    if recipe.curate.captions == "optional":
+    if images is None:
+        write_starter(path, OpenMojiSource())
+        out.print(f"wrote {path}; edit it, then: glideslope run {path}", markup=False, highlight=False)
+        return
+    from .data_filter.sources.survey import look_at
+
+    refuse_existing(path)
+    found = look_at(images)
+    recipe = write_starter(path, found.source, has_captions=found.has_captions)
+    then = f"glideslope index {path}, then glideslope label {path} --import labels.csv, then glideslope run {path}"
+    if not found.has_captions:
         then = f"glideslope index {path}, then label, fit, curate, audit and report (no captions were found: curate.captions is optional)"
-    out.print(f"wrote {path}; edit it, then: {then}", markup=False, highlight=False)
+    names = ", ".join(category.name for category in recipe.categories)
+    out.print(f"{found.told}\nwrote {path} with the categories {names}; edit it, then: {then}", markup=False, highlight=False)
 
 
 @app.command(rich_help_panel=STAGES)

@@ -34,11 +34,13 @@ class OpenMojiSource(Part):
 
 
 class FolderSource(Part):
-    """A folder of images with captions in metadata.jsonl, metadata.csv, or a .txt file beside each image."""
+    """A folder of images with captions in metadata.jsonl, metadata.csv, or a file beside each image."""
 
     kind: Literal["folder"] = "folder"
     path: str = Field(description="the folder; a relative path counts from the current directory")
     caption_column: str = Field("text", description="name of the caption's column in metadata.jsonl or metadata.csv")
+    caption_file: Annotated[str, Field(min_length=1)] = Field(
+        "txt", description="ending of the caption file beside each image, or `json:<field>` to take a field of the .json file beside it")
 
 
 class DatasetsSource(Part):
@@ -52,7 +54,7 @@ class DatasetsSource(Part):
     data_files: tuple[str, ...] | None = Field(None, strict=False, description="files or globs, for a builder or a directory")
     streaming: bool = Field(False, description="read while downloading instead of preparing the whole set first")
     image_column: str = Field("image", description="column of the images")
-    caption_column: str = Field("text", description="column of the captions")
+    caption_column: str | None = Field("text", description="column of the captions; none: there are no captions")
     key_column: str | None = Field(None, description="column of the keys; none: a digest of image and caption")
 
 
@@ -61,8 +63,13 @@ class WebDatasetSource(Part):
 
     kind: Literal["webdataset"] = "webdataset"
     path: str = Field(description="a directory of .tar files, one file, a glob, or a brace range like `part-{0000..0099}.tar`")
-    caption_member: str = Field("txt", description="suffix of the caption member, or `json:<field>` to take a field of the JSON member")
+    caption_member: Annotated[str, Field(min_length=1)] = Field(
+        "txt", description="suffix of the caption member, or `json:<field>` to take a field of the JSON member")
     image_member: str | None = Field(None, description="suffix of the image member, `jpg` say; none: the only member that is an image")
+    name_until: Literal["first_dot", "last_dot"] = Field(
+        "first_dot", description="where a member's name ends and its suffix begins; last_dot: names have dots in them, as in `22.05.png`")
+    keys: Literal["member", "tar/member"] = Field(
+        "member", description="key of a sample: its own name, or with the tar's before it where names start again in every tar")
 
 
 class ParquetSource(Part):
@@ -71,7 +78,7 @@ class ParquetSource(Part):
     kind: Literal["parquet"] = "parquet"
     path: str = Field(description="a directory of .parquet files, one file, or a glob")
     image_column: str = Field("image", description="bytes, a struct {bytes, path} as `datasets` writes, or a path")
-    caption_column: str = Field("text", description="column of the captions")
+    caption_column: str | None = Field("text", description="column of the captions; none: there are no captions")
     key_column: str | None = Field(None, description="column of the keys; none: a digest of image and caption")
     image_root: str | None = Field(None, description="where relative image paths count from; none: the parquet file's directory")
 

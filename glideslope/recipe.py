@@ -8,8 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from .config import FolderSource, OpenMojiSource, Recipe, dump_recipe, load_recipe
-from .errors import LabelError, RecipeError, SourceError, StageError
+from .config import OpenMojiSource, Recipe, dump_recipe, load_recipe
+from .errors import LabelError, RecipeError, StageError
 from .locks import locked
 from .manifest import storage_error, write_bytes
 from .records import Record, read_record
@@ -99,22 +99,15 @@ class Run:
             raise RecipeError(f"{stage}: needs captions, but with curate.captions optional images without one are kept. To filter only: index, "
                               "label, fit, curate, audit, report. To train: add captions and set curate.captions to required")
 
-    def _find_captions(self) -> None:
-        """Refuse a folder without a single caption where captions are required, before its images are embedded for nothing."""
-        from .data_filter.sources.folder import ImageFolder
-
-        if self.recipe.curate.captions == "required" and isinstance(self.recipe.source, FolderSource):
-            source = self._open_source()
-            if isinstance(source, ImageFolder) and not source.has_captions:
-                raise SourceError(f"{source.root}: none of the {len(source.entries)} images has a caption (in metadata.csv or metadata.jsonl, "
-                                  f"column {source.caption_column}, or in a .txt file beside it). Add captions; or, to filter images without "
-                                  "captions, set curate.captions to optional in the recipe")
+    def _look_ahead(self) -> None:
+        """Refuse what a look at the first inputs shows to be lost with these settings, before anything is embedded for nothing."""
+        self._open_source().look_ahead(needs_captions=self.recipe.curate.captions == "required")
 
     def index(self) -> list[Record]:
         """Read and embed every input; for lite0, train its text tower on the captions, unless the recipe makes them optional."""
         from .data_filter import build_index, train_text_tower
 
-        self._find_captions()
+        self._look_ahead()
         with self.reporter.stage("index") as progress:
             records = [build_index(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index",
                                    engine=self.engine.name, workers=self.engine.workers, progress=progress)]
@@ -128,7 +121,7 @@ class Run:
         """Read and embed every `num_parts`-th shard, beside other processes that do the others; `index` ends the stage afterwards."""
         from .data_filter.index_parts import build_part
 
-        self._find_captions()
+        self._look_ahead()
         with self.reporter.stage("index") as progress:
             return build_part(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index", part=part, num_parts=num_parts,
                               engine=self.engine.name, workers=self.engine.workers, progress=progress)

@@ -8,7 +8,6 @@ with an error, never into an exception. Opening one is cheap: every worker proce
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from ...config import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource
@@ -16,8 +15,10 @@ from ...config import Source as SourceConfig
 from ...errors import SourceError
 from ...manifest import sha256_json
 from ...text_files import NotTextError, decode_text, strip_mark
+from ...text_tables import read_json_text
 
 PROJECT_SALT = "glideslope"
+FIELD_PREFIX = "json:"  # before a JSON field's name, where a recipe says where captions are
 CAPTION = "caption"  # the reason of an input whose caption cannot be used; its image may be sound all the same
 
 
@@ -84,6 +85,13 @@ class SourceLabel:
 class Source(Protocol):
     """What the index and the curation need of a source."""
 
+    def look_ahead(self, *, needs_captions: bool) -> None:
+        """Look at the first inputs, before anything is digested or embedded: a wrong setting shows there.
+
+        Raises:
+            SourceError: with these settings most inputs would be lost or, where they are needed, all captions.
+        """
+
     def fingerprint(self) -> str:
         """Digest of everything the inputs depend on; equal fingerprints mean equal bytes and captions."""
 
@@ -116,9 +124,11 @@ def open_source(config: SourceConfig, *, shard_size: int) -> Source:
 
         return OpenMoji(config, shard_size=shard_size)
     if isinstance(config, FolderSource):
+        from .files import locate
         from .folder import ImageFolder
 
-        return ImageFolder(Path(config.path), caption_column=config.caption_column, shard_size=shard_size)
+        return ImageFolder(locate(config.path), caption_column=config.caption_column, caption_file=config.caption_file,
+                           shard_size=shard_size)
     if isinstance(config, WebDatasetSource):
         from .webdataset import WebDataset
 
@@ -131,6 +141,15 @@ def open_source(config: SourceConfig, *, shard_size: int) -> Source:
     from .huggingface import LoadedDataset
 
     return LoadedDataset(config, shard_size=shard_size)
+
+
+def describe_keys(config: SourceConfig) -> str:
+    """What to do where many inputs of a source have the same key."""
+    if isinstance(config, WebDatasetSource) and config.keys == "member":
+        return "Set source.keys to tar/member"
+    if isinstance(config, ParquetSource | DatasetsSource) and config.key_column is not None:
+        return f"Column {config.key_column} does not name the rows: name another with source.key_column, or none (null)"
+    return "Give each input a name of its own"
 
 
 def shard_name(number: int) -> str:
@@ -151,6 +170,17 @@ def decode_caption(data: bytes | None, key: str) -> tuple[str | None, str | None
         return check_caption(decode_text(data), key)
     except NotTextError as error:
         return None, f"caption of {key} {error}"
+
+
+def decode_caption_field(data: bytes, name: str, key: str) -> tuple[str | None, str | None]:
+    """A caption from a field of a JSON file's bytes; see `decode_caption`."""
+    try:
+        fields = read_json_text(decode_text(data))
+    except NotTextError as error:
+        return None, f"caption of {key} is in a file that {error}"
+    except (ValueError, RecursionError) as error:
+        return None, f"caption of {key} is in a file that is not JSON: {' '.join(str(error).split())[:200]}"
+    return check_caption(fields.get(name) if isinstance(fields, dict) else None, key)
 
 
 def check_caption(caption: Any, key: str) -> tuple[str | None, str | None]:

@@ -4,11 +4,13 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...errors import SourceError
 from ...manifest import sha256_file
@@ -22,6 +24,9 @@ MAX_IMAGE_BYTES = 1 << 29  # a file beyond that is not read into memory; the lar
 MAX_TEXT_BYTES = 1 << 24
 SETTLED_NS = 2_000_000_000  # file systems keep times coarsely: only a file older than that is known by its times
 BLOCK_SIZE = 64
+# What file managers, cameras and storage servers leave behind: no part of anybody's data.
+SYSTEM_FILES = frozenset({"desktop.ini", "ehthumbs.db", "thumbs.db"})
+SYSTEM_FOLDERS = frozenset({"$recycle.bin", "@eadir", "__macosx", "lost+found", "system volume information"})
 GLOB_SIGNS = re.compile(r"[*?\[]")
 BRACES = re.compile(r"\{([^{}]*)\}")
 BRACE_RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -44,7 +49,7 @@ class Unreadable(Exception):
 def list_visible(root: Path) -> Iterator[str]:
     """Every file below a folder as a POSIX path relative to it, in a fixed order: a folder's files before its folders.
 
-    Links to folders are followed, but never in a circle; names that start with a dot are not looked at.
+    Links to folders are followed, but never in a circle. Names that start with a dot are not looked at, nor is what systems leave behind.
 
     Raises:
         SourceError: a folder cannot be listed; its files would be lost without a word otherwise.
@@ -59,7 +64,7 @@ def list_visible(root: Path) -> Iterator[str]:
             if place in above:
                 continue
             with os.scandir(root / below) as entries:
-                visible = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+                visible = sorted((entry.name, entry.is_dir()) for entry in entries if not is_left_out(entry.name))
         except OSError as error:
             raise SourceError(f"{root / below}: this folder cannot be listed: {error.strerror}") from error
         for name, is_folder in visible:
@@ -70,11 +75,16 @@ def list_visible(root: Path) -> Iterator[str]:
         waiting += reversed(folders)
 
 
+def is_left_out(name: str) -> bool:
+    """Whether a file or folder of that name is none of the data: it starts with a dot, or some system has left it behind."""
+    return name.startswith(".") or name.lower() in SYSTEM_FILES or name.lower() in SYSTEM_FOLDERS
+
+
 def list_files(path: str, *, suffix: str) -> tuple[str, ...]:
     """The files that a recipe's path names, relative to the first part of `split_path`, in order.
 
     The path is a folder (everything below it that ends with the suffix), one file, a glob, or has braces as in
-    `part-{0000..0099}.tar`.
+    `part-{0000..0099}.tar`. What exists as it is written is meant literally, whatever signs are in its name.
 
     Raises:
         SourceError: there is none, or one that braces name does not exist.
@@ -85,11 +95,10 @@ def list_files(path: str, *, suffix: str) -> tuple[str, ...]:
         if not files:
             raise SourceError(f"{path}: no {suffix} file in this folder or below it")
         return files
-    if (root / pattern).exists():
-        return (pattern,)
-    found: list[str] = []
-    for name in expand_braces(pattern):
-        found += sorted(place.relative_to(root).as_posix() for place in root.glob(name)) if GLOB_SIGNS.search(name) else [name]
+    found = match_pattern(root, pattern)
+    if not found:
+        for name in expand_braces(pattern):
+            found += match_pattern(root, name) or ([] if GLOB_SIGNS.search(name) else [name])
     missing = [name for name in found if not (root / name).is_file()]
     if not found or missing:
         many = f"{', '.join(missing[:3])} is missing, {len(missing)} of {len(found)} files are"
@@ -98,16 +107,99 @@ def list_files(path: str, *, suffix: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def locate(path: str) -> Path:
+    """A recipe's path: as it is written where that exists, else with `~` as the home directory, else in another spelling of its letters."""
+    whole = Path(path)
+    if path.startswith("~") and not Path(whole.parts[0]).exists():
+        try:
+            whole = whole.expanduser()
+        except RuntimeError:  # no such user
+            return whole
+    place = Path()
+    for number, part in enumerate(whole.parts):
+        spelled = part if (place / part).exists() else find_spelled(place, part, any_case=False)
+        if spelled is None:
+            return place.joinpath(*whole.parts[number:])
+        place /= spelled
+    return place
+
+
 def split_path(path: str) -> tuple[Path, str]:
     """The folder that a source's paths count from, and the rest: "" for a folder, a file's name, or a pattern with its folders."""
-    whole = Path(path)
+    whole = locate(path)
     if whole.is_dir():
         return whole, ""
     if whole.exists():
         return whole.parent, whole.name
     parts = whole.parts
-    plain = next((i for i, part in enumerate(parts[:-1]) if GLOB_SIGNS.search(part) or "{" in part), len(parts) - 1)
+    plain = next((number for number in range(len(parts)) if not Path(*parts[:number + 1]).is_dir()), len(parts) - 1)
     return Path(*parts[:plain]), "/".join(parts[plain:])
+
+
+def match_pattern(root: Path, pattern: str) -> list[str]:
+    """The paths below a folder that a pattern means, in order; a part of it that exists as it is written means only that."""
+    places = [""]
+    for part in pattern.split("/"):
+        places = [found for place in places for found in match_part(root, place, part)]
+    return sorted(place.rstrip("/") for place in places)
+
+
+def match_part(root: Path, place: str, part: str) -> list[str]:
+    """What one part of a pattern means in a folder (`place`, "" or with a slash at its end); paths end with a slash too."""
+    if (root / place / part).exists():
+        return [f"{place}{part}/"]
+    if part == "**":
+        folders = (name.rpartition("/")[0] for name in list_visible(root / place))
+        parents = {parent for folder in folders for parent in (folder, *map(str, PurePosixPath(folder).parents))} - {"."}
+        return sorted({f"{place}{folder}/" if folder else place for folder in {"", *parents}})
+    if not GLOB_SIGNS.search(part) or not (root / place).is_dir():
+        return []
+    names = sorted(entry.name for entry in os.scandir(root / place))
+    return [f"{place}{name}/" for name in names if fnmatchcase(name, part) and (part.startswith(".") or not is_left_out(name))]
+
+
+def find_spelled(root: Path, name: str, *, any_case: bool = True) -> str | None:
+    """The one path below a folder that a name means though it is spelled otherwise.
+
+    Systems write one letter in several ways: `é` as one sign or as two (macOS), and some tell `A` from `a` while others do not.
+
+    Args:
+        root: the folder.
+        name: the path, relative to it.
+        any_case: whether capitals and small letters are one.
+
+    Returns:
+        The path as it is spelled there; None where there is no such file, or where several are meant.
+    """
+    place = ""
+    for part in name.split("/"):
+        if part == ".." or os.path.lexists(root / place / part):
+            place += f"{part}/"
+            continue
+        try:
+            spellings = list_spellings(root / place, (root / place).stat().st_mtime_ns, any_case)
+        except OSError:  # no folder, or one that cannot be listed
+            return None
+        meant = spellings.get(fold(part, any_case), ())
+        if len(meant) != 1:
+            return None
+        place += f"{meant[0]}/"
+    return place.rstrip("/")
+
+
+@lru_cache(maxsize=1 << 10)
+def list_spellings(folder: Path, changed_ns: int, any_case: bool) -> Mapping[str, Sequence[str]]:
+    """The names in a folder by what `fold` makes of them."""
+    spellings: dict[str, list[str]] = {}
+    for entry in os.scandir(folder):
+        spellings.setdefault(fold(entry.name, any_case), []).append(entry.name)
+    return spellings
+
+
+def fold(name: str, any_case: bool = True) -> str:
+    """A name in the one spelling by which names are compared."""
+    composed = unicodedata.normalize("NFC", name)
+    return unicodedata.normalize("NFC", composed.casefold()) if any_case else composed
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -1,15 +1,16 @@
 """A folder of images with captions, by the conventions of the `imagefolder` loader of `datasets`.
 
 Captions stand in `metadata.jsonl` or `metadata.csv` (column `file_name`, relative to that file, and a caption column)
-in the folder or below it, or in `name.txt` beside `name.png`. Every picture and every caption is an input: an image that metadata
-lists but that is missing, an image nobody described, a caption without an image, a picture of a type that is not read.
-Files of other types are counted.
+in the folder or below it, or in a file beside each picture: `name.txt` beside `name.png`, or another ending, or a field of
+`name.json`, as the recipe says. A file is found however its name is spelled (capitals, accents). Every picture and every caption
+is an input: an image that metadata lists but that is missing, an image nobody described, a caption without an image, a picture of
+a type that is not read. Files of other types are counted.
 """
 
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,19 @@ from ...errors import SourceError
 from ...manifest import sha256_bytes, sha256_json
 from ...text_files import NotTextError, decode_text
 from ...text_tables import TableError, read_csv, read_json_lines
-from . import CAPTION, Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
+from . import (
+    CAPTION,
+    FIELD_PREFIX,
+    Shard,
+    SourceItem,
+    SourceLabel,
+    check_caption,
+    decode_caption,
+    decode_caption_field,
+    digest_shards,
+    refuse_changed,
+    shard_name,
+)
 from .files import (
     IMAGE_SUFFIXES,
     MAX_IMAGE_BYTES,
@@ -27,6 +40,8 @@ from .files import (
     Unreadable,
     below_root,
     digest_images,
+    find_spelled,
+    fold,
     list_visible,
     plain_text,
     read_file,
@@ -43,7 +58,7 @@ class Entry:
         key: its name.
         image: path of its image relative to the folder, or None.
         caption: the caption where metadata gives one.
-        caption_file: the text file that holds the caption, relative to the folder, or None.
+        caption_file: the file that holds the caption, relative to the folder, or None.
         reason, error: what is wrong with it already.
     """
 
@@ -61,7 +76,7 @@ class Listing:
 
     Attributes:
         images: path and stem of each picture, of types that are read and of types that are not.
-        captions: stem -> path of each text file.
+        captions: stem -> path of each file whose ending is that of the captions.
         metadata: metadata files.
         others: all the rest.
     """
@@ -79,8 +94,8 @@ class ImageFolder:
         others: suffix -> number of files that are no picture, caption or metadata by their names, and were not looked at.
     """
 
-    def __init__(self, root: Path, *, caption_column: str = "text", shard_size: int = 256) -> None:
-        """List the inputs; images and text files are not opened.
+    def __init__(self, root: Path, *, caption_column: str = "text", caption_file: str = "txt", shard_size: int = 256) -> None:
+        """List the inputs; images and caption files are not opened.
 
         Raises:
             SourceError: no such folder, no image in it, or metadata that cannot be parsed.
@@ -89,15 +104,18 @@ class ImageFolder:
             raise SourceError(f"{root}: no such folder; the source needs a folder of images")
         self.root = root
         self.caption_column, self.shard_size = caption_column, shard_size
-        listing = list_folder(root)
-        self.entries = list_entries(listing, root, caption_column)
+        self.caption_suffix, self.caption_field = split_caption_file(caption_file)
+        listing = list_folder(root, self.caption_suffix)
+        self.entries = list_entries(listing, root, caption_column, self.caption_suffix)
         listed = {entry.image for entry in self.entries}
         self.others = Counter(suffix_of(name) for name in listing.others if name not in listed)
 
-    @property
-    def has_captions(self) -> bool:
-        """Whether metadata or a text file describes any of the images; text files are not opened."""
-        return any(entry.caption is not None or entry.caption_file is not None for entry in self.entries)
+    def look_ahead(self, *, needs_captions: bool) -> None:
+        """Refuse a folder of which no image has a caption, where that is needed; see `refuse_folder`."""
+        from .folder_survey import refuse_folder
+
+        if needs_captions:
+            refuse_folder(self)
 
     def describe_others(self) -> str:
         """One sentence on the files that were not looked at."""
@@ -151,7 +169,10 @@ class ImageFolder:
             data = read_file(self.root / entry.caption_file, max_bytes=MAX_TEXT_BYTES)
         except Unreadable as problem:
             return Entry(entry.key, entry.image, reason=CAPTION, error=f"caption of {entry.key} {problem.problem}")
-        caption, error = decode_caption(data.removesuffix(b"\n").removesuffix(b"\r"), entry.key)
+        if self.caption_field is None:
+            caption, error = decode_caption(data.removesuffix(b"\n").removesuffix(b"\r"), entry.key)
+        else:
+            caption, error = decode_caption_field(data, self.caption_field, entry.key)
         return Entry(entry.key, entry.image, caption, reason=CAPTION if error else "", error=error)
 
     def _read(self, entry: Entry) -> SourceItem:
@@ -180,8 +201,19 @@ def suffix_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  (see list_folder)
 
 
-def list_folder(root: Path) -> Listing:
+def split_caption_file(caption_file: str) -> tuple[str, str | None]:
+    """The ending of the captions' files, with its dot and in small letters, and the JSON field that holds them or None."""
+    if caption_file.lower().startswith(FIELD_PREFIX):
+        return ".json", caption_file[len(FIELD_PREFIX):]
+    return f".{caption_file.lower().removeprefix('.')}", None
+
+
+def list_folder(root: Path, caption_suffix: str = ".txt") -> Listing:
     """Tell the files of a folder apart by their names.
+
+    Args:
+        root: the folder.
+        caption_suffix: ending of the captions' files.
 
     Raises:
         SourceError: no image file of a type that is read.
@@ -193,10 +225,10 @@ def list_folder(root: Path) -> Listing:
         if suffix in IMAGE_SUFFIXES or suffix in UNSUPPORTED_SUFFIXES:
             listing.images.append((name, stem))
             unsupported.update([suffix] if suffix in UNSUPPORTED_SUFFIXES else [])
-        elif suffix == ".txt":
-            listing.captions[stem] = name
         elif name.rpartition("/")[2] in METADATA_NAMES:
             listing.metadata.append(name)
+        elif suffix == caption_suffix:
+            listing.captions[stem] = name
         else:
             listing.others.append(name)
     if len(listing.images) == unsupported.total():
@@ -206,7 +238,7 @@ def list_folder(root: Path) -> Listing:
     return listing
 
 
-def list_entries(listing: Listing, root: Path, caption_column: str) -> list[Entry]:
+def list_entries(listing: Listing, root: Path, caption_column: str, caption_suffix: str = ".txt") -> list[Entry]:
     """Every input of a folder, in order.
 
     Raises:
@@ -216,14 +248,58 @@ def list_entries(listing: Listing, root: Path, caption_column: str) -> list[Entr
     if len(set(folders)) != len(folders):
         raise SourceError(f"{root}: metadata.jsonl and metadata.csv lie in one folder; keep one of them")
     entries = [entry for name in listing.metadata for entry in read_metadata(name, root, caption_column)]
+    if entries:
+        entries = respell(entries, root, {*(name for name, _ in listing.images), *listing.others})
     listed = {entry.image for entry in entries}
-    entries += [describe_unlisted(name, listing.captions.get(stem), bool(listing.metadata)) for name, stem in listing.images
+    captions = match_captions(listing)
+    entries += [describe_unlisted(name, captions.get(stem), bool(listing.metadata), caption_suffix) for name, stem in listing.images
                 if name not in listed]
-    if not listing.metadata:
-        described = {stem for _, stem in listing.images}
-        entries += [Entry(plain_text(name), None, reason="missing", error=f"caption {plain_text(name)} has no image beside it")
-                    for stem, name in listing.captions.items() if stem not in described]
+    matched = set(captions.values())
+    lonely = [name for name in listing.captions.values() if name not in matched]
+    if listing.metadata:
+        listing.others += lonely
+    else:
+        entries += [Entry(plain_text(name), None, reason="missing", error=f"caption {plain_text(name)} has no image beside "
+                                                                          f"it") for name in lonely]
     return entries
+
+
+def respell(entries: Sequence[Entry], root: Path, present: Collection[str]) -> list[Entry]:
+    """The rows of metadata with the names of their images as the folder spells them.
+
+    A row whose image is not there, but for one file that differs in capitals or in how its accents are written, means that file,
+    unless another row lists it.
+    """
+    listed = {entry.image for entry in entries}
+    spelled = []
+    for entry in entries:
+        if entry.image is not None and entry.image not in present:
+            image = find_spelled(root, entry.image) if "\0" not in entry.image else None
+            if image is not None and image not in listed:
+                spelled.append(replace(entry, image=image, key=plain_text(image)))
+                continue
+        spelled.append(entry)
+    return spelled
+
+
+def match_captions(listing: Listing) -> dict[str, str]:
+    """Stem of an image -> its caption's file; one that differs in capitals or accents counts where there is just one such pair."""
+    stems = {stem for _, stem in listing.images}
+    captions = {stem: name for stem, name in listing.captions.items() if stem in stems}
+    lonely = [stem for stem in listing.captions if stem not in captions]
+    if lonely:
+        images, files = group_by_fold(stems - captions.keys()), group_by_fold(lonely)
+        captions |= {images[name][0]: listing.captions[found[0]] for name, found in files.items() if len(found) == len(images.get(name,
+                                                                                                                                  ())) == 1}
+    return captions
+
+
+def group_by_fold(stems: Collection[str]) -> dict[str, list[str]]:
+    """Stems by the one spelling by which they are compared."""
+    groups: dict[str, list[str]] = {}
+    for stem in stems:
+        groups.setdefault(fold(stem), []).append(stem)
+    return groups
 
 
 def refuse_type(image: str) -> str | None:
@@ -232,15 +308,15 @@ def refuse_type(image: str) -> str | None:
     return f"image {plain_text(image)}: {suffix} files are not read; convert it to PNG or JPEG" if suffix in UNSUPPORTED_SUFFIXES else None
 
 
-def describe_unlisted(image: str, caption_file: str | None, has_metadata: bool) -> Entry:
-    """The entry of an image that no metadata lists: its caption comes from the text file beside it."""
+def describe_unlisted(image: str, caption_file: str | None, has_metadata: bool, caption_suffix: str) -> Entry:
+    """The entry of an image that no metadata lists: its caption comes from the file beside it."""
     key = plain_text(image)
     if error := refuse_type(image):
         return Entry(key, image, reason="unreadable", error=error)
     if caption_file is not None:
         return Entry(key, image, caption_file=caption_file)
     where = "is not in the metadata and has" if has_metadata else "has"
-    return Entry(key, image, reason=CAPTION, error=f"image {key} {where} no {Path(key).stem}.txt beside it")
+    return Entry(key, image, reason=CAPTION, error=f"image {key} {where} no {Path(key).stem}{caption_suffix} beside it")
 
 
 def read_metadata(name: str, root: Path, caption_column: str) -> list[Entry]:

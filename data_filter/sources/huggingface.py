@@ -6,6 +6,8 @@ known by its files: the digest of a local one, and the path of a remote one, whi
 data set.
 """
 
+import glob
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +19,8 @@ from ...config import DatasetsSource
 from ...errors import SourceError
 from ...manifest import sha256_json
 from . import Shard, SourceItem, SourceLabel, describe_item, digest_shards, refuse_changed, shard_name
-from .files import MAX_IMAGE_BYTES, Unreadable, below_root, digest_files, read_file, split_path
-from .tables import BATCH_ROWS, Columns, check_columns, read_rows, used_names
+from .files import GLOB_SIGNS, MAX_IMAGE_BYTES, Unreadable, below_root, digest_files, locate, read_file, split_path
+from .tables import BATCH_ROWS, MOST_LOOKED_AT, Columns, TableRow, check_columns, read_rows, refuse_rows, used_names
 
 if TYPE_CHECKING:
     import datasets
@@ -31,6 +33,8 @@ class LoadedDataset:
 
     def __init__(self, config: DatasetsSource, *, shard_size: int = 256) -> None:
         """Nothing is loaded before the shards are listed or read."""
+        if locate(config.path).is_dir():
+            config = config.model_copy(update={"path": str(locate(config.path))})
         self.config, self.shard_size = config, shard_size
         self.name = Path(config.path).name if Path(config.path).is_dir() else config.path  # in rows: wherever the folder lies
         self.is_stream = config.streaming and not is_saved(config)
@@ -54,9 +58,14 @@ class LoadedDataset:
         found = []
         for number, start in enumerate(range(0, len(self._rows), self.shard_size)):
             stop = min(start + self.shard_size, len(self._rows))
-            rows = [describe_item(item) for item in self._read_rows(start, stop)]
+            rows = [describe_item(row.item) for row in self._read_rows(start, stop)]
             found.append(Shard(shard_name(number), fingerprint_of(rows), start, stop, stop - start))
         return found
+
+    def look_ahead(self, *, needs_captions: bool) -> None:
+        """Look at the columns and the first rows; see `refuse_rows`."""
+        rows = self._stream_rows(0) if self.is_stream else self._read_rows(0, min(MOST_LOOKED_AT, len(self._rows)))
+        refuse_rows(rows, self.columns, f"data set {self.config.path}", needs_captions=needs_captions)
 
     def fingerprint(self) -> str:
         """Digest of every input's content, or, when streaming, of the files and the settings."""
@@ -73,14 +82,14 @@ class LoadedDataset:
     def read(self, shard: Shard, *, keys: Collection[str] | None = None) -> Iterator[SourceItem]:
         """Read some rows; what a stream did not give to its end is one bad row."""
         if self.is_stream:
-            yield from (item for item in self._stream(shard.start) if keys is None or item.key in keys)
+            yield from (row.item for row in self._stream_rows(shard.start) if keys is None or row.item.key in keys)
             return
         rows = []
-        for item in self._read_rows(shard.start, shard.stop):
+        for row in self._read_rows(shard.start, shard.stop):
             if keys is None:
-                rows.append(describe_item(item))
-            if keys is None or item.key in keys:
-                yield item
+                rows.append(describe_item(row.item))
+            if keys is None or row.item.key in keys:
+                yield row.item
         if keys is None:
             refuse_changed(shard, fingerprint_of(rows))
 
@@ -88,13 +97,12 @@ class LoadedDataset:
         """None: labels are imported."""
         return []
 
-    def _read_rows(self, start: int, stop: int) -> Iterator[SourceItem]:
+    def _read_rows(self, start: int, stop: int) -> Iterator[TableRow]:
         for place in range(start, stop, BATCH_ROWS):
             table = self._rows[place:min(place + BATCH_ROWS, stop)]
-            for row in read_rows(table, self.columns, read_path=self._read_image, where=self.name, first_row=place):
-                yield row.item
+            yield from read_rows(table, self.columns, read_path=self._read_image, where=self.name, first_row=place)
 
-    def _stream(self, number: int) -> Iterator[SourceItem]:
+    def _stream_rows(self, number: int) -> Iterator[TableRow]:
         tables = self._rows.shard(num_shards=self._rows.num_shards, index=number).iter(batch_size=BATCH_ROWS)
         where, row = f"part {number} of {self.name}", 0
         while True:
@@ -103,13 +111,12 @@ class LoadedDataset:
             except Exception as error:  # a builder, a file system or the network fails with any type
                 key = f"{self.name}#{number}#truncated"
                 told = f"{where} cannot be read beyond row {row}: {describe(error)}; the rest is lost"
-                yield SourceItem(key, key, None, None, "unreadable", told)
+                yield TableRow(SourceItem(key, key, None, None, "unreadable", told), is_external=False)
                 return
             if table is None:
                 return
             check_columns(table.schema, self.columns, f"data set {self.config.path}")
-            for found in read_rows(table, self.columns, read_path=self._read_image, where=where, first_row=row):
-                yield found.item
+            yield from read_rows(table, self.columns, read_path=self._read_image, where=where, first_row=row)
             row += table.num_rows
 
     def _read_image(self, path: str) -> bytes:
@@ -187,6 +194,7 @@ def load_split(config: DatasetsSource) -> Any:
 
     if is_saved(config):
         return load_or_refuse(config, lambda: load_saved(config))
+    refuse_pattern(config.path)
     return load_or_refuse(config, lambda: datasets.load_dataset(
         config.path, config.name, split=config.split, data_files=files_of(config), revision=config.revision, streaming=config.streaming))
 
@@ -221,8 +229,34 @@ def load_or_refuse(config: DatasetsSource, load: Callable[[], Any]) -> Any:
 
 
 def files_of(config: DatasetsSource) -> list[str] | None:
-    """The data files as `datasets` takes them."""
-    return None if config.data_files is None else list(config.data_files)
+    """The data files as `datasets` takes them: it reads every path as a pattern, so that what exists as it is written is escaped."""
+    return None if config.data_files is None else [escape_existing(file) for file in config.data_files]
+
+
+def escape_existing(file: str) -> str:
+    """A local path or pattern whose existing part means only itself, whatever signs are in it."""
+    if is_remote(file):
+        return file
+    root, pattern = split_path(file)
+    whole = root / pattern
+    if whole.exists() and GLOB_SIGNS.search(str(whole.absolute())):
+        return glob.escape(str(whole.absolute()))
+    if root != Path() and GLOB_SIGNS.search(str(root.absolute())):
+        return os.path.join(glob.escape(str(root.absolute())), pattern)  # noqa: PTH118  (a pattern is no path)
+    return file if not file.startswith("~") else str(whole)
+
+
+def refuse_pattern(path: str) -> None:
+    """Refuse a folder that `datasets` would take for a pattern: it would read other folders, without a word.
+
+    Raises:
+        SourceError: it has such signs in its path.
+    """
+    folder = Path(path).absolute()
+    if folder.is_dir() and GLOB_SIGNS.search(str(folder)):
+        raise SourceError(f"data set {path}: datasets takes the signs [ ] * ? in the path of a folder for a pattern, and would read other "
+                          f"files; "
+                          "rename the folder, or name a builder as source.path and the files in source.data_files")
 
 
 def schema_of(loaded: Any) -> pa.Schema | None:

@@ -65,6 +65,9 @@ class OpenMoji:
             return SourceItem(key, row["concept"], None, row["caption"], "unreadable", f"drawing {path.name} cannot be rendered: {error}")
         return SourceItem(key, row["concept"], image, row["caption"])
 
+    def look_ahead(self, *, needs_captions: bool) -> None:
+        """Nothing to find: every drawing has a caption and a key of its own."""
+
     def labels(self, categories: Collection[str]) -> list[SourceLabel]:
         """The label file's judgements; an empty cell is ambiguous and gives no label."""
         return [SourceLabel(row["hexcode"], category, int(row[category]), {group: row[group] for group in GROUPS})

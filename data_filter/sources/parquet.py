@@ -1,5 +1,6 @@
 """Parquet files of images and captions: images as bytes, as `datasets` writes them, or as paths to files."""
 
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,13 +22,16 @@ from .files import (
     digest_file,
     digest_files,
     digest_image,
+    find_spelled,
     list_files,
+    locate,
     plain_text,
     read_file,
     split_path,
 )
-from .tables import BATCH_ROWS, Columns, ReadPath, TableRow, check_columns, is_path_type, read_rows, used_names
+from .tables import BATCH_ROWS, Columns, ReadPath, TableRow, check_columns, is_path_type, read_rows, refuse_rows, used_names
 
+MOST_OPENED = 8
 BUFFER_BYTES = 1 << 20  # without a buffer the whole column of a row group would be read at once
 
 GetImage = Callable[[Path, str], bytes]
@@ -51,13 +55,38 @@ class ParquetFiles:
         self.path, self.shard_size = config.path, shard_size
         self.columns = Columns(config.image_column, config.caption_column, config.key_column)
         self.root, _ = split_path(config.path)
-        self.image_root = None if config.image_root is None else Path(config.image_root)
+        self.image_root = None if config.image_root is None else locate(config.image_root)
+
+    @cached_property
+    def files(self) -> Sequence[str]:
+        """The parquet files, relative to the source's folder, in the order in which they are read.
+
+        Raises:
+            SourceError: there is none, or one is missing.
+        """
+        return list_files(self.path, suffix=".parquet")
+
+    def look_ahead(self, *, needs_captions: bool) -> None:
+        """Look at the columns and the first rows of the first file that can be read; see `refuse_rows`."""
+        self._check_image_root()
+        for file in self.files[:MOST_OPENED]:
+            try:
+                slices = self._cut(file)
+            except (OSError, pa.ArrowException):
+                continue  # a row of the index says so
+            if slices:
+                rows = self._read_slice(slices[0], read_external)
+                refuse_rows(rows, self.columns, str(self.root / file), needs_captions=needs_captions)
+                return
+
+    def _check_image_root(self) -> None:
+        if self.image_root is not None and not self.image_root.is_dir():
+            raise SourceError(f"source.image_root: {self.image_root}: no such folder")
 
     @cached_property
     def _shards(self) -> list[Shard]:
-        if self.image_root is not None and not self.image_root.is_dir():
-            raise SourceError(f"source.image_root: {self.image_root}: no such folder")
-        files = list_files(self.path, suffix=".parquet")
+        self._check_image_root()
+        files = self.files
         digests = digest_files(self.root, files)
         shards: list[Shard] = []
         problems = []
@@ -221,4 +250,6 @@ def place_image(folder: Path, path: str) -> Path:
     inside = below_root(folder, path)
     if inside is None:
         raise Unreadable("missing", "lies outside of the folder of the images")
+    if not os.path.lexists(folder / inside):
+        inside = find_spelled(folder, inside) or inside
     return folder / inside

@@ -2,8 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -17,6 +18,12 @@ from .files import Unreadable
 
 BATCH_ROWS = 64  # rows in memory at once; 64 photographs of 10 MB stay below 1 GB
 KEY_DIGITS = 32
+IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp", "picture", "image_path", "file_name", "path")
+CAPTION_COLUMNS = ("text", "caption", "captions", "prompt", "description", "sentence", "title", "alt_text", "txt")
+ADDRESS_COLUMNS = ("url", "image_url", "img_url", "image_link", "link")
+ADDRESS_HINT = ("It lists web addresses of images: download the images first, with img2dataset for example, and name the tars or files that it "
+                "writes as the source")
+MOST_LOOKED_AT = 64
 
 ReadPath = Callable[[str], bytes]
 
@@ -27,12 +34,12 @@ class Columns:
 
     Attributes:
         image: bytes, a path, or a struct with `bytes`, `path` or both.
-        caption: text.
+        caption: text; None: there are no captions.
         key: text or integers; None: the key is a digest of image and caption.
     """
 
     image: str
-    caption: str
+    caption: str | None
     key: str | None
 
 
@@ -65,18 +72,72 @@ def check_columns(schema: pa.Schema, columns: Columns, where: str) -> None:
     Raises:
         SourceError: it does.
     """
-    wanted = [("image_column", columns.image, is_image_type, "bytes, a path, or a struct with bytes or path"),
-              ("caption_column", columns.caption, is_text_type, "text")]
+    wanted = [("image_column", columns.image, is_image_type, "bytes, a path, or a struct with bytes or path")]
+    if columns.caption is not None:
+        wanted.append(("caption_column", columns.caption, is_text_type, "text"))
     if columns.key is not None:
         wanted.append(("key_column", columns.key, is_key_type, "text or integers"))
     for setting, name, accepts, expected in wanted:
         found = schema.names.count(name)
         if found != 1:
             many = "no" if not found else f"{found} times the"
-            raise SourceError(f"{where}: {many} column {name} (found {', '.join(schema.names) or 'none'}); "
-                              f"name one with source.{setting}")
+            what_to_do = f"name one with source.{setting}"
+            if setting == "caption_column":
+                what_to_do += ", or none (null) where there are no captions"
+            elif setting == "image_column" and guess_columns(schema)[0] is None and lists_addresses(schema):
+                what_to_do = ADDRESS_HINT
+            raise SourceError(f"{where}: {many} column {name} (found {', '.join(schema.names) or 'none'}); {what_to_do}")
         if not accepts(schema.field(name).type):
             raise SourceError(f"{where}: column {name} is {schema.field(name).type}, expected {expected}; name another with source.{setting}")
+
+
+def guess_columns(schema: pa.Schema) -> tuple[str | None, str | None]:
+    """The columns that are called as images and captions mostly are, and hold what they hold; None where there is none.
+
+    Of images that are called otherwise, a column of structs with bytes counts, then one of bytes.
+    """
+    fields = [field for field in schema if schema.names.count(field.name) == 1]
+    image = next((field.name for field in in_order(fields, IMAGE_COLUMNS) if is_image_type(field.type)), None)
+    for test in (types.is_struct, lambda kind: is_text_type(kind) and not is_path_type(kind) and not types.is_null(kind)):
+        image = image or next((field.name for field in fields if test(field.type) and is_image_type(field.type)), None)
+    named = in_order(fields, CAPTION_COLUMNS) + [field for field in fields if "caption" in field.name.lower()]
+    return image, next((field.name for field in named if is_path_type(field.type) and field.name != image), None)
+
+
+def in_order(fields: Sequence[pa.Field], names: Sequence[str]) -> list[pa.Field]:
+    """The fields that have one of these names, whatever their capitals, in the order of the names."""
+    return [field for name in names for field in fields if field.name.lower() == name]
+
+
+def lists_addresses(schema: pa.Schema) -> bool:
+    """Whether a column is called as those are that hold web addresses of images."""
+    return any(name.lower() in ADDRESS_COLUMNS for name in schema.names)
+
+
+def refuse_rows(rows: Iterable[TableRow], columns: Columns, where: str, *, needs_captions: bool) -> None:
+    """Refuse a table of whose first rows none has an image or, where that is needed, a caption.
+
+    Args:
+        rows: the table from its start; `MOST_LOOKED_AT` are taken.
+        columns: what holds what.
+        where: name of the table, for the message.
+        needs_captions: whether an input without a caption is of no use.
+
+    Raises:
+        SourceError: so it is.
+    """
+    optional = "or, to filter images without captions, set curate.captions to optional"
+    if needs_captions and columns.caption is None:
+        raise SourceError(f"{where}: source.caption_column is none, but captions are required. Name the column; {optional}")
+    first = [row.item for row in islice(rows, MOST_LOOKED_AT)]
+    if first and all(item.image is None for item in first):
+        told = f"{where}: none of the first {len(first)} rows has an image in column {columns.image}"
+        if first[0].key.lower().startswith(("http://", "https://")):
+            raise SourceError(f"{told}. {ADDRESS_HINT}")
+        raise SourceError(f"{told}; {(first[0].error or '')[:300]}. Name another with source.image_column, or mend the files")
+    if needs_captions and first and all(item.caption is None for item in first):
+        raise SourceError(f"{where}: none of the first {len(first)} rows has a caption in column {columns.caption}. Name another with "
+                          f"source.caption_column; {optional}")
 
 
 def is_text_type(kind: pa.DataType) -> bool:
@@ -145,7 +206,7 @@ def read_rows(batch: pa.RecordBatch | pa.Table, columns: Columns, *, read_path: 
         first_row: number of the batch's first row in that table.
     """
     images, paths = image_cells(batch[columns.image])
-    captions = text_cells(batch[columns.caption])
+    captions = [None] * len(images) if columns.caption is None else text_cells(batch[columns.caption])
     keys = [None] * len(images) if columns.key is None else key_cells(batch[columns.key])
     extras = metadata_cells(batch, json_names(batch.schema, columns))
     for place, cells in enumerate(zip(images, paths, keys, captions, extras, strict=True)):

@@ -50,19 +50,20 @@ class TarContents:
     has_end_mark: bool = False
 
 
-def list_members(file: BinaryIO, size_bytes: int) -> TarContents:
+def list_members(file: BinaryIO, size_bytes: int, *, most: int | None = None) -> TarContents:
     """Read the headers of an uncompressed tar; no content is read.
 
     Args:
         file: the tar.
         size_bytes: its size.
+        most: stop after so many members, and say nothing of what follows; None: read all.
 
     Raises:
         OSError: the file cannot be read.
     """
     members: list[Member] = []
     archive, place = header_reader(file), 0
-    while True:
+    while most is None or len(members) < most:
         block = os.pread(file.fileno(), BLOCK, place)
         if block[156:157] == b"x" and (skipped := skip_times(file, block, place)):
             place = skipped
@@ -81,6 +82,7 @@ def list_members(file: BinaryIO, size_bytes: int) -> TarContents:
         place = following
         if not is_folder:
             members.append(member)
+    return TarContents(members, has_end_mark=True)
 
 
 def refuse_start(file: BinaryIO) -> str:

@@ -1,8 +1,8 @@
-"""WebDataset tars: members whose names are equal up to the first dot are one sample, in whatever order they lie.
+"""WebDataset tars: members whose names are equal up to the first dot (or the last, as the recipe says) are one sample, wherever they lie.
 
 The tar itself is read, without unpacking; bytes of images, captions and JSON come out as they went in. What cannot be
 used is a row that names it: a sample with no image or several, a link, a name that occurs twice, the rest of a tar that
-was cut. Names that start with a dot are not looked at.
+was cut. Names that start with a dot, and what systems leave behind, are not looked at.
 """
 
 import os
@@ -17,13 +17,25 @@ from ...errors import SourceError
 from ...manifest import sha256_json
 from ...text_files import NotTextError, decode_text
 from ...text_tables import read_json_text
-from . import CAPTION, Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
-from .files import IMAGE_SUFFIXES, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, digest_file, digest_files, list_files, list_visible, plain_text, split_path
+from . import CAPTION, FIELD_PREFIX, Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
+from .files import (
+    IMAGE_SUFFIXES,
+    MAX_IMAGE_BYTES,
+    MAX_TEXT_BYTES,
+    digest_file,
+    digest_files,
+    is_left_out,
+    list_files,
+    list_visible,
+    plain_text,
+    split_path,
+)
 from .tars import Member, TarContents, list_members, refuse_start
 
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
-JSON_SUFFIX, FIELD_PREFIX = "json", "json:"
+JSON_SUFFIX = "json"
 HEAD_BYTES = 16
+MOST_NAMED = 8
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 
 
@@ -42,40 +54,53 @@ class BadSample(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """The members of one sample: their common name, and each by what follows its first dot, in lower case."""
+    """The members of one sample.
+
+    Attributes:
+        key: their common name, after that of the tar where the recipe wants it so.
+        members: each by its suffix, in small letters.
+    """
 
     key: str
     members: Sequence[tuple[str, Member]]
 
 
 class WebDataset:
-    """Tars as a source; a tar is a shard, keys are the samples' own names."""
+    """Tars as a source; a tar is a shard, keys are the samples' own names, or those of tar and sample."""
 
     def __init__(self, config: WebDatasetSource) -> None:
         """Nothing is opened before the shards are listed or read."""
+        self.config = config
         self.path, self.caption_member = config.path, config.caption_member.lower()
         self.caption_field = config.caption_member[len(FIELD_PREFIX):] if self.caption_member.startswith(FIELD_PREFIX) else None
         self.image_member = None if config.image_member is None else config.image_member.lower()
         self.root, self.pattern = split_path(config.path)
 
     @cached_property
-    def _shards(self) -> list[Shard]:
+    def files(self) -> Sequence[str]:
+        """The tars, relative to the source's folder, in the order in which they are read.
+
+        Raises:
+            SourceError: no tar, one that is missing, or a compressed one.
+        """
         compressed = [self.pattern] if self.pattern.lower().endswith(COMPRESSED_SUFFIXES) else []
         if not self.pattern:
             compressed = [name for name in list_visible(self.root) if name.lower().endswith(COMPRESSED_SUFFIXES)]
         if compressed:
             raise SourceError(f"{self.root / compressed[0]}: a compressed tar; images hardly shrink, and a plain tar can be read at any place: "
                               f"unpack it to .tar, with gunzip for example ({len(compressed)} such file(s))")
-        files = list_files(self.path, suffix=".tar")
-        digests = digest_files(self.root, files)
-        self._refuse_if_none_is_a_tar(files)
-        return [Shard(shard_name(number), self._fingerprint(file, digest), number, number + 1, None, file)
-                for number, (file, digest) in enumerate(zip(files, digests, strict=True))]
+        return list_files(self.path, suffix=".tar")
 
-    def _refuse_if_none_is_a_tar(self, files: Sequence[str]) -> None:
+    @cached_property
+    def _shards(self) -> list[Shard]:
+        self.refuse_if_none_is_a_tar()
+        return [Shard(shard_name(number), self._fingerprint(file, digest), number, number + 1, None, file)
+                for number, (file, digest) in enumerate(zip(self.files, digest_files(self.root, self.files), strict=True))]
+
+    def refuse_if_none_is_a_tar(self) -> None:
         """Look at the first header of each file until one is a tar's; a few that are none become rows when they are read."""
         problem = ""
-        for name in files:
+        for name in self.files:
             with (self.root / name).open("rb") as file:
                 found = refuse_start(file)
             if not found:
@@ -84,8 +109,10 @@ class WebDataset:
         raise SourceError(f"{self.path}: no file can be read as a tar; {problem}")
 
     def _fingerprint(self, file: str, sha256: str) -> str:
+        settings = {name: value for name, value in (("name_until", self.config.name_until), ("keys", self.config.keys))
+                    if value != WebDatasetSource.model_fields[name].default}  # indexes of versions without them stay as they are
         return sha256_json({"source": "webdataset", "file": plain_text(file), "size_bytes": (self.root / file).stat().st_size, "sha256": sha256,
-                            "caption_member": self.caption_member, "image_member": self.image_member})
+                            "caption_member": self.caption_member, "image_member": self.image_member, **settings})
 
     def fingerprint(self) -> str:
         """Digest of every tar's path below the source's folder, size and content, and of which members count."""
@@ -106,7 +133,7 @@ class WebDataset:
         try:
             with path.open("rb") as file:
                 contents = list_members(file, os.fstat(file.fileno()).st_size)
-                samples, lost = group_members(contents)
+                samples, lost = self.group(contents, name)
                 for sample in samples:
                     if keys is None or sample.key in keys:
                         yield from self._read_sample(file.fileno(), sample, name)
@@ -118,6 +145,18 @@ class WebDataset:
             yield SourceItem(key, key, None, None, "unreadable", f"tar {name} {plain_text(contents.damage)}; {which} is lost")
         if keys is None:
             refuse_changed(shard, self._fingerprint(shard.file, digest_file(path)))
+
+    def look_ahead(self, *, needs_captions: bool) -> None:
+        """Look at the names in the first tars, and into their first samples; see `refuse_tars`."""
+        from .tar_survey import refuse_tars
+
+        self.refuse_if_none_is_a_tar()
+        refuse_tars(self, needs_captions=needs_captions)
+
+    def group(self, contents: TarContents, tar: str) -> tuple[list[Sample], str | None]:
+        """The samples of a tar in the order of their first members, and the key of one that a cut took with it."""
+        at_last, prefix = self.config.name_until == "last_dot", f"{tar}/" if self.config.keys == "tar/member" else ""
+        return group_members(contents, at_last=at_last, prefix=prefix)
 
     def labels(self, categories: Collection[str]) -> list[SourceLabel]:
         """None: tars bring no labels."""
@@ -158,49 +197,72 @@ class WebDataset:
         Raises:
             BadSample: there is none, or more than one.
         """
-        if self.image_member is not None:
-            found = [members[self.image_member]] if self.image_member in members else []
-        else:
-            others = [(suffix, member) for suffix, member in members.items() if suffix not in (JSON_SUFFIX, self.caption_member)]
-            found = [member for suffix, member in others if f".{suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES
-                     or looks_like_image(os.pread(handle, min(member.size, HEAD_BYTES), member.offset))]
+        found = [member for suffix, member in members.items() if self.is_image(handle, suffix, member)]
         if len(found) == 1:
             return found[0]
         if found:
-            names = ", ".join(plain_text(member.name) for member in found)
-            raise BadSample("unreadable", f"sample {key} of {tar} has {len(found)} images ({names}); name one with source.image_member")
-        names = ", ".join(plain_text(member.name) for member in members.values())
-        raise BadSample("missing", f"sample {key} of {tar} has no image (found {names})")
+            raise BadSample("unreadable", f"sample {key} of {tar} has {len(found)} images ({name_members(found)}). {self.hint_crowded()}")
+        raise BadSample("missing", f"sample {key} of {tar} has no image (found {name_members(list(members.values()))})")
+
+    def is_image(self, handle: int, suffix: str, member: Member) -> bool:
+        """Whether a member is the image that the recipe names or, where it names none, is called or looks like an image."""
+        if self.image_member is not None:
+            return suffix == self.image_member
+        if suffix in (JSON_SUFFIX, self.caption_member):
+            return False
+        return f".{suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES or looks_like_image(os.pread(handle, min(member.size, HEAD_BYTES),
+                                                                                              member.offset))
+
+    def hint_crowded(self) -> str:
+        """What to do where a sample has several images."""
+        if self.config.name_until == "last_dot":
+            return "Name one with source.image_member"
+        return ("The name of a sample ends at its first dot: if these are samples of their own, set source.name_until to last_dot; "
+                "if they are images of one sample, name one with source.image_member")
 
 
-def group_members(contents: TarContents) -> tuple[list[Sample], str | None]:
-    """The samples of a tar in the order of their first members, and the key of one that a cut took with it."""
+def group_members(contents: TarContents, *, at_last: bool = False, prefix: str = "") -> tuple[list[Sample], str | None]:
+    """The samples of a tar in the order of their first members, and the key of one that a cut took with it.
+
+    Args:
+        contents: the members.
+        at_last: whether names end at their last dot.
+        prefix: what stands before each name in its key.
+    """
     groups: dict[str, list[tuple[str, Member]]] = {}
     for member in contents.members:
         if not is_hidden(member.name):
-            stem, suffix = split_name(member.name)
+            stem, suffix = split_name(member.name, at_last=at_last)
             groups.setdefault(stem, []).append((suffix, member))
     lost = None
     if contents.cut is not None and not is_hidden(contents.cut.name):
-        lost = split_name(contents.cut.name)[0]
+        lost = split_name(contents.cut.name, at_last=at_last)[0]
         groups.pop(lost, None)
-    samples = [Sample(plain_text(stem), members) for stem, members in groups.items()]
+    samples = [Sample(prefix + plain_text(stem), members) for stem, members in groups.items()]
     usual = len(samples[-2].members) if len(samples) > 1 else 2  # of the sample before the last; an image and a caption at least
     if contents.cut is None and not contents.has_end_mark and samples and len(samples[-1].members) < usual:
         return samples[:-1], samples[-1].key  # the cut lies between its members
-    return samples, None if lost is None else plain_text(lost)
+    return samples, None if lost is None else prefix + plain_text(lost)
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """`a/b.seg.PNG` as `a/b` and `seg.png`."""
+def split_name(name: str, *, at_last: bool = False) -> tuple[str, str]:
+    """`a/b.seg.PNG` as `a/b` and `seg.png`, or at its last dot as `a/b.seg` and `png`."""
     folder, slash, base = name.rpartition("/")
-    stem, _, suffix = base.partition(".")
+    if at_last and "." in base:
+        stem, _, suffix = base.rpartition(".")
+    else:
+        stem, _, suffix = base.partition(".")
     return folder + slash + stem, suffix.lower()
 
 
+def name_members(members: Sequence[Member]) -> str:
+    """The names of some members, for a message."""
+    return ", ".join(plain_text(member.name) for member in members[:MOST_NAMED]) + (", ..." if len(members) > MOST_NAMED else "")
+
+
 def is_hidden(name: str) -> bool:
-    """Whether a part of a path starts with a dot, as the companion files of some systems do."""
-    return "/." in f"/{name}" and any(part.startswith(".") and part != ".." for part in name.split("/"))
+    """Whether a part of a path is none of the data: it starts with a dot, as companion files do, or some system has left it behind."""
+    return any(is_left_out(part) and part != ".." for part in name.split("/"))
 
 
 def check_members(members: Mapping[str, Member], tar: str) -> None:

@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from glideslope.config import ClipConfig, FolderSource, IndexConfig
+from glideslope.config import ClipConfig, FolderSource, IndexConfig, WebDatasetSource
 from glideslope.data_filter.index import INDEX_SCHEMA, build_index, mark_repeated, read_index
 from glideslope.errors import StageError, StorageError
 from glideslope.manifest import sha256_file
 
 from .conftest import TinyClip, World, draw, fill_folder
+from .pairs import encode, write_tar
 from .real_runs import NUM_SHARDS, num_finished, write_clip, write_pictures
 from .real_runs import build as build_real
 
@@ -312,3 +313,33 @@ def test_what_is_no_image_by_its_name_is_counted_once_and_pictures_of_other_type
     (row,) = (row for row in index_rows(world.root / "index") if row["key"] == "photo.heic")
     assert (row["status"], row["reason"], row["size_bytes"]) == ("bad", "unreadable", 1)
     assert row["error"] == "image photo.heic: .heic files are not read; convert it to PNG or JPEG"
+
+
+def restarting_tars(root: Path, num_tars: int) -> WebDatasetSource:
+    for number in range(num_tars):
+        write_tar(root / f"{number:02d}.tar", [(f"{place}.png", encode((number, place, 0))) for place in range(4)])
+    return WebDatasetSource(path=str(root))
+
+
+@pytest.mark.parametrize("workers", [1, None])
+def test_keys_that_start_again_stop_an_index_soon_and_are_refused_again_when_it_goes_on(
+        tmp_path: Path, tiny_clip: TinyClip, workers: int | None) -> None:
+    source = restarting_tars(tmp_path / "tars", 9)
+    clip, index = ClipConfig(model="lite0"), IndexConfig()
+    with pytest.raises(StageError, match=r"4 of the first 8 inputs have the key of an earlier one.*Set source\.keys to tar/member"):
+        build_index(source, clip, index, tmp_path / "index", workers=workers)
+    assert tiny_clip.num_images == 8, "two tars of nine"
+    with pytest.raises(StageError, match="have the key of an earlier one"):
+        build_index(source, clip, index, tmp_path / "index", workers=workers)
+    record = build_index(source.model_copy(update={"keys": "tar/member"}), clip, index, tmp_path / "index", workers=workers)
+    assert record.summary["num_inputs"] == 36 and record.summary["num_bad"] == {}
+
+
+def test_an_index_whose_last_shards_repeat_the_keys_is_refused_at_its_end(tmp_path: Path, tiny_clip: TinyClip) -> None:
+    source = restarting_tars(tmp_path / "tars", 3)
+    (tmp_path / "tars" / "01.tar").rename(tmp_path / "01.tar")
+    write_tar(tmp_path / "tars" / "01.tar", [(f"other {place}.png", encode((1, place, 0))) for place in range(4)])
+    for _ in range(2):
+        with pytest.raises(StageError, match="4 of the first 12 inputs have the key of an earlier one"):
+            build_index(source, ClipConfig(model="lite0"), IndexConfig(), tmp_path / "index")
+    assert not (tmp_path / "index").exists()

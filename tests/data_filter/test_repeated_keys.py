@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.data_filter import repeated_keys
-from glideslope.data_filter.repeated_keys import find_repeated, read_duplicates, repeated_hashes, write_duplicates
+from glideslope.data_filter.repeated_keys import find_repeated, read_duplicates, refuse_repeated, repeated_hashes, write_duplicates
+from glideslope.errors import StageError
 
 
 def write_keys(directory: Path, shards: list[list[str]]) -> list[Path]:
@@ -54,3 +55,28 @@ def test_no_duplicates_and_no_rows_give_an_empty_file(tmp_path: Path) -> None:
     write_keys(tmp_path, [["a"], []])
     write_duplicates(["shard-00000", "shard-00001"], tmp_path)
     assert read_duplicates(tmp_path) == {}
+
+
+def shard_of(path: Path, keys: list[str], digests: list[str]) -> Path:
+    pq.write_table(pa.table({"key": keys, "sha256": digests}), path)
+    return path
+
+
+@given(st.integers(1, 6), st.integers(1, 40), st.booleans())
+def test_shards_are_refused_where_keys_mean_several_pictures_and_not_where_pictures_are_copies(
+        tmp_path_factory: pytest.TempPathFactory, num_shards: int, num_rows: int, are_copies: bool) -> None:
+    root, keys = tmp_path_factory.mktemp("shards"), [f"{number:04d}" for number in range(num_rows)]
+    paths = [shard_of(root / f"shard-{shard:05d}.parquet", keys, [f"{0 if are_copies else shard}/{key}" for key in keys])
+             for shard in range(num_shards)]
+    if num_shards == 1 or are_copies:
+        refuse_repeated(paths, find_repeated(paths), "")
+    else:
+        told = rf"index: {num_rows * (num_shards - 1)} of the first {num_rows * num_shards} inputs have the key of an earlier one.*Do that"
+        with pytest.raises(StageError, match=told):
+            refuse_repeated(paths, find_repeated(paths), "Do that")
+
+
+def test_a_few_keys_that_mean_several_pictures_are_rows_and_no_refusal(tmp_path: Path) -> None:
+    keys = [f"{number:04d}" for number in range(95)]
+    paths = [shard_of(tmp_path / "a.parquet", keys, keys), shard_of(tmp_path / "b.parquet", keys[:5], ["other"] * 5)]
+    refuse_repeated(paths, find_repeated(paths), "")

@@ -11,6 +11,8 @@ from glideslope import cli
 from glideslope.errors import TrainingError
 from glideslope.records import run_stage
 
+from ..data_filter.conftest import draw
+
 COMMANDS = ("init", "index", "label", "fit", "curate", "audit", "train", "evaluate", "run", "demo", "pack", "check", "verify",
             "mutate", "report", "diff", "card", "export-diffusers", "keygen",
             "sign", "publish", "rollback", "withdraw", "rehearse", "sample", "edit",
@@ -136,12 +138,26 @@ def test_stopping_by_hand_says_how_to_go_on(glideslope: Any, monkeypatch: pytest
     assert "run the same command again" in ended.err
 
 
-def test_init_writes_a_recipe_and_says_what_comes_next(glideslope: Any, tmp_path: Path) -> None:
-    ended = glideslope("init", "--images", "my pictures")
-    assert ended.code == 0
-    assert ended.out == "wrote recipe.yaml; edit it, then: glideslope run recipe.yaml\n"
+def test_init_writes_a_recipe_and_says_what_it_found_and_what_comes_next(glideslope: Any, tmp_path: Path) -> None:
+    draw(tmp_path / "my [pictures]" / "a.png", (1, 2, 3))
+    (tmp_path / "my [pictures]" / "a.caption").write_text("x")
+    ended = glideslope("init", "--images", "my [pictures]")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == ("my [pictures]: 1 image, 1 of them with a caption (.caption file beside the image)\n"
+                         "wrote recipe.yaml with the categories person, violence; edit it, then: glideslope index recipe.yaml, "
+                         "then glideslope label recipe.yaml --import labels.csv, then glideslope run recipe.yaml\n")
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["source"] == {
-        "kind": "folder", "path": "my pictures", "caption_column": "text"}
+        "kind": "folder", "path": "my [pictures]", "caption_column": "text", "caption_file": "caption"}
+    assert glideslope("init", "plain.yaml").out == "wrote plain.yaml; edit it, then: glideslope run plain.yaml\n"
+
+
+@pytest.mark.parametrize("images", ["gone", "empty", "empty/*.tar", ""])
+def test_init_refuses_what_it_cannot_find_and_writes_nothing(glideslope: Any, tmp_path: Path, images: str) -> None:
+    (tmp_path / "empty").mkdir()
+    ended = glideslope("init", "--images", images)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("glideslope: ") and ended.err.count("\n") == 1
+    assert not (tmp_path / "recipe.yaml").exists()
 
 
 def test_machines_get_one_json_object_and_nothing_else(

@@ -11,6 +11,7 @@ import yaml
 from glideslope import recipe as recipe_module
 from glideslope.config import load_recipe, parse_recipe
 from glideslope.data_filter.audits.population import AuditRequest
+from glideslope.data_filter.sources.survey import look_at
 from glideslope.errors import LabelError, RecipeError, SourceError, StageError, StorageError
 from glideslope.recipe import Engine, Run, Silent, find_recipe, open_run
 from glideslope.starter import starter_recipe
@@ -154,7 +155,9 @@ def test_what_needs_captions_is_refused_at_once_where_they_are_optional(stage: s
 def test_a_folder_without_captions_goes_all_the_way_to_its_report(tmp_path: Path, tiny_clip: TinyClip) -> None:
     fill_folder(tmp_path / "images", 60)
     (tmp_path / "images" / "metadata.csv").unlink()
-    recipe = starter_recipe(str(tmp_path / "images"), name="bare")
+    found = look_at(str(tmp_path / "images"))
+    recipe = starter_recipe(found.source, name="bare", has_captions=found.has_captions)
+    recipe = recipe.model_copy(update={"categories": recipe.categories[:1]})
     assert recipe.clip.model == "lite0" and recipe.curate.captions == "optional"
     with open_run(recipe, tmp_path) as run:
         assert [record.stage for record in run.index()] == ["index"], "no text tower is trained"

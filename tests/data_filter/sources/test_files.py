@@ -14,6 +14,7 @@ from glideslope.data_filter.sources.files import (
     digest_image,
     digest_images,
     expand_braces,
+    find_spelled,
     list_files,
     list_visible,
     plain_text,
@@ -136,3 +137,76 @@ def test_a_settled_file_is_hashed_once_and_a_fresh_one_each_time(tmp_path: Path,
 def test_many_images_are_hashed_in_their_order(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{number}" for number in range(200)))
     assert digest_images([tmp_path / f"{number}" for number in range(200)]) == [sha256_bytes(f"{number}".encode()) for number in range(200)]
+
+
+ODD_NAMES = ["set[1]", "a*b", "what?", "{0..2}", "x{a,b}", "[!a]", "100%", "my%20photos", "two  words", "~", "~nobody", "größe", "写真",
+             "a'b\"c", "#1"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_what_exists_as_it_is_written_is_meant_literally(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, f"{name}/0.tar", f"{name}/{name}.tar", "set1/decoy.tar", "axb/decoy.tar", "whatx/decoy.tar", "0/decoy.tar", "b/decoy.tar")
+    expected = tuple(sorted(["0.tar", f"{name}.tar"]))
+    monkeypatch.chdir(tmp_path)
+    for root in (str(tmp_path / name), name, f"./{name}"):
+        assert list_files(root, suffix=".tar") == expected
+        assert list_files(f"{root}/*.tar", suffix=".tar") == expected
+        assert list_files(f"{root}/{name}.tar", suffix=".tar") == (f"{name}.tar",)
+        assert list_files(f"{root}/{{0..0}}.tar", suffix=".tar") == ("0.tar",)
+        assert (split_path(f"{root}/*.tar")[0] / "0.tar").is_file()
+    assert f"{name}/0.tar" in list_files(str(tmp_path / "*" / "0.tar"), suffix=".tar")
+    assert list_files(str(tmp_path / "*" / f"{name}.tar"), suffix=".tar") == (f"{name}/{name}.tar",)
+
+
+@given(st.text("ab[]*?{},.-é ", min_size=1, max_size=6).filter(lambda name: not name.startswith(".")))
+def test_any_folder_is_found_under_its_own_name(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    root = tmp_path_factory.mktemp("odd")
+    touch(root, f"{name}/0.tar", "decoy/0.tar")
+    assert list_files(str(root / name / "*.tar"), suffix=".tar") == ("0.tar",)
+    assert split_path(str(root / name / "*.tar"))[0] == root / name
+
+
+def test_globs_see_what_a_listing_sees_and_go_deep_with_two_stars(tmp_path: Path) -> None:
+    touch(tmp_path, "a/0.tar", "a/b/1.tar", "a/._0.tar", ".git/2.tar", "__MACOSX/a/3.tar", "c/x.txt", "[b]/4.tar")
+    assert list_files(str(tmp_path / "**" / "*.tar"), suffix=".tar") == ("[b]/4.tar", "a/0.tar", "a/b/1.tar")
+    assert list_files(str(tmp_path / "a" / "*.tar"), suffix=".tar") == ("0.tar",)
+    assert list_files(str(tmp_path / "[ab]" / "*.tar"), suffix=".tar") == ("a/0.tar",)
+    assert list_files(str(tmp_path / "*" / "[01].tar"), suffix=".tar") == ("a/0.tar",)
+
+
+def test_a_tilde_is_the_home_directory_unless_something_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "home/tars/a.tar")
+    assert list_files("~/tars", suffix=".tar") == list_files("~/tars/*.tar", suffix=".tar") == ("a.tar",)
+    touch(tmp_path, "~/tars/b.tar")
+    assert list_files("~/tars", suffix=".tar") == ("b.tar",)
+    with pytest.raises(SourceError, match="~nobody-here/tars: no such file or folder"):
+        list_files("~nobody-here/tars", suffix=".tar")
+
+
+def test_what_systems_leave_behind_is_not_looked_at(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "Thumbs.db", "desktop.ini", ".DS_Store", "__MACOSX/b.png", "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg",
+          "$RECYCLE.BIN/c.png",
+          "lost+found/d.png", "thumbs/e.png")
+    assert list(list_visible(tmp_path)) == ["a.png", "thumbs/e.png"]
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("name", "any_case", "meant"), [
+    (f"{COMPOSED}/b.png", True, f"{DECOMPOSED}/B.PNG"), (f"{COMPOSED}/b.png", False, None), (f"{COMPOSED}/B.PNG", False, f"{DECOMPOSED}/B.PNG"),
+    ("x/y.png", True, None), ("X/Y.png", True, "X/Y.png"), ("x/Y.png", False, None), ("gone/b.png", True, None), ("twice.PNG", True, None),
+    ("Twice.png", True, "Twice.png"), ("STRASSE.png", True, "straße.png"),
+])
+def test_a_name_in_another_spelling_means_the_one_file_that_is_called_so(tmp_path: Path, name: str, any_case: bool, meant: str | None) -> None:
+    touch(tmp_path, f"{DECOMPOSED}/B.PNG", "X/Y.png", "x/z.png", "Twice.png", "twice.png", "straße.png")
+    assert find_spelled(tmp_path, name, any_case=any_case) == meant
+
+
+def test_a_path_is_found_in_another_normal_form_but_never_with_other_capitals(tmp_path: Path) -> None:
+    touch(tmp_path, f"{DECOMPOSED}/0.tar")
+    assert list_files(str(tmp_path / COMPOSED), suffix=".tar") == list_files(str(tmp_path / COMPOSED / "*.tar"), suffix=".tar") == ("0.tar",)
+    with pytest.raises(SourceError, match="no such file or folder"):
+        list_files(str(tmp_path / COMPOSED.upper()), suffix=".tar")

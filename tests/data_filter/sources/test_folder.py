@@ -263,3 +263,80 @@ def test_links_to_folders_are_followed_but_not_in_a_circle(tmp_path: Path) -> No
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
     assert list(read_all(tmp_path / "in")) == ["linked/a.png"]
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_rows_of_metadata_find_their_images_whatever_the_spelling_of_the_names(tmp_path: Path) -> None:
+    for name in (f"{DECOMPOSED}.png", "Sub/B.PNG", "c.png", "C.png", "straße.png"):
+        draw(tmp_path / name, WHITE)
+    rows = [f"{COMPOSED}.png,one", "sub/b.png,two", "C.PNG,several are meant", "STRASSE.png,three", "c.png,four", "C.png,five", "gone.png,six"]
+    (tmp_path / "metadata.csv").write_text("file_name,text\n" + "\n".join(rows), encoding="utf-8")
+    items = read_all(tmp_path)
+    assert {key: (item.caption, item.reason) for key, item in items.items()} == {
+        f"{DECOMPOSED}.png": ("one", ""), "Sub/B.PNG": ("two", ""), "C.PNG": ("several are meant", "missing"), "straße.png": ("three", ""),
+        "c.png": ("four", ""), "C.png": ("five", ""), "gone.png": ("six", "missing")}
+
+
+def test_a_row_never_takes_the_image_of_another_row(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", WHITE)
+    (tmp_path / "metadata.csv").write_text("file_name,text\nA.png,lost on the way\na.png,mine\n")
+    items = read_all(tmp_path)
+    assert (items["a.png"].caption, items["A.png"].reason) == ("mine", "missing")
+
+
+def test_captions_beside_images_are_found_whatever_the_spelling_of_the_names(tmp_path: Path) -> None:
+    for name in ("IMG_1.JPG", f"{DECOMPOSED}.png", "x.png", "X.png"):
+        draw(tmp_path / name, WHITE)
+    for name in ("img_1.TXT", f"{COMPOSED}.txt", "x.txt", "lonely.txt"):
+        (tmp_path / name).write_text(name)
+    assert {key: item.caption for key, item in read_all(tmp_path).items()} == {
+        "IMG_1.JPG": "img_1.TXT", f"{DECOMPOSED}.png": f"{COMPOSED}.txt", "x.png": "x.txt", "X.png": None, "lonely.txt": None}
+
+
+@pytest.mark.parametrize(("caption_file", "suffix", "data"), [
+    ("caption", "caption", b"a cat\n"), (".CAP", "cap", b"a cat"), ("json:prompt", "json", b'{"prompt": "a cat"}')])
+def test_captions_may_have_another_ending_or_lie_in_json(tmp_path: Path, caption_file: str, suffix: str, data: bytes) -> None:
+    draw(tmp_path / "a.png", WHITE)
+    draw(tmp_path / "b.png", WHITE)
+    (tmp_path / f"a.{suffix}").write_bytes(data)
+    items = read_all(tmp_path, caption_file=caption_file)
+    assert items["a.png"].caption == "a cat"
+    assert items["b.png"].error == f"image b.png has no b.{suffix} beside it"
+
+
+@pytest.mark.parametrize(("data", "error"), [
+    (b"{", "caption of a.png is in a file that is not JSON"), (b"[]", "caption of a.png is missing"), (b'{"prompt": 3}',
+                                                                                                       "caption of a.png is int"),
+    (b'{"prompt": " "}', "caption of a.png is missing")])
+def test_json_beside_an_image_that_holds_no_caption_is_a_row_that_says_so(tmp_path: Path, data: bytes, error: str) -> None:
+    draw(tmp_path / "a.png", WHITE)
+    (tmp_path / "a.json").write_bytes(data)
+    item = read_all(tmp_path, caption_file="json:prompt")["a.png"]
+    assert item.reason == "caption" and (item.error or "").startswith(error)
+
+
+@pytest.mark.parametrize(("files", "told"), [
+    ({"a.caption": "x", "b.caption": "y"}, r"none of the 2 images has a caption .*beside the images lie 2 x \.caption\. "
+                                           r".*source\.caption_file"),
+    ({"a.json": '{"prompt": "x"}'}, "beside the images lie 1 x .json; the JSON has text in prompt"),
+    ({"metadata.csv": "file_name,TEXT\na.png,x\n"}, "the metadata has the columns TEXT"),
+    ({"captions.csv": "image,caption\n"}, r"apart from them lie 1 x \.csv"), ({}, "there is nothing but images"),
+])
+def test_a_folder_without_a_caption_where_it_is_looked_for_is_refused_with_what_there_is(
+        tmp_path: Path, files: dict[str, str], told: str) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / name, WHITE)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(SourceError, match=told):
+        ImageFolder(tmp_path).look_ahead(needs_captions=True)
+    ImageFolder(tmp_path).look_ahead(needs_captions=False)
+
+
+def test_captions_that_no_image_needs_are_counted_where_there_is_metadata(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", WHITE)
+    (tmp_path / "lonely.txt").write_text("x")
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,y\n")
+    assert ImageFolder(tmp_path).others == {".txt": 1}

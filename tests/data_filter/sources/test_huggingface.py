@@ -202,3 +202,17 @@ def test_a_remote_file_is_known_by_its_path_and_by_what_its_server_says(tmp_path
     (tmp_path / "a.parquet").write_bytes(b"x")
     assert digest_data_files({"train": Files(["hf://datasets/org/name@5f0c/a.parquet", str(tmp_path / "a.parquet")])}, "org/name") == [
         [["a.parquet", sha256_bytes(b"x")]], ["hf://datasets/org/name@5f0c/a.parquet"], [[["org/name", "5f0c"]]]]
+
+
+def test_signs_of_a_pattern_in_the_path_of_existing_files_mean_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, number in (("set[1]", 1), ("set1", 2)):
+        write_parquet_structs(tmp_path / name, some_pairs(1, first=number))
+    monkeypatch.chdir(tmp_path)
+    for files in ("set[1]/*.parquet", "set[1]/a.parquet", str(tmp_path / "set[1]" / "*.parquet")):
+        assert [item.caption for item in read_all(open_set("parquet", data_files=(files,)))] == ["caption of 1"]
+    monkeypatch.chdir(tmp_path / "set[1]")
+    assert [item.caption for item in read_all(open_set("parquet", data_files=("a.parquet",)))] == ["caption of 1"]
+    write_saved(tmp_path / "saved[1]", some_pairs(1, first=3))
+    assert [item.caption for item in read_all(open_set(tmp_path / "saved[1]"))] == ["caption of 3"]
+    with pytest.raises(SourceError, match=r"takes the signs \[ \] \* \? in the path of a folder for a pattern, .*rename the folder"):
+        open_set(tmp_path / "set[1]").shards()

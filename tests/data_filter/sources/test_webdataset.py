@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from glideslope.config import WebDatasetSource
-from glideslope.data_filter.sources import SourceItem, webdataset
+from glideslope.data_filter.sources import SourceItem, tar_survey, webdataset
 from glideslope.data_filter.sources.webdataset import WebDataset, is_hidden, looks_like_image, split_name
 from glideslope.errors import SourceError
 
@@ -76,7 +76,9 @@ def test_one_of_several_images_is_used_only_when_the_recipe_names_it(tmp_path: P
     members: list[tuple[str | tarfile.TarInfo, bytes]] = [("a.jpg", PNG), ("a.seg.png", encode((0, 0, 0))), ("a.txt", b"x")]
     item = read_one(tmp_path, members)
     assert (item.image, item.reason) == (None, "unreadable")
-    assert item.error == "sample a of a.tar has 2 images (a.jpg, a.seg.png); name one with source.image_member"
+    assert item.error == ("sample a of a.tar has 2 images (a.jpg, a.seg.png). The name of a sample ends at its first dot: if these are "
+                          "samples of "
+                          "their own, set source.name_until to last_dot; if they are images of one sample, name one with source.image_member")
     assert read_one(tmp_path, members, image_member="jpg").image == PNG
     other = read_one(tmp_path, members, image_member="png")
     assert (other.reason, other.error) == ("missing", "sample a of a.tar has no image (found a.jpg, a.seg.png, a.txt)")
@@ -268,3 +270,114 @@ def test_a_source_without_a_single_tar_is_refused(tmp_path: Path, data: bytes, p
 
 def test_a_tar_with_nothing_in_it_has_no_rows(tmp_path: Path) -> None:
     assert read_all(write_tar(tmp_path / "a.tar", [])) == []
+
+
+def dotted_members() -> list[tuple[str | tarfile.TarInfo, bytes]]:
+    return [member for number, name in enumerate(("22.05", "22.06", "v1.0/a.b.c"))
+            for member in ((f"{name}.PNG", encode((number, 2, 3))), (f"{name}.txt", name.encode()), (f"{name}.json", b"{}"))]
+
+
+def test_names_with_dots_in_them_are_told_apart_at_their_last_dot(tmp_path: Path) -> None:
+    items = read_all(write_tar(tmp_path / "a.tar", dotted_members()), name_until="last_dot")
+    assert [(item.key, item.caption, item.image, item.error) for item in items] == [
+        (name, name, encode((number, 2, 3)), None) for number, name in enumerate(("22.05", "22.06", "v1.0/a.b.c"))]
+
+
+NAME_PARTS = st.text("ab.1-", min_size=1, max_size=8).filter(lambda name: not name.startswith("."))
+
+
+@given(st.lists(NAME_PARTS, min_size=1, max_size=6, unique=True))
+def test_no_sample_is_lost_at_the_last_dot_whatever_the_names(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+    members = [member for name in names for member in ((f"{name}.png", PNG), (f"{name}.txt", name.encode()))]
+    path = write_tar(tmp_path_factory.mktemp("tars") / "a.tar", members)
+    assert [(item.key, item.caption, item.error) for item in read_all(path, name_until="last_dot")] == [(name, name, None) for name in names]
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True), st.integers(1, 4))
+def test_keys_that_name_the_tar_are_unique_where_names_start_again(tmp_path_factory: pytest.TempPathFactory, tars: list[str], num: int) -> None:
+    root = tmp_path_factory.mktemp("tars")
+    for tar in tars:
+        write_tar(root / "deep" / f"{tar}.tar", tar_members(some_pairs(num)))
+    items = read_all(root, keys="tar/member")
+    assert [item.key for item in items] == [f"deep/{tar}.tar/p{number:04d}" for tar in sorted(tars) for number in range(num)]
+    source = WebDataset(WebDatasetSource(path=str(root), keys="tar/member"))
+    assert [item.key for shard in source.shards() for item in source.read(shard, keys={items[-1].key})] == [items[-1].key]
+
+
+def test_settings_that_change_keys_change_the_fingerprint_and_the_usual_ones_do_not(tmp_path: Path) -> None:
+    path = str(write_tar(tmp_path / "a.tar", tar_members(some_pairs(1))))
+    prints = {WebDataset(WebDatasetSource(path=path, **settings)).fingerprint()
+              for settings in ({}, {"keys": "tar/member"}, {"name_until": "last_dot"})}
+    assert len(prints) == 3
+
+
+def ahead(path: Path, *, needs_captions: bool = True, **settings: Any) -> None:
+    WebDataset(WebDatasetSource(path=str(path), **settings)).look_ahead(needs_captions=needs_captions)
+
+
+def test_names_that_start_again_in_every_tar_are_refused_before_anything_is_embedded(tmp_path: Path) -> None:
+    for number in range(3):
+        pairs = some_pairs(5, first=5 * number)
+        write_tar(tmp_path / f"{number}.tar", tar_members([Pair(f"{place:03d}", pair.image, pair.caption) for place, pair in enumerate(pairs)]))
+    with pytest.raises(SourceError, match=r"names start again in every tar \(000 is in several, with other pictures\).*Set source\.keys "
+                                          r"to tar/member"):
+        ahead(tmp_path)
+    ahead(tmp_path, keys="tar/member")
+
+
+def test_a_tar_that_lies_there_twice_is_not_refused_for_its_names(tmp_path: Path) -> None:
+    for name in ("a", "copy of a"):
+        write_tar(tmp_path / f"{name}.tar", tar_members(some_pairs(5)))
+    ahead(tmp_path)
+
+
+@pytest.mark.parametrize(("suffix", "data", "settings", "told"), [
+    ("json", b'{"Caption": "x", "n": 3}', {}, r"none has a caption in a member txt \(there are jpg \(2 of 2\), json \(2 of 2\); the JSON "
+                                              r"has text in Ca"),
+    ("caption", b"x", {}, r"none has a caption in a member txt \(there are jpg \(2 of 2\), caption \(2 of 2\)\)"),
+    ("json", b'{"Caption": "x"}', {"caption_member": "json:caption"}, r"none has a caption in the JSON field caption .*the JSON has text "
+                                                                      r"in Caption"),
+    ("txt", b"x", {"caption_member": "json:caption"}, "none has a caption in the JSON field caption .*txt"),
+    ("txt", b"x", {"image_member": "png"}, r"none has a member png as source\.image_member says \(there are jpg"),
+])
+def test_tars_whose_captions_or_images_stand_elsewhere_are_refused_with_what_there_is(
+        tmp_path: Path, suffix: str, data: bytes, settings: dict[str, str], told: str) -> None:
+    write_tar(tmp_path / "a.tar", [(f"{name}.{end}", content) for name in "ab" for end, content in (("jpg", PNG), (suffix, data))])
+    with pytest.raises(SourceError, match=rf"of the first 2 samples, {told}"):
+        ahead(tmp_path, **settings)
+    if "image_member" not in settings:
+        ahead(tmp_path, needs_captions=False, **settings)
+
+
+def test_samples_that_run_together_at_their_dots_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", dotted_members())
+    with pytest.raises(SourceError, match=r"have names with dots in them \(22\.05\.PNG\).*Set source\.name_until to last_dot"):
+        ahead(tmp_path)
+    ahead(tmp_path, name_until="last_dot")
+
+
+def test_samples_with_several_images_each_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [(f"{name}.{end}", PNG) for name in "ab" for end in ("jpg", "seg.png", "txt")])
+    with pytest.raises(SourceError, match=r"2 have several images \(a of a\.tar has a\.jpg, a\.seg\.png\).*name one with source\.image_member"):
+        ahead(tmp_path)
+    ahead(tmp_path, image_member="jpg")
+
+
+def test_a_look_ahead_reads_the_first_tars_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        write_tar(tmp_path / f"{number:02d}.tar", tar_members(some_pairs(2, first=2 * number)))
+    opened: list[str] = []
+    really = tar_survey.list_members
+    monkeypatch.setattr(tar_survey, "list_members", lambda file, size, most: opened.append(file.name) or really(file, size, most=most))
+    ahead(tmp_path)
+    assert len(opened) == tar_survey.MOST_TARS
+
+
+def test_tars_with_a_few_bad_samples_are_not_refused_for_them(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [*tar_members(some_pairs(8)), ("mute.jpg", PNG), ("lone.txt", b"x"), ("two.jpg", PNG), ("two.b.jpg", PNG),
+                                   ("odd.json", b"[1]"), ("bad.json", b"{"), (linked("link.jpg"), b"")])
+    ahead(tmp_path)
+    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:700])
+    ahead(tmp_path)
+    write_tar(tmp_path / "a.tar", [])
+    ahead(tmp_path)
