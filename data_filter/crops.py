@@ -5,6 +5,8 @@ from PIL import Image
 
 from ..decode import Pixels
 
+MAX_RATIO = 32  # long side to short side, up to which a picture is resized whole; longer ones are cropped before
+
 
 def three_crops(pixels: Pixels, size: int) -> tuple[list[Pixels], list[float]]:
     """Resize the short side to `size` and crop squares at both ends and in the middle of the long side.
@@ -18,6 +20,8 @@ def three_crops(pixels: Pixels, size: int) -> tuple[list[Pixels], list[float]]:
         square image gives one crop of weight 1, for its three are identical.
     """
     height, width = pixels.shape[:2]
+    if max(height, width) > MAX_RATIO * min(height, width):
+        return crop_long(pixels, size), [1 / 3] * 3
     scale = size / min(height, width)
     new_height, new_width = max(size, round(height * scale)), max(size, round(width * scale))
     if (new_height, new_width) != (height, width):
@@ -29,3 +33,11 @@ def three_crops(pixels: Pixels, size: int) -> tuple[list[Pixels], list[float]]:
     if new_height > new_width:
         return [pixels[offset:offset + size] for offset in distinct], weights
     return [pixels[:, offset:offset + size] for offset in distinct], weights
+
+
+def crop_long(pixels: Pixels, size: int) -> list[Pixels]:
+    """The three crops of a picture so long that resizing it whole would take more memory than it is worth."""
+    height, width = pixels.shape[:2]
+    side, room = min(height, width), max(height, width) - min(height, width)
+    squares = [pixels[offset:offset + side] if height > width else pixels[:, offset:offset + side] for offset in (0, room // 2, room)]
+    return [np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.BICUBIC)) for square in squares]

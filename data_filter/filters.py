@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from ..config import Category
-from ..decode import Refusal, decode_image
+from ..decode import decode_image
 from ..errors import FilterError
 from ..manifest import read_json, sha256_file, write_bytes, write_json
+from ..pictures.refusals import Refusal
 from ..records import Record, check_outputs, read_record, run_stage
 from .evidence import SCORES_SCHEMA, combined_scores, measure_filter
 from .fit import CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from ..config import ClipConfig, IndexConfig
 from ..config import Source as SourceConfig
-from ..decode import Refusal, decode_picture
+from ..decode import decode_picture
 from ..errors import StageError
 from ..manifest import sha256_bytes, sha256_json, write_json
+from ..pictures.refusals import Refusal, TooLarge
 from ..records import Record, run_stage
 from ..stage_places import INTENT_NAME, StagePlaces
 from . import lite0
@@ -344,7 +345,7 @@ def num_decoders(clip: Clip) -> int:
 
 def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[str, Any], Crops | None]:
     """One input as an index row without embedding, and its crops where its image is sound; the first thing wrong is named."""
-    reason, error, picture = item.reason, item.error, None
+    reason, error, picture, crops = item.reason, item.error, None, None
     if reason not in ("", CAPTION):
         pass  # the source knows what is wrong with it
     elif item.image is None:
@@ -352,8 +353,10 @@ def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[
     else:
         try:
             picture = decode_picture(item.image, max_pixels=max_pixels, short_side=clip.image_size)
+            crops = clip.crop(picture.pixels)
         except Refusal as refusal:
-            reason, error = "unreadable", str(refusal)
+            hint = "; index.max_pixels in the recipe sets the limit" if isinstance(refusal, TooLarge) else ""
+            reason, error = refusal.reason, f"{refusal}{hint}"
     if not reason and item.caption is None:
         reason, error = CAPTION, f"caption of {item.key} is missing"
     row = {"key": item.key, "concept": item.concept, "caption": item.caption, "reason": reason, "error": error,
@@ -361,4 +364,4 @@ def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[
            "sha256": None if item.image is None else sha256_bytes(item.image), "size_bytes": len(item.image or b""),
            "width": None if picture is None else picture.width, "height": None if picture is None else picture.height}
     withhold_secrets(row)
-    return row, None if picture is None or row["status"] == "bad" else clip.crop(picture.pixels)
+    return row, None if row["status"] == "bad" else crops

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import Category, ClipConfig, FolderSource, IndexConfig
-from ..decode import Refusal, decode_image
+from ..decode import decode_image
 from ..errors import FilterError, StageError
 from ..manifest import read_json, sha256_file, write_bytes, write_json
+from ..pictures.refusals import Refusal
 from ..records import Record, check_outputs, read_record, run_stage
 from .evidence import combined_scores, is_dropped
 from .filters import FILTER_NAME, SCORES_NAME

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..decode import Refusal, decode_image
+from ..decode import decode_image
 from ..errors import TrainingError
 from ..manifest import sha256_json
+from ..pictures.refusals import Refusal
 from .pixels import fit_square, to_model_range
 
 MAX_PIXELS = 1_000_000_000  # curated images passed the index's own limit

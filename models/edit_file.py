@@ -1,15 +1,15 @@
 """Edit a picture file with a release into PNGs that remember how they were made."""
 
-import io
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from ..decode import Refusal, decode_image
+from ..decode import read_image
 from ..errors import RequestError
 from ..manifest import sha256_bytes
+from ..pictures.refusals import Refusal, TooLarge
 from .architecture import Architecture
 from .diffusion import NUM_TRAIN_TIMESTEPS
 from .drawing import DrawRequest, Progress, Watcher, load_pipeline, needed_models, write_png, write_sheets
@@ -150,9 +150,8 @@ def read_picture_file(path: Path, option: str) -> PictureFile:
     except OSError as error:
         raise RequestError(f"{option} {path}: {error.strerror}") from error
     try:
-        decode_image(data, max_pixels=MAX_PIXELS)
+        return PictureFile(read_image(data, max_pixels=MAX_PIXELS), sha256_bytes(data))
+    except TooLarge as refusal:
+        raise RequestError(f"{option} {path}: {refusal}; give a smaller picture") from refusal
     except Refusal as refusal:
         raise RequestError(f"{option} {path}: {refusal}") from refusal
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    return PictureFile(image, sha256_bytes(data))

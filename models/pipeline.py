@@ -20,7 +20,7 @@ from .editing import Batch, Known, Preview, UpsampleOptions, check_strength, cho
 from .guidance import ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
 from .hub import HubOptions
 from .loading import CONFIG_NAME, OPTIONAL_MODELS, load_component, read_bytes, read_component_config, read_schedule
-from .masks import fit_mask, fit_picture, read_mask, read_picture
+from .masks import MaskLike, fit_mask, fit_picture, read_mask, read_picture
 from .noised_clip import NoisedClip
 from .opening import OpenRelease, Trust, find_release
 from .options import DrawOptions, check_kind, check_lengths, check_prompts
@@ -255,7 +255,7 @@ class GlidePipeline:
         return [text for text in prompts for _ in range(options.num_images)]
 
     @torch.no_grad()
-    def inpaint(self, prompt: str | Sequence[str], image: Image.Image, mask: Image.Image, *, options: DrawOptions | None = None,
+    def inpaint(self, prompt: str | Sequence[str], image: Image.Image, mask: MaskLike, *, options: DrawOptions | None = None,
                 preview: Preview | None = None) -> GlideOutput:
         """Draw a part of a picture anew: WHITE in the mask is drawn, black is kept.
 
@@ -266,7 +266,7 @@ class GlidePipeline:
         Args:
             prompt: what the whole picture shall show; one caption, or several.
             image: any mode and size; its middle square is brought to the model's size.
-            mask: as large as the image, black and white (see `masks.read_mask`); a pixel of the model's that holds any
+            mask: image or numpy array as large as the image, black and white (see `masks.read_mask`); a pixel of the model's that holds any
                 white is drawn.
             options: as for drawing; image i is drawn from options.seed + i.
             preview: called with every state of every batch.
@@ -303,7 +303,7 @@ class GlidePipeline:
 
     @torch.no_grad()
     def upsample(self, images: Image.Image | Sequence[Image.Image], prompt: str | Sequence[str], *, source: Image.Image | None = None,
-                 mask: Image.Image | None = None, options: UpsampleOptions | None = None, preview: Preview | None = None) -> GlideOutput:
+                 mask: MaskLike | None = None, options: UpsampleOptions | None = None, preview: Preview | None = None) -> GlideOutput:
         """Enlarge pictures to the upsampler's size; after inpainting, keep what was kept at that size too.
 
         Args:
@@ -376,7 +376,7 @@ class GlidePipeline:
             scores = (cosines @ self._encode_text(prompts)[0]).tolist()
         return sorted(enumerate(scores), key=lambda pair: -pair[1])
 
-    def _known_enlarged(self, source: Image.Image, mask: Image.Image) -> Known:
+    def _known_enlarged(self, source: Image.Image, mask: MaskLike) -> Known:
         """A picture at the upsampler's size, with the mask at the base's size enlarged to it, as the base has drawn it."""
         small, size = self.base.config.image_size, choose_upsampler(self, inpaint=True).config.image_size
         pixels = read_picture(source, name="source")

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 Pixels = NDArray[np.uint8]
+MAX_RATIO = 32  # long side to short side, up to which a picture is resized whole
 FONT_SIZE, LINE_HEIGHT, MAX_LINES = 11, 14, 3  # of captions on a sheet, in pixels
 MAX_SHEET_SIDE = 4096  # in pixels, which every viewer opens
 GAP = 4  # pixels between the pictures of a sheet
@@ -39,8 +40,16 @@ def from_pil(images: Sequence[Image.Image], image_size: int) -> Tensor:
 
 
 def fit_square(pixels: Pixels, image_size: int) -> Pixels:
-    """Scale the short side to `image_size` (antialiased) and crop the middle: uint8 (H, W, 3) -> (S, S, 3)."""
+    """Scale the short side to `image_size` (antialiased) and crop the middle: uint8 (H, W, 3) -> (S, S, 3).
+
+    A picture more than MAX_RATIO times as long as wide is cropped first, so that its cost stays bounded.
+    """
     height, width = pixels.shape[:2]
+    if max(height, width) > MAX_RATIO * min(height, width):
+        longest = MAX_RATIO * min(height, width)
+        top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+        pixels = pixels[top:top + longest, left:left + longest]
+        height, width = pixels.shape[:2]
     scale = image_size / min(height, width)
     size = (max(image_size, round(width * scale)), max(image_size, round(height * scale)))
     image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)

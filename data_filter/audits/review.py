@@ -8,9 +8,10 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from ...decode import Refusal, decode_image
+from ...decode import decode_image
 from ...errors import LabelError
 from ...manifest import sha256_bytes, write_bytes
+from ...pictures.refusals import Refusal
 from ..index import read_index
 from ..label_files import CsvRow, Verdict, read_csv, read_label
 from ..plots import CELL_SIZE, draw_contact_sheet

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...decode import Refusal, decode_image
+from ...decode import decode_image
+from ...pictures.refusals import Refusal
 from ..index import read_images
 from ..ledger import Ledger
 from ..sources import Source, hash_share

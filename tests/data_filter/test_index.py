@@ -61,7 +61,8 @@ def test_every_bad_input_is_one_row_with_its_reason_and_the_rest_goes_on(tmp_pat
         "zero.png": ("unreadable", "file is empty (0 bytes)"),
         "words.png": ("unreadable", "not an image of a known format (15 bytes, starting with b'these ar')"),
         "moving.gif": ("unreadable", "animated image with 2 frames; only still images are accepted"),
-        "huge.png": ("unreadable", "image is too large: 300 x 300 pixels, at most 10000 are accepted"),
+        "huge.png": ("too large", "image is too large: 300 x 300 pixels, at most 10000 are accepted; "
+                     "index.max_pixels in the recipe sets the limit"),
         "gone.png": ("missing", "image gone.png is missing"),
         "good.png": ("duplicate key", "duplicate key good.png: an earlier input has the same one"),
         "undescribed.png": ("caption", "caption of undescribed.png is not UTF-8 (metadata.csv, line 14)"),

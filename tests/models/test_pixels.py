@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -99,3 +101,22 @@ def test_captions_in_different_ideographs_look_different_on_the_sheet() -> None:
     images = [Image.new("RGB", (64, 64), "red")] * 2
     sheet = np.asarray(captioned_sheet(images, ["日", "本"], num_columns=2, gap=0))
     assert not np.array_equal(sheet[64:, :64], sheet[64:, 64:])
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1), (4_000, 1), (1, 20_000_000)])
+def test_the_longest_pictures_are_squared_in_little_memory(shape: tuple[int, int]) -> None:
+    pixels = np.full((*shape, 3), 7, dtype=np.uint8)
+    middle = tuple(slice(side // 2 - 8, side // 2 + 8) for side in shape)
+    pixels[middle if min(shape) > 1 else (middle[0], slice(None)) if shape[0] > 1 else (slice(None), middle[1])] = 200
+    tracemalloc.start()
+    square = fit_square(pixels, 256)
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+    assert square.shape == (256, 256, 3) and (square == 200).all()
+
+
+@pytest.mark.parametrize("ratio", [30, 34])
+def test_a_long_picture_shows_its_middle_on_both_sides_of_the_ratio_that_is_cropped_first(ratio: int) -> None:
+    columns = np.tile(np.linspace(0, 255, 16 * ratio).astype(np.uint8)[None, :, None], (16, 1, 3))
+    square = fit_square(columns, 8)
+    assert np.abs(square[..., 0].mean() - 127.5) < 2
