@@ -15,6 +15,7 @@ from torch.nn import functional
 from ..config import ClipConfig
 from ..decode import Pixels
 from ..errors import CheckpointError, RecipeError, StageError
+from ..torch_state import PlainTorch
 from . import lite0
 from .crops import three_crops
 
@@ -102,6 +103,7 @@ class Clip:
             torch.cuda.empty_cache()
         return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
 
+    @PlainTorch()
     @torch.inference_mode()
     def _forward(self, pixels: Pixels) -> Embeddings:
         """One forward pass: uint8 (N, size, size, 3) -> float32 (N, D), each row of length 1."""
@@ -124,6 +126,7 @@ class Clip:
         torch.cuda.empty_cache()
         return batch_size
 
+    @PlainTorch()
     @torch.inference_mode()
     def encode_text(self, captions: Sequence[str]) -> Embeddings:
         """Embed captions: float32 (N, D), each row of length 1.
@@ -162,6 +165,7 @@ def normalise(rows: Embeddings) -> Embeddings:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
+@PlainTorch()
 def load_clip(config: ClipConfig, *, text_dir: Path | None = None, device: str = "cpu") -> Clip:
     """Load the CLIP of a recipe.
 

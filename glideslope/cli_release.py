@@ -99,8 +99,8 @@ def card(release: ReleaseArgument,
 @app.command("export-diffusers", rich_help_panel=RELEASES)
 def export_diffusers(release: ReleaseArgument,
                      out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the export goes: a new or empty directory.")],
-                     check: Annotated[bool, typer.Option("--check", help="Write nothing: compare the export at OUT with the release, byte for byte, "
-                                                         "code and weights.")] = False,
+                     check: Annotated[bool, typer.Option("--check", help="Write nothing: compare the export at OUT with the release, byte "
+                                                         "for byte.")] = False,
                      as_json: JsonOption = False) -> None:
     """Write a copy of a release that plain diffusers loads, with code generated from glideslope's own sources."""
     from .release.exports.diffusers import export_diffusers as export

@@ -210,7 +210,8 @@ class ModelConfig(Part):
     learning_rate: Annotated[float, Field(gt=0)] = Field(description="peak learning rate of AdamW")
     warmup_images: Annotated[int, Field(ge=0)] = Field(1000, description="images over which the learning rate rises linearly")
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's decoupled weight decay")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 runs the network under autocast")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="bfloat16 runs the network under autocast; auto: bfloat16 where the device computes it faster, else float32")
     checkpoint_images: Count = Field(8000, description="images between checkpoints, the unit of resuming")
 
 

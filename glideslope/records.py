@@ -8,8 +8,10 @@ with the same configuration and inputs is skipped after its files were hashed ag
 import logging
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -155,7 +157,8 @@ def run_stage(directory: Path, *, stage: str, config: Mapping[str, Any], inputs:
 def _work(partial: Path, identity: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> Record:
     """Do a stage's work; its record is the last that is written, when all else is on the disk."""
     started = time.time()
-    summary = dict(work(partial))
+    with plain_torch():
+        summary = dict(work(partial))
     environment = describe_environment(started) | dict(summary.pop("environment", {}))
     for leftover in (path for pattern in LITTER for path in partial.rglob(pattern) if not path.is_dir()):
         leftover.unlink(missing_ok=True)
@@ -164,6 +167,15 @@ def _work(partial: Path, identity: Mapping[str, Any], work: Callable[[Path], Map
     record = Record(identity["stage"], identity["config"], identity["inputs"], outputs, summary, environment)
     write_json(partial / RECORD_NAME, record.to_json())
     return record
+
+
+def plain_torch() -> AbstractContextManager[None]:
+    """A block in which nothing counts that was set in torch for the whole process; torch that is not loaded yet has its own settings."""
+    if "torch" not in sys.modules:
+        return nullcontext()
+    from .torch_state import PlainTorch
+
+    return PlainTorch(gradients=True)
 
 
 def finished_record(places: StagePlaces, identity: Mapping[str, Any]) -> Record | None:

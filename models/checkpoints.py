@@ -126,7 +126,7 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
     for full_name, tensor in tensors.items():
         key, name = full_name.split(".", 1)
         state: dict[str, Any] = optimizer.state[parameters[name]]
-        state[key] = tensor if key == "step" else tensor.to(parameters[name].device)
+        state[key] = tensor.to(parameters[name].device)
 
 
 class MetricsLog:

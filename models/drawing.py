@@ -25,7 +25,7 @@ from .architecture import Architecture
 from .clip_guidance import ImageTextModel
 from .editing import UpsampleOptions
 from .opening import OpenRelease, find_release
-from .options import DrawOptions, check_prompts
+from .options import DrawOptions, check_prompts, check_seeds
 from .pipeline import DRAW_BATCH, GlidePipeline
 from .pixels import captioned_sheet, largest_grid, to_pil
 from .placement import choose_device, choose_dtype
@@ -121,6 +121,7 @@ class DrawRequest:
             StorageError: a path that cannot be written; it was tried.
         """
         check_prompts(self.prompts)
+        check_seeds(self.options.seed, len(self.captions))
         if self.out.suffix.lower() in OTHER_PICTURES:
             raise RequestError(f"--out {self.out}: pictures are written as PNG; end the name with .png, or name a directory")
         if self.previews is not None and os.path.normpath(self.previews.absolute()) == os.path.normpath(self.out.absolute()):

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..decode import Pixels
 from ..errors import RequestError
 from .diffusion import NUM_TRAIN_TIMESTEPS, GaussianDiffusion, fast27_timesteps
-from .options import DrawOptions, check_number, is_number
+from .options import DrawOptions, check_number, check_seeds, is_number
 from .pixels import to_model_range
 from .samplers import SAMPLERS, Denoiser, Prediction, SampleState, SeededNoise
 from .spacing import sampling_timesteps
@@ -87,7 +87,12 @@ class Batch:
 
     @classmethod
     def of(cls, prompts: list[str], options: DrawOptions, preview: Preview | None) -> "Batch":
-        """One image per prompt, image i from options.seed + i."""
+        """One image per prompt, image i from options.seed + i.
+
+        Raises:
+            RequestError: there are not so many seeds.
+        """
+        check_seeds(options.seed, len(prompts))
         return cls(prompts, list(range(options.seed, options.seed + len(prompts))), options, preview)
 
     def rows(self, start: int, stop: int) -> "Batch":

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..errors import RequestError
 from .diffusion import NUM_TRAIN_TIMESTEPS
 from .noised_clip import NoisedClip
 from .samplers import Denoiser, Prediction
@@ -136,6 +137,45 @@ class GuidanceInterval:
             raise ValueError(f"timesteps run from {first} to {last}; a guidance interval takes one for the whole batch")
         low, high = self.interval
         return (self.guided if low <= first / self.num_timesteps <= high else self.plain)(x, timesteps)
+
+
+@dataclass(frozen=True)
+class Finite:
+    """A denoiser whose answers are numbers: where they are none, nothing is drawn, for the picture would be black or noise.
+
+    Attributes:
+        inner: the denoiser.
+        dtype: of the network's weights, for the message.
+    """
+
+    inner: Denoiser
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, timesteps: Tensor) -> Prediction:
+        """Predict.
+
+        Raises:
+            RequestError: a value is infinite or no number.
+        """
+        prediction = self.inner(x, timesteps)
+        for name, values in (("noise", prediction.noise), ("variance", prediction.variance_fraction), ("gradient", prediction.gradient)):
+            if values is not None:
+                refuse_not_finite(f"the predicted {name}", values, self.dtype)
+        return prediction
+
+
+def refuse_not_finite(name: str, values: Tensor, dtype: torch.dtype) -> None:
+    """Refuse what a network in a type of weights has computed where it is infinite or no number.
+
+    Raises:
+        RequestError: it is; half precision ends at 65504, and float32 is the way out.
+    """
+    if bool(torch.isfinite(values).all()):
+        return
+    kind = str(dtype).removeprefix("torch.")
+    way_out = "take lower guidance scales, or other weights" if dtype == torch.float32 else (
+        "draw in float32 (--dtype float32; in Python dtype='float32')")
+    raise RequestError(f"{name} is infinite or no number with weights in {kind}; nothing can be drawn from it: {way_out}")
 
 
 def with_gradient(prediction: Prediction, gradient: Tensor) -> Prediction:

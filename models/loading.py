@@ -20,6 +20,7 @@ from ..config import Part, describe_problem
 from ..errors import CheckpointError, VerificationError
 from ..manifest import sha256_bytes
 from ..strict_json import parse_object, read_bounded
+from ..torch_state import PlainTorch
 from ..weight_files import VARIANTS, TensorHeader, WeightFiles, find_weights, read_header, weights_name
 from .diffusion import NUM_TRAIN_TIMESTEPS, SCHEDULES
 from .noised_clip import NoisedClip, NoisedClipConfig
@@ -189,6 +190,7 @@ def tensor_problems(expected: Mapping[str, tuple[int, ...]], headers: Mapping[st
     return problems
 
 
+@PlainTorch()
 def load_component(directory: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
                    variant: str | None = None, weights_name: str | None = None, digests: Digests | None = None) -> nn.Module:
     """Build a component and load its weights straight into place.

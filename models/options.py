@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import RequestError
-from .samplers import SAMPLERS
+from .samplers import NUM_SEEDS, SAMPLERS
 from .tokenizer import CaptionTokenizer
 
 MAX_STEPS = 1000
 MAX_IMAGES = 1024
 MAX_SCALE = 1000
-MAX_SEED = 2**62
+MAX_SEED = NUM_SEEDS - 1
 DEFAULT_SCALE = 3.0
 GUIDANCE_KINDS = ("none", "cfg", "clip", "both")
 
@@ -29,7 +29,7 @@ class DrawOptions:
         clip_guidance_scale: guidance by a CLIP; 0 is none.
         num_steps: denoising steps, 1 to 1000.
         sampler: a name in `SAMPLERS`: `ddpm`, `ddim`, `dpm++`, `dpm++sde` or `unipc`.
-        seed: image i is drawn from seed + i.
+        seed: image i is drawn from seed + i; 0 to 2**32 - 1, which is the last one that may be reached.
         guidance_interval: least and greatest noise level at which both kinds of guidance act, 0 (the image) to 1 (the
             noise) in fractions of the training's timesteps; elsewhere the caption acts alone. None: at all levels.
         cut_long_prompts: cut prompts that are longer than the model's context instead of refusing them.
@@ -125,6 +125,17 @@ def check_whole(name: str, value: Any, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise RequestError(f"{name} is {value!r}; expected a whole number from {low} to {high}")
     return int(value)
+
+
+def check_seeds(first: int, number: int) -> None:
+    """Refuse images whose seeds would pass the last one there is.
+
+    Raises:
+        RequestError: they would.
+    """
+    if first + number - 1 > MAX_SEED:
+        raise RequestError(f"seed is {first}, and {number} images would need seeds up to {first + number - 1}; the last one is {MAX_SEED}: "
+                           "take a smaller seed or fewer images")
 
 
 def check_kind(name: str, value: object, kind: type) -> None:

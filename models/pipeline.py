@@ -11,13 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import CheckpointError, RequestError
+from ..processor import warn_of_slow_type
 from ..signers import Keys
+from ..torch_state import PlainTorch
 from .architecture import Architecture
 from .clip_guidance import ClipGuidance, ImageTextModel, embed_captions
 from .companions import Companions, check_together, choose_components, load_companions, load_unet
 from .diffusion import GaussianDiffusion
 from .editing import Batch, Known, Preview, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary, walk
-from .guidance import ClipGradient, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
+from .guidance import ClipGradient, Finite, GradientGuidance, GuidanceInterval, TextDenoiser, refuse_not_finite, text_denoiser
 from .hub import HubOptions
 from .loading import CONFIG_NAME, OPTIONAL_MODELS, load_component, read_bytes, read_component_config, read_schedule
 from .masks import MaskLike, fit_mask, fit_picture, read_mask, read_picture
@@ -138,6 +140,7 @@ class GlidePipeline:
             models = [name for name in ("base", *OPTIONAL_MODELS) if name in parts]
             before_weights(Architecture({name: read_component_config(root / name / CONFIG_NAME, digests)[1] for name in models}, tokenizers))
         base = load_unet(root / "base", dtype=dtype, device=place, variant=variant, digests=digests)
+        warn_of_slow_type(base.token_embedding.weight.dtype, place, "dtype float32")
         clip = None
         if "noised_clip" in parts:
             clip = load_component(root / "noised_clip", dtype=dtype, device=place, variant=variant, digests=digests)
@@ -164,7 +167,7 @@ class GlidePipeline:
         """Where the weights are."""
         return self.base.token_embedding.weight.device
 
-    @torch.no_grad()
+    @PlainTorch()
     def __call__(self, prompt: str | Sequence[str], *, num_images: int = 1, guidance_scale: float = 3.0,
                  clip_guidance_scale: float = 0.0, num_steps: int = 50, sampler: str = "ddpm", seed: int = 0,
                  guidance_interval: tuple[float, float] | None = None, preview: Preview | None = None) -> GlideOutput:
@@ -183,12 +186,13 @@ class GlidePipeline:
             preview: called with every state of every batch.
 
         Raises:
-            RequestError: a prompt or an option that cannot be drawn from; nothing was started.
+            RequestError: a prompt or an option that cannot be drawn from; nothing was started. Or the network computes no numbers: half
+                precision that is too small for it, say.
         """
         return self.draw(prompt, DrawOptions(num_images, guidance_scale, clip_guidance_scale, num_steps, sampler, seed, guidance_interval),
                          preview=preview)
 
-    @torch.no_grad()
+    @PlainTorch()
     def draw(self, prompt: str | Sequence[str], options: DrawOptions, *, preview: Preview | None = None) -> GlideOutput:
         """Draw `options.num_images` images of each prompt, image i of all from `options.seed` + i.
 
@@ -227,9 +231,9 @@ class GlidePipeline:
         guided = text_denoiser(denoise, context, empty, scale=options.guidance_scale)
         if options.clip_guidance_scale > 0:
             guided = self._guide_with_clip(guided, prompts, options.clip_guidance_scale)
-        if options.guidance_interval is None:
-            return guided
-        return GuidanceInterval(guided, TextDenoiser(denoise, context), options.guidance_interval)
+        if options.guidance_interval is not None:
+            guided = GuidanceInterval(guided, TextDenoiser(denoise, context), options.guidance_interval)
+        return Finite(guided, unet.token_embedding.weight.dtype)
 
     def _guide_with_clip(self, denoiser: Denoiser, prompts: list[str], scale: float) -> Denoiser:
         if self.guiding_clip is None:
@@ -254,7 +258,7 @@ class GlidePipeline:
                 check_lengths(prompts, self.clip_tokenizer, self._clip().config.max_text_len - 2)
         return [text for text in prompts for _ in range(options.num_images)]
 
-    @torch.no_grad()
+    @PlainTorch()
     def inpaint(self, prompt: str | Sequence[str], image: Image.Image, mask: MaskLike, *, options: DrawOptions | None = None,
                 preview: Preview | None = None) -> GlideOutput:
         """Draw a part of a picture anew: WHITE in the mask is drawn, black is kept.
@@ -280,7 +284,7 @@ class GlidePipeline:
         known = Known(to_tensor([fit_picture(pixels, size)], self.device), torch.from_numpy(draw).to(self.device)[None, None])
         return self._in_batches(Batch.of(prompts, options, preview), lambda batch: inpaint(self, batch, known))
 
-    @torch.no_grad()
+    @PlainTorch()
     def vary(self, image: Image.Image, prompt: str | Sequence[str], strength: float = 0.6, *, options: DrawOptions | None = None,
              preview: Preview | None = None) -> GlideOutput:
         """Draw from a photograph or a line sketch: noise it to a strength, denoise it with the prompt (SDEdit).
@@ -301,7 +305,7 @@ class GlidePipeline:
         picture = to_tensor([fit_picture(read_picture(image), self.base.config.image_size)], self.device)
         return self._in_batches(Batch.of(prompts, options, preview), lambda batch: vary(self, batch, picture, strength))
 
-    @torch.no_grad()
+    @PlainTorch()
     def upsample(self, images: Image.Image | Sequence[Image.Image], prompt: str | Sequence[str], *, source: Image.Image | None = None,
                  mask: MaskLike | None = None, options: UpsampleOptions | None = None, preview: Preview | None = None) -> GlideOutput:
         """Enlarge pictures to the upsampler's size; after inpainting, keep what was kept at that size too.
@@ -339,7 +343,7 @@ class GlidePipeline:
 
         return self._in_batches(whole, draw, size=UPSAMPLE_BATCH)
 
-    @torch.no_grad()
+    @PlainTorch()
     def rank(self, images: Image.Image | Sequence[Image.Image], prompt: str, *, clip: ImageTextScorer | None = None,
              cut_long_prompts: bool = False) -> list[tuple[int, float]]:
         """Order images by how well they fit the prompt.
@@ -373,7 +377,9 @@ class GlidePipeline:
                 check_lengths(prompts, self.clip_tokenizer, noised.config.max_text_len - 2)
             x = to_tensor([fit_picture(picture, noised.config.image_size) for picture in pictures], self.device)
             cosines = noised.encode_image(x, torch.zeros(len(x), dtype=torch.int64, device=self.device))
-            scores = (cosines @ self._encode_text(prompts)[0]).tolist()
+            found = cosines @ self._encode_text(prompts)[0]
+            refuse_not_finite("the noised CLIP's scores", found, next(noised.parameters()).dtype)
+            scores = found.tolist()
         return sorted(enumerate(scores), key=lambda pair: -pair[1])
 
     def _known_enlarged(self, source: Image.Image, mask: MaskLike) -> Known:

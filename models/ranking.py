@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..decode import Pixels
 from ..errors import RequestError
+from ..torch_state import PlainTorch
 from .clip_guidance import ImageTextModel, embed_captions, embed_images
 from .masks import fit_picture
 from .pixels import to_model_range
@@ -33,7 +34,7 @@ class CosineScorer:
 
     clip: ImageTextModel
 
-    @torch.no_grad()
+    @PlainTorch()
     def score(self, images: Sequence[Pixels], captions: Sequence[str]) -> NDArray[np.float32]:
         """Cosine of each image with its caption; long captions are cut where the CLIP's tokenizer cuts them.
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from .diffusion import GaussianDiffusion, gather
 
 FloatTable = NDArray[np.float64]
+NUM_SEEDS = 2**32  # torch's generator on a CPU takes the lower 32 bits of a seed
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,13 @@ class SeededNoise:
     """Standard normal noise with one generator per image, so that a seed gives one image whatever the batch."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
-        """One generator for each seed; drawn on the CPU, so that devices agree."""
+        """One generator for each seed, 0 to 2**32 - 1; drawn on the CPU, so that devices agree.
+
+        Raises:
+            ValueError: a seed of which torch's generator would forget a part.
+        """
+        if not all(0 <= seed < NUM_SEEDS for seed in seeds):
+            raise ValueError(f"seeds run from {min(seeds)} to {max(seeds)}; expected 0 to {NUM_SEEDS - 1}")
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def draw(self, shape: Sequence[int], like: Tensor | None = None) -> Tensor:

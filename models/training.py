@@ -1,10 +1,12 @@
 """One training loop for the base model and the noised CLIP: resumable, deterministic, counted in images.
 
-Everything random in a step follows from the recipe's seed and the step's number, so a run that was killed and goes on
-from a checkpoint has the same losses as one that was left alone.
+Everything random in a step follows from the recipe's seed and the step's number, and a training keeps the precision and the
+number of threads that it began with. So a run that was killed and goes on from a checkpoint on the same kind of processor has the
+same losses as one that was left alone.
 """
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -13,21 +15,84 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from ..errors import TrainingError
+from ..errors import CheckpointError, TrainingError
+from ..manifest import read_json, write_json
+from ..processor import choose_precision, instruction_set, threads
 from ..stage_places import CHECKPOINTS
 from .checkpoints import METRICS, MetricsLog, latest_checkpoint, restore_checkpoint, save_checkpoint
 from .dataset import CuratedSplit
+from .placement import choose_device
 
 EMA_RAMP = 0.1  # the average never reaches further back than this share of the images seen
 GRADIENT_CLIP = 1.0
+COMPUTING_NAME = "computing.json"
 
+log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 LossOfStep = Callable[[nn.Module, int], Tensor]
 AtCheckpoint = Callable[[Mapping[str, Tensor], int], None]
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How a training computes, from its first step to its last.
+
+    Attributes:
+        precision: `float32` or `bfloat16`.
+        num_threads: threads that share a sum.
+        processors: kind of device and instructions of every start, without repeats; the first began the training.
+    """
+
+    precision: str
+    num_threads: int
+    processors: tuple[str, ...]
+
+    @classmethod
+    def settle(cls, asked: str, checkpoints: Path) -> "Computing":
+        """What a training that was stopped began with; for a new one, what fits this machine. Written down beside the checkpoints.
+
+        Raises:
+            CheckpointError: what was written down cannot be read.
+        """
+        device, path = choose_device(None), checkpoints / COMPUTING_NAME
+        here = describe_processor(device)
+        if not path.exists():
+            settled = cls(choose_precision(asked, device), torch.get_num_threads(), (here,))
+        else:
+            begun = cls.read(path)
+            settled = cls(begun.precision, begun.num_threads, (*(kind for kind in begun.processors if kind != here), here))
+            begun.tell_differences(torch.get_num_threads(), here)
+        write_json(path, {"precision": settled.precision, "num_threads": settled.num_threads, "processors": list(settled.processors)})
+        return settled
+
+    @classmethod
+    def read(cls, path: Path) -> "Computing":
+        """Read what a training began with.
+
+        Raises:
+            CheckpointError: it is malformed.
+        """
+        value = read_json(path)
+        try:
+            return cls(str(value["precision"]), int(value["num_threads"]), tuple(map(str, value["processors"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: malformed ({error!r}); remove the partial directory to train from the start") from error
+
+    def tell_differences(self, num_threads: int, processor: str) -> None:
+        """Log what is kept although this machine would choose otherwise, and what cannot be kept."""
+        if num_threads != self.num_threads:
+            log.info("training goes on with %d threads, as it began; this process has %d", self.num_threads, num_threads)
+        if processor != self.processors[0]:
+            log.warning("training began on another kind of processor and goes on in %s: its last bits will not be those of one kind alone "
+                        "(began on %s, is now on %s)", self.precision, self.processors[0], processor)
+
+
+def describe_processor(device: torch.device) -> str:
+    """Kind of device and what decides its roundings."""
+    return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"cpu {instruction_set()}"
 
 
 @dataclass(frozen=True)
@@ -40,6 +105,7 @@ class TrainedModel:
         final_loss: mean loss over the last tenth of the steps.
         num_steps, num_images: how far it went.
         images_per_second: of this process, since it started or resumed.
+        computing: precision, threads and processors.
     """
 
     model: nn.Module
@@ -48,6 +114,7 @@ class TrainedModel:
     num_steps: int
     num_images: int
     images_per_second: float
+    computing: Computing
 
 
 def train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, directory: Path, *, ema_half_life_images: int | None,
@@ -67,8 +134,16 @@ def train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, direc
         TrainingError: the loss or its gradient is not finite.
         CheckpointError: a checkpoint of an earlier attempt does not fit.
     """
+    computing = Computing.settle(config.precision, directory / CHECKPOINTS)
+    with threads(computing.num_threads):
+        return _train(config, model, loss_of_step, directory, computing, ema_half_life_images=ema_half_life_images, progress=progress,
+                      at_checkpoint=at_checkpoint)
+
+
+def _train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, directory: Path, computing: Computing, *,
+           ema_half_life_images: int | None, progress: Progress | None, at_checkpoint: AtCheckpoint | None) -> TrainedModel:
     # --- set up, or go on from the newest checkpoint
-    state = TrainingState.create(config, model, ema_half_life_images)
+    state = TrainingState.create(config, model, ema_half_life_images, precision=computing.precision)
     checkpoints, batch_size = directory / CHECKPOINTS, config.batch_size
     checkpoint = latest_checkpoint(checkpoints)
     first_step = restore_checkpoint(checkpoint, model, state.optimizer, state.ema) if checkpoint else 0
@@ -93,7 +168,8 @@ def train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, direc
                                 metrics=directory / METRICS)
     seconds = max(time.monotonic() - started, 1e-9)
     return TrainedModel(model=model, ema=state.ema, final_loss=mean_final_loss(directory / METRICS), num_steps=num_steps,
-                        num_images=num_steps * batch_size, images_per_second=(num_steps - first_step) * batch_size / seconds)
+                        num_images=num_steps * batch_size, images_per_second=(num_steps - first_step) * batch_size / seconds,
+                        computing=computing)
 
 
 @dataclass(frozen=True)
@@ -103,31 +179,30 @@ class TrainingState:
     Attributes:
         config: optimisation.
         model: the network whose weights are trained.
-        network: the same, as the accelerator wraps it.
         optimizer: AdamW over the model's parameters.
         ema: averaged weights by name, or none.
         ema_half_life_images: images after which the average has forgotten half.
-        accelerator: places the network and runs backward passes.
+        device: where it computes.
+        precision: `float32`, or `bfloat16` for a network under autocast.
     """
 
     config: ModelConfig
     model: nn.Module
-    network: nn.Module
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor] | None
     ema_half_life_images: int | None
-    accelerator: Accelerator
+    device: torch.device
+    precision: str
 
     @classmethod
-    def create(cls, config: ModelConfig, model: nn.Module, ema_half_life_images: int | None) -> "TrainingState":
+    def create(cls, config: ModelConfig, model: nn.Module, ema_half_life_images: int | None, *, precision: str) -> "TrainingState":
         """Place a model with fresh weights and make its optimiser."""
-        accelerator = Accelerator()
-        model.to(accelerator.device)
+        device = choose_device(None)
+        model.to(device).train()
         ema = {name: value.detach().clone() for name, value in model.state_dict().items()} if ema_half_life_images else None
-        optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay)
-        network = accelerator.prepare(model)
-        network.train()
-        return cls(config, model, network, optimizer, ema, ema_half_life_images, accelerator)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay,
+                                      fused=True)  # one pass over each parameter: a third of the time
+        return cls(config, model, optimizer, ema, ema_half_life_images, device, precision)
 
     def step(self, loss_of_step: LossOfStep, step: int) -> dict[str, float]:
         """Take step number `step`: loss, gradient, weights, average.
@@ -142,10 +217,10 @@ class TrainingState:
         rate = learning_rate(config, seen)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        # Accelerate's own mixed precision is a setting of the whole process, and the next model may have another one.
-        with torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
-            loss = loss_of_step(self.network, step)
-        self.accelerator.backward(loss)
+        # without the cache, which a caller's own autocast would keep over steps, and each weight is used once in a step
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16", cache_enabled=False):
+            loss = loss_of_step(self.model, step)
+        torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP)
         value, grad_norm = loss.item(), norm.item()
         if not (math.isfinite(value) and math.isfinite(grad_norm)):
@@ -208,8 +283,9 @@ def plain_summary(trained: TrainedModel) -> dict[str, Any]:
 
 def stage_summary(trained: TrainedModel, data: CuratedSplit, seed: int) -> dict[str, Any]:
     """What a training stage hands to `run_stage`: its figures, what exactly it consumed, and under `environment` the rate and device."""
-    device = next(trained.model.parameters()).device
-    environment = {"images_per_second": round(trained.images_per_second, 2), "device": str(device), "num_threads": torch.get_num_threads(),
+    device, computing = next(trained.model.parameters()).device, trained.computing
+    environment = {"images_per_second": round(trained.images_per_second, 2), "device": str(device), "num_threads": computing.num_threads,
+                   "processors": list(computing.processors),
                    **({"device_name": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})}
     return plain_summary(trained) | {"num_train_examples": len(data), "consumed_sha256": data.consumed_sha256, "seed": seed,
-                                     "environment": environment}
+                                     "precision": computing.precision, "environment": environment}

@@ -3,6 +3,7 @@
 import math
 
 from ...errors import ReleaseError
+from ...records import Record
 from ...weight_files import find_weights
 from ..comparison import Claims
 from ..contents import Release, need
@@ -10,6 +11,7 @@ from ..plan import training_stage
 from ..weights import count_parameters
 
 FINAL_FRACTION = 10
+PRECISIONS = ("float32", "bfloat16")
 
 
 def training_claims(release: Release, model: str) -> Claims:
@@ -37,13 +39,25 @@ def training_claims(release: Release, model: str) -> Claims:
             f"{prefix}.num_parameters": count_parameters(release.weights_header(model)),
             f"{prefix}.size_bytes": sum(file.stat().st_size for file in find_weights(release.directory / model).files),
             f"{prefix}.batch_size": settings.batch_size, f"{prefix}.learning_rate": settings.learning_rate,
-            f"{prefix}.precision": settings.precision, f"{prefix}.preset": settings.preset,
+            f"{prefix}.precision": taken_precision(record, settings.precision), f"{prefix}.preset": settings.preset,
             f"{prefix}.image_size": need(config, "image_size", where=f"{model}/config.json"),
             f"{prefix}.images_per_second": rate, f"{prefix}.seconds": round(images[-1] / rate, 1),
             f"{prefix}.device": environment.get("device", "cpu"),
             f"{prefix}.machine": environment.get("machine", "unknown"),
             f"{prefix}.num_cores": environment.get("num_cores"),
             f"{prefix}.versions": dict(environment.get("versions", {}))}
+
+
+def taken_precision(record: Record, asked: str) -> str:
+    """In which precision a model was trained: what its record states; records from before it was stated took what the recipe asks for.
+
+    Raises:
+        ReleaseError: the record states another precision than the recipe asks for, or none that there is.
+    """
+    taken = record.summary.get("precision", asked)
+    if taken not in PRECISIONS or asked not in ("auto", taken):
+        raise ReleaseError(f"record of {record.stage}: precision is {taken!r}, the recipe asks for {asked!r}; train again, then pack")
+    return str(taken)
 
 
 def final_loss(release: Release, model: str) -> float:

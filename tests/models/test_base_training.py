@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from glideslope.models.diffusion import GaussianDiffusion
 from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.tokenizer import CaptionTokenizer
 
+from ..hostile_torch import SURROUNDINGS
 from .conftest import curated_rows
 
 CONFIG = BaseModelConfig(preset="glide-micro-16", num_images=40, batch_size=4, learning_rate=1e-3, warmup_images=8, checkpoint_images=12,
@@ -94,6 +96,24 @@ def test_settings_that_matter_keep_what_was_trained_aside(curated: Path, tmp_pat
     told: list[int] = []
     train_base(CONFIG, curated, tmp_path / "base", seed=1, curated_digest="d", progress=lambda done, *_: told.append(done))
     assert told[0] == 28
+
+
+ACCELERATE = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_USE_CPU": "true",
+              "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_DEEPSPEED": "true",
+              "ACCELERATE_ALLOW_TF32": "1", "ACCELERATE_TORCH_DEVICE": "meta", "ACCELERATE_DOWNCAST_BF16": "true", "WORLD_SIZE": "2",
+              "RANK": "1", "LOCAL_RANK": "1"}
+
+
+@pytest.mark.parametrize("name", [*SURROUNDINGS, "variables of other tools"])
+def test_nothing_that_the_program_around_has_set_changes_a_training(curated: Path, tmp_path: Path, name: str,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CONFIG.model_copy(update={"num_images": 8})
+    alone = train_base(config, curated, tmp_path / "alone", seed=1, curated_digest="d")
+    for variable, value in ACCELERATE.items() if name not in SURROUNDINGS else ():
+        monkeypatch.setenv(variable, value)
+    with SURROUNDINGS[name]() if name in SURROUNDINGS else nullcontext():
+        surrounded = train_base(config, curated, tmp_path / "surrounded", seed=1, curated_digest="d")
+    assert surrounded.digest == alone.digest
 
 
 def test_a_finished_training_states_what_it_consumed_and_can_be_drawn_from(curated: Path, tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ import pytest
 
 from glideslope.errors import RequestError
 from glideslope.models.editing import UpsampleOptions
-from glideslope.models.options import DrawOptions, check_kind, check_lengths, check_prompts, choose_scales
+from glideslope.models.options import DrawOptions, check_kind, check_lengths, check_prompts, check_seeds, choose_scales
 from glideslope.models.tokenizer import CaptionTokenizer
 
 
 @pytest.mark.parametrize(("name", "value"), [
     ("num_images", 0), ("num_images", 1025), ("num_images", 2.0), ("num_images", True), ("num_images", "4"),
     ("num_steps", 0), ("num_steps", 1001), ("num_steps", None), ("sampler", "euler"), ("sampler", None),
-    ("seed", -1), ("seed", 0.5), ("seed", 2**63), ("guidance_scale", -0.1), ("guidance_scale", math.nan), ("guidance_scale", math.inf),
+    ("seed", -1), ("seed", 0.5), ("seed", 2**32), ("seed", 2**63),
+    ("guidance_scale", -0.1), ("guidance_scale", math.nan), ("guidance_scale", math.inf),
     ("guidance_scale", "3"), ("clip_guidance_scale", -1), ("clip_guidance_scale", 1001), ("clip_guidance_scale", True), ("cut_long_prompts", 1),
     ("guidance_interval", (0.5, 0.5)), ("guidance_interval", (0.8, 0.2)), ("guidance_interval", (-0.1, 0.5)), ("guidance_interval", (0.1, 1.1)),
     ("guidance_interval", (0.1,)), ("guidance_interval", 0.5), ("guidance_interval", ("0", "1")), ("guidance_interval", (math.nan, 1.0)),
@@ -23,6 +24,13 @@ from glideslope.models.tokenizer import CaptionTokenizer
 def test_an_impossible_option_is_refused_by_name_and_value(name: str, value: object) -> None:
     with pytest.raises(RequestError, match=f"^{re.escape(f'{name} is {value!r}; expected ')}"):
         DrawOptions(**{name: value})
+
+
+@pytest.mark.parametrize(("first", "number"), [(2**32 - 1, 2), (2**32 - 16, 17)])
+def test_images_whose_seeds_would_pass_the_last_are_refused(first: int, number: int) -> None:
+    check_seeds(first, number - 1)
+    with pytest.raises(RequestError, match=rf"seed is {first}, and {number} images would need .*the last one is 4294967295"):
+        check_seeds(first, number)
 
 
 def test_the_bounds_themselves_are_accepted() -> None:

