@@ -1,9 +1,13 @@
-"""Files that a hub, its client and a withdrawal put beside a release: which they are, and what may be in them.
+"""A folder that holds a release as it comes from a hub: which files are the release's, which links are the client's own, what lies beside.
 
-No manifest lists them. They may lie there because nothing reads them as a part of the model, and only as long as each holds what
-its writer puts into it: a name alone would let anything through.
+Every way to open a release asks here. A folder is a plain copy, a snapshot in the client's cache (links to blobs), a folder that the
+client was given, or a git clone, whose `.git` nothing reads.
 
-Source: huggingface_hub 2.4, `_local_folder.py` (what the client notes in a folder of its own).
+What hubs, their client and a withdrawal put beside a release is in no manifest. It may lie there because nothing reads it as a part of
+the model, and only as long as each file holds what its writer puts into it: a name alone would let anything through.
+
+Source: huggingface_hub 2.4, `_local_folder.py` (what the client notes in a folder of its own), `file_download.py` and
+`utils/_shared_blobs.py` (where the cache keeps files).
 """
 
 import re
@@ -11,9 +15,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import VerificationError
+from .manifest import list_files
 from .notices import NOTICE_FILES
 from .strict_json import parse_object, read_bounded
 
+GIT_NAME = ".git"  # of a clone, a folder; of a clone within a clone, a file
+BLOBS, SNAPSHOTS = "blobs", "snapshots"
+SHARED_BLOB = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}")
+POINTER_START, MAX_POINTER_BYTES = b"version https://git-lfs.github.com/spec/v1\n", 1_024
 ATTRIBUTES_NAME = ".gitattributes"
 ATTRIBUTES_LINE = re.compile(r"(#.*|[^\s\"!]+ filter=lfs diff=lfs merge=lfs -text)?")
 MAX_ATTRIBUTES_BYTES = 100_000
@@ -29,6 +38,61 @@ CLIENT_NOTES = {
 MAX_NOTE_BYTES = 4_000
 ENVELOPE_FIELDS = {"payload": str, "payloadType": str, "signatures": list}
 KEPT_FILES = frozenset({ATTRIBUTES_NAME, *NOTICE_FILES})
+
+
+def list_release(folder: Path) -> list[str]:
+    """Relative POSIX paths of everything in a folder that may be a release's, sorted: all but git's own.
+
+    Raises:
+        VerificationError: something there is no plain file, see `list_files`.
+    """
+    return [path.relative_to(folder).as_posix() for path in list_files(folder, without=(GIT_NAME,))]
+
+
+def find_misplaced(folder: Path, paths: Iterable[str]) -> list[str]:
+    """One sentence for every file that lies elsewhere: behind a link that leads out, or not fetched yet by Git LFS.
+
+    A link may lead into the folder itself. Of a snapshot in the client's cache it may also lead to a blob: `blobs/NAME` beside
+    `snapshots`, or, for a file that came over Xet, `blobs/ab/ab…` in the cache itself. Anywhere else things lie and change that nobody
+    gave with the release.
+
+    Args:
+        folder: where the release lies.
+        paths: relative POSIX paths of files there.
+    """
+    root, problems, inside = folder.resolve(), [], []
+    for path in paths:
+        target = (folder / path).resolve()
+        if target.is_relative_to(root) or _is_blob(root, target):
+            inside.append(path)
+        else:
+            problems.append(f"{path}: a link that leads out of the release; put the file itself there")
+    return problems + find_pointers(folder, inside)
+
+
+def find_pointers(folder: Path, paths: Iterable[str]) -> list[str]:
+    """One sentence for every file in whose place Git LFS left a note of what belongs there."""
+    mend = f"run `git lfs pull` in {folder}" if (folder / GIT_NAME).exists() else "download the release again, with the Hub's client"
+    return [f"{path}: a Git LFS pointer, the file itself was not fetched; {mend}" for path in paths if _is_pointer(folder / path)]
+
+
+def _is_blob(root: Path, target: Path) -> bool:
+    """Whether a file is one of those that a snapshot in the client's cache consists of."""
+    if root.parent.name != SNAPSHOTS:
+        return False
+    repository, cache = root.parents[1], root.parents[2]
+    return target.parent == repository / BLOBS or (target.is_relative_to(cache / BLOBS)
+                                                   and SHARED_BLOB.fullmatch(target.relative_to(cache / BLOBS).as_posix()) is not None)
+
+
+def _is_pointer(file: Path) -> bool:
+    try:
+        if file.stat().st_size > MAX_POINTER_BYTES:
+            return False
+        with file.open("rb") as opened:
+            return opened.read(len(POINTER_START)) == POINTER_START
+    except OSError:
+        return False  # whoever reads the file says why it cannot be read
 
 
 def may_lie_beside(path: str) -> bool:

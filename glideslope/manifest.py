@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,10 @@ SIGNATURE_NAME = "manifest.dsse.json"
 REHEARSAL_NAME = "rehearsal.json"
 WITHDRAWN_NAME = "WITHDRAWN.json"
 UNLISTED = frozenset({MANIFEST_NAME, SIGNATURE_NAME, REHEARSAL_NAME})  # of a release; each is guarded by its own digest or signature
+# What operating systems put into folders by themselves: name -> who does.
+LITTER = {re.compile(r"\.DS_Store|\._.+|__MACOSX|\.Spotlight-V100|\.fseventsd"): "macOS",
+          re.compile(r"(?i:thumbs\.db|desktop\.ini)"): "Windows",
+          re.compile(r"\.directory|\.nfs[0-9a-f]{16,}|.+~"): "a file manager, editor or network drive"}
 MAX_MANIFEST_BYTES = 32_000_000
 MAX_FOLDERS_DEEP = 32  # a reader that goes down folder by folder must come to an end
 NUM_THREADS = min(8, os.cpu_count() or 1)
@@ -200,7 +205,7 @@ class Manifest:
         """Compare a directory with this manifest: one sentence for every file changed, missing or added."""
         present = _select_files(directory, exclude)
         problems = [problem for entry in self.files if (problem := _difference(entry, present.pop(entry.path, None))) is not None]
-        return problems + [f"{path}: file is not in the manifest" for path in sorted(present)]
+        return problems + [describe_unlisted(path) for path in sorted(present)]
 
     def unlisted(self, directory: Path, *, exclude: Collection[str] = (MANIFEST_NAME,)) -> list[str]:
         """Relative paths of the files in a directory that this manifest does not list, sorted."""
@@ -214,20 +219,31 @@ def _select_files(directory: Path, exclude: Collection[str]) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if name not in exclude and not name.startswith(folders)}
 
 
-def list_files(directory: Path) -> list[Path]:
+def describe_unlisted(path: str) -> str:
+    """One sentence for a file that no manifest lists; what an operating system leaves in folders is called so."""
+    system = next((name for pattern, name in LITTER.items() if any(pattern.fullmatch(part) for part in path.split("/"))), None)
+    return f"{path}: file is not in the manifest" + (f"; {system} puts such files into folders, remove it" if system else "")
+
+
+def list_files(directory: Path, *, without: Collection[str] = ()) -> list[Path]:
     """Every file below a directory, sorted. Links to files count as files (the Hub's cache is made of them).
+
+    Args:
+        directory: where.
+        without: names directly below it that are not looked at.
 
     Raises:
         VerificationError: a link to a directory, a dangling link, a pipe or a device, or folders more than 32 deep.
     """
     found, problems = [], []
     for root, folders, names in os.walk(directory):
-        folders.sort()
+        left_out = without if Path(root) == directory else ()
+        folders[:] = sorted(name for name in folders if name not in left_out)
         if folders and len(Path(root).relative_to(directory).parts) >= MAX_FOLDERS_DEEP:
             problems.append(f"{_begin(Path(root).relative_to(directory))}: folders lie more than {MAX_FOLDERS_DEEP} deep; remove them")
             folders.clear()
         linked = [name for name in folders if (Path(root) / name).is_symlink()]
-        for path in (Path(root) / name for name in sorted(names + linked)):
+        for path in (Path(root) / name for name in sorted({*names, *linked}.difference(left_out))):
             if path.is_file():
                 found.append(path)
             else:
@@ -369,7 +385,7 @@ class ReleaseManifest:
         listed, allowed = {entry.path for entry in self.files}, {*UNLISTED, *exclude}
         folders = tuple(name for name in exclude if name.endswith("/"))
         others = sorted((set(present) if only is None else set(only)) - listed - allowed)
-        return problems + [f"{path}: file is not in the manifest" for path in others if not path.startswith(folders)]
+        return problems + [describe_unlisted(path) for path in others if not path.startswith(folders)]
 
     def tensor_differences(self, directory: Path) -> list[str]:
         """Hash the tensors of the weights that are listed and compare them: one sentence for each that is changed, missing or added."""

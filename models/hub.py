@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import CheckpointError, DownloadError, RequestError, VerificationError
+from ..hub_files import find_misplaced
 from ..strict_json import read_bounded
 
 if TYPE_CHECKING:
@@ -82,11 +83,17 @@ class Snapshot:
 
         Raises:
             DownloadError: the Hub does not give them, or they are not in the cache and nobody may be asked.
-            VerificationError: the client put a link where none belongs.
+            VerificationError: a file is a link that leads out, or a Git LFS pointer; see `find_misplaced`.
         """
         wanted = sorted(path for path in paths if self.listing is None or path in self.listing)
-        if self.repo is None or not wanted:
-            return
+        if self.repo is not None and wanted:
+            self._download(wanted)
+        problems = find_misplaced(self.path, [path for path in wanted if os.path.lexists(self.path / path)])
+        if problems:
+            raise VerificationError(self.name, problems)
+
+    def _download(self, wanted: list[str]) -> None:
+        assert self.repo is not None
         from huggingface_hub import snapshot_download
 
         with hub_errors(self.repo, self.sha):
@@ -94,10 +101,6 @@ class Snapshot:
                                            cache_dir=self.options.cache_dir, local_files_only=self.listing is None))
         if place.resolve() != self.path.resolve():
             raise DownloadError(f"{self.name}: the client put the files into {place}, expected {self.path}")
-        cache = self.path.parents[2].resolve()
-        outside = [path for path in wanted if (place / path).exists() and not (place / path).resolve().is_relative_to(cache)]
-        if outside:
-            raise VerificationError(self.name, [f"{path}: links to a place outside the cache {cache}" for path in outside])
 
     def fetch_from_default_branch(self, max_sizes: Mapping[str, int]) -> dict[str, bytes]:
         """Small files as the default branch has them now, all of one commit.

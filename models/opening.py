@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import RequestError, VerificationError
-from ..hub_files import find_misuse, may_lie_beside
+from ..hub_files import find_misplaced, find_misuse, list_release, may_lie_beside
 from ..manifest import (
     MANIFEST_NAME,
     RELEASE_FORMAT,
@@ -28,7 +28,7 @@ from ..manifest import (
     FileEntry,
     Manifest,
     ReleaseManifest,
-    list_files,
+    describe_unlisted,
     sha256_bytes,
 )
 from ..notices import NOTICE_FILES, refuse_withdrawn
@@ -196,7 +196,7 @@ class OpenRelease:
             return list(self._entries)
         if self.snapshot.listing is not None:
             return list(self.snapshot.listing)
-        return [path.relative_to(self.snapshot.path).as_posix() for path in list_files(self.snapshot.path)]
+        return list_release(self.snapshot.path)
 
     def _weight_paths(self, model: str, variant: str | None) -> list[str]:
         names = [path.removeprefix(f"{model}/") for path in self._names() if path.startswith(f"{model}/")]
@@ -215,7 +215,7 @@ class OpenRelease:
         if listing is None or self.manifest is None:
             return
         strangers = sorted(path for path in listing if path not in self._entries and not _may_lie_there(path))
-        problems = [f"{path}: file is not in the manifest" for path in strangers]
+        problems = [describe_unlisted(path) for path in strangers]
         for path, entry in self._entries.items():
             found = listing.get(path)
             if found is None:
@@ -230,10 +230,10 @@ class OpenRelease:
     def _find_problems(self, needed: Collection[str]) -> list[str]:
         """Look at every file that lies here: those listed must be whole, others may not be there."""
         root = self.snapshot.path
-        present = {path.relative_to(root).as_posix() for path in list_files(root)}
+        present = set(list_release(root))
         strangers = sorted(path for path in present if path not in self._entries and not _may_lie_there(path))
-        problems = [f"{path}: file is not in the manifest" for path in strangers]
-        problems += find_misuse(root, sorted(present - set(self._entries)))
+        problems = [describe_unlisted(path) for path in strangers]
+        problems += find_misplaced(root, sorted(present)) + find_misuse(root, sorted(present - set(self._entries)))
         problems += [f"{path}: file is missing" for path in needed if path not in self._entries]
         looked_at = {path for path in (*present, *needed) if path in self._entries}
         problems += ReleaseManifest(tuple(self._entries.values()), ()).differences(root, only=looked_at)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import VerificationError
-from ..manifest import NUM_THREADS, UNLISTED, FileEntry, ReleaseManifest, list_files, sha256_file
+from ..manifest import NUM_THREADS, UNLISTED, FileEntry, ReleaseManifest, describe_unlisted, list_files, sha256_file
 from ..tensor_entries import TensorEntry, is_weight_file, read_tensors
 
 
@@ -64,7 +64,7 @@ def compare_files(manifest: ReleaseManifest, found: Mapping[str, Hashed]) -> lis
         elif here.sha256 != entry.sha256:
             problems.append(f"{entry.path}: sha256 is {here.sha256[:12]}…, expected {entry.sha256[:12]}…")
     listed = {entry.path for entry in manifest.files} | UNLISTED
-    return problems + [f"{path}: file is not in the manifest" for path in sorted(found.keys() - listed)]
+    return problems + [describe_unlisted(path) for path in sorted(found.keys() - listed)]
 
 
 def compare_tensors(manifest: ReleaseManifest, found: Mapping[str, Hashed]) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -80,15 +80,16 @@ def rule_of(path: str) -> Rule | None:
     return next((rule for rule in RULES if re.fullmatch(rule.pattern, path)), None)
 
 
-def walk(directory: Path, *, depth: int = MAX_FOLDERS_DEEP) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def walk(directory: Path, *, depth: int = MAX_FOLDERS_DEEP, without: Collection[str] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Everything below a directory that is not a plain folder, as relative POSIX path and entry, sorted.
 
     Args:
         directory: where.
         depth: how deep folders are looked into; one that lies deeper is given like a file, and so refused as none.
+        without: names directly below it that are not looked at.
     """
     with os.scandir(directory) as entries:
-        ordered = sorted(entries, key=lambda e: e.name)
+        ordered = sorted((entry for entry in entries if entry.name not in without), key=lambda e: e.name)
     for entry in ordered:
         if depth and entry.is_dir(follow_symlinks=False):
             for below, inner in walk(Path(entry.path), depth=depth - 1):
@@ -97,13 +98,13 @@ def walk(directory: Path, *, depth: int = MAX_FOLDERS_DEEP) -> Iterator[tuple[st
             yield entry.name, entry
 
 
-def find_irregular(directory: Path) -> list[str]:
+def find_irregular(directory: Path, *, without: Collection[str] = ()) -> list[str]:
     """One sentence for everything that is neither a folder nor a file: linked folders, broken links, devices, pipes, folders too deep.
 
-    Links to files pass: a snapshot in the Hub's cache consists of them.
+    Links to files pass: a snapshot in the Hub's cache consists of them. Names in `without`, directly below, are not looked at.
     """
     problems = []
-    for path, entry in walk(directory):
+    for path, entry in walk(directory, without=without):
         try:
             mode = entry.stat().st_mode
         except OSError as error:

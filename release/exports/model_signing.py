@@ -16,6 +16,7 @@ from ...errors import ReleaseError
 from ...manifest import MANIFEST_NAME, Manifest, ReleaseManifest, canonical_json, write_bytes
 from ...outputs import refuse_in_release
 from ...signing_keys import NEEDS_EXTRA, read_pem_key, write_key_pair
+from ..publishing.snapshot import refuse_download
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -56,6 +57,7 @@ def export_bundle(release_dir: Path, key: Path, path: Path, *, passphrase: str |
     """
     refuse_in_release(path, release_dir)
     private = _read_key(key, passphrase)
+    refuse_download(release_dir)
     problems = ReleaseManifest.read(release_dir / MANIFEST_NAME).differences(release_dir)
     if problems:
         raise ReleaseError(f"{release_dir}: {'; '.join(problems)}; pack the release again")

@@ -13,7 +13,7 @@ from ...withdrawal import WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, Withdrawals
 from .directory_target import DirectoryTarget
 from .hub_target import HubTarget
 from .patience import Patience, PatientTarget
-from .snapshot import KEPT_FILES
+from .snapshot import KEPT_FILES, refuse_download
 from .targets import Gated, LocalFile, LocalRelease, Target, TargetFile, TargetState
 
 TAG_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -151,6 +151,7 @@ def plan_publication(release_dir: Path, target: Target, options: Options, *, pat
             no release put there, or the target is a directory in a release.
         VerificationError: the release's manifest is missing or malformed, or the target's list of withdrawals is.
     """
+    refuse_download(release_dir)
     release = LocalRelease.read(release_dir)
     check_files(release)
     tag = options.tag or f"root-{release.root[:16]}"
@@ -175,13 +176,8 @@ def check_files(release: LocalRelease) -> None:
     """Refuse a directory whose files are not exactly those of its manifest, hash by hash.
 
     Raises:
-        ReleaseError: a file that a target keeps for itself.
         VerificationError: a file is changed, missing or not listed.
     """
-    reserved = sorted(KEPT_FILES & release.files.keys())
-    if reserved:
-        raise ReleaseError(f"release {release.directory}: {', '.join(reserved)} belongs to the target, not to a release: this is a "
-                           "download; give the directory that `glideslope pack` wrote")
     problems = release.manifest.differences(release.directory)
     if problems:
         raise VerificationError(f"release {release.directory}", problems)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ReleaseError, VerificationError
+from ...hub_files import list_release
 from ..verify import verify_view
 from .patience import Patience, PatientTarget
 from .publication import Changes, Plan, refuse_foreign, refuse_withdrawn
@@ -184,7 +185,7 @@ def fetch_checked(steps: Steps, revision: str, directory: Path, check: Check, *,
 
 def open_snapshot(snapshot: Path, view: Path) -> LocalRelease:
     """Read the release in a downloaded snapshot, without the files that the target keeps beside it; see `link_release`."""
-    link_release(snapshot, view)
+    link_release(snapshot, list_release(snapshot), view)
     return LocalRelease.read(view)
 
 

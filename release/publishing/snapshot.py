@@ -1,23 +1,22 @@
 """A release as it comes from a hub: in a folder that holds a few files of the hub and of its client too.
 
 Beside the release lie `.gitattributes` (which files are large), `WITHDRAWN.json` with its signature when something was taken
-back, and, where the client was given a folder of its own, its notes in `.cache/huggingface/`.
+back, where the client was given a folder of its own its notes in `.cache/huggingface/`, and in a clone `.git`.
 """
 
+import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...errors import VerificationError
-from ...hub_files import CLIENT_FOLDER, find_misuse, may_lie_beside
+from ...errors import ReleaseError, VerificationError
+from ...hub_files import CLIENT_FOLDER, GIT_NAME, find_misplaced, find_misuse, find_pointers, list_release, may_lie_beside
 from ...hub_files import KEPT_FILES as KEPT_FILES  # noqa: PLC0414  the other modules of publishing take it from here
-from ...manifest import MANIFEST_NAME, ReleaseManifest, list_files
+from ...manifest import MANIFEST_NAME, ReleaseManifest
 from ...notices import NOTICE_FILES, refuse_withdrawn
 from ...strict_json import read_bounded
-from ..layout import find_irregular, walk
-
-BLOBS, SNAPSHOTS = "blobs", "snapshots"
+from ..layout import find_irregular
 
 
 @contextmanager
@@ -29,55 +28,66 @@ def release_in(place: Path, *, without: Callable[[str], bool] | None = None) -> 
         without: tells by its relative path a file that is to be left out; none leaves out nothing.
 
     Raises:
-        VerificationError: something there is no plain file or a link that leads out; what lies beside is not what may, or says
-            that the release was withdrawn.
+        VerificationError: something there is no plain file, a link that leads out, or a Git LFS pointer; what lies beside is not what
+            may, or says that the release was withdrawn.
     """
-    problems = find_irregular(place) or find_links_out(place) if place.is_dir() else []
+    if not place.is_dir():
+        yield place
+        return
+    problems = find_irregular(place, without=(GIT_NAME,))
+    paths = [] if problems else list_release(place)
+    problems = problems or find_misplaced(place, paths)
     if problems:
         raise VerificationError(f"release {place}", problems)
-    if not place.is_dir() or (without is None and not _has_more(place)):
+    if without is None and not is_download(place):
         yield place
         return
     refuse_withdrawn_snapshot(place)
     with tempfile.TemporaryDirectory(prefix="glideslope-view-") as temporary:
-        link_release(place, Path(temporary) / "release", without=without)
+        link_release(place, [path for path in paths if without is None or not without(path)], Path(temporary) / "release")
         yield Path(temporary) / "release"
 
 
-def _has_more(place: Path) -> bool:
-    """Whether a folder holds files of a hub or its client beside the release."""
-    return any((place / name).exists() for name in KEPT_FILES) or (place / CLIENT_FOLDER).is_dir()
+def is_download(place: Path) -> bool:
+    """Whether a folder holds what a hub, its client, git or a withdrawal puts beside a release."""
+    return any(os.path.lexists(place / name) for name in (*KEPT_FILES, CLIENT_FOLDER, GIT_NAME))
 
 
-def find_links_out(place: Path) -> list[str]:
-    """One sentence for every link that leads out of a folder, where anything may lie and change.
-
-    A snapshot in the Hub's cache (`.../snapshots/COMMIT`) consists of links to the files in `blobs` beside `snapshots`.
-    """
-    root = place.resolve()
-    inside = [root, *([root.parents[1] / BLOBS] if root.parent.name == SNAPSHOTS else [])]
-    links = ((path, Path(entry.path).resolve()) for path, entry in walk(place) if entry.is_symlink())
-    return [f"{path}: a link that leads out of the release; put the file itself there" for path, target in links
-            if not any(target.is_relative_to(folder) for folder in inside)]
-
-
-def link_release(place: Path, view: Path, *, without: Callable[[str], bool] | None = None) -> None:
-    """Make a folder of links to the release's files in a downloaded folder; what may not lie beside them is linked too, as a stranger.
+def refuse_download(place: Path) -> None:
+    """Refuse a folder that came from a hub where the one that was packed is needed, as everything in it is given on.
 
     Raises:
-        VerificationError: a file beside the release does not hold what its writer puts into it, or something is no plain file.
+        ReleaseError: there is no such folder, or something lies beside the release.
+        VerificationError: a file is a Git LFS pointer.
+    """
+    if not place.is_dir():
+        raise ReleaseError(f"{place}: no such directory; give the directory that `glideslope pack` wrote")
+    beside = [name for name in (*sorted(KEPT_FILES), CLIENT_FOLDER, GIT_NAME) if os.path.lexists(place / name)]
+    if beside:
+        raise ReleaseError(f"release {place}: {', '.join(beside)} belongs to the target, not to a release: this is a download; "
+                           "give the directory that `glideslope pack` wrote")
+    problems = find_pointers(place, list_release(place))
+    if problems:
+        raise VerificationError(f"release {place}", problems)
+
+
+def link_release(place: Path, paths: Iterable[str], view: Path) -> None:
+    """Make a folder of links to the release's files in a downloaded folder; what may not lie beside them is linked too, as a stranger.
+
+    Args:
+        place: the folder.
+        paths: relative paths of its files.
+        view: the folder to make.
+
+    Raises:
+        VerificationError: a file beside the release does not hold what its writer puts into it.
     """
     view.mkdir(parents=True)
-    beside = []
-    for path in list_files(place):
-        relative = path.relative_to(place).as_posix()
-        if without is not None and without(relative):
-            continue
-        if may_lie_beside(relative):
-            beside.append(relative)
-        else:
-            (view / relative).parent.mkdir(parents=True, exist_ok=True)
-            (view / relative).symlink_to(path.resolve())
+    beside = [path for path in paths if may_lie_beside(path)]
+    for path in paths:
+        if not may_lie_beside(path):
+            (view / path).parent.mkdir(parents=True, exist_ok=True)
+            (view / path).symlink_to((place / path).resolve())
     problems = find_misuse(place, beside)
     if problems:
         raise VerificationError(f"release {place}", problems)

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import ReleaseError
-from ...manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, list_files, write_bytes
+from ...hub_files import list_release
+from ...manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, write_bytes
 from ..loopback.hub import OWNER, LoopbackHub
 from ..loopback.state import Repository, StoredFile
 from ..publishing.publication import check_files
-from ..publishing.snapshot import KEPT_FILES
+from ..publishing.snapshot import KEPT_FILES, link_release, refuse_download, release_in
 from ..publishing.targets import LocalRelease, TargetFile
 from ..verify import verify_view
 from .child import Order, Publisher, client_environment
@@ -104,11 +105,9 @@ def look_at(release_dir: Path, view: Path) -> LocalRelease:
     """A release as links to its files, without what comes after a rehearsal."""
     if not (release_dir / MANIFEST_NAME).is_file():
         raise ReleaseError(f"{release_dir}: no release lies there; give the directory that `glideslope pack` wrote")
-    for path in list_files(release_dir):
-        relative = path.relative_to(release_dir)
-        if relative.as_posix() not in (REHEARSAL_NAME, SIGNATURE_NAME):
-            (view / relative).parent.mkdir(parents=True, exist_ok=True)
-            (view / relative).symlink_to(path.resolve())
+    refuse_download(release_dir)
+    with release_in(release_dir) as directory:
+        link_release(directory, [path for path in list_release(directory) if path not in (REHEARSAL_NAME, SIGNATURE_NAME)], view)
     return LocalRelease.read(view)
 
 

@@ -78,7 +78,7 @@ def test_attributes_that_say_more_than_what_is_large_are_refused(release: Path, 
 
 
 @pytest.mark.parametrize("path", [
-    "pipeline.py", "base/modeling.py", "base/diffusion_pytorch_model.bin", ".cache/huggingface/download/x.py", ".cache/other", ".git/config",
+    "pipeline.py", "base/modeling.py", "base/diffusion_pytorch_model.bin", ".cache/huggingface/download/x.py", "x/.git/config",
     "base/.gitattributes", "manifest.json.bak", "Manifest.json"])
 def test_anything_else_beside_a_release_is_refused(release: Path, path: str) -> None:
     (release / path).parent.mkdir(parents=True, exist_ok=True)

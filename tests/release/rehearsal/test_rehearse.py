@@ -161,7 +161,7 @@ def test_a_release_that_publishing_refuses_is_refused_with_that_reason_before_a_
     (download / ".cache/huggingface").mkdir(parents=True)
     (download / ".cache/huggingface/.gitignore").write_bytes(b"*")
     (download / ".gitattributes").write_bytes(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
-    with pytest.raises(ReleaseError, match=r"download: \.gitattributes belongs to the target.*give the directory that `glideslope pack` wrote"):
+    with pytest.raises(ReleaseError, match=r"\.cache/huggingface belongs to the target.*give the directory that `glideslope pack` wrote"):
         rehearse(download)
     extra = make_release(tmp_path / "extra", "one file more")
     (extra / "notes.txt").write_bytes(b"mine")
