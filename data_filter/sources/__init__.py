@@ -31,7 +31,7 @@ class SourceItem:
         concept: what it shows; variants of one concept share it. Where a source knows no concepts: the key.
         image: the original bytes, or None when they could not be had.
         caption: the caption as it stands in the data, or None when there is no usable one.
-        reason: "" or the kind of refusal: `missing`, `unreadable` or, where nothing else is wrong, `caption`.
+        reason: "" or the kind of refusal: `missing`, `too large`, `unreadable` or, where nothing else is wrong, `caption`.
         error: None or one sentence on what is wrong.
         metadata: JSON text that came with the pair, kept as it stands; None when there is none.
     """

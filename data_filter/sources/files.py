@@ -36,7 +36,7 @@ class Unreadable(Exception):
     """A file that cannot be had; caught input by input.
 
     Attributes:
-        reason: `missing` or `unreadable`.
+        reason: `missing`, `too large` or `unreadable`.
         problem: the rest of a sentence that begins with the file's name.
     """
 
@@ -269,7 +269,7 @@ def check_stat(found: os.stat_result, max_bytes: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise Unreadable("unreadable", "cannot be read: not a plain file")
     if found.st_size > max_bytes:
-        raise Unreadable("unreadable", f"is too large: {found.st_size} bytes, at most {max_bytes} are read")
+        raise Unreadable("too large", f"is too large: {found.st_size} bytes, at most {max_bytes} are read")
 
 
 def digest_file(path: Path) -> str:

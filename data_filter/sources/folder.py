@@ -274,12 +274,20 @@ def respell(entries: Sequence[Entry], root: Path, present: Collection[str]) -> l
     spelled = []
     for entry in entries:
         if entry.image is not None and entry.image not in present:
-            image = find_spelled(root, entry.image) if "\0" not in entry.image else None
+            image = find_image(root, entry.image)
             if image is not None and image not in listed:
                 spelled.append(replace(entry, image=image, key=plain_text(image)))
                 continue
         spelled.append(entry)
     return spelled
+
+
+def find_image(root: Path, name: str) -> str | None:
+    """The file below a folder that a row of metadata means by another spelling, that of Windows (`a\\b.png`) included; None: there is none."""
+    if "\0" in name:
+        return None
+    inside = below_root(root, name.replace("\\", "/"))  # what leads out of the folder with slashes does with the signs of Windows too
+    return find_spelled(root, name) or (None if inside is None else find_spelled(root, inside))
 
 
 def match_captions(listing: Listing) -> dict[str, str]:

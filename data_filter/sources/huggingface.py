@@ -139,9 +139,12 @@ class LoadedDataset:
 
         try:
             with fsspec.open(path, "rb") as file:
-                return bytes(file.read())
+                data = bytes(file.read(MAX_IMAGE_BYTES + 1))
         except Exception as error:  # every file system fails in its own way
             raise Unreadable("unreadable", f"cannot be read: {describe(error)}") from error
+        if len(data) > MAX_IMAGE_BYTES:
+            raise Unreadable("too large", f"is too large: at most {MAX_IMAGE_BYTES} bytes are read")
+        return data
 
     @cached_property
     def _folders(self) -> list[Path]:

@@ -4,6 +4,7 @@ Only names, headers and first inputs are looked at; no picture is decoded.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from ...config import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
 from ...config import Source as SourceConfig
 from ...errors import SourceError
+from . import FIELD_PREFIX
 from .files import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, is_left_out, list_files, locate, plain_text
 from .folder import ImageFolder
 from .folder_survey import survey_folder
@@ -26,6 +28,8 @@ from .tar_survey import TarSurvey, survey_tars
 from .webdataset import COMPRESSED_SUFFIXES, WebDataset
 
 CAPTION_SUFFIXES = ("txt", "caption", "cap", "captions", "text")
+SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+               "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation"}  # as `datasets` knows them
 METADATA_SUFFIXES = frozenset({".csv", ".jsonl", *(f".{suffix}" for suffix in CAPTION_SUFFIXES)})
 
 
@@ -94,7 +98,7 @@ def look_at_folder(images: str, root: Path) -> Found:
     column = choose(survey.columns, CAPTION_COLUMNS)
     suffix = None if column else next((name for name in CAPTION_SUFFIXES if survey.suffixes[f".{name}"]), None)
     if column is None and suffix is None and (name := choose(survey.fields, CAPTION_COLUMNS)) is not None:
-        suffix = f"json:{name}"
+        suffix = f"{FIELD_PREFIX}{name}"
     usual = FolderSource(path=images)
     source = FolderSource(path=images, caption_column=column or usual.caption_column, caption_file=suffix or usual.caption_file)
     opened = ImageFolder(root, caption_column=source.caption_column, caption_file=source.caption_file)
@@ -104,10 +108,10 @@ def look_at_folder(images: str, root: Path) -> Found:
     if column:
         told.append(f"(column {plain_text(column)} of the metadata)")
     elif suffix:
-        told.append(f"({'field ' + suffix[5:] + ' of the .json file' if suffix.startswith('json:') else '.' + suffix + ' file'} beside "
+        told.append(f"({'field ' + suffix[5:] + ' of the .json file' if suffix.startswith(FIELD_PREFIX) else '.' + suffix + ' file'} beside "
                     f"the image)")
     else:
-        told.append(f"({survey.describe()})")
+        told.append(f"({survey.describe()}; metadata.csv with the columns file_name and text would give them captions)")
     notes = [" ".join(told)]
     if lonely := sum(entry.image is None for entry in opened.entries):
         notes.append(f"{count(lonely, 'caption')} without an image")
@@ -148,14 +152,15 @@ def look_at_tars(images: str) -> Found:
 
 def choose_member(survey: TarSurvey) -> str | None:
     """Where most of the samples have their captions; None: nothing is called as captions are."""
-    members = [name for name in CAPTION_SUFFIXES if survey.suffixes[name]]
-    fields = [f"json:{name}" for name in [choose(survey.fields, CAPTION_COLUMNS)] if name is not None]
+    members = [name for name in CAPTION_SUFFIXES if survey.captioned[name]]
+    name = choose([place.removeprefix(FIELD_PREFIX) for place in survey.captioned if place.startswith(FIELD_PREFIX)], CAPTION_COLUMNS)
+    fields = [] if name is None else [f"{FIELD_PREFIX}{name}"]
     return max([*members, *fields], key=lambda member: number_of_captions(survey, member), default=None)
 
 
 def number_of_captions(survey: TarSurvey, member: str) -> int:
     """How many of the samples that were looked into have such a member, or such a field."""
-    return survey.fields[member[5:]] if member.startswith("json:") else survey.suffixes[member]
+    return survey.captioned[member]
 
 
 def look_at_parquet(images: str) -> Found:
@@ -172,9 +177,18 @@ def look_at_parquet(images: str) -> Found:
         break
     if schema is None:
         raise SourceError(f"{images}: no file can be read as parquet; {problem}")
-    kind = DatasetsSource if locate(images).is_dir() and has_card(locate(images) / "README.md") else ParquetSource
+    source: ParquetSource | DatasetsSource = ParquetSource(path=images)
+    if locate(images).is_dir() and has_card(locate(images) / "README.md"):
+        source = DatasetsSource(path=images, split=guess_split(opened.files))
     told = f"{images}: {count(len(opened.files), 'parquet file')}, the first with {num_rows} rows"
-    return look_at_columns(schema, told, kind(path=images))
+    return look_at_columns(schema, told, source)
+
+
+def guess_split(files: Sequence[str]) -> str:
+    """The split that `datasets` makes of files by their names: `train` where there is one or none is named, else the first."""
+    words = [word for name in files for word in re.split(r"[/._\-]+", name.lower())]
+    named = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
+    return "train" if "train" in named or not named else named[0]
 
 
 def look_at_columns(schema: pa.Schema, told: str, source: ParquetSource | DatasetsSource) -> Found:

@@ -24,6 +24,7 @@ ADDRESS_COLUMNS = ("url", "image_url", "img_url", "image_link", "link")
 ADDRESS_HINT = ("It lists web addresses of images: download the images first, with img2dataset for example, and name the tars or files that it "
                 "writes as the source")
 MOST_LOOKED_AT = 64
+MOST_PATH_LETTERS = 512
 
 ReadPath = Callable[[str], bytes]
 
@@ -134,6 +135,8 @@ def refuse_rows(rows: Iterable[TableRow], columns: Columns, where: str, *, needs
         told = f"{where}: none of the first {len(first)} rows has an image in column {columns.image}"
         if first[0].key.lower().startswith(("http://", "https://")):
             raise SourceError(f"{told}. {ADDRESS_HINT}")
+        if len(first[0].key) > MOST_PATH_LETTERS:
+            raise SourceError(f"{told}: its text is too long for paths; where it is base64, write the column anew as bytes")
         raise SourceError(f"{told}; {(first[0].error or '')[:300]}. Name another with source.image_column, or mend the files")
     if needs_captions and first and all(item.caption is None for item in first):
         raise SourceError(f"{where}: none of the first {len(first)} rows has a caption in column {columns.caption}. Name another with "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ...errors import SourceError
 from ...text_files import decode_text
 from ...text_tables import read_json_text
+from . import FIELD_PREFIX
 from .files import MAX_TEXT_BYTES, plain_text
 from .tars import Member, list_members
 
@@ -37,6 +38,7 @@ class TarSurvey:
         num_samples: samples of them that were looked into.
         suffixes: suffix -> samples that have such a member; `images` are those of them that are images.
         fields: field of JSON members -> samples that have text there.
+        captioned: suffix, or `json:` and a field -> samples with an image that have it, so that it may be their caption.
         crowded: one sample with several images, as its tar, key and members' names; None: there is none.
         num_crowded, num_without_image: samples with several images, and with none.
         dotted: a name that goes on behind its first dot, "" for none; `num_dotted` samples have such.
@@ -49,6 +51,7 @@ class TarSurvey:
     suffixes: Counter[str] = field(default_factory=Counter)
     images: Counter[str] = field(default_factory=Counter)
     fields: Counter[str] = field(default_factory=Counter)
+    captioned: Counter[str] = field(default_factory=Counter)
     crowded: tuple[str, str, list[str]] | None = None
     num_crowded: int = 0
     num_without_image: int = 0
@@ -81,7 +84,7 @@ def survey_tars(source: "WebDataset") -> TarSurvey:
                 samples, _ = source.group(contents, plain_text(name))
                 if len(contents.members) == MOST_MEMBERS:
                     samples.pop()  # it may go on behind what was looked at
-                look_for_repeated(survey, samples, path, seen)
+                look_for_repeated(survey, [sample for sample in samples if source.names_image(sample)], path, seen)
                 for sample in islice(samples, MOST_SAMPLES):
                     look_into(survey, sample, file, source, plain_text(name))
         except OSError as error:
@@ -129,8 +132,11 @@ def look_into(survey: TarSurvey, sample: "Sample", file: BinaryIO, source: "WebD
     if dotted is not None:
         survey.num_dotted += 1
         survey.dotted = survey.dotted or plain_text(members[dotted].name)
-    if (member := members.get("json")) is not None:
-        survey.fields.update(name for name, value in read_fields(handle, member).items() if isinstance(value, str) and value.strip())
+    fields = read_fields(handle, members["json"]) if "json" in members else {}
+    with_text = [name for name, value in fields.items() if isinstance(value, str) and value.strip()]
+    survey.fields.update(with_text)
+    if images:
+        survey.captioned.update([*(suffix for suffix in members if suffix not in images), *(f"{FIELD_PREFIX}{name}" for name in with_text)])
 
 
 def goes_on(suffix: str, members: dict[str, Member]) -> bool:
@@ -176,19 +182,16 @@ def refuse_tars(source: "WebDataset", *, needs_captions: bool) -> None:
     if survey.num_without_image == survey.num_samples:
         wanted = "has an image" if config.image_member is None else f"has a member {config.image_member} as source.image_member says"
         raise SourceError(f"{where}, none {wanted} (there are {survey.describe_members()})")
-    if needs_captions and not has_captions(survey, source):
-        raise SourceError(f"{where}, none has a caption in {describe_place(config.caption_member)} (there are {survey.describe_members()}). "
+    if needs_captions and not survey.captioned[source.caption_place]:
+        if source.caption_member in survey.suffixes:
+            raise SourceError(f"{where}, none has both an image and a caption: {survey.num_without_image} have no image. The members of a "
+                              f"sample "
+                              "have to lie in one tar and to be called the same")
+        raise SourceError(f"{where}, none has a caption in {describe_place(source.caption_place)} (there are {survey.describe_members()}). "
                           "Set source.caption_member to the suffix of the captions' member, or to json:<field>; or, to filter images without "
                           "captions, set curate.captions to optional")
 
 
-def has_captions(survey: TarSurvey, source: "WebDataset") -> bool:
-    """Whether any sample that was looked into has a caption where the settings say."""
-    if source.caption_field is not None:
-        return source.caption_field in survey.fields
-    return source.caption_member in survey.suffixes
-
-
-def describe_place(caption_member: str) -> str:
+def describe_place(caption_place: str) -> str:
     """Where the settings look for captions."""
-    return f"the JSON field {caption_member[5:]}" if caption_member.lower().startswith("json:") else f"a member {caption_member}"
+    return f"the JSON field {caption_place[len(FIELD_PREFIX):]}" if caption_place.startswith(FIELD_PREFIX) else f"a member {caption_place}"

@@ -14,6 +14,7 @@ from typing import BinaryIO
 BLOCK = tarfile.BLOCKSIZE
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_TIMES_BYTES = 1024
+LINK = "is a link, which is not followed; write the tar anew, with tar --dereference --hard-dereference for example"
 TIMES = re.compile(rb"(?:\d+ [amc]time=[-\d.]+\n)+")
 
 
@@ -153,7 +154,7 @@ def describe_member(info: tarfile.TarInfo) -> Member:
         name = name[2:].lstrip("/")
     problem = ""
     if not info.isreg():
-        problem = "is a link" if info.issym() or info.islnk() else "is no plain file"
+        problem = LINK if info.issym() or info.islnk() else "is no plain file"
     elif info.issparse():
         problem = "is a sparse file"
     elif name.startswith("/"):

@@ -43,7 +43,7 @@ class BadSample(Exception):
     """A sample that cannot be used; caught row by row.
 
     Attributes:
-        reason: `missing` or `unreadable`.
+        reason: `missing`, `too large` or `unreadable`.
     """
 
     def __init__(self, reason: str, error: str) -> None:
@@ -213,6 +213,16 @@ class WebDataset:
         return f".{suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES or looks_like_image(os.pread(handle, min(member.size, HEAD_BYTES),
                                                                                               member.offset))
 
+    @property
+    def caption_place(self) -> str:
+        """The suffix of the captions' member, in small letters, or `json:` and the field."""
+        return self.caption_member if self.caption_field is None else f"{FIELD_PREFIX}{self.caption_field}"
+
+    def names_image(self, sample: Sample) -> bool:
+        """Whether a sample has a member that is called as images are; no content is looked at."""
+        suffixes = [suffix for suffix, _ in sample.members]
+        return self.image_member in suffixes or any(f".{suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES for suffix in suffixes)
+
     def hint_crowded(self) -> str:
         """What to do where a sample has several images."""
         if self.config.name_until == "last_dot":
@@ -284,7 +294,7 @@ def read_member(handle: int, member: Member, max_bytes: int, tar: str) -> bytes:
     """
     name = plain_text(member.name)
     if member.size > max_bytes:
-        raise BadSample("unreadable", f"member {name} of {tar} is too large: {member.size} bytes, at most {max_bytes} are read")
+        raise BadSample("too large", f"member {name} of {tar} is too large: {member.size} bytes, at most {max_bytes} are read")
     data = os.pread(handle, member.size, member.offset)
     if len(data) != member.size:
         raise BadSample("unreadable", f"member {name} of {tar} ends after {len(data)} of {member.size} bytes")

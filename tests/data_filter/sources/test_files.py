@@ -118,7 +118,7 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(Unreadable, match="is too large: 5 bytes, at most 4 are read"):
         read_file(tmp_path / "big", max_bytes=4)
     monkeypatch.setattr(files, "MAX_IMAGE_BYTES", 4)
-    assert digest_images([tmp_path / "big", tmp_path / "gone"]) == ["unreadable", "missing"]
+    assert digest_images([tmp_path / "big", tmp_path / "gone"]) == ["too large", "missing"]
 
 
 def test_a_settled_file_is_hashed_once_and_a_fresh_one_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

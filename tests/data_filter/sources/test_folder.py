@@ -340,3 +340,15 @@ def test_captions_that_no_image_needs_are_counted_where_there_is_metadata(tmp_pa
     (tmp_path / "lonely.txt").write_text("x")
     (tmp_path / "metadata.csv").write_text("file_name,text\na.png,y\n")
     assert ImageFolder(tmp_path).others == {".txt": 1}
+
+
+def test_paths_as_windows_writes_them_are_understood_and_lead_nowhere_else(tmp_path: Path) -> None:
+    draw(tmp_path / "secret.png", WHITE)
+    draw(tmp_path / "in" / "Sub" / "a.png", WHITE)
+    draw(tmp_path / "in" / "odd\\name.png", WHITE)
+    rows = ["sub\\A.png,one", "odd\\name.png,two", "..\\secret.png,three", "sub\\..\\..\\secret.png,four"]
+    (tmp_path / "in" / "metadata.csv").write_text("file_name,text\n" + "\n".join(rows))
+    items = read_all(tmp_path / "in")
+    assert {key: (item.caption, item.reason) for key, item in items.items()} == {
+        "Sub/a.png": ("one", ""), "odd\\name.png": ("two", ""), "..\\secret.png": ("three", "missing"),
+        "sub\\..\\..\\secret.png": ("four", "missing")}

@@ -185,7 +185,8 @@ def test_every_kind_of_bad_input_ends_as_a_row_of_the_index(tmp_path: Path, tiny
     config = DatasetsSource(path="parquet", data_files=(str(tmp_path / "data" / "a.parquet"),), key_column="id", streaming=streaming)
     rows = index_rows(config, tmp_path / "index")
     assert {key: reason for key, (reason, _) in bad_rows(rows).items()} == {
-        **dict.fromkeys(("zero", "cut", "text", "huge"), "unreadable"), "none": "missing", "mute": "caption", "fine": "duplicate key"}
+        **dict.fromkeys(("zero", "cut", "text"), "unreadable"), "huge": "too large", "none": "missing", "mute": "caption",
+        "fine": "duplicate key"}
     assert len(rows) == 8 and sum(row["status"] == "ok" for row in rows) == 2, "the mute one is embedded"
 
 

@@ -1,3 +1,4 @@
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,30 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(tmp_path: Path, name: st
         path.write_bytes(data)
     with pytest.raises(SourceError, match=told):
         look_at(str(path.parent if name.startswith("in/") else path))
+
+
+@pytest.mark.parametrize(("files", "split"), [
+    (["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"], "train"), (["data/0000.parquet"], "train"),
+    (["data/test-00000-of-00001.parquet"], "test"), (["val/0.parquet"], "validation"), (["contest.parquet"], "train")])
+def test_the_split_of_a_data_set_for_the_hub_is_one_that_it_has(
+        tmp_path: Path, files: list[str], split: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    write(tmp_path / "set", {"README.md": "---\nlicense: mit\n---\n"})
+    for name in files:
+        (tmp_path / "set" / name).parent.mkdir(exist_ok=True)
+        pq.write_table(image_table([{"bytes": PNG, "path": None}], [name]), tmp_path / "set" / name)
+    found = look_at(str(tmp_path / "set"))
+    assert found.source == DatasetsSource(path=str(tmp_path / "set"), split=split)
+    source = open_source(found.source, shard_size=9)
+    assert [item.caption for item in source.read(source.shards()[0])] == files[:1]
+
+
+def test_images_as_base64_are_refused_without_printing_them(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [base64.b64encode(PNG * 20).decode()], "text": ["x"]}), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"none of the first 1 rows has an image in column image: .*base64, write the column anew as "
+                                          "bytes") as caught:
+        open_source(look_at(str(tmp_path)).source, shard_size=9).look_ahead(needs_captions=True)
+    assert len(str(caught.value)) < 300
 
 
 def test_a_table_of_web_addresses_is_refused_with_what_to_do(tmp_path: Path) -> None:

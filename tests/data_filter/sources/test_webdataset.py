@@ -125,10 +125,12 @@ def test_a_member_beyond_the_limit_is_a_row_and_is_not_read(tmp_path: Path, monk
     monkeypatch.setattr(webdataset, "MAX_TEXT_BYTES", 10)
     members = [("a.jpg", PNG), ("a.txt", b"x"), ("b.jpg", b"small"), ("b.txt", b"x" * 11), ("c.jpg", b"small"), ("c.txt", b"x"),
                ("c.json", b'"0123456789"')]
-    errors = {item.key: item.error for item in read_all(write_tar(tmp_path / "a.tar", members))}
-    assert errors == {"a": f"member a.jpg of a.tar is too large: {len(PNG)} bytes, at most 20 are read",
-                      "b": "caption of b is too large: 11 bytes, at most 10 are read",
-                      "c": "member c.json of a.tar is too large: 12 bytes, at most 10 are read"}
+    items = read_all(write_tar(tmp_path / "a.tar", members))
+    assert [item.reason for item in items] == ["too large", "caption", "too large"]
+    assert {item.key: item.error for item in items} == {
+        "a": f"member a.jpg of a.tar is too large: {len(PNG)} bytes, at most 20 are read",
+        "b": "caption of b is too large: 11 bytes, at most 10 are read",
+        "c": "member c.json of a.tar is too large: 12 bytes, at most 10 are read"}
 
 
 def test_hidden_companions_and_folders_are_not_looked_at(tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ def test_every_kind_of_bad_input_ends_as_a_row_of_the_index(tmp_path: Path, tiny
     rows = index_rows(WebDatasetSource(path=str(tmp_path / "tars")), tmp_path / "index")
     bad = bad_rows(rows)
     assert {key: reason for key, (reason, _) in bad.items()} == {
-        "zero": "unreadable", "cut": "unreadable", "text": "unreadable", "huge": "unreadable", "frames": "unreadable", "gone": "missing",
+        "zero": "unreadable", "cut": "unreadable", "text": "unreadable", "huge": "too large", "frames": "unreadable", "gone": "missing",
         "latin": "caption", "mute": "caption", "p0000": "duplicate key", "2.tar#truncated": "unreadable"}
     assert [row["key"] for row in rows if row["status"] == "ok"] == ["p0000", "p0001", "p0002", "grey16", "cmyk", "latin", "mute"]
     assert len(rows) == 10 + 4 + 1
@@ -381,3 +383,11 @@ def test_tars_with_a_few_bad_samples_are_not_refused_for_them(tmp_path: Path) ->
     ahead(tmp_path)
     write_tar(tmp_path / "a.tar", [])
     ahead(tmp_path)
+
+
+def test_images_and_captions_in_tars_of_their_own_are_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "images.tar", [(f"{number}.jpg", PNG) for number in range(3)])
+    write_tar(tmp_path / "texts.tar", [(f"{number}.txt", b"x") for number in range(3)])
+    with pytest.raises(SourceError, match=r"none has both an image and a caption: 3 have no image\. The members of a sample have to lie "
+                                          r"in one tar"):
+        ahead(tmp_path)
