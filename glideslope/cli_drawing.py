@@ -88,13 +88,16 @@ def import_openai(directory: Annotated[Path, typer.Argument(help="Holds the publ
                   gpt2_tokenizer: Annotated[str | None, typer.Option(metavar="PATH", help="GPT-2's encoder.json and vocab.bpe, or "
                                                                      "tokenizer.json: a path, or hf-hub:REPOSITORY.")] = None,
                   clip_tokenizer: Annotated[str | None, typer.Option(metavar="PATH", help="CLIP's merges or tokenizer.json, likewise.")] = None,
+                  sha256: Annotated[Path | None, typer.Option(metavar="FILE", help="Digests that the files must have, as `sha256sum` writes. "
+                                                              "Without it the card says that the origin is not shown.")] = None,
                   as_json: JsonOption = False) -> None:
-    """Turn OpenAI's published GLIDE checkpoints into a release directory, without running anything in them."""
-    from .models.importing import ImportOptions, import_published
+    """Turn checkpoints shaped like OpenAI's published GLIDE into a release directory, without running anything in them."""
+    from .models.importing import ImportOptions, import_published, read_digests
 
     chosen = None if components is None else [name.strip() for name in components.split(",")]
+    options = ImportOptions(chosen, gpt2_tokenizer, clip_tokenizer, None if sha256 is None else read_digests(sha256))
     with TerminalReporter(err).stage("import") as progress:
-        report = import_published(directory, release, ImportOptions(chosen, gpt2_tokenizer, clip_tokenizer), progress=progress)
+        report = import_published(directory, release, options, progress=progress)
     if as_json:
         tell({"release": str(release), **report}, as_json=True)
         return

@@ -1,4 +1,4 @@
-"""The six published checkpoints of GLIDE (filtered), arXiv 2112.10741, as a release directory that `GlidePipeline` loads.
+"""Checkpoints shaped like the six published ones of GLIDE (filtered), arXiv 2112.10741, as a release that `GlidePipeline` loads.
 
 Nothing in them is run: `torch_archive` reads them. Names and shapes are compared with the architecture on the meta device
 before anything is allocated or written; each tensor is written as it is stored, read back and compared bit for bit; the
@@ -6,16 +6,18 @@ digest of each source file goes into the release.
 """
 
 import contextlib
+import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..config import Part
-from ..errors import CheckpointError, RequestError, StorageError
-from ..manifest import MANIFEST_NAME, ReleaseManifest, write_bytes, write_json
+from ..errors import CheckpointError, RequestError, StorageError, VerificationError
+from ..manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, write_bytes, write_json
+from ..strict_json import read_bounded
 from .companions import KINDS
 from .conversion import Source, compare_weights, source_problems, write_weights
 from .diffusion import NUM_TRAIN_TIMESTEPS
@@ -32,6 +34,8 @@ FILES: Mapping[str, Mapping[str, str]] = {
     "base": {"": "base"}, "upsampler": {"": "upsample"}, "base_inpaint": {"": "base_inpaint"}, "upsampler_inpaint": {"": "upsample_inpaint"},
     "noised_clip": {"image_encoder.": "clip_image_enc", "text_encoder.": "clip_text_enc"}}
 SCHEDULES = {"scheduler": "squaredcos_cap_v2", "upsampler_scheduler": "linear"}
+DIGEST_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64}) [ *](?P<name>[^/\\]+)")
+MAX_DIGESTS_BYTES = 100_000
 MEGABYTE = 1_000_000
 Progress = Callable[[int, int, str], None]
 
@@ -50,12 +54,14 @@ class ImportOptions:
             be there. The base is always needed.
         gpt2_source: GPT-2's vocabulary, see `vocabularies.gpt2_tokenizer`; none: beside the checkpoints, else installed.
         clip_source: CLIP's, see `vocabularies.clip_tokenizer`; none: open_clip's.
+        digests: name of a file -> hex SHA-256 that it must have, as the importer knows it from elsewhere; none compares nothing.
         architectures: component -> architecture; small ones serve tests.
     """
 
     components: Collection[str] | None = None
     gpt2_source: str | None = None
     clip_source: str | None = None
+    digests: Mapping[str, str] | None = None
     architectures: Mapping[str, Part] = field(default_factory=lambda: published_architectures())  # noqa: PLW0108
 
     def __post_init__(self) -> None:
@@ -100,6 +106,8 @@ def import_published(directory: Path, release: Path, options: ImportOptions | No
     if release.exists() or release.is_symlink():
         raise RequestError(f"{release}: exists already; choose another directory or remove it")
     paths = find_files(directory, options.chosen)
+    if options.digests is not None:
+        check_digests(paths.values(), options.digests)
     tokenizers = load_tokenizers(directory, options)
     partial = release.with_name(release.name + ".partial")
     with open_archives(paths) as archives:
@@ -153,6 +161,40 @@ def find_files(directory: Path, components: Collection[str]) -> dict[str, Path]:
     if missing:
         raise CheckpointError(f"{directory}: {', '.join(missing)} is missing; put it there, or import only what is there with --components")
     return found
+
+
+def read_digests(path: Path) -> dict[str, str]:
+    """Read digests as `sha256sum` writes them: name of a file -> hex SHA-256.
+
+    Raises:
+        CheckpointError: not readable, a line of another form, or a name that is listed twice.
+    """
+    try:
+        lines = read_bounded(path, MAX_DIGESTS_BYTES).decode().splitlines()
+    except (VerificationError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: digests cannot be read ({error})") from error
+    digests: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        match = DIGEST_LINE.fullmatch(line)
+        if match is None or match["name"] in digests:
+            problem = "names a file again" if match else "expected 64 hex digits, two spaces and the name of a file, as `sha256sum` writes"
+            raise CheckpointError(f"{path}: line {number}: {problem}: {line!r:.100}")
+        digests[match["name"]] = match["sha256"]
+    return digests
+
+
+def check_digests(paths: Iterable[Path], digests: Mapping[str, str]) -> None:
+    """Hold files against digests that the importer gave, before anything else is read of them.
+
+    Raises:
+        CheckpointError: a file that no digest is given for, or one with another digest.
+    """
+    for path in paths:
+        if path.name not in digests:
+            raise CheckpointError(f"{path}: no digest is given for {path.name}; list every file that is imported, or give no digests")
+        found = sha256_file(path)
+        if found != digests[path.name]:
+            raise CheckpointError(f"{path}: sha256 is {found}, expected {digests[path.name]}; this is another file than the digest is of")
 
 
 def load_tokenizers(directory: Path, options: ImportOptions) -> dict[str, CaptionTokenizer]:
@@ -248,7 +290,8 @@ def write_release(root: Path, sources: Mapping[str, Mapping[str, Source]], token
                   meter: Meter) -> dict[str, Any]:
     """Write components, tokenizers, schedules, index, evidence, card and manifest."""
     index: dict[str, Any] = {"_class_name": "GlidePipeline", "_format": INDEX_FORMAT, "_format_version": FORMAT_VERSION}
-    report: dict[str, Any] = {"format": IMPORT_FORMAT, "glideslope_version": __version__, "sources": {}, "components": {}}
+    report: dict[str, Any] = {"format": IMPORT_FORMAT, "glideslope_version": __version__, "sources": {}, "components": {},
+                              "is_compared_with_given_digests": options.digests is not None}
     for component, tensors in sources.items():
         write_component(root / component, component, tensors, options.architectures[component], meter)
         report["sources"] |= describe_sources(component, tensors)
@@ -289,7 +332,14 @@ def imported_card(report: Mapping[str, Any]) -> str:
     """The README of an imported release, which claims nothing but where its weights come from."""
     rows = "\n".join(f"| `{name}` | {entry['component']} | {entry['size_bytes']:,} | `{entry['sha256']}` |"
                      for name, entry in report["sources"].items())
-    return CARD.format(rows=rows, version=report["glideslope_version"])
+    origin = ORIGIN_COMPARED if report["is_compared_with_given_digests"] else ORIGIN_NOT_SHOWN
+    return CARD.format(rows=rows, version=report["glideslope_version"], origin=origin)
+
+
+ORIGIN_NOT_SHOWN = """**Where the weights come from is not shown.** Whoever imported the files gave no digests to compare them with,
+and OpenAI published none: other files of the same shapes would have passed as well."""
+ORIGIN_COMPARED = """**Where the weights come from is the importer's statement.** Each file has the digest that whoever imported it gave.
+OpenAI published no digests, so compare those below with ones that you trust."""
 
 
 CARD = """---
@@ -300,10 +350,13 @@ tags:
 - imported
 ---
 
-# GLIDE (filtered), imported
+# Shaped like GLIDE (filtered), imported
 
-These weights are OpenAI's. They were published with the paper "GLIDE: Towards Photorealistic Image Generation and Editing with
-Text-Guided Diffusion Models" (arXiv 2112.10741) and its repository `openai/glide-text2im`; read the model card there before use.
+These weights have the names and shapes of the checkpoints that OpenAI published with the paper "GLIDE: Towards Photorealistic Image
+Generation and Editing with Text-Guided Diffusion Models" (arXiv 2112.10741) and its repository `openai/glide-text2im`. If they are
+those, read the model card there before use.
+
+{origin}
 
 **Glideslope did not curate the data behind them and did not train them.** It changed their file format and nothing else:
 every tensor was compared with its source bit for bit. This directory therefore holds no evidence about people, violence
@@ -314,7 +367,7 @@ refuse it as a release of ours.
 |---|---|---|---|
 {rows}
 
-OpenAI published no digests of these files; those above say what was imported here. They are also in `evidence/import.json`.
+The digests say what was imported here. They are also in `evidence/import.json`.
 
 Draw with it: `glideslope sample DIRECTORY "an oil painting of a corgi"`, or
 `GlidePipeline.from_pretrained(DIRECTORY)` in Python. Imported with glideslope {version}.

@@ -7,6 +7,7 @@ policy states for each kind of device how far pixel values may lie apart on aver
 
 import contextlib
 import platform
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ..models.pipeline import GlidePipeline
+    from ..models.samplers import SampleState
 
 GOLDEN_PATH = "evidence/golden/golden.json"
 GOLDEN_FORMAT = "glideslope.golden/1"
@@ -35,6 +37,9 @@ SAMPLER = "ddim"
 GUIDANCE_SCALE = 3.0
 CLIP_GUIDANCE_SCALE = 0.01  # of every other picture, so that the noised CLIP is seen too; more leaves black and white after so few steps
 MAX_SIDE = 1024
+# Whoever writes a release says what is drawn again on the machine of whoever checks it: no more than pack ever draws.
+MAX_PICTURES, MAX_PROMPT_LENGTH = 64, 10_000
+MAX_SECONDS_OF_PICTURE = 1_800
 FACTS = {"file": str, "prompt": str, "seed": int, "num_steps": int, "sampler": str, "guidance_scale": float, "clip_guidance_scale": float,
          "sha256": str}
 
@@ -113,8 +118,15 @@ def _draw(pipe: "GlidePipeline", facts: Mapping[str, Any]) -> "Image.Image":
 
     options = DrawOptions(guidance_scale=facts["guidance_scale"], clip_guidance_scale=facts["clip_guidance_scale"],
                           num_steps=facts["num_steps"], sampler=facts["sampler"], seed=facts["seed"], cut_long_prompts=True)
+    deadline = time.monotonic() + MAX_SECONDS_OF_PICTURE
+
+    def refuse_late(state: "SampleState") -> None:
+        if time.monotonic() > deadline:
+            raise ReleaseError(f"{GOLDEN_PATH}: {facts['file']} is not drawn after {MAX_SECONDS_OF_PICTURE} s, in step {state.step}; use a "
+                               "faster machine")
+
     with _one_thread():
-        return pipe.draw(facts["prompt"], options).images[0]
+        return pipe.draw(facts["prompt"], options, preview=refuse_late).images[0]
 
 
 @contextlib.contextmanager
@@ -167,6 +179,8 @@ def self_test(release_dir: Path, *, device: str = "cpu") -> list[Comparison]:
     kind = device_kind(device)
     is_same = golden["machine"] == machine_class(kind)
     pipe = GlidePipeline.from_pretrained(release_dir, device=device, verify="required")
+    if pipe.base.config.image_size > MAX_SIDE:
+        raise ReleaseError(f"{GOLDEN_PATH}: the base draws {pipe.base.config.image_size} pixels a side, at most {MAX_SIDE} are drawn again")
     found = []
     for facts in golden["pictures"]:
         before = read_picture(release, facts)
@@ -247,6 +261,10 @@ def read_golden(release: Release) -> dict[str, Any]:
                                                all(type(one[key]) is kind for key, kind in FACTS.items()) for one in pictures)
     if not sound or [one["file"] for one in pictures] != [f"picture_{number:02d}.png" for number in range(len(pictures))]:
         raise ReleaseError(f"{GOLDEN_PATH}: pictures are malformed; pack the release again")
+    if len(pictures) > MAX_PICTURES or any(one["num_steps"] != NUM_STEPS or one["sampler"] != SAMPLER or len(one["prompt"]) > MAX_PROMPT_LENGTH
+                                           for one in pictures):
+        raise ReleaseError(f"{GOLDEN_PATH}: expected at most {MAX_PICTURES} pictures, each drawn with {NUM_STEPS} steps of {SAMPLER} from a "
+                           f"prompt of at most {MAX_PROMPT_LENGTH} characters; pack the release again")
     return golden
 
 

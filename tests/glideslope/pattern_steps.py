@@ -139,7 +139,8 @@ def fits(op: Any, value: Any, character: str, flags: int) -> bool:
 def in_category(what: Any, character: str) -> bool:
     """Whether a character is a digit, a space, a letter, or none."""
     name = str(what)
-    holds = {"DIGIT": character.isdigit(), "SPACE": character.isspace(), "WORD": character.isalnum() or character == "_"}[name.rpartition("_")[2]]
+    is_word = character.isalnum() or character == "_"
+    holds = {"DIGIT": character.isdigit(), "SPACE": character.isspace(), "WORD": is_word}[name.rpartition("_")[2]]
     return holds != ("NOT" in name)
 
 

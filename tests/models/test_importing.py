@@ -119,6 +119,8 @@ def test_the_release_says_where_it_comes_from_and_claims_nothing_else(imported: 
     assert report["components"]["base"]["dtypes"] == ["F32"]
     card = (imported / "README.md").read_text(encoding="utf-8")
     assert "did not curate the data behind them and did not train them" in card
+    assert "Where the weights come from is not shown" in card and "# Shaped like GLIDE" in card
+    assert "These weights are OpenAI's" not in card
     for entry in report["sources"].values():
         assert entry["sha256"] in card
     assert sorted(path.relative_to(imported).as_posix() for path in (imported / "evidence").rglob("*")) == [IMPORT_NAME]
@@ -265,3 +267,23 @@ def test_the_command_refuses_a_small_file_under_a_published_name_with_one_line(
     assert stop.value.code == 1
     assert "not the published base: tensor" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_held_against_the_digests_that_are_given(published: Path, tmp_path: Path) -> None:
+    lines = {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(published.iterdir()) if path.suffix == ".pt"}
+    (tmp_path / "digests").write_text("".join(f"{digest}  {name}\n" for name, digest in lines.items()))
+    digests = importing.read_digests(tmp_path / "digests")
+    assert digests == lines
+    import_published(published, tmp_path / "release", ImportOptions(architectures=TINY, digests=digests))
+    assert "Each file has the digest that whoever imported it gave" in (tmp_path / "release/README.md").read_text()
+    for wrong, told in ((lines | {"base.pt": "0" * 64}, f"base.pt: sha256 is {lines['base.pt']}, expected 000"), ({}, "no digest is given")):
+        with pytest.raises(CheckpointError, match=told):
+            import_published(published, tmp_path / "other", ImportOptions(architectures=TINY, digests=wrong))
+        assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("text", ["x  base.pt", "0" * 64 + " base.pt", "0" * 64 + "  ../base.pt", ("0" * 64 + "  base.pt\n") * 2, "\n"])
+def test_digests_in_another_form_are_refused_with_their_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "digests").write_text(text)
+    with pytest.raises(CheckpointError, match=r"digests: line [12]: "):
+        importing.read_digests(tmp_path / "digests")

@@ -131,3 +131,27 @@ def test_a_device_that_is_not_there_is_refused(packed_run: Path, device: str, mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ReleaseError, match=rf"device '{device}': not there; this machine has cpu"):
         find_drift(Release(packed_run / "release"), STRICT, device=device)
+
+
+@pytest.mark.parametrize("change", [
+    lambda one: one.update(num_steps=1000), lambda one: one.update(num_steps=0), lambda one: one.update(sampler="ddpm"),
+    lambda one: one.update(prompt="a " * 10_000)])
+def test_golden_samples_that_would_cost_more_than_pack_draws_are_refused_before_anything_is_drawn(tamper: Any, change: Any) -> None:
+    tamper.json(GOLDEN, lambda golden: change(golden["pictures"][0]))
+    tamper.seal()
+    for refuse in (self_test, lambda place: check_golden(Release(place)), lambda place: find_drift(Release(place), STRICT)):
+        with pytest.raises(ReleaseError, match="expected at most 64 pictures, each drawn with 12 steps of ddim"):
+            refuse(tamper.directory)
+
+
+def test_more_golden_samples_than_a_recipe_may_ask_for_are_refused(tamper: Any) -> None:
+    tamper.json(GOLDEN, lambda golden: golden.update(pictures=[golden["pictures"][0] | {"file": f"picture_{n:02d}.png"} for n in range(65)]))
+    tamper.seal()
+    with pytest.raises(ReleaseError, match="at most 64 pictures"):
+        self_test(tamper.directory)
+
+
+def test_a_picture_that_takes_too_long_is_given_up(packed_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glideslope.release.golden.MAX_SECONDS_OF_PICTURE", -1)
+    with pytest.raises(ReleaseError, match=r"picture_00\.png is not drawn after -1 s, in step 1; use a faster machine"):
+        self_test(packed_run / "release")
