@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..config import ClipConfig, IndexConfig
+from ..config import ClipConfig, IndexConfig, source_settings
 from ..config import Source as SourceConfig
 from ..decode import decode_picture
 from ..errors import StageError
@@ -110,7 +110,7 @@ def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, dire
     opened = open_source_once(source, index.shard_size)
     if isinstance(opened, ImageFolder) and opened.others:
         log.warning("%s", opened.describe_others())
-    identity = identify(opened.fingerprint(), clip, index)
+    identity = identify(opened.fingerprint(), source, clip, index)
     adopt_partial(StagePlaces.of(directory), identity)
 
     def work(partial: Path) -> dict[str, Any]:
@@ -123,9 +123,9 @@ def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, dire
     return run_stage(directory, **identity, work=work, is_costly=True)
 
 
-def identify(fingerprint: str, clip: ClipConfig, index: IndexConfig) -> dict[str, Any]:
+def identify(fingerprint: str, source: SourceConfig, clip: ClipConfig, index: IndexConfig) -> dict[str, Any]:
     """What makes the stage this one and no other: its name, configuration and inputs."""
-    config = {"format": INDEX_FORMAT, "clip": image_settings(clip), "index": index.model_dump(mode="json")}
+    config = {"format": INDEX_FORMAT, "source": source_settings(source), "clip": image_settings(clip), "index": index.model_dump(mode="json")}
     return {"stage": "index", "config": config, "inputs": {"source": fingerprint}}
 
 

@@ -50,7 +50,7 @@ def build_part(source: SourceConfig, clip: ClipConfig, index: IndexConfig, direc
         raise storage_error(directory.parent, error) from error
     with locked(directory.with_name(f".{directory.name}.lock"), waits=True):
         shards = read_or_list(shard_list, source, index.shard_size)
-        identity = identify(digest_shards(shards), clip, index)
+        identity = identify(digest_shards(shards), source, clip, index)
         if finished_record(places, identity) is not None:
             return {"num_shards": 0, "num_inputs": 0}
         adopt_partial(places, identity)

@@ -1,5 +1,6 @@
 """The recipe: one frozen, typed model per stage, every field with a sentence. Unknown keys are errors."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -81,6 +82,17 @@ class ParquetSource(Part):
     caption_column: str | None = Field("text", description="column of the captions; none: there are no captions")
     key_column: str | None = Field(None, description="column of the keys; none: a digest of image and caption")
     image_root: str | None = Field(None, description="where relative image paths count from; none: the parquet file's directory")
+
+
+def source_settings(source: Part) -> dict[str, Any]:
+    """What a source is, without where it lies: content is known by digests, so a folder may move. A Hub id `org/name` stays.
+
+    Plain data, part of the identity of the index: whoever edits it in the recipe has to index again.
+    """
+    places = {"path", "image_root", "data_files", "streaming"}
+    if isinstance(source, DatasetsSource) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source.path):
+        places -= {"path"}
+    return source.model_dump(mode="json", exclude=places)
 
 
 Source = Annotated[OpenMojiSource | FolderSource | DatasetsSource | WebDatasetSource | ParquetSource, Field(discriminator="kind")]

@@ -3,38 +3,36 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
-from ..config import Part
 from ..data_filter.decision import reason_of
 from ..data_filter.evidence import measure_filter
-from ..data_filter.judges import PLACES
+from ..data_filter.labels import role_of
 from ..errors import GlideslopeError
 from ..manifest import sha256_json
 from .claims import equal, evaluation_claims, final_loss, flatten, show
 from .claims.audit_checks import check_audits
+from .claims.audits import read_audits
 from .claims.evaluation import check_evaluation_design
 from .claims.mutation_checks import check_mutations
 from .companions import check_companions
+from .comparison import shorten
 from .contents import Release, need
 from .layout import parse_json_object
 from .plan import (
     classifier_stage,
-    filter_stage,
     parts,
     plan_copies,
     required_inputs,
     required_stages,
-    scores_stage,
     stated_weights,
     training_stage,
 )
+from .settings import find_changed_settings
 from .weights import count_parameters, joined_digest
 
 SCORE_TOLERANCE = 1e-5
 LOSS_TOLERANCE = 1e-5
-MAX_ROWS_NAMED = 5
 
 
 def check_records(release: Release) -> list[str]:
@@ -83,18 +81,27 @@ def check_weights(release: Release) -> list[str]:
 
 
 def check_settings(release: Release) -> list[str]:
-    """Filters were fitted, data curated and models trained with the settings that the recipe states."""
-    recipe, problems = release.recipe, []
-    settings: dict[str, Part] = {stage(category.name): category for category in release.categories
-                                 for stage in (classifier_stage, scores_stage, filter_stage)}
-    settings |= {"curated": recipe.curate, "training/base": recipe.base, "training/noised_clip": recipe.noised_clip}
-    settings["evaluation"] = recipe.evaluate
-    for stage, part in settings.items():
-        config = release.record(stage).config
-        for key, value in part.model_dump(mode="json", exclude={**PLACES, **dict.fromkeys(part.PACE, True)}).items():
-            if key in config and config[key] != value:
-                problems.append(f"{stage}: was run with {key} {show(config[key])}, the recipe says {show(value)}; run it again")
-    return problems
+    """Every stage was run with the settings that the recipe states."""
+    return shorten(find_changed_settings(release.recipe, release.records))
+
+
+def check_label_roles(release: Release) -> list[str]:
+    """The role of each label is the one that its concept and the recipe's salt give: nobody chose what tests a filter.
+
+    A concept that an audit of this release has drawn is an audit's, whatever its hash says.
+    """
+    problems = []
+    for category in release.categories:
+        rows = list(zip(*(release.scores(category.name)[name].to_pylist() for name in ("key", "concept", "role")), strict=True))
+        drawn = {image["key"] for audit in read_audits(release, category.name) for image in audit.sample["images"]}
+        audited = {concept for key, concept, _ in rows if key in drawn}
+        for key, concept, role in rows:
+            expected = role_of(concept, release.recipe.labels)
+            if role != expected and not (role == "audit" and concept in audited):
+                problems.append(f"labels of {category.name}: {show(key)} has the role {role}, its concept {show(concept)} and the recipe's "
+                                f"salt and shares give {expected}; if these changed since the labels were given, set them back, or remove the "
+                                "run's labels and import them again")
+    return shorten(problems)
 
 
 def check_consumed(release: Release) -> list[str]:
@@ -168,10 +175,15 @@ def check_ledger(release: Release) -> list[str]:
 def _check_counts(release: Release) -> list[str]:
     ledger, curated = release.ledger, release.curated
     rows = list(zip(ledger["decision"], ledger["reason"], ledger["split"], strict=True))
-    counted = {"seen": len(rows), "kept": sum(decision == "keep" for decision, _, _ in rows),
+    counted: dict[str, Any] = {"seen": len(rows), "kept": sum(decision == "keep" for decision, _, _ in rows),
                "dropped": dict(Counter(reason for decision, reason, _ in rows if decision == "drop")),
                "splits": {"train": 0, "validation": 0} | Counter(split for decision, _, split in rows if decision == "keep")}
-    problems = []
+    index, problems = release.record("index").summary, []
+    num_inputs, num_bad = (need(index, key, where="record of index") for key in ("num_inputs", "num_bad"))
+    if num_inputs != len(rows):
+        problems.append(f"ledger: has {len(rows)} rows, the index has {num_inputs} inputs: every input has one row; curate and pack again")
+    problems += [f"ledger: {counted['dropped'].get(reason, 0)} rows say {show(reason)}, the index has {number} such inputs; curate and pack "
+                 "again" for reason, number in num_bad.items() if counted["dropped"].get(reason, 0) < number]
     for key, found in counted.items():
         stated = curated.get(key)
         if isinstance(stated, dict) and isinstance(found, dict):
@@ -241,15 +253,9 @@ def _check_scores(release: Release) -> list[str]:
     return shorten(wrong)
 
 
-def shorten(problems: Sequence[str]) -> list[str]:
-    """The first few problems, and how many more there are."""
-    more = len(problems) - MAX_ROWS_NAMED
-    return [*islice(problems, MAX_ROWS_NAMED), *([f"and {more} more rows"] if more > 0 else [])]
-
-
 CHAIN_CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
     "records": check_records, "copied files": check_copies, "origin of the weights": check_weights, "companions": check_companions,
-    "settings": check_settings, "consumed images": check_consumed,
+    "settings": check_settings, "label roles": check_label_roles, "consumed images": check_consumed,
     "filter reports": check_filter_reports, "training summaries": check_summaries, "evaluation": check_evaluation, "ledger": check_ledger,
     "audits": check_audits, "mutations": check_mutations}
 

@@ -1,11 +1,13 @@
 """Claims as flat names and plain values, and how two sets of them are held against each other."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 RELATIVE_TOLERANCE = 1e-9
 MAX_SHOWN = 120
+MAX_ROWS_NAMED = 5
 
 Claims = dict[str, Any]
 
@@ -47,3 +49,9 @@ def flatten(prefix: str, value: Mapping[str, Any]) -> Claims:
         name = f"{prefix}.{key}"
         claims |= flatten(name, inner) if isinstance(inner, Mapping) else {name: inner}
     return claims
+
+
+def shorten(problems: Sequence[str]) -> list[str]:
+    """The first few problems, and how many more there are."""
+    more = len(problems) - MAX_ROWS_NAMED
+    return [*islice(problems, MAX_ROWS_NAMED), *([f"and {more} more rows"] if more > 0 else [])]

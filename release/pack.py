@@ -18,6 +18,7 @@ from ..stage_places import INTENT_NAME, RECORD_NAME
 from ..weight_files import WeightFiles
 from .claims import claims_of
 from .companions import gather_companions
+from .comparison import shorten
 from .contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, Release
 from .documents import documents_of
 from .documents.use_policy import USE_POLICY_PATH, use_policy_text
@@ -44,6 +45,7 @@ from .plan import (
 from .policy import POLICY_PATH, Policy, load_policy
 from .progress import Meter, Progress
 from .published import published_recipe
+from .settings import find_changed_settings
 from .texts import license_text, model_index, recipe_text
 from .weights import find_noncanonical, read_file, read_weights, size_on_disk
 from .weights.shards import MEGABYTE
@@ -78,6 +80,8 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path, *, progress: Progress |
     """
     draw_golden(run_dir, recipe)
     records = read_stages(run_dir, recipe, progress=progress)
+    if problems := find_changed_settings(recipe, records):
+        raise ReleaseError(f"{run_dir}: was not run with this recipe, so that no release can say so: {'; '.join(shorten(problems))}")
     copies = plan_copies([category.name for category in recipe.categories], records, blurred=recipe.release.blurred)
     config = {"recipe": published_recipe(recipe).model_dump(mode="json"), "card_templates": templates_sha256(), "files": digest_files(recipe),
               "policy": packed_policy(recipe).sha256, "glideslope": __version__}

@@ -14,8 +14,9 @@ from ..manifest import MANIFEST_NAME, SIGNATURE_NAME, UNLISTED, sha256_bytes
 from ..signatures import Signers
 from ..signers import SignerRule
 from .card_check import check_cards, find_false_figures
-from .chain import CHAIN_CHECKS, run_check, shorten
+from .chain import CHAIN_CHECKS, run_check
 from .claims import claims_of, compare_claims
+from .comparison import shorten
 from .contents import CARD_PATH, Release
 from .digests import compare_files, compare_tensors
 from .documents import documents_of

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from ...config import Category
 from ...data_filter.evidence import measure_filter
 from ...data_filter.labels import FITTING_ROLES
-from ..chain import check_filter_reports, shorten
+from ..chain import check_filter_reports
 from ..claims.audits import read_audits
 from ..claims.evaluation import count_wins
+from ..comparison import shorten
 from ..contents import Release, need
 from ..layout import MEGABYTE, walk
 from ..policy import CategoryPolicy

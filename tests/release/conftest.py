@@ -1,6 +1,7 @@
 """A small but complete run directory, written stage by stage as the real stages write theirs, and a release of it."""
 
 import io
+import itertools
 import json
 import shutil
 import time
@@ -18,9 +19,10 @@ from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from PIL import Image
 
-from glideslope.config import Category, Recipe, dump_recipe, parse_recipe
+from glideslope.config import Category, LabelsConfig, Recipe, dump_recipe, parse_recipe
 from glideslope.data_filter.decision import ledger_schema, reason_of
 from glideslope.data_filter.evidence import SCORES_SCHEMA, measure_filter
+from glideslope.data_filter.labels import role_of
 from glideslope.data_filter.parquet import write_table
 from glideslope.data_filter.statistics import choose_threshold
 from glideslope.errors import VerificationError
@@ -40,6 +42,7 @@ from glideslope.records import Record, run_stage
 from glideslope.release import pack
 from glideslope.release.claims.evaluation import own_place
 from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
+from glideslope.release.settings import expected_settings
 
 from .components import write_components
 
@@ -183,18 +186,22 @@ def write_run(run_dir: Path, recipe: Recipe) -> None:
     captions = [f"drawing {number} <of> a *thing*" for number in range(NUM_INPUTS)]
     labels = {"person": rng.random(NUM_INPUTS) < 0.5, "violence": np.arange(NUM_INPUTS) % 17 == 3}
     roles = [("train", "calibrate", "audit", "train")[number % 4] for number in range(NUM_INPUTS)]
+    concepts = [concept_with(role, key) for key, role in zip(keys, roles, strict=True)]
     scores = {name: (rng.normal(size=NUM_INPUTS) + 5 * labels[name]).astype(np.float32) for name in CATEGORIES}
     flags = {name: [["faces"] if n % 40 == 7 and name == "person" else [] for n in range(NUM_INPUTS)] for name in CATEGORIES}
-    index = stage(run_dir, "index", {"source": "0" * 64}, lambda d: write_bytes(d / "shard-00000.parquet", b"index") or {})
-    labels_record = Record("labels", {}, {}, Manifest(()), {"num_labels": 2 * NUM_INPUTS}, {"seconds": 0.1})
+    settings = expected_settings(recipe)
+    index_summary = {"num_inputs": NUM_INPUTS + 1, "num_ok": NUM_INPUTS, "num_without_caption": 0, "num_bad": {"unreadable": 1}}
+    index = stage(run_dir, "index", {"source": "0" * 64}, lambda d: write_bytes(d / "shard-00000.parquet", b"index") or index_summary,
+                  settings["index"])
+    labels_record = Record("labels", settings["labels"], {}, Manifest(()), {"num_labels": 2 * NUM_INPUTS}, {"seconds": 0.1})
     write_bytes(run_dir / "labels/labels.jsonl", b"{}\n")
     write_json(run_dir / "labels/record.json", labels_record.to_json())
-    clip = stage(run_dir, "clip", {"index": index.digest}, lambda d: write_bytes(d / "text.safetensors", b"text") or {})
+    clip = stage(run_dir, "clip", {"index": index.digest}, lambda d: write_bytes(d / "text.safetensors", b"text") or {}, settings["clip"])
     inputs = {"index": index.digest, "labels": labels_record.digest}
     thresholds: dict[str, float] = {}
     filters: dict[str, Record] = {}
     for category in recipe.categories:
-        table = pa.table({"key": keys, "concept": keys, "caption": captions, "role": roles,
+        table = pa.table({"key": keys, "concept": concepts, "caption": captions, "role": roles,
                           "label": labels[category.name].astype(np.int8), "in_training": [role == "train" for role in roles],
                           "score": scores[category.name], "flags": flags[category.name],
                           "groups": [[("gender", ("", "female", "male")[n % 5 % 3]), ("skin_tone", str(n % 3) if n % 3 else "")]
@@ -205,12 +212,16 @@ def write_run(run_dir: Path, recipe: Recipe) -> None:
         filters |= write_filter_stages(run_dir, category, table, thresholds[category.name], inputs)
     curated = write_curated(run_dir, inputs | {name: record.digest for name, record in filters.items() if not name.startswith("classifiers")},
                             keys, captions, (scores, flags, labels), thresholds, recipe)
-    settings = {model: getattr(recipe, model).model_dump(mode="json") | {"seed": 0} for model in ("base", "noised_clip")}
-    base = stage(run_dir, "training/base", {"curated": curated.digest}, lambda d: write_training(d, "base", run_dir), settings["base"])
+    base = stage(run_dir, "training/base", {"curated": curated.digest}, lambda d: write_training(d, "base", run_dir), settings["training/base"])
     inputs = {"curated": curated.digest, "tokenizer": sha256_file(run_dir / "training/base/tokenizer.json")}
-    stage(run_dir, "training/noised_clip", inputs, lambda d: write_training(d, "noised_clip", run_dir), settings["noised_clip"])
+    stage(run_dir, "training/noised_clip", inputs, lambda d: write_training(d, "noised_clip", run_dir), settings["training/noised_clip"])
     inputs = {"training/base": base.digest, "curated": curated.digest, "clip": clip.digest}
-    stage(run_dir, "evaluation", inputs, lambda d: write_evaluation(d, run_dir, recipe), recipe.evaluate.model_dump(mode="json"))
+    stage(run_dir, "evaluation", inputs, lambda d: write_evaluation(d, run_dir, recipe), settings["evaluation"])
+
+
+def concept_with(role: str, key: str) -> str:
+    """The first concept named after a key whose hash gives a role."""
+    return next(name for number in itertools.count() if role_of(name := f"{key}-{number}", LabelsConfig()) == role)
 
 
 def stage(run_dir: Path, name: str, inputs: dict[str, str], work: Callable[[Path], Any], config: dict[str, Any] | None = None) -> Record:

@@ -88,7 +88,8 @@ def test_weights_that_are_not_canonical_are_refused(run_dir: Path, recipe: Recip
         save_file(tensors, directory / path.name, metadata=metadata)
         return dict(record.summary)
 
-    again: Record = run_stage(run_dir / "training/noised_clip", stage=record.stage, config={"again": 1}, inputs=record.inputs, work=work)
+    again: Record = run_stage(run_dir / "training/noised_clip", stage=record.stage, config={**record.config, "again": 1},
+                              inputs=record.inputs, work=work)
     assert again.digest != record.digest
     with pytest.raises(GlideslopeError, match=told):
         pack(run_dir, recipe, run_dir / "release")

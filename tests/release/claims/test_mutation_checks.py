@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from glideslope.config import Recipe
+from glideslope.config import ClipConfig, Recipe
 from glideslope.data_filter.mutations import PLANTED_SCHEMA, measure_mutations
 from glideslope.data_filter.parquet import write_table
 from glideslope.errors import VerificationError
@@ -16,6 +16,7 @@ from glideslope.records import read_record
 from glideslope.release import pack
 from glideslope.release.claims.mutation_checks import check_mutations
 from glideslope.release.contents import Release
+from glideslope.release.settings import settings_of
 from glideslope.release.verify import verify
 
 from ..conftest import Tamperer, picture, stage
@@ -51,7 +52,7 @@ def write_mutations(run_dir: Path, category: str = "person") -> None:
                 "worst_mutation": worst["mutation"], "worst_recall": worst["recall"]}
 
     inputs = {name: read_record(run_dir / name).digest for name in ("index", f"classifiers/{category}", f"filters/{category}")}
-    stage(run_dir, f"mutations/{category}", inputs | {"source": "0" * 64}, work)
+    stage(run_dir, f"mutations/{category}", inputs | {"source": "0" * 64}, work, {"clip": settings_of(ClipConfig())})
 
 
 @pytest.fixture
