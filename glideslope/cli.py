@@ -12,6 +12,7 @@ from rich.text import Text
 from . import __version__, cli_drawing, cli_hub, cli_release, cli_signing, cli_stages
 from .cli_shared import err, out
 from .errors import GlideslopeError
+from .terminal import start_logging
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
                   help="Curate image-text data, train a small GLIDE and a noised CLIP on what is left, and pack a release whose "
@@ -23,7 +24,7 @@ for part in (cli_stages, cli_release, cli_signing, cli_hub, cli_drawing):
 
 def main() -> None:
     """Entry point of the `glideslope` command."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    start_logging()
     try:
         app()
     except GlideslopeError as error:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from .cli_shared import RELEASES, JsonOption, PolicyOption, ReleaseArgument, err, out, tell, told_signers
 from .errors import ReleaseError
@@ -111,7 +111,8 @@ def rehearse(release: ReleaseArgument, as_json: JsonOption = False) -> None:
 
     def report(played: "Played") -> None:
         if not as_json:
-            err.print(f"{'[red]✗[/]' if played.problems else '[green]✓[/]'} {played.transfer}  {escape(played.scene.name)}", highlight=False)
+            mark = ("✗", "red") if played.problems else ("✓", "green")
+            err.print(Text.assemble(mark, f" {played.transfer}  {played.scene.name}"))
 
     rehearsal = rehearse_release(release, report=report)
     if as_json:
@@ -139,7 +140,7 @@ def show_plan(plan: "Plan") -> None:
     for mark, colour, files in (("+", "green", plan.changes.added), ("~", "yellow", plan.changes.changed), ("-", "red", plan.changes.removed)):
         for path, size_bytes in sorted(files.items()):
             note = " (not from a release)" if path in plan.foreign else ""
-            table.add_row(f"[{colour}]{mark}[/]", escape(path + note), f"{size_bytes:,}")
+            table.add_row(Text(mark, colour), path + note, f"{size_bytes:,}")
     out.print(table)
     tell({name: f"{len(files)} files, {sum(files.values()):,} bytes" for name, files in plan.changes.to_json().items()}, as_json=False)
 
@@ -151,7 +152,7 @@ def table_of(rehearsal: "Rehearsal") -> Table:
         table.add_column(heading)
     for played in rehearsal.played:
         colour = "red" if played.problems else "green"
-        table.add_row(played.transfer, escape(played.scene.name), played.first, played.shown, played.second, f"[{colour}]{played.last}[/]")
+        table.add_row(played.transfer, played.scene.name, played.first, played.shown, played.second, Text(played.last, colour))
     return table
 
 
@@ -170,7 +171,7 @@ def reporter(*, as_json: bool) -> Callable[[str], None]:
     """Prints each step that is done."""
     def report(line: str) -> None:
         if not as_json:
-            err.print(f"[green]✓[/] {escape(line)}", highlight=False)
+            err.print(Text.assemble(("✓", "green"), f" {line}"))
 
     return report
 

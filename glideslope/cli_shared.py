@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from .recipe import Engine, find_recipe, open_run
 from .signatures import Signers
 from .signers import SignerRule
-from .terminal import TerminalReporter
+from .terminal import PlainConsole, TerminalReporter
 
 STAGES, RELEASES = "Stages of a run", "Releases"
 
@@ -34,7 +33,7 @@ ThresholdOption = Annotated[int | None, typer.Option("--threshold", min=1, metav
                                                      "without it all of them.")]
 RUNS = Path("runs")
 
-out, err = Console(soft_wrap=True, emoji=False), Console(stderr=True, soft_wrap=True, emoji=False)
+out, err = PlainConsole(), PlainConsole(stderr=True)
 
 
 def started_as() -> str:
@@ -45,7 +44,7 @@ def started_as() -> str:
 def tell(value: dict[str, Any], *, as_json: bool) -> None:
     """Print a result as `key: value` lines or as JSON."""
     if as_json:
-        sys.stdout.write(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(value, sort_keys=True) + "\n")
         return
     for key, item in value.items():
         text = ", ".join(f"{name} {figure}" for name, figure in item.items()) if isinstance(item, dict) else item

@@ -1,19 +1,53 @@
 """What the command line shows: progress bars on a terminal, plain lines elsewhere, and the closing summary."""
 
 import importlib
+import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
-from .wording import at_least, percent
+from .wording import at_least, percent, printable
 
 LINE_EVERY_S = 20.0
+
+
+class PlainConsole(Console):
+    """A console on which text from outside only stands: no markup unless it is asked for, and nothing that steers the terminal.
+
+    Whatever is shown passes here, tables and progress bars too; only what rich itself puts in to colour and move stays as it is.
+    """
+
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        """Write to the output or the error stream."""
+        super().__init__(stderr=stderr, width=width, soft_wrap=True, emoji=False, markup=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does, with every text made printable; see `wording.printable`."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text, keep_lines=True), segment.style)
+
+
+class PlainFormatter(logging.Formatter):
+    """Log lines of one line each, with nothing in them that steers the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """As logging does, made printable."""
+        return printable(super().formatMessage(record))
+
+
+def start_logging() -> None:
+    """Show warnings of the libraries on the error stream."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 class TerminalReporter:
@@ -39,11 +73,12 @@ class TerminalReporter:
             self.console.print(f"{name} …", highlight=False)
             yield self._lines(name, started)
         self.seconds[name] = time.monotonic() - started
-        self.console.print(f"[green]✓[/] {name}  [dim]{format_seconds(self.seconds[name])}[/]", highlight=False)
+        self.console.print(Text.assemble(("✓", "green"), f" {name}  ", (format_seconds(self.seconds[name]), "dim")))
 
     @contextmanager
     def _bar(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
-        columns = (TextColumn("{task.fields[stage]}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        columns = (TextColumn("{task.fields[stage]}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TextColumn("{task.description}", markup=False))
         with Progress(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task("", total=None, stage=name)
             yield lambda done, total, text: bars.update(task, completed=done, total=total, description=text)

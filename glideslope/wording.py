@@ -1,9 +1,19 @@
-"""Numbers as cards and reports write them: bounds are rounded to the cautious side, small differences are not rounded away."""
+"""Numbers and texts as cards, reports and the terminal write them.
+
+Bounds are rounded to the cautious side, small differences are not rounded away, and text from outside does nothing but stand there.
+"""
 
 import math
+import re
+import unicodedata
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 
 DIGITS = 1
+STEERING = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})  # Unicode's categories: controls, formats, separators of lines, halves of pairs
+BLANKS = frozenset("\u115f\u1160\u17b4\u17b5\u3164\uffa0")  # letters that show nothing
+JOINERS = frozenset("\u200c\u200d")
+ADDRESS = re.compile(r"(?i)\b(?:https?|ftp)://|\bwww\.")
+BLOCK_START = re.compile(r"\A(\d*)((?<=\d)[.)](?= |\Z)|(?<!\d)[-+=](?= |[-+=]*\Z))")
 
 
 def count(value: int) -> str:
@@ -76,12 +86,42 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def printable(text: str, *, keep_lines: bool = False) -> str:
+    """Text from outside with nothing in it that acts: every character that steers, hides or reorders is written out, as `<U+001B>`.
+
+    That are control characters, line and paragraph separators, marks of direction (U+202A to U+2069 and their like), characters of no
+    width, and halves of a pair. A joiner stays between characters beyond ASCII, where scripts and emoji need it.
+
+    Args:
+        text: any text.
+        keep_lines: leave line feeds; without it each run of white space becomes one space.
+    """
+    if text.isascii() and text.isprintable():
+        return text if keep_lines else " ".join(text.split())
+    lines = text.split("\n") if keep_lines else [" ".join(text.split())]
+    return "\n".join("".join(_shown(line, place) for place in range(len(line))) for line in lines)
+
+
+def _shown(line: str, place: int) -> str:
+    character = line[place]
+    if unicodedata.category(character) not in STEERING and character not in BLANKS:
+        return character
+    if character in JOINERS and 0 < place < len(line) - 1 and not (line[place - 1].isascii() or line[place + 1].isascii()):
+        return character
+    return f"<U+{ord(character):04X}>"
+
+
 def cell(text: str) -> str:
-    """Text from the data inside a table or a sentence: on one line, with Markdown's and HTML's signs disarmed."""
-    flat = " ".join(text.split())
+    """Text from outside inside a card, in a table or a sentence: on one line, with the signs of Markdown and HTML disarmed.
+
+    What begins a block (a list, a heading, a rule) does so no more, and an address becomes no link.
+    """
+    flat = printable(text)
     for sign, replacement in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         flat = flat.replace(sign, replacement)
-    return "".join(f"\\{char}" if char in "\\`*_[]|#" else char for char in flat)
+    flat = "".join(f"\\{char}" if char in "\\`*_[]|#~$" else char for char in flat)
+    flat = ADDRESS.sub(lambda match: match.group().replace(":", "\\:").replace(".", "\\."), flat)
+    return BLOCK_START.sub(lambda match: f"{match[1]}\\{match[2]}", flat)
 
 
 def _percent_down(share: float) -> str:

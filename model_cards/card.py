@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
+from markupsafe import Markup
 
 from .. import wording
 from ..errors import ReleaseError
@@ -44,13 +46,22 @@ def render_dataset_card(claims: Mapping[str, Any]) -> str:
 def _render(claims: Mapping[str, Any], template: str, header: Callable[[Lookup], dict[str, Any]]) -> str:
     what, lookup = template.removesuffix(".md.jinja").replace("_", " "), ClaimLookup(claims)
     try:
-        front_matter = yaml.safe_dump(header(lookup), sort_keys=False, allow_unicode=True, width=10_000)
+        front_matter = Markup(yaml.safe_dump(plain(header(lookup)), sort_keys=False, allow_unicode=True, width=10_000))
         text = load_environment().get_template(template).render(front_matter=front_matter, claim=lookup)
     except UndefinedError as error:
         raise ReleaseError(f"{what}: {error.message}; pack the release again") from error
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
         raise ReleaseError(f"{what}: a claim has an unexpected value ({error}); pack the release again") from error
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def plain(value: Any) -> Any:
+    """The values of a header with their texts made printable; see `wording.printable`."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return wording.printable(value) if isinstance(value, str) else value
 
 
 def templates_sha256() -> str:
@@ -61,11 +72,11 @@ def templates_sha256() -> str:
 @cache
 def load_environment() -> Environment:
     """The templates with the wording of numbers as their filters."""
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False,
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True, finalize=disarm,
                               trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     filters: tuple[Callable[..., str], ...] = (
         wording.count, wording.percent, wording.at_least, wording.at_most, wording.at_most_precise, wording.decimal, wording.significant,
-        wording.millions, wording.megabytes, wording.duration, wording.cell, change, code, fenced, group_text, reason_text,
+        wording.millions, wording.megabytes, wording.duration, change, code, fenced, group_text, reason_text, link, file_name,
         rounded_down, rounded_up)
     environment.filters.update({function.__name__: function for function in filters})
     environment.tests |= {"weak": is_weak, "above_chance": is_above_chance}
@@ -103,14 +114,35 @@ def rounded_up(value: float) -> str:
     return f"{math.ceil(round(100 * value, 6)) / 100:.2f}"
 
 
-def code(text: str) -> str:
-    """A name in the type of code."""
-    return f"`{text}`"
+def disarm(value: Any) -> Markup:
+    """What a template puts out: text is escaped, unless its type says that it is Markdown already."""
+    if isinstance(value, Markup):
+        return value
+    if not isinstance(value, str):
+        return Markup(str(value))
+    before, after = (" " if value[place].isspace() else "" for place in (0, -1)) if value.strip() else ("", value[:1] and " ")
+    return Markup(f"{before}{wording.cell(value)}{after}")
 
 
-def fenced(text: str) -> str:
+def code(text: str) -> Markup:
+    """A name in the type of code, which it cannot end, nor the cell of a table around it."""
+    return Markup(f"`{wording.printable(text).replace('`', chr(39)).replace('|', chr(0xA6)).strip() or ' '}`")
+
+
+def fenced(text: str) -> Markup:
     """Text from a recipe inside a block of code, which it cannot end."""
-    return str(text).strip().replace("```", "'''")
+    return Markup(wording.printable(str(text), keep_lines=True).strip().replace("```", "'''"))
+
+
+def file_name(name: str) -> Markup:
+    """A name as a part of a relative address."""
+    return Markup(quote(wording.printable(name), safe=""))
+
+
+def link(address: str) -> Markup:
+    """An address that can be followed; what could end it is written in its own code."""
+    shown = "".join(f"%{ord(char):02X}" if char in "<>\"`\\ " else char for char in wording.printable(address))
+    return Markup(f"<{shown}>" if re.match(r"https?://\S+\Z", shown) else wording.cell(address))
 
 
 def group_text(row: Mapping[str, Any]) -> str:
