@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageFilter
 
+from ..decode import read_image, to_rgb
 from ..errors import ReleaseError
 from ..manifest import write_bytes
 from ..model_cards.plots import plot_guidance, plot_ledger, plot_scores, plot_training_loss
+from ..pictures import png
+from ..pictures.refusals import Refusal
 from .claims.evaluation import PAIRS_PATH, list_worst, measure_guidance
 from .contents import Release, need
 from .layout import MODELS
@@ -24,6 +27,7 @@ SAMPLES_PATH = "figures/evaluation_samples.png"
 SHEET_COLUMNS, SHEET_GAP = 8, 4  # as `evaluation` lays its pictures out
 NUM_CAPTIONED = 16
 BLUR_SHARE = 24  # the radius is the picture's short side divided by this
+MAX_PIXELS = 100_000_000
 TILE_STEP = 16  # pixels; a tile is two steps wide and high
 MAX_DISTANCE = 24.0  # of 255, see `measure_distance`
 Pairs = Sequence[Mapping[str, object]]
@@ -111,10 +115,9 @@ def measure_distance(first: bytes, second: bytes) -> float:
 def read_pixels(data: bytes) -> "NDArray[np.uint8] | None":
     """The pixels of a PNG without transparency, (H, W, 3); none for anything else: what shines through would not be compared."""
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            is_opaque = image.mode in ("1", "L", "P", "RGB") and "transparency" not in image.info
-            return np.asarray(image.convert("RGB")) if is_opaque else None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        image = read_image(data, max_pixels=MAX_PIXELS) if data.startswith(png.MAGIC) else None
+        return to_rgb(image) if image is not None and not image.has_transparency_data else None
+    except Refusal:
         return None
 
 

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config import Recipe
+from ..decode import read_image, to_rgb
 from ..errors import GlideslopeError, ReleaseError
 from ..manifest import sha256_bytes, write_bytes, write_json
+from ..pictures import png
+from ..pictures.refusals import Refusal
 from ..records import Record, read_record, run_stage
 from .contents import Release, need
 from .layout import parse_json_lines, parse_json_object
@@ -274,16 +277,19 @@ def read_picture(release: Release, facts: Mapping[str, Any]) -> "np.ndarray[Any,
     Raises:
         ReleaseError: missing, no picture, too large, or not the one that golden.json describes.
     """
-    from PIL import Image
-
     where = f"evidence/golden/{facts['file']}"
     try:
-        with Image.open(release.path(where), formats=("PNG",)) as image:
-            if image.mode != "RGB" or max(image.size) > MAX_SIDE:
-                raise ReleaseError(f"{where}: expected an RGB picture of at most {MAX_SIDE} pixels a side; pack the release again")
-            pixels = np.asarray(image)
+        data = release.path(where).read_bytes()
+        if not data.startswith(png.MAGIC):
+            raise ReleaseError(f"{where}: is no PNG; pack the release again")
+        image = read_image(data, max_pixels=MAX_SIDE**2)
     except OSError as error:
-        raise ReleaseError(f"{where}: not readable as a PNG ({error}); pack the release again") from error
+        raise ReleaseError(f"{where}: cannot be read ({error}); pack the release again") from error
+    except Refusal as refusal:
+        raise ReleaseError(f"{where}: {refusal}; pack the release again") from refusal
+    if image.mode != "RGB" or max(image.size) > MAX_SIDE:
+        raise ReleaseError(f"{where}: expected an RGB picture of at most {MAX_SIDE} pixels a side; pack the release again")
+    pixels = to_rgb(image)
     if sha256_bytes(pixels.tobytes()) != facts["sha256"]:
         raise ReleaseError(f"{where}: is not the picture that {GOLDEN_PATH} describes; pack the release again")
     return pixels

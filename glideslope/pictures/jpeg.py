@@ -30,7 +30,7 @@ class Contents:
     Attributes:
         data: the file without metadata; what follows the first picture is as it was.
         exif, xmp, profile: what lies beside the pixels.
-        end: where the end marker of the picture starts in `data`, with the fill bytes before it; None: there is none.
+        start: where the bits of the first scan start in `data`.
         is_complete: no scan that a progressive picture needs for its full precision is missing.
     """
 
@@ -38,7 +38,7 @@ class Contents:
     exif: bytes | None
     xmp: bytes | None
     profile: bytes | None
-    end: int | None
+    start: int
     is_complete: bool
 
     def with_padding(self) -> bytes:
@@ -46,13 +46,13 @@ class Contents:
 
         Where bits come in intervals, the next ones are begun too, for what follows a cut at a border is not looked at before.
         """
-        if self.end is None:
+        end = walk_scans(self.data, self.start, Precision())
+        if end is None:
             return self.data
-        start = self.data.rfind(b"\xff\xda", 0, self.end)
-        restarts = RESTART.findall(self.data, start, self.end)
+        restarts = RESTART.findall(self.data, self.data.rfind(b"\xff\xda", 0, end), end)
         number = restarts[-1][1] if restarts else 7
         intervals = b"".join(bytes([0xFF, 0xD0 | (number + i & 7)]) + PADDING[i:] for i in range(1, 9))
-        return self.data[:self.end] + PADDING + intervals + self.data[self.end:]
+        return self.data[:end] + PADDING + intervals + self.data[end:]
 
 
 def take_apart(data: bytes) -> Contents:
@@ -82,9 +82,9 @@ def take_apart(data: bytes) -> Contents:
         if marker == START_OF_SCAN:
             break
     head = b"".join(kept)
-    end = walk_scans(data, rest, precision)
-    return Contents(head + data[rest:], b"".join(exif) or None, xmp, join_profile(profiles),
-                    None if end is None else end - rest + len(head), precision.is_complete)
+    if not precision.is_one_scan(data, rest):
+        walk_scans(data, rest, precision)
+    return Contents(head + data[rest:], b"".join(exif) or None, xmp, join_profile(profiles), len(head), precision.is_complete)
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -120,7 +120,7 @@ def join_profile(parts: list[bytes]) -> bytes | None:
 
 
 def walk_scans(data: bytes, place: int, precision: "Precision") -> int | None:
-    """Where the picture's end marker starts, seen from the first scan's bits; its scans are noted. None: there is no end marker.
+    """Where the picture's end marker starts, with the fill bytes before it; its scans are noted. None: there is no end marker.
 
     Raises:
         Refusal: more than MAX_SCANS scans.
@@ -147,9 +147,11 @@ class Precision:
     def __init__(self) -> None:
         """Nothing is known; a picture that is not progressive is complete."""
         self.missing_bits: dict[int, list[int]] = {}
+        self.num_components = 0
 
     def begin(self, marker: int, frame: bytes) -> None:
         """Note the components of a frame header."""
+        self.num_components = len(frame[6::3])
         if marker in PROGRESSIVE:
             self.missing_bits = {component: [16] * 64 for component in frame[6::3]}
 
@@ -166,6 +168,11 @@ class Precision:
             for place in range(first, min(last, 63) + 1):
                 if component in self.missing_bits:
                     self.missing_bits[component][place] = bits & 15
+
+    def is_one_scan(self, data: bytes, stop: int) -> bool:
+        """Whether the scan whose header stops here is all there is to decode: not progressive, and of all components."""
+        place = stop - 4 - 2 * self.num_components  # of the scan's own number of components
+        return not self.missing_bits and self.num_components > 0 and place >= 0 and data[place:place + 1] == bytes([self.num_components])
 
     @property
     def is_complete(self) -> bool:

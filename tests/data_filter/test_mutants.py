@@ -83,3 +83,11 @@ def test_turned_and_mirrored_pictures_are_what_their_names_say() -> None:
     assert (made["grey"][..., 0] == made["grey"][..., 2]).all()
     assert made["crop_25"].shape[0] * made["crop_25"].shape[1] == pytest.approx(60 * 80 / 4, rel=0.02)
     assert made["sticker"].shape == pixels.shape and made["sticker"].min(axis=2).max() > 150  # the outline
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1), (1, 1)])
+def test_thin_pictures_are_mutated_like_any_other(shape: tuple[int, int]) -> None:
+    subject = find_subject(np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8))
+    for mutation in MUTATIONS.values():
+        planted = mutation(subject, OTHERS, np.random.default_rng(0))
+        assert planted.image.width * planted.image.height < 1_000_000 and planted.encode()

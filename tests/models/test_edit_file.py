@@ -192,3 +192,35 @@ def test_a_release_that_was_changed_and_a_folder_that_is_none_are_refused(releas
         edit_to_files(release, edit_of(files))
     with pytest.raises(GlideslopeError, match="no such directory; give the directory of a release"):
         edit_to_files(files / "nowhere", edit_of(files))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("mask", ["JPEG", "0 and 1", "16 bits"])
+def test_masks_as_programs_store_them_and_turned_photographs_are_edited(whole_release: Path, files: Path, mask: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = Image.open(files / "photo.png").convert("RGB").crop((0, 0, 24, 18))
+    photo.save(files / "turned.png", exif=exif)
+    turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}
+    upright = photo.transpose(turns[orientation]) if orientation in turns else photo
+    levels = np.zeros((upright.height, upright.width), dtype=np.uint8)
+    levels[:, upright.width // 2:] = 1
+    {"JPEG": lambda: Image.fromarray(levels * 255).save(files / "m.jpg"), "0 and 1": lambda: Image.fromarray(levels).save(files / "m.png"),
+     "16 bits": lambda: Image.fromarray(levels.astype(np.uint16) * 65535).save(files / "m.png")}[mask]()
+    edit = dataclasses.replace(edit_of(files), image=files / "turned.png", mask=files / ("m.jpg" if mask == "JPEG" else "m.png"))
+    edit_to_files(whole_release, edit)
+    expected = GlidePipeline.from_pretrained(whole_release).inpaint(PROMPT, upright, levels, options=QUICK).images[0]
+    assert np.array_equal(np.asarray(Image.open(files / "out.png")), np.asarray(expected))
+
+
+@pytest.mark.parametrize(("image", "told"), [
+    ((60_000, 1), None), ((1, 4_000), None), ((8_000, 8_000), "image is too large: 8000 x 8000 pixels, at most 50000000 are accepted; give a")])
+def test_thin_pictures_are_edited_and_gigantic_ones_refused(whole_release: Path, files: Path, image: tuple[int, int], told: str | None) -> None:
+    Image.new("1", image, 1).save(files / "odd.png")
+    edit = dataclasses.replace(edit_of(files), image=files / "odd.png")
+    if told is None:
+        edit_to_files(whole_release, edit)
+        assert Image.open(files / "out.png").size == (16, 16)
+    else:
+        with pytest.raises(RequestError, match=told):
+            edit_to_files(whole_release, edit)

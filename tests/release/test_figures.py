@@ -109,6 +109,22 @@ def test_a_figure_that_shows_nothing_as_it_is_transparent_is_refused(release_dir
     assert len(check_figures(release_dir)) == 1
 
 
+def test_a_figure_that_moves_or_whose_colours_a_profile_changes_is_refused(release_dir: Path) -> None:
+    from PIL import ImageCms
+
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = profile.index(b"rXYZ"), profile.index(b"bXYZ")
+    profile[red:red + 4], profile[blue:blue + 4] = b"bXYZ", b"rXYZ"
+    path = release_dir / "figures/ledger.png"
+    image = opened(path)
+    image.save(path, icc_profile=bytes(profile))
+    assert len(check_figures(release_dir)) == 1
+    image.save(path, save_all=True, append_images=[Image.new(image.mode, image.size, "red")])
+    assert len(check_figures(release_dir)) == 1
+    image.save(path)
+    assert check_figures(release_dir) == []
+
+
 @pytest.mark.parametrize(("name", "other"), [("ledger", "training_loss"), ("evaluation_worst", None)])
 def test_forged_figures_are_refused_by_verify_and_check_though_the_manifest_fits(tamper: Any, name: str, other: str | None) -> None:
     path = tamper.directory / f"figures/{name}.png"

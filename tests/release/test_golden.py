@@ -1,4 +1,6 @@
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,26 @@ def test_on_another_machine_pictures_may_lie_within_the_tolerance(tamper: Any) -
 def test_an_edited_picture_does_not_fit_its_description(tamper: Any) -> None:
     Image.new("RGB", (16, 16), "red").save(tamper.directory / "evidence/golden/picture_01.png")
     with pytest.raises(ReleaseError, match=r"picture_01\.png: is not the picture that evidence/golden/golden\.json describes"):
+        check_golden(Release(tamper.directory))
+
+
+def png_of(header: bytes, chunks: bytes = b"", *, crc: int = 0) -> bytes:
+    """A PNG with a header and other chunks, which promises what it likes."""
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content) ^ crc)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunks + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (b"", "is no PNG"), (b"\xff\xd8\xff", "is no PNG"), (b"\x89PNG\r\n\x1a\n", "a PNG without its header"),
+    (png_of(struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)), "image is too large: 60000 x 60000 pixels"),
+    (png_of(struct.pack(">IIBBBBB", 5, 5, 8, 2, 0, 0, 0), crc=1), "has another checksum than it states"),
+    (png_of(struct.pack(">IIBBBBB", 4, 4, 3, 7, 0, 0, 0)), "truncated or damaged"),
+    (png_of(struct.pack(">IIBBBBB", 9, 9, 8, 0, 0, 0, 0)), "expected an RGB picture of at most 1024 pixels a side"),
+    (png_of(struct.pack(">IIBBBBB", 2000, 2, 8, 2, 0, 0, 0)), "image is truncated or damaged")])
+def test_what_is_no_golden_picture_is_refused_in_one_sentence(tamper: Any, data: bytes, message: str) -> None:
+    (tamper.directory / "evidence/golden/picture_00.png").write_bytes(data)
+    with pytest.raises(ReleaseError, match=message):
         check_golden(Release(tamper.directory))
 
 
