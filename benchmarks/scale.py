@@ -103,7 +103,8 @@ def make_shard(shard: Shard) -> pa.Table:
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     keys = [key_of(row) for row in rows]
     columns = {"key": keys, "concept": keys, "sha256": [sha256_bytes(key.encode()) for key in keys], "size_bytes": [len(key) for key in keys],
-               "width": [1] * len(rows), "height": [1] * len(rows), "caption": [caption_of(row) for row in rows], "status": ["ok"] * len(rows),
+               "width": [1] * len(rows), "height": [1] * len(rows), "caption": [caption_of(row) for row in rows],
+               "captions": [None] * len(rows), "status": ["ok"] * len(rows),
                "reason": [""] * len(rows), "error": [None] * len(rows), "embedding": list(x.astype(np.float16))}
     return pa.table([pa.array(columns[field.name], type=field.type) for field in INDEX_SCHEMA], schema=INDEX_SCHEMA)
 

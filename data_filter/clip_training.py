@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ..records import Record, read_record, run_stage
 from . import lite0
 from .clip import normalise
 from .index import Progress, read_index
-from .sources import hash_share
+from .sources import all_captions, hash_share
 
 MAX_LOGIT_SCALE = math.log(100)
 WARMUP_SHARE = 0.1
@@ -34,10 +35,10 @@ MAX_PAIRS = 20_000
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs to train on: embeddings float32 (N, D), centred, each row of length 1, and their captions."""
+    """The pairs to train on: embeddings float32 (N, D), centred, each row of length 1, and the captions of each, one or several."""
 
     embeddings: NDArray[np.float32]
-    captions: Sequence[str]
+    captions: Sequence[tuple[str, ...]]
     image_mean: NDArray[np.float32]
 
 
@@ -74,14 +75,14 @@ def read_pairs(index_dir: Path, *, max_pairs: int = MAX_PAIRS) -> Pairs:
         index_dir: the finished index.
         max_pairs: of a larger index about so many pairs are taken, chosen by hash of the key, so that memory stays flat.
     """
-    captions: list[str] = []
+    captions: list[tuple[str, ...]] = []
     embeddings: list[NDArray[np.float32]] = []
     share = max_pairs / max(1, read_record(index_dir).summary["num_inputs"])
-    for _, table in read_index(index_dir, columns=["key", "reason", "caption", "embedding"]):
+    for _, table in read_index(index_dir, columns=["key", "reason", "caption", "captions", "embedding"]):
         sound = table.filter(pc.and_(pc.equal(table["reason"], ""), pc.is_valid(table["embedding"])))
         if share < 1:
             sound = sound.filter(pa.array([hash_share("text tower", key) < share for key in sound["key"].to_pylist()], type=pa.bool_()))
-        captions += sound["caption"].to_pylist()
+        captions += map(all_captions, sound["caption"].to_pylist(), sound["captions"].to_pylist())
         embeddings += [stack_embeddings(sound["embedding"])[:, :lite0.TEXT_DIM].copy()] if len(sound) else []
     if len(captions) < 2:
         raise StageError(f"{index_dir}: {len(captions)} images with a caption; lite0's text tower is trained on the run's captions and "
@@ -99,11 +100,13 @@ def stack_embeddings(column: pa.ChunkedArray) -> NDArray[np.float32]:
 
 def write_text_tower(pairs: Pairs, config: ClipConfig, directory: Path, seed: int, progress: Progress | None) -> dict[str, Any]:
     """Train and write; returns the summary."""
-    tokenizer = lite0.train_tokenizer([caption.lower() for caption in pairs.captions], lite0.TEXT_CONFIG["vocab_size"])
-    text_config = {**lite0.TEXT_CONFIG, "vocab_size": tokenizer.get_vocab_size(),
-                   "context_length": lite0.fit_context(tokenizer, pairs.captions)}
-    tokens = lite0.encode_captions(tokenizer, pairs.captions, text_config["context_length"])
-    tower, metrics = fit_text_tower(torch.from_numpy(pairs.embeddings), tokens, text_config, config, seed, progress)
+    captions = [caption for several in pairs.captions for caption in several]
+    starts = torch.tensor([0, *accumulate(map(len, pairs.captions))])
+    tokenizer = lite0.train_tokenizer([caption.lower() for caption in captions], lite0.TEXT_CONFIG["vocab_size"])
+    text_config = {**lite0.TEXT_CONFIG, "vocab_size": tokenizer.get_vocab_size(), "context_length": lite0.fit_context(tokenizer, captions)}
+    tokens = lite0.encode_captions(tokenizer, captions, text_config["context_length"])
+    images = torch.from_numpy(pairs.embeddings)
+    tower, metrics = fit_text_tower(images, tokens, text_config, config, seed, progress, starts=starts)
     tensors = {name: value.detach().contiguous() for name, value in tower.state_dict().items()}
     tensors["image_mean"] = torch.from_numpy(pairs.image_mean)
     write_bytes(directory / "text.safetensors", save(tensors, metadata={"format": lite0.TEXT_FORMAT}))
@@ -112,20 +115,22 @@ def write_text_tower(pairs: Pairs, config: ClipConfig, directory: Path, seed: in
     write_bytes(directory / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics).encode())
     return {"num_pairs": len(pairs.captions), "num_steps": len(metrics), "vocab_size": text_config["vocab_size"],
             "final_loss": metrics[-1]["loss"] if metrics else None,
-            "retrieval_on_training_pairs": measure_retrieval(tower, torch.from_numpy(pairs.embeddings), tokens)}
+            "retrieval_on_training_pairs": measure_retrieval(tower, images, tokens[starts[:-1]])}
 
 
 def fit_text_tower(images: Tensor, tokens: Tensor, text_config: dict[str, int], config: ClipConfig, seed: int,
-                   progress: Progress | None) -> tuple[nn.Module, list[dict[str, Any]]]:
+                   progress: Progress | None, *, starts: Tensor | None = None) -> tuple[nn.Module, list[dict[str, Any]]]:
     """Contrastive training of the text tower (CLIP's symmetric loss, arXiv 2103.00020, figure 3).
 
     Args:
         images: float32 (N, D), rows of length 1.
-        tokens: int64 (N, L).
+        tokens: int64 (T, L), the captions of each image one after the other.
         text_config: sizes of the tower.
         config: epochs, batch size, peak learning rate.
         seed: of initial weights and the order of the pairs.
         progress: told how many steps are done.
+        starts: int64 (N + 1,), where the captions of each image begin in `tokens`, and T; None: each image has one. Of several one is
+            drawn for each visit.
 
     Returns:
         The tower in evaluation mode, and one row of metrics per step.
@@ -142,6 +147,9 @@ def fit_text_tower(images: Tensor, tokens: Tensor, text_config: dict[str, int], 
     batch_size = min(config.text_batch_size, len(images))
     num_steps = config.text_epochs * (len(images) // batch_size)
     generator = torch.Generator().manual_seed(seed)
+    draws = torch.Generator().manual_seed(seed)  # of captions: its own, so that images with one caption train as ever
+    starts = torch.arange(len(images) + 1) if starts is None else starts
+    counts = starts.diff()
     metrics: list[dict[str, Any]] = []
     tower.train()
     for _ in range(config.text_epochs):
@@ -152,7 +160,8 @@ def fit_text_tower(images: Tensor, tokens: Tensor, text_config: dict[str, int], 
             learning_rate = config.text_learning_rate * schedule(len(metrics), num_steps)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            loss = contrastive_loss(images[chosen], functional.normalize(tower(tokens[chosen]), dim=-1), log_scale.exp())
+            drawn = starts[chosen] + (torch.rand(batch_size, generator=draws) * counts[chosen]).long()
+            loss = contrastive_loss(images[chosen], functional.normalize(tower(tokens[drawn]), dim=-1), log_scale.exp())
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(tower.parameters(), 1.0)

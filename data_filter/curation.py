@@ -21,13 +21,13 @@ from .index import Progress, read_index
 from .labels import Judgement, consensus, read_audit_labels, read_labels, sort_labels
 from .parquet import write_table
 from .scores import read_shard_scores
-from .sources import CAPTION, Shard, Source, SourceItem
+from .sources import CAPTION, Shard, Source, SourceItem, all_captions
 
 FORMAT = "glideslope.curated/1"
 LABEL_REASON = "label:"  # as `decide` writes it, before the category
 SPLITS = ("train", "validation")
-INDEX_COLUMNS = ("key", "sha256", "status", "reason", "error", "caption", "concept")
-FEATURES = {"info": {"features": {
+INDEX_COLUMNS = ("key", "sha256", "status", "reason", "error", "caption", "captions", "concept")
+FEATURES: dict[str, dict[str, Any]] = {
     "image": {"_type": "Image"},
     "caption": {"dtype": "string", "_type": "Value"},
     "key": {"dtype": "string", "_type": "Value"},
@@ -35,8 +35,9 @@ FEATURES = {"info": {"features": {
     "concept": {"dtype": "string", "_type": "Value"},
     "weight": {"dtype": "float32", "_type": "Value"},
     "metadata": {"dtype": "string", "_type": "Value"},
-}}}
-DATA_SCHEMA = pa.schema([
+}
+SEVERAL_FEATURE = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
+FIELDS = (
     pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])),
     pa.field("caption", pa.string()),
     pa.field("key", pa.string()),
@@ -44,7 +45,7 @@ DATA_SCHEMA = pa.schema([
     pa.field("concept", pa.string()),
     pa.field("weight", pa.float32()),
     pa.field("metadata", pa.string()),
-], metadata={"huggingface": json.dumps(FEATURES)})
+)
 
 
 def curate(source: Source, categories: Sequence[Category], run_dir: Path, config: CurateConfig, directory: Path, *,
@@ -87,7 +88,8 @@ def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, conf
     """Write data, ledger and curated.json; returns the summary."""
     for leftover in directory.rglob("*.parquet"):  # of a killed run: this stage is quick and starts again
         leftover.unlink()
-    writers = {split: SplitWriter(directory / "data", split, config.shard_size) for split in SPLITS}
+    has_several = any(table["captions"].null_count < len(table) for _, table in read_index(run_dir / "index", columns=["captions"]))
+    writers = {split: SplitWriter(directory / "data", split, config.shard_size, data_schema(has_several=has_several)) for split in SPLITS}
     counts: Counter[str] = Counter()
     shards = {shard.name: shard for shard in source.shards()}
     position, total = 0, read_record(run_dir / "index").summary["num_inputs"]
@@ -95,22 +97,31 @@ def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, conf
     current, changed = judge_inputs(run_dir)
     labelled = find_labelled([*current, *changed], names)
     stale = {(one.key, one.category) for one in changed}
+    schema = ledger_schema(names, has_several=has_several)
     for name, index in read_index(run_dir / "index", columns=INDEX_COLUMNS):
         scores = {category: read_shard_scores(run_dir / "scores" / category, name, index) for category in names}
         ledger = decide(index, scores, filters, labelled, config.validation_share, captions_required=config.captions == "required")
         for place, item in read_kept(source, shards.get(name), index, ledger):
             row = ledger[place]
-            writers[row["split"]].add({"image": {"bytes": item.image, "path": None}, "caption": row["caption"], "key": row["key"],
+            writers[row["split"]].add({"image": {"bytes": item.image, "path": None}, "caption": row["caption"],
+                                       "captions": all_captions(row["caption"], row["captions"]), "key": row["key"],
                                        "sha256": row["sha256"], "concept": index["concept"][place].as_py(), "weight": row["weight"],
                                        "metadata": item.metadata})
         note_changed(ledger, stale)
-        write_table(directory / "ledger" / f"{name}.parquet", pa.Table.from_pylist(ledger, schema=ledger_schema(names)))
+        write_table(directory / "ledger" / f"{name}.parquet", pa.Table.from_pylist(ledger, schema=schema))
         counts.update(row["reason"] for row in ledger)
         position += len(index)
         if progress is not None:
             progress(position, total, "inputs decided")
     splits = {split: writer.finish() for split, writer in writers.items()}
     return write_summary(directory, position, counts, splits, filters)
+
+
+def data_schema(*, has_several: bool) -> pa.Schema:
+    """Columns of the curated set, as `datasets` loads them; `captions`, the list of each image, only where any has several."""
+    features = FEATURES | ({"captions": SEVERAL_FEATURE} if has_several else {})
+    fields = [*FIELDS, *([pa.field("captions", pa.list_(pa.string()))] if has_several else [])]
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def judge_inputs(run_dir: Path) -> tuple[list[Judgement], list[Judgement]]:
@@ -180,9 +191,9 @@ def read_kept(source: Source, shard: Shard | None, index: pa.Table,
 class SplitWriter:
     """Writes the rows of one split to parquet files of at most `shard_size` rows."""
 
-    def __init__(self, directory: Path, split: str, shard_size: int) -> None:
+    def __init__(self, directory: Path, split: str, shard_size: int, schema: pa.Schema) -> None:
         """Nothing is written before there are rows."""
-        self.directory, self.split, self.shard_size = directory, split, shard_size
+        self.directory, self.split, self.shard_size, self.schema = directory, split, shard_size, schema
         self.rows: list[dict[str, Any]] = []
         self.num_rows = self.num_files = 0
 
@@ -199,7 +210,7 @@ class SplitWriter:
         return self.num_rows
 
     def _flush(self) -> None:
-        write_table(self.directory / f"{self.split}-{self.num_files:05d}.parquet", pa.Table.from_pylist(self.rows, schema=DATA_SCHEMA))
+        write_table(self.directory / f"{self.split}-{self.num_files:05d}.parquet", pa.Table.from_pylist(self.rows, schema=self.schema))
         self.num_rows += len(self.rows)
         self.num_files += 1
         self.rows = []

@@ -16,12 +16,18 @@ from .labels import Judgement
 from .sources import CAPTION, hash_share
 
 
-def ledger_schema(categories: Sequence[str]) -> pa.Schema:
-    """Columns of the ledger: one row for every input that the run has ever seen."""
+def ledger_schema(categories: Sequence[str], *, has_several: bool = False) -> pa.Schema:
+    """Columns of the ledger: one row for every input that the run has ever seen.
+
+    Args:
+        categories: names of the filters.
+        has_several: whether any input has several captions: then `captions` holds the list of each that has, and null elsewhere.
+    """
     fields = [pa.field("key", pa.string(), nullable=False), pa.field("sha256", pa.string()),
               pa.field("decision", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False),
               pa.field("detail", pa.string()), pa.field("split", pa.string(), nullable=False),
               pa.field("weight", pa.float32(), nullable=False), pa.field("caption", pa.string())]
+    fields += [pa.field("captions", pa.list_(pa.string()))] if has_several else []
     for category in categories:
         fields += [pa.field(f"score_{category}", pa.float32()), pa.field(f"flags_{category}", pa.list_(pa.string()), nullable=False),
                    pa.field(f"classifier_{category}", pa.string(), nullable=False)]
@@ -45,7 +51,7 @@ def decide(index: pa.Table, scores: Mapping[str, pa.Table], filters: Sequence[Fi
     """The ledger rows of one index shard, before the bytes are read again.
 
     Args:
-        index: key, sha256, status, reason, error, caption and concept of a shard's inputs.
+        index: key, sha256, status, reason, error, caption, captions and concept of a shard's inputs.
         scores: category -> its scores and flags, in the same order.
         filters: in the recipe's order; the first that drops an input names the reason.
         labelled: of `find_labelled`.
@@ -53,7 +59,7 @@ def decide(index: pa.Table, scores: Mapping[str, pa.Table], filters: Sequence[Fi
         captions_required: whether a sound image without a caption is dropped for that.
     """
     rows = [first_row(row, captions_required) for row in
-            index.select(["key", "sha256", "status", "reason", "error", "caption", "concept"]).to_pylist()]
+            index.select(["key", "sha256", "status", "reason", "error", "caption", "captions", "concept"]).to_pylist()]
     for judge in filters:
         record_verdicts(rows, judge, scores[judge.category])
     for row in rows:
@@ -71,7 +77,7 @@ def first_row(row: Mapping[str, Any], captions_required: bool) -> dict[str, Any]
     reason, detail = row["reason"] or ("" if row["status"] == "ok" else "unreadable"), row["error"]
     if reason == CAPTION and row["status"] == "ok" and not captions_required:
         reason, detail = "", None
-    return {name: row[name] for name in ("key", "sha256", "caption", "concept")} | {"reason": reason, "detail": detail}
+    return {name: row[name] for name in ("key", "sha256", "caption", "captions", "concept")} | {"reason": reason, "detail": detail}
 
 
 def record_verdicts(rows: Sequence[dict[str, Any]], judge: Filter, scores: pa.Table) -> None:

@@ -26,7 +26,7 @@ from .labels import Judgement
 from .parquet import read_table, write_table
 from .plots import MAX_MISSED, draw_contact_sheet, plot_precision_recall
 from .scores import read_scores
-from .sources import Source
+from .sources import Source, joined_captions
 from .statistics import choose_threshold
 
 ENOUGH_HELD_OUT = 1000  # positives: at a recall of 0.99 the ten lowest decide
@@ -127,13 +127,13 @@ def tabulate_scores(judgements: Mapping[str, Judgement], trained: set[str], stag
     """The table of scores.parquet: labelled inputs that have a score; the others are dropped for its lack whatever the threshold."""
     wanted = pa.array(list(judgements), type=pa.string())
     columns: dict[str, list[Any]] = {name: [] for name in SCORES_SCHEMA.names}
-    for _, index, scores in read_scores(stages.scores, stages.index, columns=["key", "caption", "status"]):
+    for _, index, scores in read_scores(stages.scores, stages.index, columns=["key", "caption", "captions", "status"]):
         chosen = pc.and_(pc.and_(pc.equal(index["status"], "ok"), pc.is_in(index["key"], value_set=wanted)), pc.is_valid(scores["score"]))
         found = index.filter(chosen)
         named = [judgements[key] for key in found["key"].to_pylist()]
         columns["key"] += [one.key for one in named]
         columns["concept"] += [one.concept for one in named]
-        columns["caption"] += [caption or "" for caption in found["caption"].to_pylist()]
+        columns["caption"] += map(joined_captions, found["caption"].to_pylist(), found["captions"].to_pylist())
         columns["label"] += [one.label for one in named]
         columns["role"] += [one.role for one in named]
         columns["in_training"] += [one.key in trained for one in named]

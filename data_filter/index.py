@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 INDEX_FORMAT = "glideslope.index/5"  # changes whenever the same input would give another row
 # status: `ok` where the image could be decoded, so that it is embedded, labelled and judged like any other; else `bad`.
+# captions: all of them where an input has several, `caption` the first; else null.
 # reason: what is wrong with the input, "" for nothing. A sound image that only lacks a caption is `ok` with the reason `caption`.
 INDEX_SCHEMA = pa.schema([
     pa.field("key", pa.string(), nullable=False),
@@ -52,6 +53,7 @@ INDEX_SCHEMA = pa.schema([
     pa.field("width", pa.int32()),
     pa.field("height", pa.int32()),
     pa.field("caption", pa.string()),
+    pa.field("captions", pa.list_(pa.string())),
     pa.field("status", pa.string(), nullable=False),
     pa.field("reason", pa.string(), nullable=False),
     pa.field("error", pa.string()),
@@ -359,8 +361,8 @@ def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[
             reason, error = refusal.reason, f"{refusal}{hint}"
     if not reason and item.caption is None:
         reason, error = CAPTION, f"caption of {item.key} is missing"
-    row = {"key": item.key, "concept": item.concept, "caption": item.caption, "reason": reason, "error": error,
-           "status": "bad" if picture is None else "ok", "embedding": None,
+    row = {"key": item.key, "concept": item.concept, "caption": item.caption, "captions": list(item.captions) or None,
+           "reason": reason, "error": error, "status": "bad" if picture is None else "ok", "embedding": None,
            "sha256": None if item.image is None else sha256_bytes(item.image), "size_bytes": len(item.image or b""),
            "width": None if picture is None else picture.width, "height": None if picture is None else picture.height}
     withhold_secrets(row)

@@ -175,24 +175,24 @@ class Flags:
     num_found: dict[str, int]
 
 
-def flag(category: Category, keys: Sequence[str], captions: Sequence[str | None], detector_digests: Sequence[str]) -> Flags:
+def flag(category: Category, keys: Sequence[str], captions: Sequence[tuple[str, ...]], detector_digests: Sequence[str]) -> Flags:
     """Ask every judge beside the classifier about some inputs.
 
     Args:
         category: its caption words and detectors.
         keys: of the inputs.
-        captions: of the inputs; where there is none, caption words cannot say that nothing is wrong.
+        captions: all captions of each input, any of which drops it; where there is none, caption words cannot say that nothing is wrong.
         detector_digests: sha256 of each detector's file.
 
     Raises:
         FilterError: a detector's file or a word cannot be used.
     """
     flags: list[list[str]] = [[] for _ in keys]
-    for place in np.flatnonzero(has_word(captions, category.caption_words)):
-        flags[place].append(CAPTION_WORDS)
-    for names, caption in zip(flags, captions, strict=True) if category.caption_words else ():
-        if caption is None:
+    for names, texts in zip(flags, captions, strict=True) if category.caption_words else ():
+        if not texts:
             names.append(CAPTION_WORDS + MISSING)
+        elif has_word(texts, category.caption_words).any():
+            names.append(CAPTION_WORDS)
     num_found = {}
     for detector, sha256 in zip(category.detectors, detector_digests, strict=True):
         scores = read_detector_once(detector, sha256)

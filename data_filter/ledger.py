@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import StageError
 from ..manifest import read_json, sha256_file
 from ..records import Record, read_record
 from .parquet import read_table
+from .sources import CAPTION_BREAK
 
 FOLDER = "ledger/"
+SEVERAL = "captions"
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,30 @@ class Ledger:
         return self.directory / FOLDER / f"{shard}.parquet"
 
     def read(self, shard: str, *, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of a shard.
+        """The rows of a shard, as `read_rows` gives them.
 
         Raises:
             StageError: missing or damaged.
         """
-        return read_table(self.path(shard), columns=columns)
+        return read_rows(self.path(shard), columns=columns)
 
     def tables(self, *, columns: Sequence[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
         """Name and rows of each shard, in order."""
         for shard in self.shards:
             yield shard, self.read(shard, columns=columns)
+
+
+def read_rows(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a ledger file; a named column `caption` holds every caption of an input, as `joined_captions` joins them.
+
+    Raises:
+        StageError: missing or damaged.
+    """
+    if columns is None or "caption" not in columns or SEVERAL not in pq.read_schema(path).names:
+        return read_table(path, columns=columns)
+    table = read_table(path, columns=[*columns, SEVERAL])
+    joined = pc.coalesce(pc.binary_join(table[SEVERAL], CAPTION_BREAK), table["caption"])
+    return table.drop_columns(SEVERAL).set_column(table.column_names.index("caption"), "caption", joined)
 
 
 def open_ledger(directory: Path) -> Ledger:

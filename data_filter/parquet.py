@@ -2,12 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import StageError
 from ..manifest import write_bytes
+
+
+class ReadTable(Protocol):
+    """Reads one parquet file, or some columns of it."""
+
+    def __call__(self, path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """The table."""
+        ...
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -36,8 +45,8 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
                          "remove its directory and run the stage again") from error
 
 
-def read_tables(directory: Path, *, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Read the `shard-*.parquet` files of a stage, in order.
+def read_tables(directory: Path, *, columns: Sequence[str] | None = None, read: ReadTable = read_table) -> Iterator[pa.Table]:
+    """Read the `shard-*.parquet` files of a stage, in order, each by `read`.
 
     Raises:
         StageError: there is none, or one is damaged.
@@ -46,4 +55,4 @@ def read_tables(directory: Path, *, columns: Sequence[str] | None = None) -> Ite
     if not paths:
         raise StageError(f"{directory}: no shard-*.parquet here; run the stage first")
     for path in paths:
-        yield read_table(path, columns=columns)
+        yield read(path, columns=columns)

@@ -28,6 +28,7 @@ from .index import Progress, read_index
 from .judges import PLACES, check_judges, flag, read_detector_once
 from .labelled import embedding_matrix
 from .parquet import read_table, write_table
+from .sources import all_captions
 
 MAX_NAMED = 5
 SHARD_SCHEMA = pa.schema([
@@ -131,8 +132,9 @@ def score_shards(tasks: Sequence[ScoreTask], index_dir: Path, engine: str, worke
 
 def score_shard_file(task: ScoreTask) -> ShardCounts:
     """Write the scores of one shard."""
-    (_, index), = read_index(task.index_dir, columns=["key", "caption", "status", "embedding"], names=[task.name])
-    keys, captions = index["key"].to_pylist(), index["caption"].to_pylist()
+    (_, index), = read_index(task.index_dir, columns=["key", "caption", "captions", "status", "embedding"], names=[task.name])
+    keys = index["key"].to_pylist()
+    captions = list(map(all_captions, index["caption"].to_pylist(), index["captions"].to_pylist()))
     flags = flag(task.category, keys, captions, task.detector_digests)
     classifier, calibration = load_classifier_once(task.classifier_dir, task.classifier_sha256)
     present = np.asarray(pc.and_(pc.equal(index["status"], "ok"), pc.is_valid(index["embedding"])).to_numpy(), dtype=bool)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..manifest import sha256_json
 from ..secrets import KINDS, find_matches, scan_tree
+from .sources import all_captions
 
 SECRET = "secret"  # the reason of an input whose caption or name must not be published
 KEY_DIGITS = 32
@@ -25,8 +26,9 @@ def withhold_secrets(row: dict[str, Any]) -> None:
     for what in ("key", "concept"):
         if secret_in(row[what], what):
             row[what] = withheld_name(row[what])
-    if kind := caption_secret(row["caption"] or ""):
-        row["caption"] = None
+    kinds = (kind for caption in all_captions(row["caption"], row["captions"]) if (kind := caption_secret(caption)))
+    if kind := next(kinds, None):
+        row |= {"caption": None, "captions": None}
         found.append((f"the caption of {row['key']}", kind))
     if row["error"] is not None and (row["key"] != key or secret_in(row["error"], "error")):
         row["error"] = f"{row['reason']}; the rest of the message quotes what must not be published"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CAPTION_FIELDS = frozenset({"caption", "prompt", "others", "other_prompt"})
+CAPTION_FIELDS = frozenset({"caption", "captions", "prompt", "others", "other_prompt"})
 MIN_ENTROPY_BITS = 3.0
 MIN_WORD_LENGTH = 6
 PLACEHOLDER_DOMAINS = re.compile(r"(?:^|\.)(?:example\.(?:com|org|net)|example|test|invalid|localhost)$")  # RFC 2606: nobody's

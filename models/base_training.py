@@ -13,7 +13,7 @@ from ..config import BaseModelConfig
 from ..manifest import write_bytes, write_json
 from ..records import Record, run_stage
 from .checkpoints import save_tensors
-from .dataset import CuratedSplit, batch_indices, load_split, take
+from .dataset import CuratedSplit, batch_indices, caption_indices, load_split, take
 from .diffusion import GaussianDiffusion, space_timesteps, training_loss, weigh_errors
 from .guidance import text_denoiser
 from .loading import CONFIG_NAME, component_config
@@ -59,7 +59,7 @@ def train_base(config: BaseModelConfig, curated: Path, directory: Path, *, seed:
 def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, progress: Progress | None) -> dict[str, Any]:
     preset = unet_preset(config.preset)
     data = load_split(curated, "train", preset.image_size)
-    tokenizer = CaptionTokenizer.train(data.captions, config.vocab_size)
+    tokenizer = CaptionTokenizer.train(data.texts, config.vocab_size)
     torch.manual_seed(seed)
     model = TextConditionedUNet(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
     diffusion = GaussianDiffusion.create(SCHEDULE)
@@ -86,7 +86,8 @@ class BaseBatches:
         """Tokenise all captions once."""
         self.config, self.data, self.diffusion, self.seed = config, data, diffusion, seed
         self.error_weights = weigh_errors(diffusion, min_snr_gamma=config.min_snr_gamma, high_noise_weight=config.high_noise_weight)
-        self.tokens, self.mask = tokenizer.encode_padded(data.captions, text_ctx)
+        self.tokens, self.mask = tokenizer.encode_padded(data.texts, text_ctx)
+        self.starts = data.starts
         self.empty_tokens, self.empty_mask = tokenizer.encode_padded([""], text_ctx)
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
@@ -98,8 +99,9 @@ class BaseBatches:
         if self.config.horizontal_flip:
             x_start = torch.where(torch.rand(len(x_start)).view(-1, 1, 1, 1) < 0.5, x_start.flip(-1), x_start)
         dropped = torch.rand(len(x_start)) < self.config.caption_dropout
-        tokens = torch.where(dropped[:, None], self.empty_tokens, self.tokens[indices])
-        mask = torch.where(dropped[:, None], self.empty_mask, self.mask[indices])
+        drawn = caption_indices(self.starts, indices, step, self.seed)
+        tokens = torch.where(dropped[:, None], self.empty_tokens, self.tokens[drawn])
+        mask = torch.where(dropped[:, None], self.empty_mask, self.mask[drawn])
         steps = stratified_steps(len(x_start), self.diffusion.num_steps)
         noise = torch.randn_like(x_start)
         x_start, noise, steps, tokens, mask = (t.to(device) for t in (x_start, noise, steps, tokens, mask))
@@ -119,7 +121,7 @@ def stratified_steps(batch_size: int, num_steps: int) -> Tensor:
 def sample_prompts(data: CuratedSplit) -> tuple[str, ...]:
     """Captions for the sample grids, spread over the training set."""
     positions = np.linspace(0, len(data) - 1, NUM_SAMPLES).round().astype(int)
-    return tuple(data.captions[int(i)] for i in positions)
+    return tuple(data.captions[int(i)][0] for i in positions)
 
 
 @torch.no_grad()

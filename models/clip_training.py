@@ -13,7 +13,7 @@ from ..manifest import sha256_file, write_json
 from ..records import Record, run_stage
 from .base_training import SCHEDULE
 from .checkpoints import save_tensors
-from .dataset import CuratedSplit, batch_indices, load_split, take
+from .dataset import CuratedSplit, batch_indices, caption_indices, load_split, take
 from .diffusion import GaussianDiffusion
 from .loading import CONFIG_NAME, component_config
 from .noised_clip import NoisedClip
@@ -69,7 +69,8 @@ class ContrastiveBatches:
         """Tokenise all captions once."""
         self.config, self.data, self.seed = config, data, seed
         self.diffusion = GaussianDiffusion.create(SCHEDULE)
-        self.tokens, self.lengths = tokenizer.encode_delimited(data.captions, max_text_len)
+        self.tokens, self.lengths = tokenizer.encode_delimited(data.texts, max_text_len)
+        self.starts = data.starts
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
         """Mean of the two cross-entropies, image to caption and caption to image (arXiv 2103.00020, figure 3)."""
@@ -79,6 +80,7 @@ class ContrastiveBatches:
         x_start = take(self.data, indices)
         steps = torch.randint(0, self.diffusion.num_steps, (len(x_start),))
         x = self.diffusion.add_noise(x_start, steps, torch.randn_like(x_start))
-        logits = model(x.to(device), steps.to(device), self.tokens[indices].to(device), self.lengths[indices].to(device)).float()
+        drawn = caption_indices(self.starts, indices, step, self.seed)
+        logits = model(x.to(device), steps.to(device), self.tokens[drawn].to(device), self.lengths[drawn].to(device)).float()
         targets = torch.arange(len(logits), device=device)
         return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2

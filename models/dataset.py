@@ -17,6 +17,7 @@ from ..manifest import sha256_json
 from ..pictures.refusals import Refusal
 from .pixels import fit_square, to_model_range
 
+CAPTION_STREAM = 1  # keeps the draw of captions apart from other draws of a step
 MAX_PIXELS = 1_000_000_000  # curated images passed the index's own limit
 
 
@@ -26,13 +27,13 @@ class CuratedSplit:
 
     Attributes:
         pixels: uint8 (N, 3, S, S).
-        captions: N captions.
+        captions: the captions of each of N images, one or several.
         keys, sha256s: N keys and digests of the original bytes.
         weights: float32 (N,), factor of each image's loss.
     """
 
     pixels: Tensor
-    captions: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]
     keys: tuple[str, ...]
     sha256s: tuple[str, ...]
     weights: Tensor
@@ -40,6 +41,16 @@ class CuratedSplit:
     def __len__(self) -> int:
         """How many images."""
         return len(self.captions)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every caption, those of an image one after the other: T texts."""
+        return tuple(text for several in self.captions for text in several)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Where the captions of each image begin in `texts`, and T: int64 (N + 1,)."""
+        return np.cumsum([0, *map(len, self.captions)])
 
     @property
     def consumed_sha256(self) -> str:
@@ -67,7 +78,7 @@ def load_split(curated: Path, split: str, image_size: int) -> CuratedSplit:
                             "curate.validation_share leaves none")
     squares = np.stack([decode_row(row, image_size) for row in rows])
     return CuratedSplit(pixels=torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous(),
-                        captions=tuple(row["caption"] for row in rows), keys=tuple(row["key"] for row in rows),
+                        captions=tuple(tuple(row.get("captions") or [row["caption"]]) for row in rows), keys=tuple(row["key"] for row in rows),
                         sha256s=tuple(row["sha256"] for row in rows), weights=torch.tensor([row["weight"] for row in rows]))
 
 
@@ -101,6 +112,16 @@ def batch_indices(num_examples: int, step: int, batch_size: int, seed: int) -> N
     epochs = np.unique(positions // num_examples)
     orders = {int(epoch): epoch_order(num_examples, int(epoch), seed) for epoch in epochs}
     return np.array([orders[int(p // num_examples)][p % num_examples] for p in positions])
+
+
+def caption_indices(starts: NDArray[np.int64], indices: NDArray[np.int64], step: int, seed: int) -> NDArray[np.int64]:
+    """Which of their captions the images of a step are shown with, as places in `CuratedSplit.texts`: int64 (B,).
+
+    One of each image's is drawn at random on every visit. The draw depends on nothing but seed and step, and on no other generator.
+    """
+    uniform = np.random.default_rng([seed, step, CAPTION_STREAM]).random(len(indices))
+    first = starts[indices]
+    return first + (uniform * (starts[indices + 1] - first)).astype(np.int64)
 
 
 def take(split: CuratedSplit, indices: NDArray[np.int64]) -> Tensor:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ..ledger import read_rows
 from ..parquet import read_tables
 from .ratios import compare_shares, compare_with_all
 
@@ -257,7 +258,7 @@ def measure_word(num_inputs: int, num_kept: int, everyone: GroupCounts, *, confi
 
 def judged_rows(ledger_dir: Path, counts: CaptionCounts | None = None) -> Iterator[tuple[pa.Array, pa.Array, int]]:
     """Reasons and captions of the judged rows of each ledger file, and how many rows it has in all; the others are counted."""
-    for table in read_tables(ledger_dir, columns=["reason", "caption"]):
+    for table in read_tables(ledger_dir, columns=["reason", "caption"], read=read_rows):
         reasons, captions = combine(table["reason"]), combine(table["caption"])
         judged = is_judged(reasons)
         if counts is not None:

@@ -8,7 +8,7 @@ with an error, never into an exception. Opening one is cheap: every worker proce
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...config import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource
 from ...config import Source as SourceConfig
@@ -19,6 +19,7 @@ from ...text_tables import read_json_text
 
 PROJECT_SALT = "glideslope"
 FIELD_PREFIX = "json:"  # before a JSON field's name, where a recipe says where captions are
+CAPTION_BREAK = " | "
 CAPTION = "caption"  # the reason of an input whose caption cannot be used; its image may be sound all the same
 
 
@@ -34,6 +35,7 @@ class SourceItem:
         reason: "" or the kind of refusal: `missing`, `too large`, `unreadable` or, where nothing else is wrong, `caption`.
         error: None or one sentence on what is wrong.
         metadata: JSON text that came with the pair, kept as it stands; None when there is none.
+        captions: all captions where the data gives several, each once and `caption` the first; empty elsewhere.
     """
 
     key: str
@@ -43,6 +45,15 @@ class SourceItem:
     reason: str = ""
     error: str | None = None
     metadata: str | None = None
+    captions: tuple[str, ...] = ()
+
+
+class Captions(NamedTuple):
+    """The captions of one input: the first, all of them where there are several (else none), and what is wrong with them."""
+
+    first: str | None
+    several: tuple[str, ...] = ()
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +173,48 @@ def digest_shards(shards: Sequence[Shard]) -> str:
     return sha256_json([[shard.name, shard.fingerprint] for shard in shards])
 
 
+def decode_captions(data: bytes | Sequence[bytes | None] | None, key: str) -> Captions:
+    """The captions of an input from the bytes of one or of several; see `check_captions`."""
+    if data is None or isinstance(data, bytes):
+        caption, error = decode_caption(data, key)
+        return Captions(caption, (), error)
+    try:
+        return check_captions([None if one is None else decode_text(one) for one in data], key)
+    except NotTextError as error:
+        return Captions(None, (), f"caption of {key} {error}")
+
+
+def check_captions(value: Any, key: str) -> Captions:
+    """The captions of an input: a text, or a list of texts in which empty ones and repetitions do not count.
+
+    One that cannot be used makes all of them unusable: nobody could search it for words.
+    """
+    if not isinstance(value, list):
+        caption, error = check_caption(value, key)
+        return Captions(caption, (), error)
+    texts: dict[str, None] = {}
+    for one in value:
+        if one is not None and not (isinstance(one, str) and not strip_mark(one).strip()):
+            caption, error = check_caption(one, key)
+            if caption is None:
+                return Captions(None, (), error)
+            texts[caption] = None
+    if not texts:
+        return Captions(None, (), f"caption of {key} is missing")
+    first, *others = texts
+    return Captions(first, (first, *others) if others else ())
+
+
+def all_captions(caption: str | None, captions: Sequence[str] | None) -> tuple[str, ...]:
+    """Every caption of an input, given its first and its list where it has several: as items, indexes and ledgers hold them."""
+    return tuple(captions or ([] if caption is None else [caption]))
+
+
+def joined_captions(caption: str | None, captions: Sequence[str] | None) -> str:
+    """Every caption of an input as one line for people and for words that are looked for; "" where there is none."""
+    return CAPTION_BREAK.join(all_captions(caption, captions))
+
+
 def decode_caption(data: bytes | None, key: str) -> tuple[str | None, str | None]:
     """A caption from its bytes, as it stands, and what is wrong with it: the first is None when the second is not."""
     if data is None:
@@ -172,15 +225,15 @@ def decode_caption(data: bytes | None, key: str) -> tuple[str | None, str | None
         return None, f"caption of {key} {error}"
 
 
-def decode_caption_field(data: bytes, name: str, key: str) -> tuple[str | None, str | None]:
-    """A caption from a field of a JSON file's bytes; see `decode_caption`."""
+def decode_caption_field(data: bytes, name: str, key: str) -> Captions:
+    """The captions from a field of a JSON file's bytes; see `check_captions`."""
     try:
         fields = read_json_text(decode_text(data))
     except NotTextError as error:
-        return None, f"caption of {key} is in a file that {error}"
+        return Captions(None, (), f"caption of {key} is in a file that {error}")
     except (ValueError, RecursionError) as error:
-        return None, f"caption of {key} is in a file that is not JSON: {' '.join(str(error).split())[:200]}"
-    return check_caption(fields.get(name) if isinstance(fields, dict) else None, key)
+        return Captions(None, (), f"caption of {key} is in a file that is not JSON: {' '.join(str(error).split())[:200]}")
+    return check_captions(fields.get(name) if isinstance(fields, dict) else None, key)
 
 
 def check_caption(caption: Any, key: str) -> tuple[str | None, str | None]:
@@ -200,7 +253,7 @@ def check_caption(caption: Any, key: str) -> tuple[str | None, str | None]:
 def describe_item(item: SourceItem) -> list[Any]:
     """What a fingerprint says of an input that was read: everything the index writes of it."""
     image = None if item.image is None else hashlib.sha256(item.image).hexdigest()
-    return [item.key, item.caption, item.metadata, item.reason, item.error, image]
+    return [item.key, list(item.captions) or item.caption, item.metadata, item.reason, item.error, image]
 
 
 def refuse_changed(shard: Shard, fingerprint: str) -> None:

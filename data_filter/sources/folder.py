@@ -4,7 +4,8 @@ Captions stand in `metadata.jsonl` or `metadata.csv` (column `file_name`, relati
 in the folder or below it, or in a file beside each picture: `name.txt` beside `name.png`, or another ending, or a field of
 `name.json`, as the recipe says. A file is found however its name is spelled (capitals, accents). Every picture and every caption
 is an input: an image that metadata lists but that is missing, an image nobody described, a caption without an image, a picture of
-a type that is not read. Files of other types are counted.
+a type that is not read. Files of other types are counted. A picture that metadata lists several times, or with a list of captions,
+is one input with several captions; a text file holds one caption.
 """
 
 import os
@@ -25,9 +26,9 @@ from . import (
     Shard,
     SourceItem,
     SourceLabel,
-    check_caption,
-    decode_caption,
+    check_captions,
     decode_caption_field,
+    decode_captions,
     digest_shards,
     refuse_changed,
     shard_name,
@@ -60,6 +61,7 @@ class Entry:
         caption: the caption where metadata gives one.
         caption_file: the file that holds the caption, relative to the folder, or None.
         reason, error: what is wrong with it already.
+        captions: all captions where metadata gives several, `caption` the first; else none.
     """
 
     key: str
@@ -68,6 +70,7 @@ class Entry:
     caption_file: str | None = None
     reason: str = ""
     error: str | None = None
+    captions: tuple[str, ...] = ()
 
 
 @dataclass
@@ -170,28 +173,29 @@ class ImageFolder:
         except Unreadable as problem:
             return Entry(entry.key, entry.image, reason=CAPTION, error=f"caption of {entry.key} {problem.problem}")
         if self.caption_field is None:
-            caption, error = decode_caption(data.removesuffix(b"\n").removesuffix(b"\r"), entry.key)
+            first, several, error = decode_captions(data.removesuffix(b"\n").removesuffix(b"\r"), entry.key)
         else:
-            caption, error = decode_caption_field(data, self.caption_field, entry.key)
-        return Entry(entry.key, entry.image, caption, reason=CAPTION if error else "", error=error)
+            first, several, error = decode_caption_field(data, self.caption_field, entry.key)
+        return Entry(entry.key, entry.image, first, reason=CAPTION if error else "", error=error, captions=several)
 
     def _read(self, entry: Entry) -> SourceItem:
         """Read one image file; whatever is wrong becomes the item's error."""
         if entry.image is None:
-            return SourceItem(entry.key, entry.key, None, entry.caption, entry.reason, entry.error)
+            return SourceItem(entry.key, entry.key, None, entry.caption, entry.reason, entry.error, captions=entry.captions)
         try:
             image = read_file(self.root / entry.image, max_bytes=MAX_IMAGE_BYTES)
         except Unreadable as problem:
-            return SourceItem(entry.key, entry.key, None, entry.caption, problem.reason, f"image {entry.key} {problem.problem}")
-        return SourceItem(entry.key, entry.key, image, entry.caption, entry.reason, entry.error)
+            error = f"image {entry.key} {problem.problem}"
+            return SourceItem(entry.key, entry.key, None, entry.caption, problem.reason, error, captions=entry.captions)
+        return SourceItem(entry.key, entry.key, image, entry.caption, entry.reason, entry.error, captions=entry.captions)
 
 
-def describe(entry: Entry, image: str | None) -> list[str | None]:
+def describe(entry: Entry, image: str | None) -> list[Any]:
     """What a fingerprint says of an entry with its caption, and of its image (digest, or why it cannot be read)."""
-    return [entry.key, entry.caption, entry.reason, entry.error, image]
+    return [entry.key, list(entry.captions) or entry.caption, entry.reason, entry.error, image]
 
 
-def fingerprint_of(rows: Sequence[Sequence[str | None]]) -> str:
+def fingerprint_of(rows: Sequence[Sequence[Any]]) -> str:
     """Fingerprint of a shard."""
     return sha256_json({"source": "folder", "inputs": rows})
 
@@ -247,7 +251,11 @@ def list_entries(listing: Listing, root: Path, caption_column: str, caption_suff
     folders = [name.rpartition("/")[0] for name in listing.metadata]
     if len(set(folders)) != len(folders):
         raise SourceError(f"{root}: metadata.jsonl and metadata.csv lie in one folder; keep one of them")
-    entries = [entry for name in listing.metadata for entry in read_metadata(name, root, caption_column)]
+    rows: dict[str, list[tuple[Any, str]]] = {}  # a picture that is listed several times is one input with several captions
+    for name in listing.metadata:
+        for image, caption, where in read_metadata(name, root, caption_column):
+            rows.setdefault(image, []).append((caption, where))
+    entries = [place_rows(image, root, given) for image, given in rows.items()]
     if entries:
         entries = respell(entries, root, {*(name for name, _ in listing.images), *listing.others})
     listed = {entry.image for entry in entries}
@@ -327,29 +335,28 @@ def describe_unlisted(image: str, caption_file: str | None, has_metadata: bool, 
     return Entry(key, image, reason=CAPTION, error=f"image {key} {where} no {Path(key).stem}{caption_suffix} beside it")
 
 
-def read_metadata(name: str, root: Path, caption_column: str) -> list[Entry]:
-    """The entries of one metadata file.
+def read_metadata(name: str, root: Path, caption_column: str) -> Iterator[tuple[str, Any, str]]:
+    """The rows of one metadata file: the image's path relative to the folder, in its normal form, its caption, and where the row stands.
 
     Raises:
         SourceError: it cannot be read or parsed, or has no column `file_name`.
     """
     path = root / name
     folder = name.rpartition("/")[0]
-    entries = []
     try:
         for line, row in read_rows(path):
             image = row.get("file_name")
             if not isinstance(image, str) or not image:
                 raise TableError("no file_name; each row needs the image's path in the column file_name", line)
-            where = f"{plain_text(name)}, line {line}"
-            entries.append(place_row(os.path.join(folder, image), root, row.get(caption_column), where))  # noqa: PTH118  (see below_root)
+            image = os.path.join(folder, image)  # noqa: PTH118  (see below_root)
+            inside = below_root(root, image)
+            yield os.path.relpath(root / image, root) if inside is None else inside, row.get(caption_column), f"{plain_text(name)}, line {line}"
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}") from error
     except NotTextError as error:
         raise SourceError(f"{path}: {error}") from error
     except TableError as error:
         raise SourceError(error.describe(path)) from error
-    return entries
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -364,15 +371,21 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     return ((row.line, row.cells) for row in read_csv(text, ("file_name",)))
 
 
-def place_row(image: str, root: Path, caption: Any, where: str) -> Entry:
-    """The entry of one row of metadata, which stands at `where`; a path that leads out of the folder is refused."""
+def place_rows(image: str, root: Path, given: Sequence[tuple[Any, str]]) -> Entry:
+    """The entry of an image that metadata lists, from each of its rows' captions and where it stands; one outside is refused."""
+    key = plain_text(image)
     inside = below_root(root, image)
     if inside is None:
-        name = plain_text(os.path.relpath(root / image, root))
-        return Entry(name, None, reason="missing", error=f"image {name} lies outside of the folder")
-    key = plain_text(inside)
-    caption, error = check_caption(caption, key)
-    error = f"{error} ({where})" if error and error.endswith("not UTF-8") else error
+        return Entry(key, None, reason="missing", error=f"image {key} lies outside of the folder")
+    values = [value for value, _ in given]
+    first, several, error = check_captions(values[0] if len(values) == 1 else flatten(values), key)
+    if error is not None and error.endswith("not UTF-8"):
+        error += f" ({next(where for value, where in given if check_captions(value, key).error == error)})"
     if refused := refuse_type(inside):
-        return Entry(key, inside, caption, reason="unreadable", error=refused)
-    return Entry(key, inside, caption, reason=CAPTION if error else "", error=error)
+        return Entry(key, inside, first, reason="unreadable", error=refused, captions=several)
+    return Entry(key, inside, first, reason=CAPTION if error else "", error=error, captions=several)
+
+
+def flatten(values: Sequence[Any]) -> list[Any]:
+    """Values, and what lists among them hold."""
+    return [inner for value in values for inner in (value if isinstance(value, list) else [value])]

@@ -13,7 +13,7 @@ from pyarrow import types
 
 from ...errors import SourceError
 from ...manifest import canonical_json
-from . import CAPTION, SourceItem, decode_caption
+from . import CAPTION, SourceItem, decode_captions
 from .files import Unreadable
 
 BATCH_ROWS = 64  # rows in memory at once; 64 photographs of 10 MB stay below 1 GB
@@ -45,12 +45,12 @@ class Columns:
 
 
 class RowCells(NamedTuple):
-    """The cells of one row: bytes or None each; `extra` is its metadata and what is wrong with that."""
+    """The cells of one row: bytes or None each, several captions as a list; `extra` is its metadata and what is wrong with that."""
 
     image: bytes | None
     path: bytes | None
     key: bytes | None
-    caption: bytes | None
+    caption: bytes | list[bytes | None] | None
     extra: tuple[str | None, str | None]
 
 
@@ -75,7 +75,7 @@ def check_columns(schema: pa.Schema, columns: Columns, where: str) -> None:
     """
     wanted = [("image_column", columns.image, is_image_type, "bytes, a path, or a struct with bytes or path")]
     if columns.caption is not None:
-        wanted.append(("caption_column", columns.caption, is_text_type, "text"))
+        wanted.append(("caption_column", columns.caption, is_caption_type, "text, or lists of it"))
     if columns.key is not None:
         wanted.append(("key_column", columns.key, is_key_type, "text or integers"))
     for setting, name, accepts, expected in wanted:
@@ -102,7 +102,12 @@ def guess_columns(schema: pa.Schema) -> tuple[str | None, str | None]:
     for test in (types.is_struct, lambda kind: is_text_type(kind) and not is_path_type(kind) and not types.is_null(kind)):
         image = image or next((field.name for field in fields if test(field.type) and is_image_type(field.type)), None)
     named = in_order(fields, CAPTION_COLUMNS) + [field for field in fields if "caption" in field.name.lower()]
-    return image, next((field.name for field in named if is_path_type(field.type) and field.name != image), None)
+    return image, next((field.name for field in named if is_text_or_texts(field.type) and field.name != image), None)
+
+
+def is_text_or_texts(kind: pa.DataType) -> bool:
+    """Whether a type holds text, or lists of it, and no bytes."""
+    return is_path_type(kind.value_type if is_list_type(kind) else kind)
 
 
 def in_order(fields: Sequence[pa.Field], names: Sequence[str]) -> list[pa.Field]:
@@ -150,6 +155,16 @@ def is_text_type(kind: pa.DataType) -> bool:
                                        types.is_binary_view, types.is_null))
 
 
+def is_caption_type(kind: pa.DataType) -> bool:
+    """Whether a type holds a caption, or a list of captions."""
+    return is_text_type(kind) or (is_list_type(kind) and is_text_type(kind.value_type))
+
+
+def is_list_type(kind: pa.DataType) -> bool:
+    """Whether a type holds lists."""
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
 def is_path_type(kind: pa.DataType) -> bool:
     """Whether a type holds paths rather than bytes."""
     kind = kind.value_type if types.is_dictionary(kind) else kind
@@ -175,7 +190,7 @@ def is_json_type(kind: pa.DataType) -> bool:
         return is_json_type(kind.value_type)
     if types.is_struct(kind):
         return all(is_json_type(field.type) for field in kind)
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    if is_list_type(kind):
         return is_json_type(kind.value_type)
     return bool(types.is_null(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or is_path_type(kind))
 
@@ -209,7 +224,7 @@ def read_rows(batch: pa.RecordBatch | pa.Table, columns: Columns, *, read_path: 
         first_row: number of the batch's first row in that table.
     """
     images, paths = image_cells(batch[columns.image])
-    captions = [None] * len(images) if columns.caption is None else text_cells(batch[columns.caption])
+    captions = [None] * len(images) if columns.caption is None else caption_cells(batch[columns.caption])
     keys = [None] * len(images) if columns.key is None else key_cells(batch[columns.key])
     extras = metadata_cells(batch, json_names(batch.schema, columns))
     for place, cells in enumerate(zip(images, paths, keys, captions, extras, strict=True)):
@@ -229,18 +244,19 @@ def make_row(cells: RowCells, columns: Columns, *, read_path: ReadPath, name: st
         key = path_text(cells.path or b"")
     elif key is None:
         key = content_key(image, cells.caption)
-    caption, caption_error = decode_caption(cells.caption, key)
+    captions = decode_captions(cells.caption, key)
     metadata, metadata_error = cells.extra[0], cells.extra[1] and f"{name} {cells.extra[1]}"
-    problems = [(reason, error), ("missing", key_error), ("unreadable", metadata_error), (CAPTION, caption_error)]
+    problems = [(reason, error), ("missing", key_error), ("unreadable", metadata_error), (CAPTION, captions.error)]
     reason, error = next(((reason, error) for reason, error in problems if error), ("", None))
-    return TableRow(SourceItem(key, key, image, caption, reason, error, metadata), is_external)
+    return TableRow(SourceItem(key, key, image, captions.first, reason, error, metadata, captions.several), is_external)
 
 
-def content_key(image: bytes | None, caption: bytes | None) -> str:
-    """A key that follows from the data alone: 32 hex digits of the SHA-256 of the image, a zero byte and the caption."""
+def content_key(image: bytes | None, caption: bytes | Sequence[bytes | None] | None) -> str:
+    """A key that follows from the data alone: 32 hex digits of the SHA-256 of the image, and a zero byte and the text of each caption."""
     digest = hashlib.sha256(image or b"")
-    if caption is not None:
-        digest.update(b"\0" + caption)
+    for one in [caption] if caption is None or isinstance(caption, bytes) else caption:
+        if one is not None:
+            digest.update(b"\0" + one)
     return digest.hexdigest()[:KEY_DIGITS]
 
 
@@ -273,6 +289,13 @@ def text_cells(column: pa.Array | pa.ChunkedArray) -> list[bytes | None]:
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     return column.cast(pa.large_binary()).to_pylist()  # type: ignore[no-any-return]  # pyarrow has no types
+
+
+def caption_cells(column: pa.Array | pa.ChunkedArray) -> list[bytes | list[bytes | None] | None]:
+    """Cells of captions as bytes, or as lists of them."""
+    if not is_list_type(column.type):
+        return [*text_cells(column)]
+    return column.cast(pa.large_list(pa.large_binary())).to_pylist()  # type: ignore[no-any-return]  # pyarrow has no types
 
 
 def key_cells(column: pa.Array | pa.ChunkedArray) -> list[bytes | None]:

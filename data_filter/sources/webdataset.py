@@ -17,7 +17,19 @@ from ...errors import SourceError
 from ...manifest import sha256_json
 from ...text_files import NotTextError, decode_text
 from ...text_tables import read_json_text
-from . import CAPTION, FIELD_PREFIX, Shard, SourceItem, SourceLabel, check_caption, decode_caption, digest_shards, refuse_changed, shard_name
+from . import (
+    CAPTION,
+    FIELD_PREFIX,
+    Captions,
+    Shard,
+    SourceItem,
+    SourceLabel,
+    check_captions,
+    decode_captions,
+    digest_shards,
+    refuse_changed,
+    shard_name,
+)
 from .files import (
     IMAGE_SUFFIXES,
     MAX_IMAGE_BYTES,
@@ -171,25 +183,26 @@ class WebDataset:
             error = f"sample {sample.key} of {tar} has {count} members named {twice}"
             yield from [SourceItem(sample.key, sample.key, None, None, "unreadable", error)] * count
             return
-        caption, caption_error, metadata = None, None, None
+        captions, metadata = Captions(None), None
         try:
             check_members(members, tar)
             metadata, fields = read_json_member(handle, members.get(JSON_SUFFIX), tar)
-            caption, caption_error = self._read_caption(handle, members, fields, sample.key)
+            captions = self._read_captions(handle, members, fields, sample.key)
             image = read_member(handle, self._choose_image(handle, members, sample.key, tar), MAX_IMAGE_BYTES, tar)
         except BadSample as problem:
-            yield SourceItem(sample.key, sample.key, None, caption, problem.reason, str(problem), metadata)
+            yield SourceItem(sample.key, sample.key, None, captions.first, problem.reason, str(problem), metadata, captions.several)
             return
-        yield SourceItem(sample.key, sample.key, image, caption, CAPTION if caption_error else "", caption_error, metadata)
+        reason = CAPTION if captions.error else ""
+        yield SourceItem(sample.key, sample.key, image, captions.first, reason, captions.error, metadata, captions.several)
 
-    def _read_caption(self, handle: int, members: Mapping[str, Member], fields: Any, key: str) -> tuple[str | None, str | None]:
-        """The caption as it stands, and what is wrong with it."""
+    def _read_captions(self, handle: int, members: Mapping[str, Member], fields: Any, key: str) -> Captions:
+        """The captions as they stand: a member holds one, a field of the JSON member one or a list."""
         if self.caption_field is not None:
-            return check_caption(fields.get(self.caption_field) if isinstance(fields, dict) else None, key)
+            return check_captions(fields.get(self.caption_field) if isinstance(fields, dict) else None, key)
         member = members.get(self.caption_member)
         if member is not None and member.size > MAX_TEXT_BYTES:
-            return None, f"caption of {key} is too large: {member.size} bytes, at most {MAX_TEXT_BYTES} are read"
-        return decode_caption(None if member is None else os.pread(handle, member.size, member.offset), key)
+            return Captions(None, (), f"caption of {key} is too large: {member.size} bytes, at most {MAX_TEXT_BYTES} are read")
+        return decode_captions(None if member is None else os.pread(handle, member.size, member.offset), key)
 
     def _choose_image(self, handle: int, members: Mapping[str, Member], key: str, tar: str) -> Member:
         """The member that is the image: the one the recipe names, or the only one that is called or looks like one.

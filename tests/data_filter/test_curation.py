@@ -9,7 +9,9 @@ from glideslope.config import CurateConfig, LabelsConfig
 from glideslope.data_filter import curation
 from glideslope.data_filter.curation import curate
 from glideslope.data_filter.labels import Verdict, import_labels, role_of
+from glideslope.data_filter.ledger import open_ledger
 from glideslope.data_filter.parquet import read_table, read_tables, write_table
+from glideslope.data_filter.reports.balance import count_captions
 from glideslope.data_filter.scores import score_index
 from glideslope.data_filter.sources import Shard, SourceItem
 from glideslope.errors import FilterError, StageError, StorageError
@@ -35,6 +37,51 @@ def test_the_ledger_has_one_row_for_every_input_and_the_counts_add_up(fitted: Wo
     assert record.summary["kept"] == summary["kept"]
     sha256 = json.loads((fitted.root / "filters" / "red" / "filter.json").read_text())["classifier"]["sha256"]
     assert summary["categories"]["red"]["classifier_sha256"] == sha256 == rows[0]["classifier_red"]
+
+
+@pytest.fixture
+def described(tmp_path: Path, tiny_clip: TinyClip) -> World:
+    """A run on a folder whose first two green pictures have a second caption, one of them with a caption word, up to its filter."""
+    fill_folder(tmp_path / "images", 60)
+    with (tmp_path / "images" / "metadata.csv").open("a", newline="") as file:
+        file.write("001.png,a verdant thing\r\n002.png,an armed thing\r\n")
+    found = World(tmp_path)
+    found.index()
+    found.label()
+    found.fit(category(caption_words=("armed",)))
+    return found
+
+
+def test_several_captions_of_an_image_are_searched_recorded_and_kept(described: World) -> None:
+    import datasets
+
+    summary = described.curate(category(caption_words=("armed",))).summary
+    assert summary["dropped"]["filter:red:caption_words"] == 1
+    rows = {row["key"]: row for table in read_tables(described.root / "curated" / "ledger") for row in table.to_pylist()}
+    assert rows["001.png"]["captions"] == ["green thing 1", "a verdant thing"] and rows["001.png"]["decision"] == "keep"
+    assert rows["002.png"]["captions"] == ["green thing 2", "an armed thing"] and rows["002.png"]["decision"] == "drop"
+    assert rows["004.png"]["captions"] is None
+    paths = [str(path) for path in sorted((described.root / "curated" / "data").glob("*.parquet"))]
+    loaded = datasets.Dataset.from_parquet(paths, cache_dir=str(described.root / "cache"))
+    images = {row["key"]: row for row in loaded.remove_columns("image")}
+    assert images["001.png"]["captions"] == ["green thing 1", "a verdant thing"] and images["001.png"]["caption"] == "green thing 1"
+    assert images["004.png"]["captions"] == ["green thing 4"]
+
+
+def test_reports_see_every_caption_and_whoever_looks_does_too(described: World) -> None:
+    described.curate(category(caption_words=("armed",)))
+    counts = count_captions(described.root / "curated" / "ledger", {"armed": ["armed"], "verdant": ["verdant"], "green": ["green"]})
+    assert [counts.groups[name].num_inputs for name in ("armed", "verdant", "green")] == [1, 1, 40]
+    ledger = open_ledger(described.root / "curated")
+    captions = {row["key"]: row["caption"] for _, table in ledger.tables(columns=["key", "caption"]) for row in table.to_pylist()}
+    assert captions["001.png"] == "green thing 1 | a verdant thing" and captions["004.png"] == "green thing 4"
+
+
+def test_data_with_single_captions_has_the_columns_it_always_had(fitted: World) -> None:
+    fitted.curate()
+    for path in [*(fitted.root / "curated" / "data").glob("*.parquet"), *(fitted.root / "curated" / "ledger").glob("*.parquet")]:
+        schema = read_table(path).schema
+        assert "captions" not in schema.names and b"captions" not in (schema.metadata or {}).get(b"huggingface", b"")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from glideslope.config import ClipConfig, FolderSource, IndexConfig, WebDatasetSource
+from glideslope.config import ClipConfig, FolderSource, IndexConfig, ParquetSource, WebDatasetSource
 from glideslope.data_filter.index import INDEX_SCHEMA, build_index, mark_repeated, read_index
 from glideslope.errors import StageError, StorageError
 from glideslope.manifest import sha256_file
@@ -54,7 +54,7 @@ def test_every_bad_input_is_one_row_with_its_reason_and_the_rest_goes_on(tmp_pat
     (images / "metadata.csv").write_bytes(b"file_name,text\n" + captions + b"undescribed.png,caf\xe9\n")
 
     rows = build(tmp_path, max_pixels=10_000)
-    assert [row["key"] for row in rows] == [*names, "good.png", "undescribed.png"]
+    assert [row["key"] for row in rows] == [*names, "undescribed.png"], "a row that stands twice is one input"
     found = {row["key"]: (row["reason"], row["error"]) for row in rows if row["reason"]}
     assert found == {
         "truncated.png": ("unreadable", found["truncated.png"][1]),
@@ -64,7 +64,6 @@ def test_every_bad_input_is_one_row_with_its_reason_and_the_rest_goes_on(tmp_pat
         "huge.png": ("too large", "image is too large: 300 x 300 pixels, at most 10000 are accepted; "
                      "index.max_pixels in the recipe sets the limit"),
         "gone.png": ("missing", "image gone.png is missing"),
-        "good.png": ("duplicate key", "duplicate key good.png: an earlier input has the same one"),
         "undescribed.png": ("caption", "caption of undescribed.png is not UTF-8 (metadata.csv, line 14)"),
     }
     assert found["truncated.png"][1].startswith("image is truncated or damaged")
@@ -111,16 +110,27 @@ def test_a_finished_index_is_not_made_again_unless_the_source_changed(world: Wor
 
 
 def test_duplicates_are_refused_across_shards_wherever_a_run_resumes(tmp_path: Path, tiny_clip: TinyClip) -> None:
-    images = tmp_path / "images"
-    for name in "abcd":
-        draw(images / f"{name}.png", (0, 0, 0))
+    draw(tmp_path / "a.png", (0, 0, 0))
     names = ["a", "b", "c", "d", "a"]
-    (images / "metadata.csv").write_text("file_name,text\n" + "".join(f"{name}.png,{name}\n" for name in names))
+    table = pa.table({"image": [(tmp_path / "a.png").read_bytes()] * 5, "text": names, "key": names})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+    source = ParquetSource(path=str(tmp_path / "a.parquet"), key_column="key")
     tiny_clip.num_images_left = 3
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path)
+        build_index(source, ClipConfig(), IndexConfig(shard_size=3), tmp_path / "index")
     tiny_clip.num_images_left = 10**9
-    assert [row["status"] for row in build(tmp_path)] == ["ok", "ok", "ok", "ok", "bad"]
+    build_index(source, ClipConfig(), IndexConfig(shard_size=3), tmp_path / "index")
+    rows = index_rows(tmp_path / "index")
+    assert [row["status"] for row in rows] == ["ok", "ok", "ok", "ok", "bad"]
+    assert (rows[4]["reason"], rows[4]["error"]) == ("duplicate key", "duplicate key a: an earlier input has the same one")
+
+
+def test_several_captions_stand_in_the_index_beside_the_first(tmp_path: Path, tiny_clip: TinyClip) -> None:
+    draw(tmp_path / "images" / "a.png", (0, 0, 0))
+    draw(tmp_path / "images" / "b.png", (0, 0, 0))
+    (tmp_path / "images" / "metadata.csv").write_text("file_name,text\na.png,one\nb.png,other\na.png,two\n")
+    assert [(row["key"], row["caption"], row["captions"]) for row in build(tmp_path)] == [
+        ("a.png", "one", ["one", "two"]), ("b.png", "other", None)]
 
 
 def test_an_embedding_that_is_not_finite_is_left_out(tmp_path: Path, tiny_clip: TinyClip, monkeypatch: pytest.MonkeyPatch) -> None:

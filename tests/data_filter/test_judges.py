@@ -44,10 +44,16 @@ def test_words_mean_what_they_say_not_what_a_pattern_would() -> None:
 
 
 def test_an_image_without_a_caption_is_flagged_where_caption_words_are_asked() -> None:
-    captions = ["a person", None, "a tree"]
+    captions: list[tuple[str, ...]] = [("a person",), (), ("a tree",)]
     asked = flag(category(caption_words=("person",)), ["a", "b", "c"], captions, [])
     assert asked.flags == [["caption_words"], ["caption_words:missing"], []]
     assert flag(category(), ["a", "b", "c"], captions, []).flags == [[], [], []]
+
+
+def test_a_word_in_any_of_several_captions_drops_the_image() -> None:
+    captions = [("a tree", "a person"), ("a tree", "an oak"), ("a person", "a tree")]
+    flags = flag(category(caption_words=("person", "tree an")), ["a", "b", "c"], captions, []).flags
+    assert flags == [["caption_words"], [], ["caption_words"]]
 
 
 def detector(path: Path, threshold: float = 0.5, name: str = "faces") -> Detector:
@@ -60,7 +66,7 @@ def csv_file(tmp_path: Path, text: str) -> Detector:
 
 
 def flags_of(judge: Detector, keys: list[str]) -> list[list[str]]:
-    return flag(category(detectors=(judge,)), keys, ["caption"] * len(keys), [sha256_file(Path(judge.path))]).flags
+    return flag(category(detectors=(judge,)), keys, [("caption",)] * len(keys), [sha256_file(Path(judge.path))]).flags
 
 
 def test_a_detector_flags_what_reaches_its_threshold_and_what_it_cannot_judge(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ SECRETS = (MAIL, TOKEN, "-----BEGIN " + "PRIVATE KEY-----", "https://ann:secret"
 
 
 def a_row(**changes: Any) -> dict[str, Any]:
-    row = {"key": "a.png", "concept": "a.png", "caption": "a cat", "reason": "", "error": None, "status": "ok", "width": 4, "height": 4}
+    row = {"key": "a.png", "concept": "a.png", "caption": "a cat", "captions": None, "reason": "", "error": None, "status": "ok",
+           "width": 4, "height": 4}
     return row | changes
 
 

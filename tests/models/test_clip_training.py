@@ -53,7 +53,7 @@ def test_training_teaches_it_which_caption_belongs_to_which_picture(curated: Pat
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
     model, data = load_component(tmp_path / "clip", weights_name="model.safetensors"), load_split(curated, "train", 16)
     assert isinstance(model, NoisedClip)
-    tokens, lengths = CaptionTokenizer.load(tokenizer_path).encode_delimited(data.captions, model.config.max_text_len)
+    tokens, lengths = CaptionTokenizer.load(tokenizer_path).encode_delimited(data.texts, model.config.max_text_len)
     logits = model(to_model_range(data.pixels), torch.zeros(len(data), dtype=torch.int64), tokens, lengths)
     assert (logits.argmax(dim=1) == torch.arange(len(data))).float().mean() > 0.3  # guessing is right once in eleven
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from glideslope.errors import TrainingError
 from glideslope.manifest import sha256_json
-from glideslope.models.dataset import batch_indices, epoch_order, load_split, take
+from glideslope.models.dataset import batch_indices, caption_indices, epoch_order, load_split, take
 
 from .conftest import curated_rows, write_curated
 
@@ -30,6 +30,19 @@ def test_a_batch_follows_from_its_number_alone(num_examples: int, step: int, bat
     np.testing.assert_array_equal(indices, laid_out[step * batch_size:(step + 1) * batch_size])
 
 
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=20), st.integers(0, 100), st.integers(1, 30), st.integers(0, 1000))
+def test_a_visit_draws_one_of_an_images_own_captions_by_seed_and_step_alone(counts: list[int], step: int, batch_size: int, seed: int) -> None:
+    starts, indices = np.cumsum([0, *counts]), batch_indices(len(counts), step, batch_size, seed)
+    drawn = caption_indices(starts, indices, step, seed)
+    assert ((starts[indices] <= drawn) & (drawn < starts[indices + 1])).all()
+    np.testing.assert_array_equal(drawn, caption_indices(starts, indices, step, seed))
+
+
+def test_over_the_steps_every_caption_of_an_image_is_drawn() -> None:
+    drawn = Counter(int(place) for step in range(300) for place in caption_indices(np.array([0, 1, 4]), np.array([0, 1]), step, seed=0))
+    assert drawn[0] == 300 and all(70 < drawn[place] < 130 for place in (1, 2, 3))
+
+
 def test_another_seed_and_another_epoch_have_another_order() -> None:
     assert not np.array_equal(epoch_order(50, 0, 1), epoch_order(50, 0, 2))
     assert not np.array_equal(epoch_order(50, 0, 1), epoch_order(50, 1, 1))
@@ -39,7 +52,7 @@ def test_a_split_holds_pictures_captions_and_what_was_consumed(curated: Path) ->
     split, rows = load_split(curated, "train", 16), curated_rows()[:-1]
     assert split.pixels.shape == (11, 3, 16, 16)
     assert split.pixels.dtype == torch.uint8
-    assert list(split.captions) == [row["caption"] for row in rows]
+    assert list(split.captions) == [(row["caption"],) for row in rows]
     assert split.consumed_sha256 == sha256_json(sorted(str(row["sha256"]) for row in rows))
     assert split.weights.tolist() == [1.0] * 11
     assert len(load_split(curated, "validation", 16)) == 1

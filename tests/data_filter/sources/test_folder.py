@@ -9,6 +9,7 @@ from glideslope.config import FolderSource
 from glideslope.data_filter.sources import SourceItem, open_source
 from glideslope.data_filter.sources.folder import ImageFolder
 from glideslope.errors import SourceError
+from glideslope.manifest import sha256_bytes, sha256_json
 
 from ..conftest import draw
 
@@ -133,11 +134,42 @@ def test_a_folder_with_nothing_but_other_types_is_refused_with_their_number(tmp_
         ImageFolder(tmp_path)
 
 
-def test_a_duplicate_row_is_listed_twice_for_the_index_to_refuse(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "text"), [
+    ("metadata.csv", "file_name,text\na.png,x\n./a.png,y\na.png,x\na.png, \n"),
+    ("metadata.jsonl", '{"file_name": "a.png", "text": ["x", "y", "x", null, ""]}\n'),
+    ("metadata.jsonl", '{"file_name": "a.png", "text": "x"}\n{"file_name": "b/../a.png", "text": ["y", "\\ufeffx"]}\n'),
+])
+def test_several_captions_of_a_picture_are_one_input_each_caption_once(tmp_path: Path, name: str, text: str) -> None:
     draw(tmp_path / "a.png", WHITE)
-    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,x\n./a.png,y\n")
+    (tmp_path / name).write_text(text)
     source = ImageFolder(tmp_path)
-    assert [item.key for item in source.read(source.shards()[0])] == ["a.png", "a.png"]
+    (item,) = source.read(source.shards()[0])
+    assert (item.key, item.caption, item.captions, item.error) == ("a.png", "x", ("x", "y"), None)
+
+
+def test_a_picture_that_several_metadata_files_list_is_one_input(tmp_path: Path) -> None:
+    draw(tmp_path / "sub" / "a.png", WHITE)
+    (tmp_path / "metadata.csv").write_text("file_name,text\nsub/a.png,x\n../gone.png,y\n../gone.png,z\n")
+    (tmp_path / "sub" / "metadata.csv").write_text("file_name,text\na.png,y\n")
+    items = {item.key: item for shard in ImageFolder(tmp_path).shards() for item in ImageFolder(tmp_path).read(shard)}
+    assert items["sub/a.png"].captions == ("x", "y") and items["../gone.png"].reason == "missing" and len(items) == 2
+
+
+def test_one_caption_that_cannot_be_used_makes_all_of_a_picture_unusable(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", WHITE)
+    for row, error in ((b'["x", 3]', "caption of a.png is int, expected text"), (b'["x", "caf\xe9"]', "not UTF-8 (metadata.jsonl, line 1)")):
+        (tmp_path / "metadata.jsonl").write_bytes(b'{"file_name": "a.png", "text": ' + row + b"}\n")
+        item = read_all(tmp_path)["a.png"]
+        assert (item.caption, item.captions, item.reason) == (None, (), "caption") and str(item.error).endswith(error)
+
+
+def test_a_picture_with_one_caption_has_the_fingerprint_it_always_had(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", WHITE)
+    for text in ('"x"', '["x"]', '["x", "x", ""]'):
+        (tmp_path / "metadata.jsonl").write_text(f'{{"file_name": "a.png", "text": {text}}}\n')
+        image = sha256_bytes((tmp_path / "a.png").read_bytes())
+        expected = sha256_json({"source": "folder", "inputs": [["a.png", "x", "", None, image]]})
+        assert ImageFolder(tmp_path).shards()[0].fingerprint == expected
 
 
 def test_an_unreadable_image_is_a_row(tmp_path: Path) -> None:

@@ -119,10 +119,28 @@ def test_metadata_that_is_not_utf8_is_a_row_and_its_neighbours_are_sound() -> No
     (pa.table({"image": [{"data": b"a"}], "text": ["a"]}), COLUMNS, "column image is struct<data: binary>, expected bytes"),
     (pa.table({"image": [{"bytes": 1}], "text": ["a"]}), COLUMNS, "column image is struct<bytes: int64>, expected bytes"),
     (pa.table({"image": [b"a"], "text": [1.5]}), COLUMNS, "column text is double, expected text"),
-    (pa.table({"image": [b"a"], "text": [["a"]]}), COLUMNS, "column text is list<.*>, expected text"),
+    (pa.table({"image": [b"a"], "text": [[1]]}), COLUMNS, "column text is list<.*>, expected text, or lists of it"),
+    (pa.table({"image": [b"a"], "text": [[["a"]]]}), COLUMNS, "column text is list<.*>, expected text, or lists of it"),
     (pa.table({"image": [b"a"], "text": ["a"], "id": [1.5]}), Columns("image", "text", "id"), "column id is double, expected text or integers"),
     (pa.table([[b"a"], ["a"], ["b"]], names=["image", "text", "text"]), COLUMNS, "t: 2 times the column text"),
 ])
 def test_missing_columns_and_wrong_types_refuse_the_table(table: pa.Table, columns: Columns, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         check_columns(table.schema, columns, "t")
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_(pa.binary())])
+def test_a_column_of_lists_gives_inputs_with_several_captions(kind: pa.DataType) -> None:
+    captions = [["one", "two", None, "one"], ["one"], [], None, ["\ufeffmarked", "plain"]]
+    table = pa.table({"image": [b"1", b"2", b"3", b"4", b"5"], "text": pa.array(captions, type=pa.list_(pa.string())).cast(kind)})
+    check_columns(table.schema, COLUMNS, "t")
+    items = [row.item for row in read_rows(table, COLUMNS, read_path=str.encode, where="t", first_row=0)]
+    assert [(item.caption, item.captions, item.reason) for item in items] == [
+        ("one", ("one", "two"), ""), ("one", (), ""), (None, (), "caption"), (None, (), "caption"), ("marked", ("marked", "plain"), "")]
+    assert items[1].key == content_key(b"2", b"one") and len({item.key for item in items}) == 5
+
+
+def test_one_bad_caption_of_several_makes_the_row_bad() -> None:
+    table = pa.table({"image": [b"1"], "text": pa.array([[b"one", b"caf\xe9"]], type=pa.list_(pa.binary()))})
+    (row,) = read_rows(table, COLUMNS, read_path=str.encode, where="t", first_row=0)
+    assert (row.item.caption, row.item.reason) == (None, "caption") and "is not UTF-8: byte 3" in str(row.item.error)

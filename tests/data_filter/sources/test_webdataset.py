@@ -67,6 +67,8 @@ def test_the_caption_may_stand_in_another_member_or_in_a_field_of_the_json(tmp_p
     assert read_one(tmp_path, members).caption == "one"
     assert read_one(tmp_path, members, caption_member="caption").caption == "two"
     assert read_one(tmp_path, members, caption_member="json:Caption").caption == " né "
+    several = read_one(tmp_path, [("a.jpg", PNG), ("a.json", b'{"c": ["one", "two", "one", ""]}')], caption_member="json:c")
+    assert (several.caption, several.captions) == ("one", ("one", "two"))
     missing, number = (read_one(tmp_path, members, caption_member=f"json:{field}") for field in ("gone", "n"))
     assert (missing.reason, missing.error) == ("caption", "caption of a is missing")
     assert (number.reason, number.error) == ("caption", "caption of a is int, expected text")
