@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..figure_style import plain_style
 from .mutants import TITLES
 
 CELL_SIZE = 144
@@ -15,6 +16,7 @@ NUM_COLUMNS = 6
 MAX_MISSED = 60
 
 
+@plain_style
 def plot_precision_recall(title: str, curve: Sequence[Sequence[float]], audit: Mapping[str, Any]) -> bytes:
     """Draw kept share against recall on the audit labels, the chosen point marked: PNG bytes, equal for equal figures.
 
@@ -45,6 +47,7 @@ def plot_precision_recall(title: str, curve: Sequence[Sequence[float]], audit: M
     return encode_figure(figure)
 
 
+@plain_style
 def plot_mutations(title: str, mutations: Sequence[Mapping[str, Any]], sizes: Sequence[Mapping[str, Any]]) -> bytes:
     """Draw the recall after each mutation and by size of the subject, with lower bounds: PNG bytes.
 

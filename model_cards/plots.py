@@ -4,6 +4,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..figure_style import plain_style
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -16,6 +18,7 @@ INK, ACCENTS, MUTED = "#24292f", ("#0969da", "#bf8700"), "#d0d7de"
 KEPT_COLOUR, DROPPED_COLOUR = "#1a7f37", "#cf222e"
 
 
+@plain_style
 def plot_training_loss(losses: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> bytes:
     """Draw the training loss of each model over the images it has seen, one panel a model.
 
@@ -40,6 +43,7 @@ def plot_training_loss(losses: Mapping[str, tuple[Sequence[int], Sequence[float]
     return _png(figure)
 
 
+@plain_style
 def plot_ledger(num_kept: int, num_dropped: Mapping[str, int]) -> bytes:
     """Draw how many inputs were kept, and how many were dropped for each reason, as bars with their counts.
 
@@ -68,6 +72,7 @@ def plot_ledger(num_kept: int, num_dropped: Mapping[str, int]) -> bytes:
     return _png(figure)
 
 
+@plain_style
 def plot_scores(title: str, scores: Mapping[str, Sequence[float]], threshold: float) -> bytes:
     """Draw how a filter scores labelled images, as two histograms with the threshold between what stays and what goes.
 
@@ -100,6 +105,7 @@ def plot_scores(title: str, scores: Mapping[str, Sequence[float]], threshold: fl
     return _png(figure)
 
 
+@plain_style
 def plot_guidance(rows: Sequence[Mapping[str, float]]) -> bytes:
     """Draw the mean CLIP score with the own and with other captions for each guidance scale, with standard errors.
 

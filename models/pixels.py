@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..figure_style import load_matplotlib
+
 Pixels = NDArray[np.uint8]
 MAX_RATIO = 32  # long side to short side, up to which a picture is resized whole
 FONT_SIZE, LINE_HEIGHT, MAX_LINES = 11, 14, 3  # of captions on a sheet, in pixels
@@ -150,6 +152,4 @@ def font_characters() -> frozenset[int]:
 
 def font_path() -> Path:
     """Where matplotlib keeps the font."""
-    import matplotlib
-
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return Path(load_matplotlib().get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 
 from ..decode import read_image, to_rgb
 from ..errors import ReleaseError
+from ..figure_style import load_matplotlib
 from ..manifest import write_bytes
 from ..model_cards.plots import plot_guidance, plot_ledger, plot_scores, plot_training_loss
 from ..pictures import png
@@ -62,7 +63,7 @@ def draw_figures(release: Release) -> dict[str, bytes]:
 def can_draw() -> bool:
     """Whether matplotlib is here: it draws the plots, and the captions are set in its font."""
     try:
-        import matplotlib.figure  # noqa: F401  # only whether it is there
+        load_matplotlib()
     except ImportError:
         return False
     return True

@@ -5,10 +5,8 @@ picture, which is drawn with one thread, must come out the same to the byte; els
 policy states for each kind of device how far pixel values may lie apart on average. Other weights give other pictures, far outside.
 """
 
-import contextlib
-import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +116,7 @@ def _draw_first(pipe: "GlidePipeline", number: int, prompt: str, seed: int, dire
 
 def _draw(pipe: "GlidePipeline", facts: Mapping[str, Any]) -> "Image.Image":
     from ..models.options import DrawOptions
+    from ..processor import threads
 
     options = DrawOptions(guidance_scale=facts["guidance_scale"], clip_guidance_scale=facts["clip_guidance_scale"],
                           num_steps=facts["num_steps"], sampler=facts["sampler"], seed=facts["seed"], cut_long_prompts=True)
@@ -128,37 +127,18 @@ def _draw(pipe: "GlidePipeline", facts: Mapping[str, Any]) -> "Image.Image":
             raise ReleaseError(f"{GOLDEN_PATH}: {facts['file']} is not drawn after {MAX_SECONDS_OF_PICTURE} s, in step {state.step}; use a "
                                "faster machine")
 
-    with _one_thread():
+    with threads(1):  # sums over several are rounded in another order
         return pipe.draw(facts["prompt"], options, preview=refuse_late).images[0]
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Draw with one thread, whatever the process uses: sums over several are rounded in another order."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def machine_class(device: str) -> dict[str, Any]:
-    """What decides in which order a machine rounds: kind of device, its model, torch."""
+    """What decides in which order a machine rounds: kind of device, the instructions that are really used or its model, torch."""
     import torch
 
-    model = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return {"device": device, "model": model, "processor": _processor(), "torch": torch.__version__}
+    from ..processor import instruction_set, processor_name
 
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    model = torch.cuda.get_device_name() if device == "cuda" else instruction_set()
+    return {"device": device, "model": model, "processor": processor_name(), "torch": torch.__version__}
 
 
 def self_test(release_dir: Path, *, device: str = "cpu") -> list[Comparison]:

@@ -11,6 +11,8 @@ from glideslope.config import ClipConfig
 from glideslope.data_filter.clip import Clip, load_clip, normalise
 from glideslope.errors import CheckpointError, RecipeError, StageError
 
+pytestmark = pytest.mark.processors
+
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 

@@ -22,6 +22,8 @@ from glideslope.models.tokenizer import CaptionTokenizer
 from ..hostile_torch import SURROUNDINGS
 from .conftest import curated_rows
 
+pytestmark = pytest.mark.processors
+
 CONFIG = BaseModelConfig(preset="glide-micro-16", num_images=40, batch_size=4, learning_rate=1e-3, warmup_images=8, checkpoint_images=12,
                          sample_images=24, min_snr_gamma=5.0, vocab_size=300)
 FILES = ["config.json", "ema.safetensors", "metrics.jsonl", "model.safetensors", "samples/images-000000024.png",

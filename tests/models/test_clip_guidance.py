@@ -17,6 +17,8 @@ from glideslope.models.diffusion import GaussianDiffusion, gather, space_timeste
 from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.samplers import SAMPLERS, Prediction, SeededNoise, run
 
+pytestmark = pytest.mark.processors
+
 CAPTIONS = ["a red square", "a blue bar"]
 DIFFUSION = GaussianDiffusion.create("squaredcos_cap_v2")
 

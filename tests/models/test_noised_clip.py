@@ -7,6 +7,8 @@ from glideslope.models.presets import NOISED_CLIP_PRESETS
 
 from .published import case, with_closed_form_weights
 
+pytestmark = pytest.mark.processors
+
 MICRO = NOISED_CLIP_PRESETS["noised-clip-micro-16"]
 
 

@@ -27,6 +27,8 @@ from glideslope.models.unet import TextConditionedUNet
 from ..hostile_torch import SURROUNDINGS
 from .conftest import COLOURS, picture, sign_again
 
+pytestmark = pytest.mark.processors
+
 PROMPT = "a red square"
 
 

@@ -16,6 +16,8 @@ from glideslope.models.spacing import sampling_timesteps
 
 from .published import FIXTURES
 
+pytestmark = pytest.mark.processors
+
 TRAJECTORIES = load_file(FIXTURES / "trajectories.safetensors")
 KINDS = {"ddpm": (ddpm, False), "ddpm_guided": (ddpm, True), "ddim_eta0": (ddim, False),
          "ddim_eta0.5": (partial(ddim, eta=0.5), False), "ddim_guided": (ddim, True)}

@@ -30,6 +30,8 @@ from glideslope.models.training import (
 )
 from glideslope.processor import threads
 
+pytestmark = pytest.mark.processors
+
 CONFIG = ModelConfig(num_images=40, batch_size=4, learning_rate=0.05, warmup_images=8, checkpoint_images=12)
 
 

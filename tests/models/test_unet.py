@@ -7,6 +7,8 @@ from glideslope.models.unet import TextConditionedUNet, UNetConfig, condition_in
 
 from .published import case, with_closed_form_weights
 
+pytestmark = pytest.mark.processors
+
 MICRO = UNET_PRESETS["glide-micro-16"]
 
 

@@ -1,6 +1,9 @@
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +64,41 @@ def test_a_plot_that_moved_by_a_pixel_is_no_other_figure(packed_run: Path, name:
 
 
 @pytest.mark.parametrize("hinting", [{"text.hinting": "none"}, {"text.antialiased": False}, {"lines.antialiased": False}])
-def test_plots_that_another_font_library_drew_pass(packed_run: Path, hinting: dict[str, object]) -> None:
+def test_plots_that_another_font_library_drew_pass(packed_run: Path, hinting: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     import matplotlib
 
     release = Release(packed_run / "release")
-    with matplotlib.rc_context(hinting):
-        drawn = draw_figures(release)
+    for key, value in hinting.items():
+        monkeypatch.setitem(matplotlib.rcParamsDefault, key, value)
+    drawn = draw_figures(release)
     distances = [measure_distance(drawn[f"figures/{name}.png"], (release.directory / f"figures/{name}.png").read_bytes()) for name in PLOTS]
     assert 0 < max(distances) < MAX_DISTANCE
+
+
+STYLE = {"text.usetex": True, "font.family": "serif", "font.size": 30, "axes.facecolor": "black", "savefig.dpi": 20, "savefig.bbox": "tight",
+         "savefig.transparent": True, "lines.linewidth": 9, "path.sketch": "3, 100, 2", "text.antialiased": False, "axes.grid": True,
+         "axes.formatter.use_locale": True, "figure.constrained_layout.w_pad": 1}
+
+
+def test_the_style_of_whoever_verifies_changes_no_figure(packed_run: Path) -> None:
+    import matplotlib
+
+    release = Release(packed_run / "release")
+    with matplotlib.rc_context(STYLE | {"path.sketch": (3, 100, 2)}):
+        drawn = draw_figures(release)
+        assert matplotlib.rcParams["font.size"] == 30
+    assert {path: data == (release.directory / path).read_bytes() for path, data in drawn.items()} == dict.fromkeys(drawn, True)
+
+
+@pytest.mark.parametrize(("settings", "told"), [
+    ("".join(f"{key}: {value}\n" for key, value in STYLE.items()).encode(), None), (b"font.size: \xff\xfe", "matplotlib cannot start with")])
+def test_a_sound_release_verifies_under_any_matplotlibrc(packed_run: Path, tmp_path: Path, settings: bytes, told: str | None) -> None:
+    (tmp_path / "matplotlibrc").write_bytes(settings)
+    done = subprocess.run([sys.executable, "-m", "glideslope", "verify", str(packed_run / "release")], capture_output=True, text=True,
+                          env=os.environ | {"MATPLOTLIBRC": str(tmp_path)}, timeout=120, check=False)
+    assert done.returncode == (0 if told is None else 1), done.stderr
+    assert told is None or told in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", PLOTS)

@@ -15,6 +15,8 @@ from glideslope.release.contents import Release
 from glideslope.release.golden import check_golden, draw_golden, find_drift, self_test
 from glideslope.release.policy import GoldenPolicy, load_policy
 
+pytestmark = pytest.mark.processors
+
 GOLDEN = "evidence/golden/golden.json"
 STRICT = load_policy(None).golden
 ELSEWHERE = GoldenPolicy(min_pictures=1, exact_on_same_machine=True, max_mean_difference={"cpu": 1.0})
