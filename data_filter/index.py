@@ -219,8 +219,17 @@ def summarise(tasks: Sequence[ShardTask], directory: Path) -> dict[str, Any]:
     if tasks:
         refuse_repeated([directory / f"{task.name}.parquet" for task in tasks], repeated, describe_keys(tasks[0].source))
     reasons: Counter[str] = Counter()
-    for _, table in read_index(directory, columns=["reason"]):
-        reasons.update({count["values"].as_py(): count["counts"].as_py() for count in table["reason"].value_counts()})
+    examples: dict[str, str | None] = {}
+    for _, table in read_index(directory, columns=["reason", "error"]):
+        for count in table["reason"].value_counts():
+            reason = count["values"].as_py()
+            if reason not in reasons and reason not in ("", SECRET):
+                examples[reason] = table["error"][pc.index(table["reason"], reason).as_py()].as_py()
+            reasons[reason] += count["counts"].as_py()
+    if reasons[CAPTION] == reasons.total():
+        del examples[CAPTION]  # images that come without captions
+    for reason, error in sorted(examples.items()):
+        log.warning("index: %d of %d inputs have the reason %r, for example: %s", reasons[reason], reasons.total(), reason, error)
     if num_withheld := reasons[SECRET]:
         log.warning("index: %d inputs hold a token, key, mail address or path of a machine in their caption or name and are dropped with the "
                     "reason %r; the ledger names them. Remove it from the data, and index again, to keep them", num_withheld, SECRET)

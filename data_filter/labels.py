@@ -11,6 +11,7 @@ somebody has judged the new bytes.
 """
 
 import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -267,9 +268,10 @@ def compare_verdicts(verdicts: Sequence[Verdict], known: Iterable[Label]) -> tup
 
 
 def spellings(key: str) -> list[str]:
-    """A key, and what it may be meant to be: without surrounding blanks, and without `./` and the like."""
+    """A key, and what it may be meant to be: without surrounding blanks, without `./` and the like, with its accents written otherwise."""
     bare = key.strip()
-    return list(dict.fromkeys((key, bare, normpath(bare) if bare else bare)))
+    plain = normpath(bare) if bare else bare
+    return list(dict.fromkeys((key, bare, plain, unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain))))
 
 
 def resolve(verdict: Verdict, known: Mapping[str, Indexed], categories: Collection[str] | None) -> Verdict:

@@ -319,7 +319,10 @@ def test_what_is_no_image_by_its_name_is_counted_once_and_pictures_of_other_type
         (images / name).parent.mkdir(exist_ok=True)
         (images / name).write_bytes(b"x")
     assert world.index().summary["num_bad"] == {"unreadable": 1}
-    (told,) = caplog.messages
+    told, example = caplog.messages
+    assert example == ("index: 1 of 61 inputs have the reason 'unreadable', for example: image photo.heic: .heic files are not read; "
+                       "convert it to "
+                       "PNG or JPEG")
     assert told.startswith(f"{images}: 3 files are neither images nor captions") and "(1 x no ending, 2 x .mp4)" in told
     (row,) = (row for row in index_rows(world.root / "index") if row["key"] == "photo.heic")
     assert (row["status"], row["reason"], row["size_bytes"]) == ("bad", "unreadable", 1)
@@ -354,3 +357,15 @@ def test_an_index_whose_last_shards_repeat_the_keys_is_refused_at_its_end(tmp_pa
         with pytest.raises(StageError, match="4 of the first 12 inputs have the key of an earlier one"):
             build_index(source, ClipConfig(model="lite0"), IndexConfig(), tmp_path / "index")
     assert not (tmp_path / "index").exists()
+
+
+def test_the_lost_tail_of_a_tar_is_said_and_captions_that_a_source_never_has_are_not(
+        tmp_path: Path, tiny_clip: TinyClip, caplog: pytest.LogCaptureFixture) -> None:
+    source = restarting_tars(tmp_path / "tars", 1)
+    build_index(source, ClipConfig(model="lite0"), IndexConfig(), tmp_path / "index")
+    assert caplog.messages == []
+    (tmp_path / "tars" / "00.tar").write_bytes((tmp_path / "tars" / "00.tar").read_bytes()[:2100])
+    build_index(source, ClipConfig(model="lite0"), IndexConfig(), tmp_path / "index")
+    (told,) = [message for message in caplog.messages if "unreadable" in message]
+    assert told.startswith("index: 1 of 3 inputs have the reason 'unreadable', for example: tar 00.tar ends at byte 2100 ")
+    assert told.endswith("whatever followed is lost")

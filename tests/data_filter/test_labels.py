@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -309,6 +310,14 @@ def test_an_import_counts_what_is_new_changed_and_unchanged(indexed: World) -> N
 def test_harmless_spellings_of_a_key_mean_the_key(indexed: World, key: str) -> None:
     put(indexed, verdict(key, 1))
     assert [label.key for label in read_labels(indexed.root / "labels")] == ["000.png"]
+
+
+@pytest.mark.parametrize(("written", "form"), [("caf\u00e9.png", "NFD"), ("cafe\u0301.png", "NFC")])
+def test_a_key_is_known_however_its_accents_are_written(world: World, written: str, form: str) -> None:
+    draw(world.root / "images" / written, (9, 9, 9))
+    world.index()
+    put(world, verdict(unicodedata.normalize(form, written), 1))
+    assert [label.key for label in read_labels(world.root / "labels")] == [written]
 
 
 @pytest.mark.parametrize("key", ["", " ", ".", "../000.png", "/000.png", "000.PNG"])
