@@ -12,7 +12,10 @@ from rich.text import Text
 from . import __version__, cli_drawing, cli_hub, cli_release, cli_signing, cli_stages
 from .cli_shared import err, out
 from .errors import GlideslopeError
-from .terminal import start_logging
+from .terminal import TerminalReporter, start_logging
+
+# Commands that hash, draw or transfer for long without a stage of their own: a line every 20 seconds says that they are at work.
+WITHOUT_STAGES = frozenset({"verify", "check", "card", "sign", "export-diffusers", "publish", "rollback", "withdraw", "rehearse"})
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
                   help="Curate image-text data, train a small GLIDE and a noised CLIP on what is left, and pack a release whose "
@@ -44,10 +47,13 @@ def show_version(wanted: bool) -> None:
 
 @app.callback()
 def settings(
+        context: typer.Context,
         verbose: Annotated[bool, typer.Option("--verbose", help="Also say which stages are skipped, and why others run again.")] = False,
         version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")] = False) -> None:
     """Set what holds for every command."""
     logging.getLogger("glideslope").setLevel(logging.INFO if verbose else logging.WARNING)
+    if context.invoked_subcommand in WITHOUT_STAGES:
+        context.with_resource(TerminalReporter(err).lines(context.invoked_subcommand))
 
 
 if __name__ == "__main__":

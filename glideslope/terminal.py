@@ -1,11 +1,14 @@
-"""What the command line shows: progress bars on a terminal, plain lines elsewhere, and the closing summary."""
+"""What the command line shows: bars on a terminal that can draw them, a line every 20 seconds elsewhere, and the closing summary."""
 
 import importlib
 import logging
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -50,49 +53,112 @@ def start_logging() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
-class TerminalReporter:
-    """Shows each stage with a bar; in a file or pipe, a line every 20 seconds.
+@dataclass
+class Pace:
+    """How far some work is, and how long the rest takes at the rate since it first told.
 
     Attributes:
-        seconds: stage -> how long it took in this process.
+        started: when it began, by the monotonic clock.
+        done, total, text: what it told last.
+        first: when it told first, and what was done by then: a stage that goes on starts far from nothing.
     """
 
-    def __init__(self, console: Console) -> None:
+    started: float = field(default_factory=time.monotonic)
+    done: int = 0
+    total: int = 0
+    text: str = ""
+    first: tuple[float, int] | None = None
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        """Take in what a stage tells."""
+        self.done, self.total, self.text = done, total, text
+        self.first = self.first or (time.monotonic(), done)
+
+    def seconds_left(self) -> float | None:
+        """How long the rest takes, or none where nothing tells."""
+        if self.first is None or self.done <= self.first[1]:
+            return None
+        return (time.monotonic() - self.first[0]) / (self.done - self.first[1]) * max(0, self.total - self.done)
+
+    def describe(self) -> str:
+        """What was told last, with the time that is left."""
+        left = self.seconds_left()
+        return self.text if left is None or self.text.endswith(" left") else ", ".join(filter(None, [self.text, f"{clock(left)} left"]))
+
+    def line(self) -> str:
+        """All in one line; of work that tells nothing, how long it has been at it."""
+        return f"{self.done} of {self.total} {self.describe()}" if self.total else f"at work for {clock(time.monotonic() - self.started)}"
+
+
+class TerminalReporter:
+    """Shows each stage with a bar where a terminal can draw one; in a file, pipe or CI log a line every 20 seconds.
+
+    Attributes:
+        console: where to.
+        seconds: stage -> how long it took in this process.
+        describe_rest: given a stage's name and its seconds left, or none, says what comes after it; ends each line. None: nothing is said.
+    """
+
+    def __init__(self, console: Console, describe_rest: Callable[[str, float | None], str] | None = None) -> None:
         """Report to a console."""
-        self.console = console
+        self.console, self.describe_rest = console, describe_rest
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
         """A stage begins."""
-        started = time.monotonic()
-        if self.console.is_terminal:
-            with self._bar(name) as callback:
+        pace = Pace()
+        if draws_bars(self.console):
+            with self._bar(name, pace) as callback:
                 yield callback
         else:
             self.console.print(f"{name} …", highlight=False)
-            yield self._lines(name, started)
-        self.seconds[name] = time.monotonic() - started
+            with self.lines(name, pace):
+                yield pace.advance
+        self.seconds[name] = time.monotonic() - pace.started
         self.console.print(Text.assemble(("✓", "green"), f" {name}  ", (format_seconds(self.seconds[name]), "dim")))
 
     @contextmanager
-    def _bar(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
+    def lines(self, name: str, pace: Pace | None = None) -> Iterator[None]:
+        """Print a line every 20 seconds, whether the work tells anything or not."""
+        shown, ended = pace or Pace(), threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(LINE_EVERY_S):
+                try:
+                    self.console.print(f"  {name}: {shown.line()}{self._rest(name, shown)}", markup=False, highlight=False)
+                except (OSError, ValueError):  # whoever read the lines has gone
+                    return
+
+        thread = threading.Thread(target=beat, name=f"progress of {name}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    @contextmanager
+    def _bar(self, name: str, pace: Pace) -> Iterator[Callable[[int, int, str], None]]:
         columns = (TextColumn("{task.fields[stage]}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                    TextColumn("{task.description}", markup=False))
         with Progress(*columns, console=self.console, transient=True) as bars:
             task = bars.add_task("", total=None, stage=name)
-            yield lambda done, total, text: bars.update(task, completed=done, total=total, description=text)
 
-    def _lines(self, name: str, started: float) -> Callable[[int, int, str], None]:
-        last = started
+            def show(done: int, total: int, text: str) -> None:
+                pace.advance(done, total, text)
+                bars.update(task, completed=done, total=total, description=pace.describe() + self._rest(name, pace))
 
-        def show(done: int, total: int, text: str) -> None:
-            nonlocal last
-            if time.monotonic() - last >= LINE_EVERY_S:
-                last = time.monotonic()
-                self.console.print(f"  {name}: {done} of {total} {text}", highlight=False)
+            yield show
 
-        return show
+    def _rest(self, name: str, pace: Pace) -> str:
+        text = "" if self.describe_rest is None else self.describe_rest(name, pace.seconds_left())
+        return f"; {text}" if text else ""
+
+
+def draws_bars(console: Console) -> bool:
+    """Whether a console is a terminal that can draw over what it drew: no file made to look like one, no dumb one, no log of a CI."""
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal and not os.environ.get("CI")
 
 
 def summary_table(claims: Mapping[str, Any], seconds: Mapping[str, float]) -> Table:
@@ -146,8 +212,11 @@ def summary_rows(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def format_seconds(seconds: float) -> str:
     """A duration as `1:02:03`, `2:03` or `4.5 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
+    return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
+
+
+def clock(seconds: float) -> str:
+    """A duration as `1:02:03` or `0:04`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
