@@ -121,7 +121,7 @@ def scan_text(text: str, *, is_caption: bool = False) -> list[Finding]:
 
 def private_words() -> list[str]:
     """What would give this machine away: its name, unless that is an ordinary word, and the home directory."""
-    name, home = socket.gethostname().split(".")[0], str(Path.home())
+    name, home = socket.gethostname().split(".")[0], os.path.expanduser("~")
     telling = len(name) >= MIN_WORD_LENGTH and re.search(r"[0-9-]", name) and not name.startswith("localhost")
     return [*([name] if telling else []), *([home] if len(home) >= MIN_WORD_LENGTH else [])]
 
