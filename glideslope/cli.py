@@ -3,15 +3,20 @@
 The commands lie beside: `cli_stages`, `cli_release`, `cli_signing`, `cli_hub`, `cli_drawing`.
 """
 
+import io
 import logging
-from typing import Annotated
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 from rich.text import Text
 
 from . import __version__, cli_drawing, cli_hub, cli_release, cli_signing, cli_stages
 from .cli_shared import err, out
-from .errors import GlideslopeError
+from .errors import GlideslopeError, StorageError
+from .manifest import UNWRITABLE, storage_error
 from .terminal import TerminalReporter, start_logging
 
 # Commands that hash, draw or transfer for long without a stage of their own: a line every 20 seconds says that they are at work.
@@ -27,15 +32,48 @@ for part in (cli_stages, cli_release, cli_signing, cli_hub, cli_drawing):
 
 def main() -> None:
     """Entry point of the `glideslope` command."""
+    prepare_streams()
     start_logging()
     try:
+        check_working_directory()
         app()
     except GlideslopeError as error:
-        err.print(Text.assemble(("glideslope:", "bold red"), " " + " ".join(str(error).splitlines())))
-        raise SystemExit(1) from None
+        refuse(str(error))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        refuse(str(storage_error(Path(str(error.filename or "a file")), error)))
     except KeyboardInterrupt:
         err.print("glideslope: stopped; run the same command again to go on where it was")
         raise SystemExit(130) from None
+
+
+def refuse(message: str) -> NoReturn:
+    """Print an error as one line, and exit with 1."""
+    err.print(Text.assemble(("glideslope:", "bold red"), " " + " ".join(message.splitlines())))
+    raise SystemExit(1) from None
+
+
+def prepare_streams() -> None:
+    """Make the standard streams safe to use: one that is closed leads nowhere, and a character that cannot be printed comes as its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in this order, in which the system gives out the free numbers
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  (open as long as the process lives)
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def check_working_directory() -> None:
+    """Refuse to work where no directory is any more: libraries end the process without a word there.
+
+    Raises:
+        StorageError: it was removed.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise StorageError(f"the current directory cannot be used ({error.strerror}); it may have been removed: go to another") from error
 
 
 def show_version(wanted: bool) -> None:

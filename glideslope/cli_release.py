@@ -1,6 +1,5 @@
 """Commands that pack, check and verify a release."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -93,7 +92,10 @@ def card(release: ReleaseArgument,
         tell({"page": str(html)}, as_json=as_json)
     else:
         text = card_check.render_again(release, of_data=of_data)
-        sys.stdout.write(json.dumps({"card": text}, ensure_ascii=False) + "\n" if as_json else text)
+        if as_json:
+            tell({"card": text}, as_json=True)
+        else:
+            sys.stdout.write(text)
 
 
 @app.command("export-diffusers", rich_help_panel=RELEASES)

@@ -39,7 +39,7 @@ MAX_MANIFEST_BYTES = 32_000_000
 MAX_FOLDERS_DEEP = 32  # a reader that goes down folder by folder must come to an end
 NUM_THREADS = min(8, os.cpu_count() or 1)
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.EBUSY,
-                        errno.EFBIG, errno.ESTALE, errno.ENAMETOOLONG})
+                        errno.EFBIG, errno.ESTALE, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE})
 UNSYNCABLE = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF})  # of network and FUSE folders, which sync by themselves
 
 

@@ -6,12 +6,12 @@ Nothing that is found is ever shown whole.
 """
 
 import math
+import os
 import re
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 CAPTION_FIELDS = frozenset({"caption", "captions", "prompt", "others", "other_prompt"})
@@ -121,7 +121,7 @@ def scan_text(text: str, *, is_caption: bool = False) -> list[Finding]:
 
 def private_words() -> list[str]:
     """What would give this machine away: its name, unless that is an ordinary word, and the home directory."""
-    name, home = socket.gethostname().split(".")[0], os.path.expanduser("~")
+    name, home = socket.gethostname().split(".")[0], os.path.expanduser("~")  # noqa: PTH111  (Path.home fails where nobody knows the user)
     telling = len(name) >= MIN_WORD_LENGTH and re.search(r"[0-9-]", name) and not name.startswith("localhost")
     return [*([name] if telling else []), *([home] if len(home) >= MIN_WORD_LENGTH else [])]
 

@@ -42,8 +42,8 @@ def write_starter(path: Path, source: Source, *, has_captions: bool = True) -> R
     """
     refuse_existing(path)
     recipe = starter_recipe(source, name=run_name(path), has_captions=has_captions)
-    lines = [HEADER.format(path=path), *describe_part(recipe, indent=0)]
-    write_bytes(path, ("\n".join(lines) + "\n").encode())
+    lines = [HEADER.format(path=" ".join(str(path).splitlines())), *describe_part(recipe, indent=0)]
+    write_bytes(path, ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace"))
     return recipe
 
 

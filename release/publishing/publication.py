@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from ...errors import ReleaseError, VerificationError
 from ...manifest import MANIFEST_NAME, UNLISTED, ReleaseManifest, sha256_bytes
@@ -119,6 +121,19 @@ class Plan:
                 "changes": self.changes.to_json()}
 
 
+def path_of_url(url: str) -> Path:
+    """The path that a `file://` address names, with its `%20` and the like read.
+
+    Raises:
+        ReleaseError: it names another machine, or no path from the root.
+    """
+    split = urlsplit(url, allow_fragments=False)
+    if split.netloc not in ("", "localhost") or not split.path.startswith("/") or split.query:
+        raise ReleaseError(f"{url!r}: expected an address of this machine, such as file:///mnt/usb or file:///mnt/my%20disk; or give the path "
+                           "itself, such as ./published")
+    return Path(url2pathname(split.path))
+
+
 def open_target(name: str, *, endpoint: str | None = None, token: str | None = None) -> Target:
     """The target that a name means: `org/name` on the Hub, or a directory (`file://…`, or a path that starts with `/`, `.` or `~`).
 
@@ -126,7 +141,7 @@ def open_target(name: str, *, endpoint: str | None = None, token: str | None = N
         ReleaseError: neither of these, or an address that a token must not be sent to.
     """
     if name.startswith("file://"):
-        return DirectoryTarget(Path(name.removeprefix("file://")))
+        return DirectoryTarget(path_of_url(name))
     if name.startswith(("/", ".", "~")):
         return DirectoryTarget(Path(name).expanduser())
     if REPOSITORY_PATTERN.fullmatch(name):

@@ -28,6 +28,20 @@ def test_a_path_is_a_directory(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert isinstance(open_target(name), DirectoryTarget)
 
 
+@pytest.mark.parametrize(("url", "path"), [("file:///my%20disk", "/my disk"), ("file:///caf%C3%A9", "/café"),
+                                           ("file://localhost/mnt/usb", "/mnt/usb"), ("file:///mnt/a#b", "/mnt/a#b"), ("file:///a%23%3Fb", "/a#?b")])
+def test_an_address_of_this_machine_is_read_as_addresses_are_written(url: str, path: str) -> None:
+    target = open_target(url)
+    assert isinstance(target, DirectoryTarget)
+    assert target.directory == Path(path)
+
+
+@pytest.mark.parametrize("url", ["file://server/share", "file://", "file://mnt", "file:///a?b"])
+def test_an_address_of_another_machine_is_refused(url: str) -> None:
+    with pytest.raises(ReleaseError, match="expected an address of this machine, such as file:///mnt/usb"):
+        open_target(url)
+
+
 @pytest.mark.parametrize("name", ["", "org", "org/name/more", "org/na me", "https://huggingface.co/org/name", "org/--name", "org/.."])
 def test_anything_else_is_no_target(name: str) -> None:
     with pytest.raises(ReleaseError):
