@@ -12,6 +12,7 @@ from .strict_yaml import load_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+NUM_TRAIN_STEPS = 1000  # of the schedule that the networks are trained with
 
 
 class Part(BaseModel):
@@ -254,7 +255,7 @@ class EvaluateConfig(Part):
     num_pairs: Annotated[int, Field(ge=1, le=2048)] = Field(64, description="prompt-seed pairs; a sheet of more opens in few programs")
     captions_from: Literal["validation", "train"] = Field(
         "validation", description="take captions held back from training first, or captions that were trained on")
-    num_steps: Count = Field(50, description="denoising steps per picture")
+    num_steps: Annotated[int, Field(ge=1, le=NUM_TRAIN_STEPS)] = Field(50, description="denoising steps per picture, at most the schedule's")
     guidance_scale: Annotated[float, Field(ge=0)] = Field(3.0, description="classifier-free guidance scale; 1 is none")
     sweep_scales: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(strict=False)] = Field(
         (), description="further guidance scales to draw the first pairs with, for the card's table of what guidance does")

@@ -177,10 +177,17 @@ class Run:
     def curate(self) -> Record:
         """Decide on every input and write the curated set."""
         from .data_filter import curate
+        from .release.evaluation import refuse_one_caption
 
         with self.reporter.stage("curated") as progress:
-            return curate(self._open_source(), self.recipe.categories, self.directory, self.recipe.curate, self.directory / "curated",
-                          progress=progress)
+            record = curate(self._open_source(), self.recipe.categories, self.directory, self.recipe.curate, self.directory / "curated",
+                            progress=progress)
+        if self.recipe.curate.captions == "required":
+            try:
+                refuse_one_caption(self.directory / "curated")
+            except StageError as error:  # training refuses it; who curates hears of it at once
+                log.warning("%s", error)
+        return record
 
     def audit(self, request: "AuditRequest", *, import_file: Path | None = None, who: str = "") -> "AuditReport":
         """Plan, draw or continue an audit of what a filter kept, or take its labels back, and report."""
@@ -209,15 +216,24 @@ class Run:
             return write_report(self.recipe, self.directory, source, path or self.directory / "report.html", pictures=pictures,
                                 progress=progress)
 
+    def _check_recipe(self, stage: str) -> None:
+        """Refuse what evaluation, packing or the gates would refuse whatever is trained."""
+        from .models.presets import check_presets
+        from .release.recipe_check import check_recipe
+
+        self._need_captions(stage)
+        check_presets(self.recipe.base.preset, self.recipe.noised_clip.preset)
+        check_recipe(self.recipe)
+
     def train(self) -> list[Record]:
         """Train the base model and the noised CLIP."""
         from .models import train_base, train_noised_clip
-        from .models.presets import check_presets
+        from .release.evaluation import refuse_one_caption
 
-        self._need_captions("train")
-        check_presets(self.recipe.base.preset, self.recipe.noised_clip.preset)
+        self._check_recipe("train")
         curated, base = self.directory / "curated", self.directory / "training" / "base"
         digest = read_record(curated).digest
+        refuse_one_caption(curated)
         with self.reporter.stage("training/base") as progress:
             first = train_base(self.recipe.base, curated, base, seed=self.recipe.seed, curated_digest=digest, progress=progress)
         with self.reporter.stage("training/noised_clip") as progress:
@@ -251,11 +267,9 @@ class Run:
 
     def all(self) -> None:
         """Every stage, then gates and verification."""
-        from .models.presets import check_presets
         from .release.verify import verify
 
-        self._need_captions("run")
-        check_presets(self.recipe.base.preset, self.recipe.noised_clip.preset)
+        self._check_recipe("run")
         self.index()
         self.label()
         self.fit()

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..config import NUM_TRAIN_STEPS
 from ..errors import RequestError
 
-NUM_TRAIN_TIMESTEPS = 1000
+NUM_TRAIN_TIMESTEPS = NUM_TRAIN_STEPS
 SCHEDULES = ("squaredcos_cap_v2", "linear")
 VLB_WEIGHT = 1e-3  # arXiv 2102.09672, equation 16
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -69,6 +70,21 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
         return summary
 
     return run_stage(directory, stage="evaluation", config=settings, inputs=inputs, work=work)
+
+
+def refuse_one_caption(curated: Path) -> None:
+    """Refuse a curated set whose images all share one caption, before anything is trained on it.
+
+    Raises:
+        StageError: they do, or there is no image.
+    """
+    seen: set[str] = set()
+    for path in sorted((curated / "data").glob("*.parquet")):
+        seen.update(pc.unique(pq.read_table(path, columns=["caption"])["caption"]).to_pylist())
+        if len(seen) > 1:
+            return
+    raise StageError(f"{curated}: all images have the same caption ({', '.join(map(repr, seen))[:120] or 'none'}), so that nothing can show "
+                     "that captions count; describe the images in words of their own, then run the stages from `index` on")
 
 
 def choose_pairs(curated: Path, config: EvaluateConfig, seed: int) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from glideslope import recipe as recipe_module
 from glideslope.config import load_recipe, parse_recipe
 from glideslope.data_filter.audits.population import AuditRequest
 from glideslope.data_filter.sources.survey import look_at
-from glideslope.errors import LabelError, RecipeError, SourceError, StageError, StorageError
+from glideslope.errors import LabelError, RecipeError, ReleaseError, SourceError, StageError, StorageError
 from glideslope.recipe import Engine, Run, Silent, find_recipe, open_run
 from glideslope.starter import starter_recipe
 
@@ -104,6 +104,36 @@ def test_models_that_do_not_fit_together_are_refused_before_anything_is_read(tmp
 def test_a_source_without_labels_asks_for_them(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
     with pytest.raises(LabelError, match=r"no labels yet, .*; import them with `glideslope label RECIPE --import FILE\.csv`"):
         run_in(tmp_path, plain_recipe).label()
+
+
+@pytest.mark.parametrize(("part", "setting", "value", "told"), [
+    ("release", "license", "wtfpl", "release.license is 'wtfpl', the policy accepts Apache-2.0"),
+    ("release", "golden_prompts", 0, "release.golden_prompts is 0, the policy asks for at least 1"),
+    ("release", "companions", "nowhere", "release.companions: nowhere is no directory"),
+    ("release", "citation", "write to ann" + "@uni-bonn.de", "release.citation holds a mail address"),
+    ("release", "use_policy", "nowhere.md", "release.use_policy: nowhere.md cannot be read"),
+    ("release", "policy", "nowhere.yaml", "nowhere.yaml"),
+])
+def test_what_could_not_be_released_is_refused_before_anything_is_trained(
+        tmp_path: Path, plain_recipe: dict[str, Any], part: str, setting: str, value: object, told: str) -> None:
+    plain_recipe.setdefault(part, {})[setting] = value
+    run = run_in(tmp_path / "run", plain_recipe)
+    for start in (run.all, run.train):
+        with pytest.raises(ReleaseError, match=told):
+            start()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_category_that_the_policy_promises_and_the_recipe_does_not_filter_is_refused(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
+    plain_recipe["categories"][0]["name"] = "violence"
+    with pytest.raises(ReleaseError, match="the policy names person, which the recipe does not filter"):
+        run_in(tmp_path, plain_recipe).train()
+
+
+def test_more_steps_than_the_schedule_has_are_refused_with_the_recipe(plain_recipe: dict[str, Any]) -> None:
+    plain_recipe["evaluate"] = {"num_steps": 2000}
+    with pytest.raises(RecipeError, match=r"evaluate.num_steps: .* less than or equal to 1000 .got 2000"):
+        parse_recipe(plain_recipe, where="recipe")
 
 
 def test_training_before_curating_is_refused(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.presets import UNET_PRESETS
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
-from glideslope.release.evaluation import best_drawn, choose_pairs, deal_captions, draw_pairs, summarise, sweep_guidance
+from glideslope.release.evaluation import best_drawn, choose_pairs, deal_captions, draw_pairs, refuse_one_caption, summarise, sweep_guidance
 
 
 def write_split(curated: Path, split: str, captions: list[str]) -> None:
@@ -113,3 +113,13 @@ def test_the_best_drawn_caption_is_the_one_that_stands_out_most(tmp_path: Path) 
             for prompt, own, other in (("a", 0.9, 0.8), ("b", 0.2, -0.3), ("c", 0.4, 0.5))]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert best_drawn(tmp_path) == "b"
+
+
+def test_one_caption_for_all_images_is_refused_and_two_are_enough(tmp_path: Path) -> None:
+    write_split(tmp_path, "train", ["photo of sks dog"] * 40)
+    with pytest.raises(StageError, match=r"all images have the same caption .'photo of sks dog'.*describe the images"):
+        refuse_one_caption(tmp_path)
+    write_split(tmp_path, "validation", ["photo of sks dog", "a red ball"])
+    refuse_one_caption(tmp_path)
+    pairs = choose_pairs(tmp_path, EvaluateConfig(num_pairs=4), seed=0)
+    assert {pair["prompt"] for pair in pairs} <= {"photo of sks dog", "a red ball"} and all(len(pair["others"]) == 1 for pair in pairs)
