@@ -1,6 +1,7 @@
 """JSON from strangers: size and depth limited, no repeated keys, no NaN, so that two readers cannot see two things."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from .errors import VerificationError
 
 MAX_DEPTH = 32
 MAX_INTEGER_DIGITS = 20
+MAX_CONTAINERS = 1_000_000  # an empty list takes two bytes of text and sixty of memory
 TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{\]}]', re.DOTALL)  # strings, brackets; never goes back, so linear in time
 
 
@@ -28,17 +30,30 @@ def parse_object(data: bytes, *, where: str, max_bytes: int, max_depth: int = MA
     if len(data) > max_bytes:
         raise VerificationError(where, [f"{len(data)} bytes; at most {max_bytes} are read"])
     try:
-        text = data.decode()
-        depth = _depth(text)
-        if depth > max_depth:
-            raise ValueError(f"objects and lists lie {depth} deep, at most {max_depth} are read")
-        value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant, parse_int=_parse_integer)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text, and cannot be written again
+        value = load_text(data.decode(), max_depth=max_depth)
     except ValueError as error:
         raise VerificationError(where, [f"not readable as JSON ({error})"]) from error
     if not isinstance(value, dict):
         raise VerificationError(where, [f"expected a JSON object, got {type(value).__name__}"])
+    return value
+
+
+def load_text(text: str, *, max_depth: int = MAX_DEPTH) -> Any:
+    """Parse JSON strictly; how long the text may be is for whoever read it to say.
+
+    Raises:
+        ValueError: not JSON, too deep, more than a million objects and lists, a key that occurs twice, an integer of more than 20
+            digits, a number that JSON or a float does not have, or half a surrogate pair.
+    """
+    depth, num_containers = _measure(text)
+    if depth > max_depth:
+        raise ValueError(f"objects and lists lie {depth} deep, at most {max_depth} are read")
+    if num_containers > MAX_CONTAINERS:
+        raise ValueError(f"{num_containers} objects and lists, at most {MAX_CONTAINERS} are read")
+    value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant, parse_int=_parse_integer,
+                       parse_float=_parse_float)
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text, and cannot be written again
     return value
 
 
@@ -58,14 +73,17 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _depth(text: str) -> int:
-    """How deep brackets lie in one another, those in strings aside; unbalanced text is left to the parser."""
-    depth = deepest = 0
+def _measure(text: str) -> tuple[int, int]:
+    """How deep brackets lie in one another, and how many open, those in strings aside; unbalanced text is left to the parser."""
+    depth = deepest = number = 0
     for token in TOKENS.finditer(text):
         sign = token[0][0]
-        depth += 1 if sign in "[{" else -1 if sign in "]}" else 0
-        deepest = max(deepest, depth)
-    return deepest
+        if sign in "[{":
+            depth, number = depth + 1, number + 1
+            deepest = max(deepest, depth)
+        elif sign in "]}":
+            depth -= 1
+    return deepest, number
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -79,6 +97,13 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _parse_float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits:.40} is beyond what a float holds")
+    return value
 
 
 def _parse_integer(digits: str) -> int:

@@ -10,6 +10,7 @@ import yaml
 from ..config import Category, Recipe, parse_recipe
 from ..errors import GlideslopeError, RecipeError, ReleaseError, VerificationError
 from ..manifest import MANIFEST_NAME, ReleaseManifest, sha256_bytes
+from ..parquet_pages import Budget, open_bounded
 from ..records import Record
 from ..signatures import Signers, read_guards, verify_guards
 from ..strict_json import read_bounded
@@ -30,6 +31,7 @@ DATASET_CARD_PATH = "DATASET_CARD.md"
 FREE_ROWS, MIN_BYTES_OF_ROW = 100_000, 4
 FREE_BYTES, MAX_EXPANSION = 64_000_000, 100
 BATCH_ROWS = 8_192
+VALUES_OF_ROW = 8  # items of its lists and maps, nulls included
 
 T = TypeVar("T")
 
@@ -264,26 +266,20 @@ class Release:
             ReleaseError: it is missing, not readable, or holds more rows or data than a file of its size has room for.
         """
         import pyarrow
-        from pyarrow import parquet
 
         path = self.path(relative)
-        size_bytes = path.stat().st_size
-        max_bytes, max_rows = FREE_BYTES + MAX_EXPANSION * size_bytes, allowed_rows(size_bytes)
         try:
-            file = parquet.ParquetFile(path)
-            if file.metadata.num_rows > max_rows:
-                raise ReleaseError(f"{relative}: {file.metadata.num_rows} rows in {size_bytes} bytes, at most {max_rows} are read; "
-                                   "fetch or pack the release again")
-            batches, used, num_rows = [], 0, 0
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                used, num_rows = used + batch.nbytes, num_rows + batch.num_rows
-                if used > max_bytes or num_rows > max_rows:
-                    raise ReleaseError(f"{relative}: its {size_bytes} bytes unfold to more than {max_bytes}, or to more rows than stated; "
-                                       "fetch or pack the release again")
-                batches.append(batch)
-            return pyarrow.Table.from_batches(batches, schema=file.schema_arrow)
+            file = open_bounded(path, evidence_budget(path.stat().st_size))
+            return pyarrow.Table.from_batches(file.iter_batches(batch_size=BATCH_ROWS), schema=file.schema_arrow)
+        except ValueError as error:  # pyarrow's own errors about content are ValueErrors too
+            raise ReleaseError(f"{relative}: {' '.join(str(error).split())}; fetch or pack the release again") from error
         except (OSError, pyarrow.ArrowException) as error:
             raise ReleaseError(f"{relative}: not readable as parquet ({error}); pack the release again") from error
+
+
+def evidence_budget(size_bytes: int) -> Budget:
+    """What reading a parquet file of a release may take, by its size."""
+    return Budget(FREE_BYTES + MAX_EXPANSION * size_bytes, VALUES_OF_ROW * allowed_rows(size_bytes), allowed_rows(size_bytes))
 
 
 def allowed_rows(size_bytes: int) -> int:

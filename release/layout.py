@@ -3,10 +3,10 @@
 A file is judged by what it holds, not by its name: a pickle named `.json` is still a pickle.
 """
 
-import json
 import os
 import re
 import stat
+import struct
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,10 +16,13 @@ from typing import Any
 
 from ..errors import ReleaseError
 from ..manifest import MAX_FOLDERS_DEEP
+from ..strict_json import load_text
 from ..weight_files import MAX_INDEX_BYTES, VARIANTS, index_name, weights_name
 from .weights import read_header
 
 MEGABYTE = 1_000_000
+MAX_LINES = 1_000_000
+MAX_PIXELS = 50_000_000  # of a picture in a release, told before it is decoded
 MAX_PATH_LENGTH = 200
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|\.eval_results")
 RESERVED_NAMES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
@@ -59,7 +62,7 @@ RULES = (
          20_000 * MEGABYTE),
     Rule(rf"({COMPONENT_PATTERN})/({INDEX_NAMES})", "json", MAX_INDEX_BYTES),
     Rule(r"figures/[a-z0-9_]+\.png", "png", 4 * MEGABYTE),
-    Rule(r"evidence/(environment|packing|mlbom\.cdx|croissant)\.json", "json", 64 * MEGABYTE),
+    Rule(r"evidence/(environment|packing|mlbom\.cdx|croissant)\.json", "json", 32 * MEGABYTE),
     Rule(r"evidence/(claims|curated|evaluation/evaluation)\.json", "json", 4 * MEGABYTE),
     Rule(r"evidence/records/[a-z0-9_]+\.json", "json", 16 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/(filter|classifier)\.json", "json", 4 * MEGABYTE),
@@ -68,9 +71,9 @@ RULES = (
     Rule(r"evidence/mutations/[a-z0-9_]+/planted\.parquet", "parquet", 100 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/scores\.parquet", "parquet", 1_000 * MEGABYTE),
     Rule(r"evidence/filters/[a-z0-9_]+/classifier\.safetensors", "safetensors", 1_000 * MEGABYTE),
-    Rule(r"evidence/audits/[a-z0-9_]+/[a-z0-9_]+/(commitment|sample|audit)\.json", "json", 1_000 * MEGABYTE),
+    Rule(r"evidence/audits/[a-z0-9_]+/[a-z0-9_]+/(commitment|sample|audit)\.json", "json", 32 * MEGABYTE),
     Rule(r"evidence/ledger/shard-\d{5}\.parquet", "parquet", 1_000 * MEGABYTE),
-    Rule(rf"evidence/training/({'|'.join(MODELS)})/metrics\.jsonl", "jsonl", 1_000 * MEGABYTE),
+    Rule(rf"evidence/training/({'|'.join(MODELS)})/metrics\.jsonl", "jsonl", 100 * MEGABYTE),
     Rule(r"evidence/evaluation/(pairs|guidance)\.jsonl", "jsonl", 100 * MEGABYTE),
 )
 
@@ -187,12 +190,12 @@ def find_danger(start: bytes) -> str | None:
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:
-    """Parse a JSON object; repeated keys and NaN are errors, so that two readers cannot see two things.
+    """Parse a JSON object strictly, see `strict_json.load_text`.
 
     Raises:
-        ValueError: not JSON, not an object, or one of those.
+        ValueError: not strict JSON, or not an object.
     """
-    value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+    value = load_text(text if isinstance(text, str) else text.decode())
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {type(value).__name__}")
     return value
@@ -202,8 +205,10 @@ def parse_json_lines(text: bytes) -> list[dict[str, Any]]:
     """Parse JSON objects, one a line, the last line ended too.
 
     Raises:
-        ValueError: a line that is not a JSON object; it is named.
+        ValueError: a line that is not a JSON object, which is named; or more than a million lines.
     """
+    if (num_lines := text.count(b"\n")) > MAX_LINES:
+        raise ValueError(f"{num_lines} lines, at most {MAX_LINES} are read")
     lines = text.decode().split("\n")
     if lines[-1]:
         raise ValueError("the last line is not ended")
@@ -214,17 +219,6 @@ def parse_json_lines(text: bytes) -> list[dict[str, Any]]:
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
     return rows
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _check_text(file: Path) -> None:
@@ -243,6 +237,9 @@ def _check_json_lines(file: Path) -> None:
 
 def _check_png(file: Path) -> None:
     data = file.read_bytes()
+    width, height = struct.unpack(">II", data[16:24]) if data[12:16] == b"IHDR" and len(data) > 24 else (0, 0)
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ValueError(f"it states {width} x {height} pixels, at most {MAX_PIXELS} in all are read")
     if not data.startswith(b"\x89PNG\r\n\x1a\n") or not data.endswith(b"\0\0\0\0IEND\xaeB`\x82"):
         raise ValueError("first or last bytes are not those of a PNG")
 

@@ -4,7 +4,6 @@ What counts as a secret, and what captions may hold, is said in `glideslope.secr
 A file that cannot be searched counts as a finding.
 """
 
-import json
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from ...errors import ReleaseError
+from ...parquet_pages import open_bounded
 from ...secrets import (
     CAPTION_FIELDS,
     KINDS,
@@ -30,13 +30,14 @@ from ...secrets import (
     scan_tree,
     word_kind,
 )
+from ...strict_json import load_text
 from ...strict_yaml import load_yaml
-from ..contents import Release, allowed_rows
-from ..layout import walk
+from ...weight_files import MAX_HEADER_BYTES
+from ..contents import BATCH_ROWS, Release, evidence_budget
+from ..layout import parse_json_object, walk
 from .picture_metadata import find_hidden, is_picture
 
 MAX_PLACES_NAMED = 3
-MAX_HEADER_BYTES = 100_000_000
 UNSEARCHABLE = "content that cannot be searched"
 
 
@@ -108,11 +109,11 @@ def _advice(kind: str, findings: Iterable[Finding]) -> str:
 def _scan_text_file(text: str, suffix: str, kinds: tuple[Kind, ...]) -> list[Finding]:
     """Plain text by its lines; structured text value by value, where captions are known and nothing hides in escapes."""
     if suffix in (".json", ".ipynb"):
-        return _scan_structured(text, json.loads, kinds)
+        return _scan_structured(text, load_text, kinds)
     if suffix == ".jsonl":
         lines = [line for line in text.split("\n") if line]
         return [Finding(f"line {number}, {found.place}", found.kind, found.shown) for number, line in enumerate(lines, start=1)
-                for found in _scan_structured(line, json.loads, kinds)]
+                for found in _scan_structured(line, load_text, kinds)]
     if suffix in (".yaml", ".yml"):
         return _scan_structured(text, load_yaml, kinds) or list(scan_lines(text, kinds))  # comments are text too
     return list(scan_lines(text, kinds))
@@ -136,9 +137,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
         size = struct.unpack("<Q", file.read(8))[0]
         if size > MAX_HEADER_BYTES:
             raise ValueError(f"the header states {size} bytes")
-        value = json.loads(file.read(size))
-    if not isinstance(value, dict):
-        raise ValueError("the header is no JSON object")
+        value = parse_json_object(file.read(size))
     return {"names": [name for name in value if name != "__metadata__"], "__metadata__": value.get("__metadata__", {})}
 
 
@@ -154,12 +153,9 @@ def _scan_picture(data: bytes, kinds: tuple[Kind, ...]) -> list[Finding]:
 def _scan_parquet(path: Path, kinds: tuple[Kind, ...]) -> Iterator[Finding]:
     """Search metadata, then every column that can hold text; the places are columns and row keys."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(path)
-        if file.metadata.num_rows > allowed_rows(path.stat().st_size):
-            raise ValueError("more rows than a file of its size has room for")
+        file = open_bounded(path, evidence_budget(path.stat().st_size))
         metadata = {**(file.metadata.metadata or {}), **(file.schema_arrow.metadata or {})}
         for field in file.schema_arrow:
             metadata |= {field.name.encode() + b"." + name: text for name, text in (field.metadata or {}).items()}
@@ -167,7 +163,7 @@ def _scan_parquet(path: Path, kinds: tuple[Kind, ...]) -> Iterator[Finding]:
             if name != b"ARROW:schema":
                 yield from (Finding(f"metadata {name.decode('latin-1')[:40]}", found.kind, found.shown)
                             for found in scan_lines(text.decode("latin-1"), kinds))
-        for batch in file.iter_batches():
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
             keys = batch["key"].to_pylist() if "key" in batch.schema.names else []
             for name in batch.schema.names:
                 for row, text in _strings(batch[name], kinds):

@@ -27,6 +27,7 @@ class Matcher:
 
     def __init__(self, pattern: re.Pattern[str], text: str) -> None:
         self.text, self.flags, self.num_steps = text, pattern.flags, 0
+        self.groups: dict[int | None, str] = {}
         self.tree = list(sre_parser.parse(pattern.pattern, pattern.flags))
 
     def search_all(self) -> int:
@@ -66,7 +67,15 @@ class Matcher:
         if op is sre.BRANCH:
             return any(self.sequence(list(branch), 0, at, go_on) for branch in value[1])
         if op is sre.SUBPATTERN:
-            return self.sequence(list(value[-1]), 0, at, go_on)
+            def close(end: int) -> bool:
+                self.groups[value[0]] = self.text[at:end]
+                return go_on(end)
+
+            return self.sequence(list(value[-1]), 0, at, close)
+        if op is sre.GROUPREF:
+            said = self.groups.get(value)
+            self.num_steps += len(said or "")
+            return said is not None and self.text.startswith(said, at) and go_on(at + len(said))
         if op is sre.ATOMIC_GROUP:
             ends: list[int] = []
             return self.sequence(list(value), 0, at, lambda end: not ends.append(end)) and go_on(ends[0])

@@ -18,7 +18,7 @@ SCORES = "evidence/filters/a/scores.parquet"
 def write(directory: Path, path: str, columns: dict[str, Any], **options: Any) -> Path:
     place = directory / path
     place.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), place, compression="zstd", **options)
+    pq.write_table(pa.table(columns), place, **{"compression": "zstd", "use_dictionary": False} | options)
     return place
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.manifest import MAX_FOLDERS_DEEP, list_files
-from glideslope.release.layout import check_name, find_danger, find_irregular, parse_json_lines, parse_json_object, rule_of
+from glideslope.release.layout import check_content, check_name, find_danger, find_irregular, parse_json_lines, parse_json_object, rule_of
 from glideslope.release.verify import verify
 
 
@@ -103,3 +104,28 @@ def test_more_folders_in_one_another_than_a_program_can_follow_are_refused(tmp_p
             verify(place)
     finally:
         subprocess.run(["rm", "-rf", str(place)], check=True)  # the standard library's own rmtree gives up here
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ('{"a": ' + "[" * 40 + "]" * 40 + "}", "41 deep, at most 32"), ('{"a": ' + "9" * 30 + "}", "an integer of 30 digits"),
+    ('{"a": 1e999}', "beyond what a float holds"), ('{"a": NaN}', "NaN is not a JSON number"), ('{"a": -Infinity}', "not a JSON number"),
+    ('{"a": 1, "a": 2}', "occurs twice"), ('{"a": [' + "[]," * 1_000_001 + "[]]}", "at most 1000000 are read"),
+    ("[1]", "expected a JSON object"), ('{"a": "\\ud800"}', "surrogate")])
+def test_json_that_would_take_or_say_too_much_is_refused(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        parse_json_object(text)
+
+
+def test_json_lines_without_end_are_refused_before_they_are_split() -> None:
+    with pytest.raises(ValueError, match="1000001 lines, at most 1000000"):
+        parse_json_lines(b"{}\n" * 1_000_001)
+
+
+@pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (0, 5), (2**31, 2**31)])
+def test_a_picture_that_would_unfold_without_end_is_refused_before_it_is_decoded(tmp_path: Path, width: int, height: int) -> None:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(picture)
+    data = picture.read_bytes()
+    picture.write_bytes(data[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + data[24:])
+    with pytest.raises(ReleaseError, match="pixels, at most 50000000"):
+        check_content(picture, "figures/a.png")
