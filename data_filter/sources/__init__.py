@@ -236,6 +236,11 @@ def decode_caption_field(data: bytes, name: str, key: str) -> Captions:
     return check_captions(fields.get(name) if isinstance(fields, dict) else None, key)
 
 
+def fields_with_text(fields: Mapping[str, Any]) -> list[str]:
+    """The fields of a JSON object that could be captions: those that hold text, or lists of it."""
+    return [name for name, value in fields.items() if check_captions(value, name).error is None]
+
+
 def check_caption(caption: Any, key: str) -> tuple[str | None, str | None]:
     """A caption as it stands but for a byte order mark, unless it is missing, empty or no text; see `decode_caption`."""
     caption = strip_mark(caption) if isinstance(caption, str) else caption

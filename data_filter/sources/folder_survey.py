@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ...errors import SourceError
 from ...text_files import NotTextError, decode_text
 from ...text_tables import TableError, read_header, read_json_lines, read_json_text
+from . import fields_with_text
 from .files import MAX_TEXT_BYTES, Unreadable, fold, plain_text, read_file
 from .folder import list_folder
 
@@ -67,7 +68,7 @@ def survey_folder(root: Path) -> FolderSurvey:
         stem, suffix = os.path.splitext(name)  # noqa: PTH122  (a Path for each of a million files is slow)
         (survey.suffixes if suffix and fold(stem) in stems else survey.others).update([suffix.lower() or "no ending"])
         if suffix.lower() == ".json" and fold(stem) in stems and survey.suffixes[".json"] <= MOST_JSON:
-            survey.fields.update(name for name, value in read_fields(root / name).items() if isinstance(value, str) and value.strip())
+            survey.fields.update(fields_with_text(read_fields(root / name)))
     return survey
 
 

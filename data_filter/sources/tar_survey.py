@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ...errors import SourceError
 from ...text_files import decode_text
 from ...text_tables import read_json_text
-from . import FIELD_PREFIX
+from . import FIELD_PREFIX, fields_with_text
 from .files import MAX_TEXT_BYTES, plain_text
 from .tars import Member, list_members
 
@@ -133,7 +133,7 @@ def look_into(survey: TarSurvey, sample: "Sample", file: BinaryIO, source: "WebD
         survey.num_dotted += 1
         survey.dotted = survey.dotted or plain_text(members[dotted].name)
     fields = read_fields(handle, members["json"]) if "json" in members else {}
-    with_text = [name for name, value in fields.items() if isinstance(value, str) and value.strip()]
+    with_text = fields_with_text(fields)
     survey.fields.update(with_text)
     if images:
         survey.captioned.update([*(suffix for suffix in members if suffix not in images), *(f"{FIELD_PREFIX}{name}" for name in with_text)])
