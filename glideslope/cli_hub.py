@@ -16,8 +16,9 @@ from .manifest import REHEARSAL_NAME, SIGNATURE_NAME
 
 if TYPE_CHECKING:
     from .release.publishing.publication import Plan
+    from .release.publishing.statuses import StatusWriter
     from .release.rehearsal.transcript import Played, Rehearsal
-    from .withdrawal import Withdrawals
+    from .status import SignedStatus
 
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="A repository such as org/name, or a directory: ./published, /mnt/usb, "
                                                "file:///mnt/usb.")]
@@ -26,6 +27,13 @@ EndpointOption = Annotated[str | None, typer.Option("--endpoint", metavar="URL",
 ForeignOption = Annotated[bool, typer.Option("--replace-foreign", help="Also replace or remove files of main that no release put there, or "
                                              "that were edited since. They are listed first.")]
 TABLE_WIDTH = 140  # where there is no terminal
+StatusKeyOption = Annotated[Path | None, typer.Option("--key", metavar="KEY", help="The private key that signs the status: one of those that "
+                                                      "signed the release. A signed status is only continued with its key.")]
+ValidOption = Annotated[int, typer.Option("--valid-days", metavar="N", help="For how many days a signed status counts; renew it in time with "
+                                          "`glideslope status --renew`.")]
+ReplaceKeyOption = Annotated[bool, typer.Option("--replace-key", help="Continue a status that another key signed, which is lost. Readers who "
+                                                "named that key have to learn of the new one.")]
+VALID_DAYS = 180
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 app = typer.Typer()
@@ -41,7 +49,8 @@ def publish(  # noqa: PLR0913, PLR0917 - one parameter for each option
             "--gated", help="Who may download: auto (who shares their contact), manual (who is let in), no (everybody).")] = None,
         is_private: Annotated[bool | None, typer.Option(
             "--private/--public", help="Who sees the repository; without it, it stays as it is, and a new one is private.")] = None,
-        endpoint: EndpointOption = None, policy: PolicyOption = None, replace_foreign: ForeignOption = False, yes: YesOption = False,
+        endpoint: EndpointOption = None, policy: PolicyOption = None, replace_foreign: ForeignOption = False,
+        key: StatusKeyOption = None, valid_days: ValidOption = VALID_DAYS, replace_key: ReplaceKeyOption = False, yes: YesOption = False,
         as_json: JsonOption = False) -> None:
     """Publish a release: plan and gates first, then staging, a download that is checked, and one commit that shows it.
 
@@ -49,12 +58,14 @@ def publish(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """
     from .release.publishing.publication import Options, open_target, plan_publication
     from .release.publishing.publish import publish as carry_out
+    from .release.publishing.publish import refuse_unsigned_status
     from .release.readiness import check_readiness
 
-    place = open_target(target, endpoint=endpoint)
+    place, writer = open_target(target, endpoint=endpoint), status_writer(key, valid_days, replace_key=replace_key)
     plan = plan_publication(release, place, Options(revision_tag, gated, is_private, replace_foreign))
     if not as_json:
         show_plan(plan)
+    refuse_unsigned_status(plan.release, place, writer)
     readiness = check_readiness(plan.release, policy)
     told = {"signed by": told_signers(readiness.signers, as_json=as_json), "rehearsed": readiness.is_rehearsed,
             "gates": list(readiness.gates.passed) if as_json else "passed: " + ", ".join(readiness.gates.passed),
@@ -65,7 +76,7 @@ def publish(  # noqa: PLR0913, PLR0917 - one parameter for each option
     if not as_json:
         tell(told, as_json=False)
     confirm(f"Publish this to {place.name}?", yes=yes)
-    published = carry_out(plan, place, report=reporter(as_json=as_json))
+    published = carry_out(plan, place, writer=writer, report=reporter(as_json=as_json))
     tell({**(plan.to_json() | told if as_json else {}), "published": True if as_json else place.name, "revision": published.revision,
           "tag": published.tag, "root": published.root, "steps": list(published.done) if as_json else len(published.done)}, as_json=as_json)
 
@@ -73,16 +84,17 @@ def publish(  # noqa: PLR0913, PLR0917 - one parameter for each option
 @app.command(rich_help_panel=RELEASES)
 def rollback(target: TargetArgument,
              to: Annotated[str, typer.Option("--to", metavar="TAG", help="Tag of the earlier release that main shall show again.")],
-             endpoint: EndpointOption = None, replace_foreign: ForeignOption = False, yes: YesOption = False,
+             endpoint: EndpointOption = None, replace_foreign: ForeignOption = False, key: StatusKeyOption = None,
+             valid_days: ValidOption = VALID_DAYS, replace_key: ReplaceKeyOption = False, yes: YesOption = False,
              as_json: JsonOption = False) -> None:
     """Show an earlier release again: it is downloaded, checked and promoted as a new one is. Every tag stays."""
     from .release.publishing.publication import open_target
     from .release.publishing.publish import rollback as go_back
 
-    place = open_target(target, endpoint=endpoint)
+    place, writer = open_target(target, endpoint=endpoint), status_writer(key, valid_days, replace_key=replace_key)
     tell_identity(place.identify(), as_json=as_json)
     confirm(f"Let main of {place.name} show {to} again?", yes=yes)
-    published = go_back(place, to, replace_foreign=replace_foreign, report=reporter(as_json=as_json))
+    published = go_back(place, to, writer=writer, replace_foreign=replace_foreign, report=reporter(as_json=as_json))
     tell({"target": place.name, "revision": published.revision, "tag": published.tag, "root": published.root}, as_json=as_json)
 
 
@@ -90,18 +102,38 @@ def rollback(target: TargetArgument,
 def withdraw(target: TargetArgument,
              reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: loaders show it to whoever wants the release.")],
              tag: Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Which release; without it the one that main shows.")] = None,
-             key: Annotated[Path | None, typer.Option("--key", metavar="KEY", help="Sign the list of withdrawals with this private key; "
-                                                      "a signed list is only changed with the key that signed it.")] = None,
+             key: StatusKeyOption = None, valid_days: ValidOption = VALID_DAYS, replace_key: ReplaceKeyOption = False,
              endpoint: EndpointOption = None, yes: YesOption = False, as_json: JsonOption = False) -> None:
     """Take a published release back: its files stay, and glideslope refuses to load it from any tag or commit, with the reason."""
     from .release.publishing.publication import open_target
     from .release.publishing.withdraw import withdraw as take_back
 
-    place = open_target(target, endpoint=endpoint)
+    place, writer = open_target(target, endpoint=endpoint), status_writer(key, valid_days, replace_key=replace_key)
     tell_identity(place.identify(), as_json=as_json)
     confirm(f"Withdraw {tag or 'the release that main shows'} of {place.name}?", yes=yes)
-    withdrawal = take_back(place, reason, tag=tag, sign=None if key is None else signer(key))
+    withdrawal = take_back(place, reason, tag=tag, writer=writer)
     tell({"target": place.name, "withdrawn": withdrawal.root, "tag": withdrawal.tag or "(none)", "reason": withdrawal.reason}, as_json=as_json)
+
+
+@app.command(rich_help_panel=RELEASES)
+def status(target: TargetArgument,
+           renew: Annotated[bool, typer.Option("--renew", help="Write the next status, which says the same and counts from now on.")] = False,
+           key: StatusKeyOption = None, valid_days: ValidOption = VALID_DAYS, replace_key: ReplaceKeyOption = False,
+           endpoint: EndpointOption = None, as_json: JsonOption = False) -> None:
+    """Show what a repository's status says of its releases, until when it counts, and who signed it; or renew it."""
+    from .release.publishing.patience import Patience, PatientTarget
+    from .release.publishing.publication import open_target
+    from .release.publishing.publish import clear_refusals
+    from .release.publishing.statuses import read_status
+    from .release.publishing.statuses import renew as write_again
+
+    place, writer = open_target(target, endpoint=endpoint), status_writer(key, valid_days, replace_key=replace_key)
+    with clear_refusals(place):
+        patient = PatientTarget(place, Patience())
+        found = write_again(place, writer) if renew else read_status(patient, patient.read_state())
+    if found is None:
+        raise ReleaseError(f"{place.name}: has no status; `glideslope publish` writes one, and `glideslope status --renew --key KEY` too")
+    tell_status(found, as_json=as_json)
 
 
 @app.command(rich_help_panel=RELEASES)
@@ -190,10 +222,23 @@ def confirm(question: str, *, yes: bool) -> None:
         raise ReleaseError("nothing was changed")
 
 
-def signer(key: Path) -> Callable[["Withdrawals"], bytes]:
-    """Signs a list of withdrawals."""
+def status_writer(key: Path | None, valid_days: int, *, replace_key: bool) -> "StatusWriter":
+    """Who writes the status: the owner of a key, whose passphrase is asked for, or nobody."""
     from .cli_signing import passphrase_of
-    from .release.signing import sign_withdrawal
+    from .release.publishing.statuses import StatusWriter
 
-    passphrase = passphrase_of(key)
-    return lambda withdrawals: sign_withdrawal(withdrawals.to_bytes(), key, passphrase=passphrase)
+    return StatusWriter.of(key, passphrase=None if key is None else passphrase_of(key), valid_days=valid_days, replace_key=replace_key)
+
+
+def tell_status(found: "SignedStatus", *, as_json: bool) -> None:
+    """Print a status, a line for each release."""
+    told = found.status.to_json() | {"signed_by": list(found.key_ids)}
+    if as_json:
+        tell(told, as_json=True)
+        return
+    releases = told.pop("releases")
+    tell(told | {"signed_by": ", ".join(found.key_ids) or "nobody", "expires": told["expires"] or "never, as it is not signed"}, as_json=False)
+    for release in releases:
+        instead = f", take {release['successor'][:16]}…" if release["successor"] else ""
+        tell({f"{release['root'][:16]}… {release['tag']}".rstrip(): f"{release['state']}{instead}{': ' if release['reason'] else ''}"
+              f"{release['reason']}"}, as_json=False)

@@ -3,7 +3,7 @@
 Every way to open a release asks here. A folder is a plain copy, a snapshot in the client's cache (links to blobs), a folder that the
 client was given, or a git clone, whose `.git` nothing reads.
 
-What hubs, their client and a withdrawal put beside a release is in no manifest. It may lie there because nothing reads it as a part of
+What hubs, their client and a publisher put beside a release is in no manifest. It may lie there because nothing reads it as a part of
 the model, and only as long as each file holds what its writer puts into it: a name alone would let anything through.
 
 Source: huggingface_hub 2.4, `_local_folder.py` (what the client notes in a folder of its own), `file_download.py` and
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .errors import VerificationError
 from .manifest import list_files
-from .notices import NOTICE_FILES
+from .status import MAX_STATUS_BYTES, STATUS_NAME, SignedStatus
 from .strict_json import parse_object, read_bounded
 
 GIT_NAME = ".git"  # of a clone, a folder; of a clone within a clone, a file
@@ -36,8 +36,7 @@ CLIENT_NOTES = {
         (r"\.gitignore\.lock|download/.+\.lock", rb"[\w.\n-]{0,200}"),
         (r"download/.+\.metadata", rb"([0-9a-f]{40}\n[\w./\"-]{1,200}\n[0-9.]{1,40}\n?)?"))}
 MAX_NOTE_BYTES = 4_000
-ENVELOPE_FIELDS = {"payload": str, "payloadType": str, "signatures": list}
-KEPT_FILES = frozenset({ATTRIBUTES_NAME, *NOTICE_FILES})
+KEPT_FILES = frozenset({ATTRIBUTES_NAME, STATUS_NAME})
 
 
 def list_release(folder: Path) -> list[str]:
@@ -123,11 +122,9 @@ def _misuse(file: Path, path: str) -> str | None:
         lines = read_bounded(file, MAX_ATTRIBUTES_BYTES).decode().splitlines()
         wrong = [line for line in lines if not ATTRIBUTES_LINE.fullmatch(line)]
         return f"holds {wrong[0]!r:.80}, which says more than which files are large; restore the one that the Hub made" if wrong else None
-    if path in NOTICE_FILES:
-        value = parse_object(read_bounded(file, NOTICE_FILES[path]), where=path, max_bytes=NOTICE_FILES[path])
-        is_signature = path.endswith(".dsse.json")
-        is_envelope = value.keys() == ENVELOPE_FIELDS.keys() and all(isinstance(value[key], kind) for key, kind in ENVELOPE_FIELDS.items())
-        return "is no signature's envelope; remove it, or fetch it again" if is_signature and not is_envelope else None
+    if path == STATUS_NAME:
+        SignedStatus.from_bytes(read_bounded(file, MAX_STATUS_BYTES))
+        return None
     if CLIENT_TREE.fullmatch(path):
         parse_object(read_bounded(file, MAX_TREE_BYTES), where=path, max_bytes=MAX_TREE_BYTES)
         return None

@@ -29,7 +29,6 @@ MANIFEST_FORMAT = "glideslope.manifest/1"
 RELEASE_FORMAT = "glideslope.manifest/2"
 SIGNATURE_NAME = "manifest.dsse.json"
 REHEARSAL_NAME = "rehearsal.json"
-WITHDRAWN_NAME = "WITHDRAWN.json"
 UNLISTED = frozenset({MANIFEST_NAME, SIGNATURE_NAME, REHEARSAL_NAME})  # of a release; each is guarded by its own digest or signature
 # What operating systems put into folders by themselves: name -> who does.
 LITTER = {re.compile(r"\.DS_Store|\._.+|__MACOSX|\.Spotlight-V100|\.fseventsd"): "macOS",

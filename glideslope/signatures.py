@@ -17,10 +17,8 @@ from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, REHEARSAL_NAME, SIGNATU
 from .signers import SignerRule
 from .signing_keys import KEY_ID_PATTERN
 from .strict_json import read_bounded
-from .withdrawal import WITHDRAWN_NAME, Withdrawals
 
-RELEASE_PREDICATE = "https://glideslope.dev/release/v1"  # names of ours, not addresses
-WITHDRAWAL_PREDICATE = "https://glideslope.dev/withdrawal/v1"
+RELEASE_PREDICATE = "https://glideslope.dev/release/v1"  # a name of ours, no address
 MERKLE_DIGEST = "merkleSha256"
 MAX_REHEARSAL_BYTES = 16_000_000
 GUARDS = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_ENVELOPE_BYTES, REHEARSAL_NAME: MAX_REHEARSAL_BYTES}
@@ -89,18 +87,6 @@ def release_statement(manifest_bytes: bytes, vouched: Vouched, *, rehearsal: byt
             "predicate": predicate}
 
 
-def withdrawal_statement(withdrawn_bytes: bytes) -> dict[str, Any]:
-    """What is signed for a WITHDRAWN.json: which releases, named by root, are taken back and why.
-
-    Raises:
-        VerificationError: the file is malformed.
-    """
-    withdrawals = Withdrawals.from_bytes(withdrawn_bytes).withdrawn
-    return {"_type": STATEMENT_TYPE, "subject": [{"name": WITHDRAWN_NAME, "digest": {"sha256": sha256_bytes(withdrawn_bytes)}}],
-            "predicateType": WITHDRAWAL_PREDICATE,
-            "predicate": {"withdrawn": [{"root": w.root, "tag": w.tag, "reason": w.reason} for w in withdrawals]}}
-
-
 def verify_envelope(envelope: bytes, manifest_bytes: bytes, rule: SignerRule | None = None, *, rehearsal: bytes | None = None) -> Signers:
     """Check the signatures on a release.
 
@@ -133,17 +119,6 @@ def verify_envelope(envelope: bytes, manifest_bytes: bytes, rule: SignerRule | N
     vouched = Vouched(*(predicate.get(name) for name in ("title", "gates", "policy_sha256", "unsafe")))
     if not _is_sound(vouched) or predicate != _predicate_again(predicate, manifest, vouched):
         raise VerificationError(where, ["the statement does not say what the signature of a release says; sign the release again"])
-    return signers
-
-
-def verify_withdrawal(envelope: bytes, withdrawn_bytes: bytes, rule: SignerRule | None = None) -> Signers:
-    """Check the signature on a WITHDRAWN.json; see `verify_envelope`."""
-    where = f"signature of {WITHDRAWN_NAME}"
-    signers = Signers(*open_envelope(envelope, where=where))
-    if rule is not None:
-        rule.refuse_lack(signers.key_ids, where=where)
-    if signers.statement != withdrawal_statement(withdrawn_bytes):
-        raise VerificationError(where, ["the signature is about something else; sign the withdrawal again"])
     return signers
 
 

@@ -64,6 +64,7 @@ class Snapshot:
             everything has to be in the cache.
         options: how the Hub is asked.
         is_newest: whether the default branch has just been looked up and is this commit.
+        revision: what the caller named; none for the default branch and for a directory.
     """
 
     path: Path
@@ -72,6 +73,16 @@ class Snapshot:
     listing: Mapping[str, Listed] | None = None
     options: HubOptions = HubOptions()
     is_newest: bool = False
+    revision: str | None = None
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether the caller chose that nobody is asked."""
+        if self.repo is None:
+            return True
+        from huggingface_hub import constants
+
+        return self.options.local_files_only or bool(constants.HF_HUB_OFFLINE)
 
     @property
     def name(self) -> str:
@@ -102,32 +113,29 @@ class Snapshot:
         if place.resolve() != self.path.resolve():
             raise DownloadError(f"{self.name}: the client put the files into {place}, expected {self.path}")
 
-    def fetch_from_default_branch(self, max_sizes: Mapping[str, int]) -> dict[str, bytes]:
-        """Small files as the default branch has them now, all of one commit.
-
-        Args:
-            max_sizes: path -> bytes that are read at most.
-
-        Returns:
-            Path -> content, without those that it does not have; empty when it is this commit, or nobody can be asked.
+    def fetch_from_default_branch(self, path: str, max_bytes: int) -> bytes | None:
+        """A small file as the default branch has it now; none when it has no such file.
 
         Raises:
-            VerificationError: a file is larger than it may be.
+            DownloadError: the Hub could not be asked.
+            VerificationError: the file is larger than it may be.
         """
-        if self.repo is None or self.listing is None or self.is_newest:
-            return {}
+        if self.is_newest and self.listing is not None:
+            file = self.path / path
+            return read_bounded(file, max_bytes) if path in self.listing else None
         from huggingface_hub import HfApi, hf_hub_download
 
-        try:
-            with hub_errors(self.repo, DEFAULT_BRANCH):
-                info = HfApi(token=self.options.token).model_info(self.repo)
-                held = [] if info.sha == self.sha else [file.rfilename for file in info.siblings or () if file.rfilename in max_sizes]
-                files = {path: Path(hf_hub_download(self.repo, path, revision=info.sha, token=self.options.token,
-                                                    cache_dir=self.options.cache_dir)) for path in held}
-        except DownloadError as error:
-            logger.warning("%s: could not be asked whether this release was withdrawn (%s)", self.repo, error)
-            return {}
-        return {path: read_bounded(file, max_sizes[path]) for path, file in files.items()}
+        with hub_errors(str(self.repo), DEFAULT_BRANCH):
+            info = HfApi(token=self.options.token).model_info(str(self.repo))
+            if all(file.rfilename != path for file in info.siblings or ()):
+                return None
+            place = hf_hub_download(str(self.repo), path, revision=info.sha, token=self.options.token, cache_dir=self.options.cache_dir)
+        return read_bounded(Path(place), max_bytes)
+
+    def find_cached(self, path: str, max_bytes: int) -> list[bytes]:
+        """A small file as every commit in the cache has it, or as a directory has it."""
+        places = [self.path] if self.repo is None else sorted(self.path.parent.glob("*"))
+        return [read_bounded(place / path, max_bytes) for place in places if (place / path).is_file()]
 
 
 def resolve(pretrained: str | Path, revision: str | None = None, options: HubOptions | None = None) -> Snapshot:
@@ -172,7 +180,7 @@ def _resolve_on_hub(repo: str, revision: str | None, options: HubOptions) -> Sna
     cache = Path(options.cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
     path = cache / f"models--{repo.replace('/', '--')}" / "snapshots" / sha
     listing = None if options.local_files_only else _list_files(api, repo, sha)
-    return Snapshot(path, repo, sha, listing, options, is_newest=revision in (None, DEFAULT_BRANCH))
+    return Snapshot(path, repo, sha, listing, options, is_newest=revision in (None, DEFAULT_BRANCH), revision=revision)
 
 
 def _list_files(api: "HfApi", repo: str, sha: str) -> dict[str, Listed] | None:

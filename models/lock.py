@@ -1,11 +1,12 @@
 """The lock file of a release: which repository, commit, manifest and signers a project relies on."""
 
+import logging
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import VerificationError
+from ..errors import StorageError, VerificationError
 from ..manifest import write_json
 from ..merkle import DIGEST_PATTERN
 from ..strict_json import parse_object, read_bounded
@@ -13,6 +14,9 @@ from .hub import COMMIT, REPOSITORY, Snapshot
 
 LOCK_FORMAT = "glideslope.lock/2"
 MAX_LOCK_BYTES = 10_000
+ENTRIES = ("repo", "sha", "root", "signers", "status", "offline")
+
+logger = logging.getLogger("glideslope.loading")
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,16 @@ class ReleaseLock:
         sha: the commit, likewise.
         root: root of the manifest, hex: it stands for every file of the release.
         signers: key ids of who signed it, sorted; empty when nobody did.
+        status: the highest number of a status of the repository that was seen; none when none was.
+        offline: whether the pinned release may be loaded without asking the Hub for its status. Whoever wants that writes it here.
     """
 
     repo: str | None
     sha: str | None
     root: str
     signers: tuple[str, ...]
+    status: int | None = None
+    offline: bool = False
 
     @classmethod
     def read(cls, path: Path) -> "ReleaseLock | None":
@@ -41,10 +49,10 @@ class ReleaseLock:
         if not path.exists():
             return None
         value = parse_object(read_bounded(path, MAX_LOCK_BYTES), where=str(path), max_bytes=MAX_LOCK_BYTES, max_depth=2)
-        if value.get("format") != LOCK_FORMAT or set(value) != {"format", "repo", "sha", "root", "signers"} or not _is_sound(value):
-            raise VerificationError(str(path), [f"is no lock file: expected format {LOCK_FORMAT!r}, repo, sha, root and signers; "
+        if value.get("format") != LOCK_FORMAT or set(value) != {"format", *ENTRIES} or not _is_sound(value):
+            raise VerificationError(str(path), [f"is no lock file: expected format {LOCK_FORMAT!r}, {', '.join(ENTRIES)}; "
                                                 "restore it, or remove it to pin what is loaded next"])
-        return cls(value["repo"], value["sha"], value["root"], tuple(value["signers"]))
+        return cls(value["repo"], value["sha"], value["root"], tuple(value["signers"]), value["status"], value["offline"])
 
     def write(self, path: Path) -> None:
         """Write the lock file.
@@ -53,6 +61,20 @@ class ReleaseLock:
             StorageError: it cannot be written.
         """
         write_json(path, {"format": LOCK_FORMAT, **asdict(self)})
+
+    def remember(self, number: int, path: Path) -> None:
+        """Write down the number of a status, if it is higher than what the file says now; a file that cannot be written keeps its own.
+
+        Raises:
+            VerificationError: the file was damaged since it was read.
+        """
+        known = self.read(path) or self
+        if known.status is not None and known.status >= number:
+            return
+        try:
+            replace(known, status=number).write(path)
+        except StorageError as error:  # what it holds is enforced all the same
+            logger.warning("%s: status %d was seen, but cannot be written down (%s)", path, number, error)
 
     def check_place(self, snapshot: Snapshot, path: Path) -> None:
         """Refuse another repository or commit; a directory is held against root and signer alone.
@@ -88,5 +110,8 @@ def _is_sound(value: Mapping[str, Any]) -> bool:
     are_texts = all(value[key] is None or (isinstance(value[key], str) and pattern.fullmatch(value[key])) for key, pattern in patterns.items())
     signers = value["signers"]
     are_keys = isinstance(signers, list) and all(isinstance(key, str) and DIGEST_PATTERN.fullmatch(key) for key in signers)
+    status = value["status"]
+    if not (status is None or (type(status) is int and status > 0)) or type(value["offline"]) is not bool:
+        return False
     return are_texts and value["root"] is not None and (value["repo"] is None) == (value["sha"] is None) and are_keys and (
         signers == sorted(set(signers)))

@@ -14,11 +14,13 @@ import importlib.util
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from ..errors import RequestError, VerificationError
+from ..currency import STALE, Asked, refuse_by_status
+from ..errors import DownloadError, RequestError, VerificationError
 from ..hub_files import find_misplaced, find_misuse, list_release, may_lie_beside
 from ..manifest import (
     MANIFEST_NAME,
@@ -31,9 +33,9 @@ from ..manifest import (
     describe_unlisted,
     sha256_bytes,
 )
-from ..notices import NOTICE_FILES, refuse_withdrawn
 from ..signatures import GUARDS, Signers, verify_guards
 from ..signers import Keys, SignerRule
+from ..status import MAX_STATUS_BYTES, STATUS_NAME, SignedStatus
 from ..strict_json import parse_object, read_bounded
 from ..weight_files import VARIANTS, index_name, parse_weights_name
 from .hub import HubOptions, Snapshot, resolve
@@ -41,7 +43,7 @@ from .loading import CONFIG_NAME, INDEX_NAME, MAX_CONFIG_BYTES, OPTIONAL_MODELS,
 from .lock import ReleaseLock
 from .weights import Digests
 
-FIRST_FILES = {**GUARDS, **NOTICE_FILES, INDEX_NAME: MAX_CONFIG_BYTES}
+FIRST_FILES = {**GUARDS, STATUS_NAME: MAX_STATUS_BYTES, INDEX_NAME: MAX_CONFIG_BYTES}
 MAX_SHOWN = 20
 VERIFY = ("auto", "required", "off")
 
@@ -58,12 +60,15 @@ class Trust:
             none asks for nobody.
         lock: a lock file: written when it is not there, else enforced.
         allow_withdrawn: load what its publisher has taken back.
+        unsafe_stale_status: load though no status of the repository counts: it is missing, has expired, cannot be looked up, or is
+            malformed or by another key. Nothing then shows that the release was not withdrawn or replaced.
     """
 
     verify: Literal["auto", "required", "off"] = "auto"
     signer: Keys | None = None
     lock: str | Path | None = None
     allow_withdrawn: bool = False
+    unsafe_stale_status: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
@@ -99,6 +104,7 @@ class OpenRelease:
         manifest_sha256: hex digest of manifest.json, likewise.
         signers: who signed; none when nobody did, or when the signature could not be checked and nobody asked for it.
         parts: the components that its index names.
+        status: what its repository says of its releases; none when it says nothing.
     """
 
     snapshot: Snapshot
@@ -107,6 +113,7 @@ class OpenRelease:
     manifest_sha256: str | None = None
     signers: Signers | None = None
     parts: frozenset[str] = field(default=frozenset())
+    status: SignedStatus | None = None
 
     @property
     def root(self) -> str | None:
@@ -183,8 +190,14 @@ class OpenRelease:
 
     def _lock(self) -> None:
         path = None if self.trust.lock is None else Path(self.trust.lock)
-        if path is not None and self.root is not None and not path.exists():
-            ReleaseLock(self.snapshot.repo, self.snapshot.sha, self.root, self.key_ids).write(path)
+        if path is None or self.root is None:
+            return
+        number = None if self.status is None else self.status.status.number
+        lock = ReleaseLock.read(path)
+        if lock is None:
+            ReleaseLock(self.snapshot.repo, self.snapshot.sha, self.root, self.key_ids, number).write(path)
+        elif number is not None:
+            lock.remember(number, path)
 
     @cached_property
     def _entries(self) -> Mapping[str, FileEntry]:
@@ -276,8 +289,7 @@ def open_release(snapshot: Snapshot, trust: Trust) -> OpenRelease:
             lock.check_content(str(opened.root), opened.key_ids, Path(trust.lock))
     elif trust.verify == "auto":
         logger.warning("%s: has no %s, so nothing of it is verified", snapshot.name, MANIFEST_NAME)
-    if not trust.allow_withdrawn:
-        _check_withdrawn(opened)
+    opened = replace(opened, status=_check_status(opened, lock))
     with _with_remedy(snapshot, INDEX_NAME):
         return replace(opened, parts=read_index(snapshot.path / INDEX_NAME, opened.digests))
 
@@ -345,14 +357,51 @@ def _check_signature(snapshot: Snapshot, manifest: bytes, trust: Trust) -> Signe
     return verify_guards(guards, trust.rule, name=snapshot.name)
 
 
-def _check_withdrawn(opened: OpenRelease) -> None:
-    """Refuse a release that the commit itself, or the default branch as it is now, names as taken back; see `refuse_withdrawn`."""
-    snapshot, root = opened.snapshot, opened.root
-    here = {path: data for path in NOTICE_FILES if (data := _read(snapshot, path)) is not None}
-    for files in (snapshot.fetch_from_default_branch(NOTICE_FILES), here):
-        if files and root is None:
-            root = _root_of(snapshot)
-        refuse_withdrawn(snapshot.name, files, root, opened.trust.rule)
+def _check_status(opened: OpenRelease, lock: ReleaseLock | None) -> SignedStatus | None:
+    """Hold a release against its repository's status; see `refuse_by_status`."""
+    snapshot, trust = opened.snapshot, opened.trust
+    keys = trust.rule.keys if trust.rule is not None else lock.signers if lock is not None and lock.signers else opened.key_ids
+    seen = _seen_statuses(snapshot, keys)
+    is_offline = snapshot.is_offline or (lock is not None and lock.offline and snapshot.sha == lock.sha)
+    last = max(seen, key=lambda one: one.status.number, default=None)
+    found = last if is_offline else _newest_status(snapshot, trust, last)
+    numbers = [one.status.number for one in seen] + ([] if lock is None or lock.status is None else [lock.status])
+    root = opened.root if opened.root is not None or found is None else _root_of(snapshot)
+    refuse_by_status(found, Asked(
+        snapshot.name, root, snapshot.repo, snapshot.revision, is_pinned=is_offline or not snapshot.is_newest, keys=keys,
+        lowest=max(numbers, default=None), needs_status=trust.rule is not None and snapshot.repo is not None, now=datetime.now(UTC),
+        allow_withdrawn=trust.allow_withdrawn, unsafe_stale_status=trust.unsafe_stale_status))
+    return found
+
+
+def _newest_status(snapshot: Snapshot, trust: Trust, last: SignedStatus | None) -> SignedStatus | None:
+    """The status on the default branch as it is now; none when there is none; `last` where a stale one will do."""
+    try:
+        if snapshot.listing is None:
+            raise DownloadError(f"{snapshot.repo}: the Hub was not reached")
+        data = snapshot.fetch_from_default_branch(STATUS_NAME, MAX_STATUS_BYTES)
+        return None if data is None else SignedStatus.from_bytes(data, where=f"{STATUS_NAME} of {snapshot.repo}")
+    except (DownloadError, VerificationError) as error:
+        if trust.unsafe_stale_status:
+            logger.warning("%s: has no status that counts (%s); loaded all the same, as unsafe_stale_status asks", snapshot.name, error)
+            return last
+        if isinstance(error, VerificationError):
+            raise VerificationError(f"{STATUS_NAME} of {snapshot.repo}", [*error.problems[:-1], f"{error.problems[-1]}; {STALE}"]) from error
+        raise DownloadError(f"{snapshot.repo}: could not be asked whether this release was withdrawn or replaced ({error}); connect and load "
+                            "again, or choose to go without: HF_HUB_OFFLINE=1 or local_files_only=True take what is in the cache") from error
+
+
+def _seen_statuses(snapshot: Snapshot, keys: Collection[str]) -> list[SignedStatus]:
+    """Every status in the cache, or in a directory; where keys are named, those that one of them signed."""
+    found = []
+    for data in snapshot.find_cached(STATUS_NAME, MAX_STATUS_BYTES):
+        try:
+            found.append(SignedStatus.from_bytes(data, where=f"{STATUS_NAME} in {snapshot.path}"))
+        except VerificationError:
+            if snapshot.repo is None:  # the one that there is
+                raise
+    others = (one for one in found if one.status.repository is not None and one.status.repository == snapshot.repo)
+    return found if snapshot.repo is None else [one for one in others if not keys or set(one.key_ids) & set(keys)]
 
 
 def _root_of(snapshot: Snapshot) -> str | None:

@@ -84,7 +84,8 @@ class GlidePipeline:
                         dtype: torch.dtype | str | None = None, variant: str | None = None, device: str | torch.device | None = None,
                         components: Collection[str] | None = None, local_files_only: bool = False, cache_dir: str | Path | None = None,
                         token: str | bool | None = None, verify: Literal["auto", "required", "off"] = "auto",
-                        signer: Keys | None = None, lock: str | Path | None = None, allow_withdrawn: bool = False) -> "GlidePipeline":
+                        signer: Keys | None = None, lock: str | Path | None = None, allow_withdrawn: bool = False,
+                        unsafe_stale_status: bool = False) -> "GlidePipeline":
         """Load a release from a directory or the Hub: manifest and signature first, then digests, then shapes, then weights.
 
         No code of a repository is ever run, and no pickle read. What verification guards and what it does not: see `opening`.
@@ -106,6 +107,7 @@ class GlidePipeline:
                 `SignerRule.of(keys, threshold)`.
             lock: a lock file that pins repository, commit, manifest and signer: written when it is not there, else enforced.
             allow_withdrawn: load a release that its publisher has taken back.
+            unsafe_stale_status: load though the status of its repository is missing, has expired, cannot be looked up or does not count.
 
         Raises:
             RequestError: options that contradict one another, a component or variant that the release does not hold, or a type or
@@ -115,7 +117,7 @@ class GlidePipeline:
             CheckpointError: not a release, or weights that do not fit the architecture.
         """
         dtype, device = choose_dtype(dtype), choose_device(device)
-        trust = Trust(verify, signer, lock, allow_withdrawn)
+        trust = Trust(verify, signer, lock, allow_withdrawn, unsafe_stale_status)
         found = find_release(pretrained, revision, trust=trust, options=HubOptions(token, cache_dir, local_files_only))
         return cls.from_release(found, dtype=dtype, variant=variant, device=device, components=components)
 

@@ -9,7 +9,7 @@ from .. import __version__
 from ..envelopes import add_signature, sign_statement
 from ..errors import ReleaseError, VerificationError
 from ..manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, write_bytes
-from ..signatures import Signers, read_guards, release_statement, verify_envelope, verify_guards, withdrawal_statement
+from ..signatures import Signers, read_guards, release_statement, verify_envelope, verify_guards
 from ..signing_keys import key_id_of, read_private_key
 from .gates import run_policy
 from .signature_checks import is_of_signature
@@ -85,13 +85,3 @@ def _remove_leftovers(release_dir: Path) -> None:
     for path in release_dir.iterdir():
         if path.name != SIGNATURE_NAME and is_of_signature(path.name):
             path.unlink()
-
-
-def sign_withdrawal(withdrawn_bytes: bytes, key: Path, *, passphrase: str | None = None) -> bytes:
-    """The envelope of a signature on a WITHDRAWN.json, the content of WITHDRAWN.dsse.json.
-
-    Raises:
-        ReleaseError: the key cannot be used.
-        VerificationError: the file is malformed.
-    """
-    return sign_statement(withdrawal_statement(withdrawn_bytes), read_private_key(key, passphrase=passphrase))

@@ -7,7 +7,7 @@ Its layout:
     tags/<name>                               links to versions
     staging/                                  what is being put together
 
-Readers load `<target>/current` or `<target>/tags/<name>`. A withdrawal is written into every version.
+Readers load `<target>/current` or `<target>/tags/<name>`. The status is written into every version.
 """
 
 import contextlib
@@ -51,6 +51,11 @@ class DirectoryTarget:
         is_foreign = directory.exists() and (not directory.is_dir() or (any(directory.iterdir()) and not (directory / VERSIONS).is_dir()))
         if is_foreign:
             raise ReleaseError(f"{directory}: holds something else than published versions; name an empty or a new directory")
+
+    @property
+    def repository(self) -> None:
+        """None: it lies elsewhere for each reader."""
+        return None
 
     def identify(self) -> Mapping[str, str]:
         """The directory, in full."""
@@ -114,6 +119,7 @@ class DirectoryTarget:
                 for path in sorted(KEPT_FILES):
                     if (self._folder(parent) / path).is_file():
                         self._copy(self._folder(parent) / path, self._folder(version) / path)
+            self._write_beside([*self._versions(without=version), version], edit.beside)
             self._link(self.directory / CURRENT, version)
 
     def write(self, parent: str, files: Mapping[str, bytes]) -> None:
@@ -121,11 +127,7 @@ class DirectoryTarget:
         with self._locked():
             if self._linked(self.directory / CURRENT) != parent:
                 raise Moved(f"{self.name}: {CURRENT} points elsewhere since")
-            versions = [f"{VERSIONS}/{path.name}" for path in sorted((self.directory / VERSIONS).iterdir())]
-            for version in [*(version for version in versions if version != parent), parent]:
-                for path, data in files.items():
-                    with self._beside(self._folder(version) / path) as beside:
-                        beside.write_bytes(data)
+            self._write_beside([*self._versions(without=parent), parent], files)
 
     def add_tag(self, tag: str, revision: str) -> None:
         """Link a name to a version."""
@@ -152,6 +154,20 @@ class DirectoryTarget:
 
     def _published(self, revision: str) -> dict[str, TargetFile]:
         return {path: file for path, file in self.list_files(revision).items() if path not in KEPT_FILES}
+
+    def _versions(self, *, without: str) -> list[str]:
+        """All versions but one."""
+        versions = [f"{VERSIONS}/{path.name}" for path in sorted((self.directory / VERSIONS).iterdir())]
+        return [version for version in versions if version != without]
+
+    def _write_beside(self, versions: list[str], files: Mapping[str, bytes]) -> None:
+        """Write small files into versions, each whole or not at all."""
+        for version in versions:
+            for path, data in files.items():
+                with self._beside(self._folder(version) / path) as beside, beside.open("wb") as written:
+                    written.write(data)
+                    written.flush()
+                    os.fsync(written.fileno())
 
     def _linked(self, link: Path) -> str | None:
         """The version that a link points at."""

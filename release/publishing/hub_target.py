@@ -59,6 +59,11 @@ class HubTarget:
         self._token = token
         self._api = HfApi(endpoint=self.endpoint, token=token)
 
+    @property
+    def repository(self) -> str:
+        """The name by which readers know it."""
+        return self.name
+
     def identify(self) -> Mapping[str, str]:
         """Account, endpoint and repository; an account that may not write there is refused.
 
@@ -166,7 +171,8 @@ class HubTarget:
         large = [path for path in edit.put if there[path].sha256 is not None]
         small = [path for path in edit.put if there[path].sha256 is None]
         operations = [*(CommitOperationCopy(path, path, src_revision=revision) for path in large),
-                      *(CommitOperationAdd(path, edit.source / path) for path in small), *map(CommitOperationDelete, edit.remove)]
+                      *(CommitOperationAdd(path, edit.source / path) for path in small), *map(CommitOperationDelete, edit.remove),
+                      *(CommitOperationAdd(path, data) for path, data in edit.beside.items())]
         self._commit(MAIN, parent, operations, edit.title)
 
     def write(self, parent: str, files: Mapping[str, bytes]) -> None:

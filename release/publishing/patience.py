@@ -86,7 +86,7 @@ class PatientTarget:
     def __init__(self, target: Target, patience: Patience) -> None:
         """Wrap a target."""
         self._target, self.patience = target, patience
-        self.name, self.has_access = target.name, target.has_access
+        self.name, self.repository, self.has_access = target.name, target.repository, target.has_access
 
     def identify(self) -> Mapping[str, str]:
         """See `Target`."""

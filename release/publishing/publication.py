@@ -10,12 +10,12 @@ from urllib.request import url2pathname
 from ...errors import ReleaseError, VerificationError
 from ...manifest import MANIFEST_NAME, UNLISTED, ReleaseManifest, sha256_bytes
 from ...outputs import refuse_in_release
-from ...signatures import Signers, verify_withdrawal
-from ...withdrawal import WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME, Withdrawals
+from ...status import SignedStatus
 from .directory_target import DirectoryTarget
 from .hub_target import HubTarget
 from .patience import Patience, PatientTarget
 from .snapshot import KEPT_FILES, refuse_download
+from .statuses import read_status
 from .targets import Gated, LocalFile, LocalRelease, Target, TargetFile, TargetState
 
 TAG_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -164,7 +164,7 @@ def plan_publication(release_dir: Path, target: Target, options: Options, *, pat
     Raises:
         ReleaseError: the account may not, the tag names another release, the release was withdrawn there, main holds files that
             no release put there, or the target is a directory in a release.
-        VerificationError: the release's manifest is missing or malformed, or the target's list of withdrawals is.
+        VerificationError: the release's manifest is missing or malformed, or the target's status is.
     """
     refuse_download(release_dir)
     release = LocalRelease.read(release_dir)
@@ -179,7 +179,8 @@ def plan_publication(release_dir: Path, target: Target, options: Options, *, pat
     target = PatientTarget(target, patience or Patience())
     identity = target.identify()
     state = target.read_state()
-    refuse_withdrawn(target, state, release.root)
+    status = read_status(target, state)
+    refuse_withdrawn(target, status, release.root)
     if tag in state.tags and not release.is_shown_by(target.list_files(state.tags[tag])):
         raise ReleaseError(f"{target.name}: the tag {tag} names another release already, and tags are never moved; choose another one "
                            "with --revision-tag")
@@ -198,16 +199,15 @@ def check_files(release: LocalRelease) -> None:
         raise VerificationError(f"release {release.directory}", problems)
 
 
-def refuse_withdrawn(target: Target, state: TargetState, root: str) -> None:
+def refuse_withdrawn(target: Target, status: SignedStatus | None, root: str) -> None:
     """Refuse to show a release that was taken back.
 
     Raises:
-        ReleaseError: its root is among the target's withdrawals.
-        VerificationError: the list of withdrawals is malformed.
+        ReleaseError: the target's status says so.
     """
-    withdrawal = read_withdrawals(target, state).find(root)
-    if withdrawal is not None:
-        raise ReleaseError(f"{target.name}: the release of root {root[:16]}… was withdrawn ({withdrawal.reason}); publish another one")
+    release = None if status is None else status.status.find(root)
+    if release is not None and release.state == "withdrawn":
+        raise ReleaseError(f"{target.name}: the release of root {root[:16]}… was withdrawn ({release.reason}); publish another one")
 
 
 def refuse_foreign(target: Target, state: TargetState, release: LocalRelease, *, replace_foreign: bool) -> tuple[str, ...]:
@@ -221,37 +221,6 @@ def refuse_foreign(target: Target, state: TargetState, release: LocalRelease, *,
         raise ReleaseError(f"{target.name}: main holds files that no release put there or that were edited since, and that would be lost: "
                            f"{', '.join(foreign)}; keep what you need of them, then add --replace-foreign")
     return foreign
-
-
-def read_withdrawals(target: Target, state: TargetState) -> Withdrawals:
-    """Everything that a target has taken back.
-
-    Raises:
-        VerificationError: the list is malformed, or is not as it was signed.
-        ReleaseError: the list is signed, and `cryptography` is not installed.
-    """
-    return read_signed_withdrawals(target, state)[0]
-
-
-def read_signed_withdrawals(target: Target, state: TargetState) -> tuple[Withdrawals, Signers | None]:
-    """Everything that a target has taken back, and who signed the list; see `read_withdrawals`."""
-    data, envelope = (target.read_file(state.main, path) if state.main and path in state.files else None
-                      for path in (WITHDRAWN_NAME, WITHDRAWN_SIGNATURE_NAME))
-    where = f"{WITHDRAWN_NAME} of {target.name}"
-    restore = ("look through the history of the repository for both files as the publisher signed them and put these back; or remove both, "
-               "then withdraw every release again with --key")
-    if data is None:
-        if envelope is not None:
-            raise VerificationError(where, [f"is missing, but its signature {WITHDRAWN_SIGNATURE_NAME} is there; {restore}"])
-        return Withdrawals(), None
-    withdrawals = Withdrawals.from_bytes(data, where=where)
-    if envelope is None:
-        return withdrawals, None
-    try:
-        return withdrawals, verify_withdrawal(envelope, data)
-    except VerificationError as error:
-        raise VerificationError(where, [f"is not as it was signed ({'; '.join(error.problems)}): somebody changed it or "
-                                        f"{WITHDRAWN_SIGNATURE_NAME}; {restore}"]) from error
 
 
 def find_foreign(target: Target, state: TargetState, wanted: Mapping[str, LocalFile]) -> list[str]:

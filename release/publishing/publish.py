@@ -13,10 +13,15 @@ from pathlib import Path
 
 from ...errors import ReleaseError, VerificationError
 from ...hub_files import list_release
+from ...manifest import SIGNATURE_NAME
+from ...signatures import read_guards, verify_guards
+from ...signing_keys import key_id_of
+from ...status import STATUS_NAME, with_current
 from ..verify import verify_view
 from .patience import Patience, PatientTarget
 from .publication import Changes, Plan, refuse_foreign, refuse_withdrawn
 from .snapshot import KEPT_FILES, link_release
+from .statuses import StatusWriter, known_releases, read_status, write_status
 from .targets import Edit, LocalRelease, Moved, Target, TargetState, Unsettled
 
 NUM_DOWNLOADS = 2
@@ -51,13 +56,14 @@ def ignore(line: str) -> None:
     """Report nothing."""
 
 
-def publish(plan: Plan, target: Target, *, check: Check = verify_whole, patience: Patience | None = None,
+def publish(plan: Plan, target: Target, *, writer: StatusWriter | None = None, check: Check = verify_whole, patience: Patience | None = None,
             report: Report = ignore) -> Publication:
     """Carry out a plan; a second call finishes what a first one left.
 
     Args:
         plan: from `plan_publication`.
         target: the same target.
+        writer: writes the status that names the release as the current one; none writes an unsigned one.
         check: looks at the downloaded release and raises when something is wrong; its files were compared with the manifest before.
         patience: how often to try again.
         report: gets one line for each step that is done.
@@ -70,8 +76,10 @@ def publish(plan: Plan, target: Target, *, check: Check = verify_whole, patience
             before, or the checked release.
         VerificationError: what the target gives back is not what was sent; it is not shown.
     """
-    steps = Steps(target, patience, report)
+    steps, writer = Steps(target, patience, report), writer or StatusWriter()
     with clear_refusals(target), tempfile.TemporaryDirectory(prefix="glideslope-publish-") as temporary:
+        refuse_unsigned_status(plan.release, target, writer)
+        writer.check(read_status(steps.target, steps.target.read_state()), target)
         created = "created the target, seen by members only" if target.has_access else "created the directory"
         steps.ensure(created, lambda state: state.exists, target.create)
         if plan.options.gated not in (None, "no"):
@@ -84,7 +92,9 @@ def publish(plan: Plan, target: Target, *, check: Check = verify_whole, patience
             _refuse_moved(plan, state)
             staged = _stage(plan, steps)
             snapshot = fetch_checked(steps, staged, Path(temporary), check, expected=plan.release)
-            promote(snapshot, staged, state, steps, title=f"Publish {plan.tag} (root {plan.release.root[:16]})")
+            status = _next_status(steps, writer, snapshot, plan.tag)
+            promote(snapshot, staged, state, steps, f"Publish {plan.tag} (root {plan.release.root[:16]})", status)
+        _announce(steps, writer, plan.release, plan.tag)
         _tag(plan, steps)
         steps.ensure(f"removed {plan.branch}", lambda state: plan.branch not in state.branches, lambda: target.end_branch(plan.branch))
         if plan.options.is_private is False:
@@ -94,13 +104,14 @@ def publish(plan: Plan, target: Target, *, check: Check = verify_whole, patience
         return Publication(str(steps.target.read_state().main), plan.tag, plan.release.root, tuple(steps.done))
 
 
-def rollback(target: Target, tag: str, *, replace_foreign: bool = False, check: Check = verify_whole, patience: Patience | None = None,
-             report: Report = ignore) -> Publication:
+def rollback(target: Target, tag: str, *, writer: StatusWriter | None = None, replace_foreign: bool = False, check: Check = verify_whole,
+             patience: Patience | None = None, report: Report = ignore) -> Publication:
     """Show an earlier, tagged release again: it is downloaded, checked and promoted as a new one is.
 
     Args:
         target: where.
         tag: the earlier release's tag.
+        writer: writes the status that names the release as the current one; none writes an unsigned one.
         replace_foreign: also replace or remove files of main that no release put there.
         check: looks at the downloaded release and raises when something is wrong.
         patience: how often to try again.
@@ -113,17 +124,22 @@ def rollback(target: Target, tag: str, *, replace_foreign: bool = False, check: 
         ReleaseError: no such tag, a withdrawn release, foreign files on main, or the target refuses.
         VerificationError: what the tag holds is not a whole release.
     """
-    steps = Steps(target, patience, report)
+    steps, writer = Steps(target, patience, report), writer or StatusWriter()
     with clear_refusals(target), tempfile.TemporaryDirectory(prefix="glideslope-rollback-") as temporary:
         steps.target.identify()
         state = steps.target.read_state()
         if tag not in state.tags:
             raise ReleaseError(f"{target.name}: there is no tag {tag}; the tags are {', '.join(sorted(state.tags)) or 'none'}")
+        status = read_status(steps.target, state)
+        writer.check(status, target)
         release = fetch_checked(steps, state.tags[tag], Path(temporary), check, expected=None)
-        refuse_withdrawn(steps.target, state, release.root)
+        refuse_withdrawn(steps.target, status, release.root)
+        refuse_unsigned_status(release, target, writer)
         refuse_foreign(steps.target, state, release, replace_foreign=replace_foreign)
         if not release.is_shown_by(state.files):
-            promote(release, state.tags[tag], state, steps, title=f"Go back to {tag} (root {release.root[:16]})")
+            next_status = _next_status(steps, writer, release, tag)
+            promote(release, state.tags[tag], state, steps, f"Go back to {tag} (root {release.root[:16]})", next_status)
+        _announce(steps, writer, release, tag)
         return Publication(str(steps.target.read_state().main), tag, release.root, tuple(steps.done))
 
 
@@ -189,7 +205,8 @@ def open_snapshot(snapshot: Path, view: Path) -> LocalRelease:
     return LocalRelease.read(view)
 
 
-def promote(release: LocalRelease, revision: str, state: TargetState, steps: Steps, *, title: str) -> None:
+def promote(release: LocalRelease, revision: str, state: TargetState, steps: Steps, title: str, status: bytes) -> None:
+    # one parameter for each thing that the commit holds
     """Show a checked revision on main in one commit, unless main has moved; and see that main shows just that.
 
     Args:
@@ -198,12 +215,13 @@ def promote(release: LocalRelease, revision: str, state: TargetState, steps: Ste
         state: what the target showed when it was decided to do this.
         steps: where.
         title: one line for the history.
+        status: the content of the status that is shown with it, in the same commit.
 
     Raises:
         ReleaseError: somebody else changed main, or main does not become what it must.
     """
     changes = Changes.between(state.files, release.files)
-    edit = Edit(release.directory, [*changes.added, *changes.changed], list(changes.removed), title)
+    edit = Edit(release.directory, [*changes.added, *changes.changed], list(changes.removed), title, {STATUS_NAME: status})
 
     def act() -> None:
         if steps.target.read_state().main != state.main:
@@ -215,6 +233,42 @@ def promote(release: LocalRelease, revision: str, state: TargetState, steps: Ste
     except Moved as error:
         raise ReleaseError(f"{steps.target.name}: somebody else changed main meanwhile, nothing was overwritten; "
                            "look at what they did, then run the same command again") from error
+
+
+def refuse_unsigned_status(release: LocalRelease, target: Target, writer: StatusWriter) -> None:
+    """Refuse to show a signed release with an unsigned status: readers who name its signer would refuse it.
+
+    Raises:
+        ReleaseError: the release is signed, and the writer has no key or one that did not sign it.
+    """
+    if SIGNATURE_NAME not in release.files:
+        return
+    if writer.key is None:
+        raise ReleaseError(f"{target.name}: the release is signed, so its {STATUS_NAME} must be signed too, or readers who name the signer "
+                           "refuse the release; give --key with one of the keys that signed it")
+    signers = verify_guards(read_guards(release.directory), name=str(release.directory))
+    if signers is not None and key_id_of(writer.key) not in signers.key_ids and not writer.replace_key:
+        raise ReleaseError(f"{target.name}: --key is {key_id_of(writer.key)}, but the release is signed by {signers}: readers who name the "
+                           "signer would refuse such a status; give one of the keys that signed the release")
+
+
+def _next_status(steps: Steps, writer: StatusWriter, release: LocalRelease, tag: str) -> bytes:
+    """The status that names a release as the current one, and those before as superseded by it."""
+    state = steps.target.read_state()
+    earlier = read_status(steps.target, state)
+    return writer.write(earlier, steps.target, with_current(known_releases(steps.target, state, earlier), release.root, tag))
+
+
+def _announce(steps: Steps, writer: StatusWriter, release: LocalRelease, tag: str) -> None:
+    """See that the status names the shown release as the current one, signed where the writer has a key."""
+    state = steps.target.read_state()
+    earlier = read_status(steps.target, state)
+    current = None if earlier is None else earlier.status.current
+    is_signed = earlier is not None and (writer.key is None or bool(earlier.key_ids))
+    if state.main is None or (current is not None and current.root == release.root and is_signed):
+        return
+    write_status(steps.target, steps.target, state.main, _next_status(steps, writer, release, tag))
+    steps.note(f"wrote {STATUS_NAME}")
 
 
 @contextmanager

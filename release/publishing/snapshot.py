@@ -1,7 +1,7 @@
 """A release as it comes from a hub: in a folder that holds a few files of the hub and of its client too.
 
-Beside the release lie `.gitattributes` (which files are large), `WITHDRAWN.json` with its signature when something was taken
-back, where the client was given a folder of its own its notes in `.cache/huggingface/`, and in a clone `.git`.
+Beside the release lie `.gitattributes` (which files are large), `STATUS.json` (what its publisher says of it now), where the
+client was given a folder of its own its notes in `.cache/huggingface/`, and in a clone `.git`.
 """
 
 import os
@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ...currency import Asked, refuse_by_status
 from ...errors import ReleaseError, VerificationError
 from ...hub_files import CLIENT_FOLDER, GIT_NAME, find_misplaced, find_misuse, find_pointers, list_release, may_lie_beside
 from ...hub_files import KEPT_FILES as KEPT_FILES  # noqa: PLC0414  the other modules of publishing take it from here
 from ...manifest import MANIFEST_NAME, ReleaseManifest
-from ...notices import NOTICE_FILES, refuse_withdrawn
+from ...status import MAX_STATUS_BYTES, STATUS_NAME, SignedStatus
 from ...strict_json import read_bounded
 from ..layout import find_irregular
 
@@ -94,11 +95,16 @@ def link_release(place: Path, paths: Iterable[str], view: Path) -> None:
 
 
 def refuse_withdrawn_snapshot(place: Path) -> None:
-    """Refuse a folder whose `WITHDRAWN.json` names the release in it, or is not as it was signed; see `refuse_withdrawn`.
+    """Refuse a folder whose `STATUS.json` says that the release in it was withdrawn, does not name it, or is not as it was written.
+
+    Evidence is as true as before when a status expires, so that is not looked at here; the loader does.
 
     Raises:
-        VerificationError: it does, it cannot be read, or its signature does not fit.
+        VerificationError: it does, or it cannot be read.
     """
-    files = {name: read_bounded(place / name, max_bytes) for name, max_bytes in NOTICE_FILES.items() if (place / name).exists()}
-    if files:
-        refuse_withdrawn(str(place), files, ReleaseManifest.read(place / MANIFEST_NAME).root)
+    if not (place / STATUS_NAME).exists():
+        return
+    found = SignedStatus.from_bytes(read_bounded(place / STATUS_NAME, MAX_STATUS_BYTES), where=f"{STATUS_NAME} in {place}")
+    root = ReleaseManifest.read(place / MANIFEST_NAME).root
+    refuse_by_status(found, Asked(str(place), root, repository=None, revision=None, is_pinned=True, keys=(), lowest=None, needs_status=False,
+                                  now=found.status.issued))

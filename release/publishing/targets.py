@@ -96,12 +96,14 @@ class Edit:
         put: relative POSIX paths of files in it.
         remove: relative POSIX paths of files that the state has.
         title: one line that says what it is for.
+        beside: small files of the target's own that change in the same step: path -> content.
     """
 
     source: Path
     put: Sequence[str]
     remove: Sequence[str]
     title: str
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Target(Protocol):
@@ -110,6 +112,10 @@ class Target(Protocol):
     @property
     def name(self) -> str:
         """What the user called it."""
+
+    @property
+    def repository(self) -> str | None:
+        """The name by which readers know it; none for a directory, which lies elsewhere for each of them."""
 
     @property
     def has_access(self) -> bool:

@@ -15,7 +15,7 @@ from ..data_filter.conftest import draw
 
 COMMANDS = ("init", "index", "label", "fit", "curate", "audit", "train", "evaluate", "run", "demo", "pack", "check", "verify",
             "mutate", "report", "diff", "card", "export-diffusers", "keygen",
-            "sign", "publish", "rollback", "withdraw", "rehearse", "sample", "edit",
+            "sign", "publish", "rollback", "withdraw", "status", "rehearse", "sample", "edit",
             "import-openai")
 
 

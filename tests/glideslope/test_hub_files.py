@@ -1,7 +1,8 @@
-"""What a hub, its client and a withdrawal put beside a release, and what else is refused in its place."""
+"""What a hub, its client and a publisher put beside a release, and what else is refused in its place."""
 
 import json
 import pickle
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from huggingface_hub._local_folder import write_download_metadata
 
 from glideslope.hub_files import find_misuse, may_lie_beside
 from glideslope.manifest import list_files, write_bytes
-from glideslope.withdrawal import Withdrawal, Withdrawals
+from glideslope.status import Status, times_from, with_current
 
 CLIENT = ".cache/huggingface"
 METADATA = f"{CLIENT}/download/base/config.json.metadata"
@@ -30,7 +31,7 @@ def test_what_the_hubs_client_writes_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["pipeline.py", f"{CLIENT}/pipeline.py", f"{CLIENT}/download/pytorch_model.bin", f"{CLIENT}/trees/x.json",
-                                  f"x/{CLIENT}/.gitignore", ".cache/x", "base/.gitattributes", "WITHDRAWN.txt", "README.md"])
+                                  f"x/{CLIENT}/.gitignore", ".cache/x", "base/.gitattributes", "STATUS.txt", "WITHDRAWN.json", "README.md"])
 def test_nothing_else_may_lie_beside_a_release(path: str) -> None:
     assert not may_lie_beside(path)
 
@@ -42,7 +43,7 @@ PICKLE = pickle.dumps({"a": 1})
     (METADATA, PICKLE), (METADATA, pickle.dumps({"a": 1}, protocol=0)), (METADATA, b"import os\n"), (METADATA, b"\n" * 5_000),
     (f"{CLIENT}/download/x.lock", PICKLE), (f"{CLIENT}/download/x.lock", b"import os; os.system('id')"), (f"{CLIENT}/.gitignore", b"*.py\n"),
     (f"{CLIENT}/CACHEDIR.TAG", PICKLE), (f"{CLIENT}/trees/{'a' * 40}.json", PICKLE), (f"{CLIENT}/trees/{'a' * 40}.json", b"[" * 20_000),
-    ("WITHDRAWN.dsse.json", PICKLE), ("WITHDRAWN.dsse.json", b"{}"), ("WITHDRAWN.dsse.json", b" " * 1_000_001), ("WITHDRAWN.json", PICKLE),
+    ("STATUS.json", PICKLE), ("STATUS.json", b"{}"), ("STATUS.json", b" " * 1_000_001),
     (".gitattributes", b"* filter=evil\n"), (".gitattributes", b"\xff"), (".gitattributes", b"#" * 100_001)])
 def test_a_name_alone_lets_nothing_through(tmp_path: Path, path: str, content: bytes) -> None:
     write_bytes(tmp_path / path, content)
@@ -51,7 +52,7 @@ def test_a_name_alone_lets_nothing_through(tmp_path: Path, path: str, content: b
     assert problem.startswith(f"{path}: ")
 
 
-def test_a_withdrawal_with_an_envelope_passes(tmp_path: Path) -> None:
-    write_bytes(tmp_path / "WITHDRAWN.json", Withdrawals((Withdrawal("0" * 64, "v1", "draws people"),)).to_bytes())
-    write_bytes(tmp_path / "WITHDRAWN.dsse.json", json.dumps({"payload": "", "payloadType": "x", "signatures": []}).encode())
+def test_a_status_passes(tmp_path: Path) -> None:
+    status = Status("org/name", 1, *times_from(datetime.now(UTC), None), with_current((), "0" * 64, "v1"))
+    write_bytes(tmp_path / "STATUS.json", status.to_bytes())
     assert find_misuse(tmp_path, lying(tmp_path)) == []

@@ -19,12 +19,9 @@ from glideslope.signatures import (
     release_statement,
     verify_envelope,
     verify_guards,
-    verify_withdrawal,
-    withdrawal_statement,
 )
 from glideslope.signers import SignerRule
 from glideslope.signing_keys import FIELD_PRIME, generate_key, is_encrypted, is_signed_by, is_weak_key, key_id_of, read_key_id, read_private_key
-from glideslope.withdrawal import Withdrawal, Withdrawals
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -121,7 +118,7 @@ def test_an_envelope_with_a_key_twice_or_in_another_form_is_refused() -> None:
 @pytest.mark.parametrize(("change", "message"), [
     (lambda s: s.update(_type="https://in-toto.io/Statement/v0.1"), "no in-toto statement of version 1"),
     (lambda s: s.pop("predicate"), "no in-toto statement of version 1"),
-    (lambda s: s.update(predicateType="https://glideslope.dev/withdrawal/v1"), "expected 'https://glideslope.dev/release/v1'"),
+    (lambda s: s.update(predicateType="https://glideslope.dev/other/v1"), "expected 'https://glideslope.dev/release/v1'"),
     (lambda s: s.update(subject=[]), "about another release"),
     (lambda s: s["subject"].pop(), "about another release"),
     (lambda s: s["subject"].append({"name": "more", "digest": {}}), "about another release"),
@@ -220,21 +217,6 @@ def test_a_rule_without_keys_or_with_a_weak_one_is_refused() -> None:
 def test_a_key_in_a_second_spelling_is_no_other_key() -> None:
     for y in range(2, 19):  # y and y plus the prime are one point
         assert is_weak_key((y + FIELD_PRIME).to_bytes(32, "little").hex())
-
-
-def test_a_withdrawal_is_signed_and_its_signature_fits_nothing_else() -> None:
-    withdrawn = Withdrawals((Withdrawal("a" * 64, "v1.0.0", "a filter failed open"),)).to_bytes()
-    envelope = sign_statement(withdrawal_statement(withdrawn), KEY)
-    assert verify_withdrawal(envelope, withdrawn, RULE).key_ids == (key_id_of(KEY),)
-    other = Withdrawals((Withdrawal("b" * 64, "v1.0.0", "a filter failed open"),)).to_bytes()
-    with pytest.raises(VerificationError, match="the signature is about something else"):
-        verify_withdrawal(envelope, other)
-    with pytest.raises(VerificationError, match="signed by"):
-        verify_withdrawal(envelope, withdrawn, SignerRule.of(key_id_of(OTHER)))
-    with pytest.raises(VerificationError, match="expected 'https://glideslope"):
-        verify_envelope(envelope, MANIFEST)
-    with pytest.raises(VerificationError, match="the signature is about something else"):
-        verify_withdrawal(ENVELOPE, withdrawn)
 
 
 def test_a_key_pair_is_written_for_its_owner_alone_and_never_overwritten(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import MAIN, Account, Commit, StoredFile
 from glideslope.signatures import Vouched, release_statement
 from glideslope.signing_keys import read_private_key
+from glideslope.status import STATUS_NAME, ReleaseStatus, Status, times_from, with_current, with_withdrawn
 
 REPO = "tester/model"
 READER = Account("reader", "hf_reader", can_write=False)
@@ -116,6 +118,18 @@ def sign(release: Path, *keys: Path) -> None:
     """Sign what lies in a directory."""
     statement = release_statement((release / "manifest.json").read_bytes(), Vouched("small", ("reload",), "0" * 64, {}))
     (release / "manifest.dsse.json").write_bytes(sign_statement(statement, *map(read_private_key, keys)))
+
+
+def stated(*roots: str, key: Path | None = None, number: int = 1, withdrawn: str | None = None, repository: str = REPO, days: int = 30,
+           issued: datetime | None = None) -> dict[str, bytes]:
+    """A status: of these roots the last is current; another one may be withdrawn. Tags are v1, v2, ..."""
+    releases: tuple[ReleaseStatus, ...] = ()
+    for place, root in enumerate(roots, start=1):
+        releases = with_current(releases, root, f"v{place}")
+    if withdrawn is not None:
+        releases = with_withdrawn(releases, withdrawn, "v1", "it draws people")
+    times = times_from(issued or datetime.now(UTC), None if key is None else days)
+    return {STATUS_NAME: Status(repository, number, *times, releases).to_bytes(None if key is None else read_private_key(key))}
 
 
 def variation(release: Path, text: str) -> Path:

@@ -33,11 +33,10 @@ from glideslope.release.loopback.faults import Fault
 from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import StoredFile
 from glideslope.weight_files import index_name, weights_name
-from glideslope.withdrawal import Withdrawal, Withdrawals
 
 from .archives import read_archive, save_as_published, write_archive
 from .conftest import sign_again
-from .hub_client import REPO, Load, put, root_of, sign, variation
+from .hub_client import REPO, Load, put, root_of, sign, stated, variation
 from .test_loading import shard
 
 BASE_WEIGHTS = f"base/{WEIGHTS_NAME}"
@@ -253,7 +252,7 @@ def test_5_9_bytes_that_changed_on_the_way_are_refused_and_the_tensor_is_named(
 def test_5_10_a_look_alike_with_the_same_card_is_told_from_the_original_by_its_signer(
         hub: LoopbackHub, load: Load, release: Path, keys: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
     sign(release, keys["ours"][0])
-    put(hub, REPO, release)
+    put(hub, REPO, release, extra=stated(root_of(release), key=keys["ours"][0]))
     assert load(signer=keys["ours"][1], lock=tmp_path / "lock")["clip"]
     save_tensors(release / BASE_WEIGHTS, {name: tensor + 1 for name, tensor in load_tensors(release / BASE_WEIGHTS).items()})
     sign_again(release)
@@ -344,12 +343,11 @@ def test_5_14_a_cache_that_links_elsewhere_is_refused(hub: LoopbackHub, load: Lo
 
 def test_5_15_a_release_that_was_taken_back_is_refused_with_the_reason(hub: LoopbackHub, load: Load, whole_release: Path) -> None:
     commit = put(hub, REPO, whole_release)
-    notice = Withdrawals((Withdrawal(root_of(whole_release), "v1", "people came through the filter"),)).to_bytes()
-    put(hub, REPO, whole_release, extra={"WITHDRAWN.json": notice})
+    put(hub, REPO, whole_release, extra=stated("0" * 64, withdrawn=root_of(whole_release)))
     for revision in (None, commit.oid):
         told = load(revision=revision)
         assert told["error"] == "VerificationError"
-        assert "people came through the filter" in told["message"]
+        assert "it draws people" in told["message"]
 
 
 def test_5_16_a_token_is_not_sent_over_http_to_another_machine(load: Load) -> None:

@@ -6,24 +6,21 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from glideslope.envelopes import sign_statement
 from glideslope.errors import CheckpointError, RequestError
 from glideslope.models.hub import check_endpoint, resolve
 from glideslope.models.unet import TextConditionedUNet
 from glideslope.release.loopback.faults import Fault
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
-from glideslope.signatures import withdrawal_statement
-from glideslope.signing_keys import read_private_key
-from glideslope.withdrawal import Withdrawal, Withdrawals
 
 from .conftest import sign_again
-from .hub_client import READER, REPO, Load, Strangers, put, root_of, sign, variation
+from .hub_client import READER, REPO, Load, Strangers, put, root_of, sign, stated, variation
 from .test_loading import shard
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -105,7 +102,9 @@ def test_what_was_loaded_once_loads_offline_and_asks_nobody(hub: LoopbackHub, lo
     put(hub, REPO, whole_release)
     assert load(components=[])["base"] == base_digest
     hub.log.clear()
-    for call in ({"env": {"HF_HUB_OFFLINE": "1"}}, {"local_files_only": True}, {"endpoint": "http://127.0.0.1:9"}):
+    told = load(components=[], endpoint="http://127.0.0.1:9")  # that nobody answers is not chosen
+    assert (told["error"], "HF_HUB_OFFLINE=1" in told["message"]) == ("DownloadError", True)
+    for call in ({"env": {"HF_HUB_OFFLINE": "1"}}, {"local_files_only": True}):
         assert load(components=[], verify="required", **call)["base"] == base_digest
         told = load(**call)
         assert told["error"] == "DownloadError"
@@ -244,7 +243,7 @@ def test_code_in_a_repository_is_refused_and_never_imported(hub: LoopbackHub, lo
 def test_a_signer_is_told_and_can_be_required(hub: LoopbackHub, load: Load, release: Path, keys: dict[str, tuple[Path, str]]) -> None:
     (ours, our_id), (_, their_id) = keys["ours"], keys["theirs"]
     sign(release, ours)
-    put(hub, REPO, release)
+    put(hub, REPO, release, extra=stated(root_of(release), key=ours))
     assert load()["told"][0].endswith(f"signed by {our_id}")
     assert load(signer=our_id, verify="auto")["clip"]
     assert load(signer=f"{ours}.pub")["clip"]
@@ -276,7 +275,7 @@ def test_a_lock_file_is_written_once_and_pins_the_commit(hub: LoopbackHub, load:
     hub.repositories[REPO].tags["v1"] = first.oid
     assert load(lock=lock, components=[])["base"]
     written = lock.read_bytes()
-    pinned = {"repo": REPO, "sha": first.oid, "root": root_of(whole_release), "signers": []}
+    pinned = {"repo": REPO, "sha": first.oid, "root": root_of(whole_release), "signers": [], "status": None, "offline": False}
     assert json.loads(written) == {"format": "glideslope.lock/2", **pinned}
     second = put(hub, REPO, variation(Path(shutil.copytree(whole_release, tmp_path / "second")), "second"))
     hub.repositories[REPO].tags["v1"] = second.oid
@@ -306,10 +305,12 @@ def test_a_lock_file_pins_the_signer(load: Load, release: Path, keys: dict[str, 
     assert "signer is nobody, the lock file says" in load(pretrained=release, lock=lock)["message"]
 
 
-@pytest.mark.parametrize("change", [{"format": "other"}, {"sha": None}, {"root": None}, {"root": "x"}, {"more": 1}, {"repo": "../x"}])
+@pytest.mark.parametrize("change", [{"format": "other"}, {"status": 0}, {"status": True}, {"offline": 1}, {"signers": "x"}, {"sha": None},
+                                    {"root": None}, {"root": "x"}, {"more": 1}, {"repo": "../x"}])
 def test_a_lock_file_that_is_none_is_refused(load: Load, whole_release: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     lock = tmp_path / "glideslope.lock"
-    pinned = {"format": "glideslope.lock/2", "repo": REPO, "sha": "0" * 40, "root": root_of(whole_release), "signers": []}
+    pinned = {"format": "glideslope.lock/2", "repo": REPO, "sha": "0" * 40, "root": root_of(whole_release), "signers": [], "status": None,
+              "offline": False}
     lock.write_text(json.dumps(pinned | change))
     told = load(pretrained=whole_release, lock=lock)
     assert (told["error"], "is no lock file" in told["message"]) == ("VerificationError", True)
@@ -322,84 +323,109 @@ def test_nothing_is_pinned_that_was_not_verified(hub: LoopbackHub, load: Load, r
     assert not (tmp_path / "lock").exists()
 
 
-def withdrawn(root: str) -> dict[str, bytes]:
-    return {"WITHDRAWN.json": Withdrawals((Withdrawal(root, "v1", "it draws people"),)).to_bytes()}
-
-
 def test_a_withdrawn_release_is_refused_with_the_reason_wherever_it_is_loaded_from(
         hub: LoopbackHub, load: Load, whole_release: Path, tmp_path: Path) -> None:
-    before = put(hub, REPO, whole_release)
+    root = root_of(whole_release)
+    before = put(hub, REPO, whole_release, extra=stated(root))
     hub.repositories[REPO].tags["v1"] = before.oid
-    assert load()["clip"]
-    put(hub, REPO, whole_release, extra=withdrawn(root_of(whole_release)))
+    assert load(revision="v1")["clip"]
+    assert load(revision="v1", local_files_only=True)["clip"]
+    taken = stated("0" * 64, number=2, withdrawn=root)
+    put(hub, REPO, whole_release, extra=taken)
     for call in ({}, {"revision": "v1"}, {"revision": before.oid}, {"revision": "v1", "verify": "off"}):
         told = load(**call)
         assert told["error"] == "VerificationError"
-        assert "it was withdrawn: it draws people (WITHDRAWN.json: not signed)" in told["message"]
+        assert "it was withdrawn: it draws people (status 2, not signed)" in told["message"]
         assert load(allow_withdrawn=True, **call)["clip"]
-    assert load(revision="v1", local_files_only=True)["clip"]  # nobody was asked
+    told = load(revision="v1", local_files_only=True)  # nobody was asked, but the newer status lies in the cache
+    assert "it was withdrawn: it draws people" in told["message"]
     copy = Path(shutil.copytree(whole_release, tmp_path / "copy"))
-    (copy / "WITHDRAWN.json").write_bytes(withdrawn(root_of(copy))["WITHDRAWN.json"])
+    (copy / "STATUS.json").write_bytes(taken["STATUS.json"])
     assert "it was withdrawn: it draws people" in load(pretrained=copy)["message"]
 
 
-def test_a_release_that_replaces_a_withdrawn_one_loads_and_a_notice_that_cannot_be_read_counts_for_all(
-        hub: LoopbackHub, load: Load, whole_release: Path) -> None:
-    put(hub, REPO, whole_release, extra=withdrawn("0" * 64))
-    assert load()["clip"]
-    put(hub, REPO, whole_release, extra={"WITHDRAWN.json": b"{}"})
-    assert load()["error"] == "VerificationError"
-    assert load(allow_withdrawn=True)["clip"]
-
-
-def signed(files: dict[str, bytes], key: Path) -> dict[str, bytes]:
-    envelope = sign_statement(withdrawal_statement(files["WITHDRAWN.json"]), read_private_key(key))
-    return {**files, "WITHDRAWN.dsse.json": envelope}
-
-
-def test_the_refusal_names_the_key_of_a_withdrawal_and_says_where_it_is_foreign_or_does_not_fit(
-        hub: LoopbackHub, load: Load, release: Path, keys: dict[str, tuple[Path, str]]) -> None:
-    (ours, our_id), (theirs, their_id) = keys["ours"], keys["theirs"]
+def test_an_older_truly_signed_release_on_the_default_branch_is_refused_and_loads_where_it_is_named(
+        hub: LoopbackHub, load: Load, release: Path, keys: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
+    (ours, our_id), (theirs, _) = keys["ours"], keys["theirs"]
     sign(release, ours)
-    before = put(hub, REPO, release)
-    list_of = withdrawn(root_of(release))
-    for files, said in ((signed(list_of, ours), f"(WITHDRAWN.json: signed by {our_id})"),
-                        (signed(list_of, theirs), f"signed by {their_id}, which is foreign: you trust {our_id[:16]}…"),
-                        (list_of | {"WITHDRAWN.dsse.json": b"\x80 garbage"}, "its signature does not fit: ")):
-        put(hub, REPO, release, extra=files)
-        for revision in (None, before.oid):
-            told = load(revision=revision, signer=our_id)
-            assert told["error"] == "VerificationError"
-            assert "it was withdrawn: it draws people" in told["message"] and said in told["message"]
-    assert load(revision=before.oid, signer=our_id, allow_withdrawn=True)["clip"]
+    newer = variation(Path(shutil.copytree(release, tmp_path / "newer")), "newer")
+    sign(newer, ours)
+    old, new = root_of(release), root_of(newer)
+    put(hub, REPO, release, extra=stated(old, key=ours))
+    put(hub, REPO, newer, extra=stated(old, new, key=ours, number=2))
+    assert load(signer=our_id, cache_dir=tmp_path / "a")["clip"]
+    for extra, said in (
+            (stated(old, new, key=ours, number=2), "the default branch shows a release that was superseded by v2"),
+            (stated(old, key=ours), ""),  # the status of that time: only who saw the newer one can know; see the test of lock files
+            (stated(old), "counts only when it is signed by"), (stated(old, key=theirs, number=9), "counts only when it is signed by"),
+            (stated(old, key=ours, issued=datetime.now(UTC) - timedelta(days=31)), "expired at"),
+            (stated(old, key=ours, repository="tester/other"), "is that of tester/other, expected tester/model"),
+            (stated(new, key=ours, number=3), "does not name this release"), ({"STATUS.json": b"{}"}, "expected format, status and signatures"),
+            ({}, "has no STATUS.json, so nothing shows that this release is current")):
+        commit = put(hub, REPO, release, extra=extra)
+        told = load(signer=our_id, cache_dir=tmp_path / commit.oid)
+        assert said in told.get("message", ""), (extra, told)
+        assert ("error" in told) == bool(said)
+        if "superseded" in said:
+            assert "was superseded by v2" in load(signer=our_id, revision=commit.oid, cache_dir=tmp_path / "pinned")["told"][0]
+        told = load(signer=our_id, cache_dir=tmp_path / "a")  # this reader saw the newer one
+        assert told["error"] == "VerificationError", extra
+    assert load(signer=our_id, cache_dir=tmp_path / "b", unsafe_stale_status=True)["clip"]
 
 
-def test_a_signed_list_that_was_edited_is_refused_for_the_releases_that_it_does_not_name(
-        hub: LoopbackHub, load: Load, whole_release: Path, keys: dict[str, tuple[Path, str]]) -> None:
+def test_a_moved_tag_is_refused(hub: LoopbackHub, load: Load, whole_release: Path, tmp_path: Path) -> None:
+    newer = variation(Path(shutil.copytree(whole_release, tmp_path / "newer")), "newer")
+    old = put(hub, REPO, whole_release)
+    put(hub, REPO, newer, extra=stated(root_of(whole_release), root_of(newer)))
+    hub.repositories[REPO].tags["v1"] = hub.repositories[REPO].tags["v2"] = old.oid
+    assert load(revision="v1")["clip"]
+    assert "somebody moved the tag" in load(revision="v2")["message"]
+
+
+def test_a_lock_file_remembers_the_highest_status_and_refuses_a_lower_or_missing_one(
+        hub: LoopbackHub, load: Load, release: Path, keys: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
+    ours, lock, root = keys["ours"][0], tmp_path / "glideslope.lock", root_of(release)
+    sign(release, ours)
+    put(hub, REPO, release, extra=stated(root, key=ours, number=4))
+    assert load(lock=lock, cache_dir=tmp_path / "a")["clip"]
+    assert json.loads(lock.read_text())["status"] == 4
+    put(hub, REPO, release, extra=stated(root, key=ours, number=6))
+    assert load(lock=lock, cache_dir=tmp_path / "b")["clip"]
+    assert json.loads(lock.read_text())["status"] == 6
+    for extra, said in ((stated(root, key=ours, number=5), "has the number 5, but 6 was seen before"),
+                        ({}, "STATUS.json is missing, but status 6 of this repository was seen before"),
+                        (stated(root, number=7), "counts only when it is signed by"),
+                        (stated("0" * 64, key=ours, number=8, withdrawn=root), "it was withdrawn")):
+        put(hub, REPO, release, extra=extra)
+        assert said in load(lock=lock, cache_dir=tmp_path / "c")["message"]
+        assert json.loads(lock.read_text())["status"] == 6
+
+
+def test_a_status_that_cannot_be_looked_up_is_an_error_unless_nobody_is_to_be_asked(
+        hub: LoopbackHub, load: Load, whole_release: Path, tmp_path: Path) -> None:
+    commit, lock = put(hub, REPO, whole_release, extra=stated(root_of(whole_release))), tmp_path / "glideslope.lock"
+    assert load(revision=commit.oid, lock=lock)["clip"]
+    hub.inject(Fault("500", "GET", f"/api/models/{REPO}$", times=None))
+    for call in ({"revision": commit.oid}, {"lock": lock}):
+        told = load(**call)
+        assert told["error"] == "DownloadError"
+        assert "could not be asked whether this release was withdrawn or replaced" in told["message"]
+        assert "HF_HUB_OFFLINE=1 or local_files_only=True" in told["message"]
+    for call in ({"revision": commit.oid, "local_files_only": True}, {"env": {"HF_HUB_OFFLINE": "1"}, "revision": commit.oid},
+                 {"revision": commit.oid, "unsafe_stale_status": True}):
+        assert load(**call)["clip"], call
+    lock.write_text(lock.read_text().replace('"offline": false', '"offline": true'))
+    assert load(lock=lock)["clip"]
+    told = load(revision="main", lock=lock, endpoint="http://127.0.0.1:9")
+    assert told.get("clip") or told["error"] == "DownloadError"
+
+
+def test_a_status_on_the_default_branch_is_not_read_beyond_its_largest_size(hub: LoopbackHub, load: Load, whole_release: Path) -> None:
     before = put(hub, REPO, whole_release)
-    files = signed(withdrawn(root_of(whole_release)), keys["ours"][0])
-    put(hub, REPO, whole_release, extra=files | withdrawn("0" * 64))
-    for revision in (None, before.oid):
-        assert "somebody changed the list of withdrawn releases" in load(revision=revision)["message"]
-    put(hub, REPO, whole_release, extra={"WITHDRAWN.dsse.json": files["WITHDRAWN.dsse.json"]})
-    for revision in (None, before.oid):
-        assert "somebody removed the list" in load(revision=revision)["message"]
-
-
-def test_a_notice_on_the_default_branch_is_not_read_beyond_its_largest_size(hub: LoopbackHub, load: Load, whole_release: Path) -> None:
-    before = put(hub, REPO, whole_release)
-    put(hub, REPO, whole_release, extra={"WITHDRAWN.json": b" " * 1_000_001})
+    put(hub, REPO, whole_release, extra={"STATUS.json": b" " * 1_000_001})
     told = load(revision=before.oid)
     assert told["error"] == "VerificationError"
     assert "more than 1000000 bytes" in told["message"]
-
-
-def test_that_a_withdrawal_cannot_be_looked_up_is_said(hub: LoopbackHub, load: Load, whole_release: Path) -> None:
-    commit = put(hub, REPO, whole_release)
-    hub.inject(Fault("500", "GET", f"/api/models/{REPO}$", times=None))
-    told = load(revision=commit.oid)
-    assert told["clip"]
-    assert "could not be asked whether this release was withdrawn" in told["told"][0]
 
 
 def test_a_token_is_not_sent_where_others_can_read_it(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,7 +450,7 @@ def test_a_directory_has_no_revisions_and_a_path_is_no_repository(whole_release:
 def test_the_commands_draw_from_the_hub_and_say_what_they_drew_from(
         hub: LoopbackHub, strangers: Strangers, release: Path, keys: dict[str, tuple[Path, str]], tmp_path: Path) -> None:
     sign(release, keys["ours"][0])
-    commit = put(hub, REPO, release)
+    commit = put(hub, REPO, release, extra=stated(root_of(release), key=keys["ours"][0]))
     hub.repositories[REPO].tags["v1"] = commit.oid
     env = strangers.env | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
 

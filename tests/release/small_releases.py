@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from glideslope.hub_files import KEPT_FILES
 from glideslope.manifest import MANIFEST_NAME, ReleaseManifest, write_bytes
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.publishing.hub_target import HubTarget
 from glideslope.release.publishing.patience import Patience
 from glideslope.release.publishing.publication import Options, Plan, plan_publication
 from glideslope.release.publishing.publish import Publication, publish
+from glideslope.release.publishing.statuses import StatusWriter
 from glideslope.release.publishing.targets import Target
+from glideslope.status import STATUS_NAME
 
 REPO = "tester/model"
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"
@@ -46,9 +49,10 @@ def hub_target(hub: LoopbackHub, token: str = OWNER.token) -> HubTarget:
     return HubTarget(REPO, endpoint=hub.endpoint, token=token)
 
 
-def send(release: Path, target: Target, *, check: Callable[[Path], None] = trust, **options: object) -> Publication:
+def send(release: Path, target: Target, *, check: Callable[[Path], None] = trust, writer: StatusWriter | None = None,
+         **options: object) -> Publication:
     """Plan and publish, as the command does."""
-    return publish(make_plan(release, target, **options), target, check=check, patience=HURRIED)
+    return publish(make_plan(release, target, **options), target, writer=writer, check=check, patience=HURRIED)
 
 
 def make_plan(release: Path, target: Target, **options: object) -> Plan:
@@ -57,11 +61,12 @@ def make_plan(release: Path, target: Target, **options: object) -> Plan:
 
 
 def shown(hub: LoopbackHub, revision: str = "main") -> dict[str, bytes]:
-    """What a revision of the repository holds, byte for byte."""
+    """What a revision of the repository holds of a release, byte for byte."""
     files = hub.repositories[REPO].find(revision).files
-    return {path: hub.read_file(REPO, path, revision) for path in files if path != ".gitattributes"}
+    return {path: hub.read_file(REPO, path, revision) for path in files if path not in KEPT_FILES}
 
 
 def content(release: Path) -> dict[str, bytes]:
-    """What a release directory holds, byte for byte."""
-    return {path.relative_to(release).as_posix(): path.read_bytes() for path in release.rglob("*") if path.is_file()}
+    """What a directory holds of a release, byte for byte; a published one has a status beside it."""
+    return {path.relative_to(release).as_posix(): path.read_bytes() for path in release.rglob("*")
+            if path.is_file() and path.name != STATUS_NAME}

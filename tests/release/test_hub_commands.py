@@ -14,7 +14,7 @@ from glideslope import cli
 from glideslope.manifest import ReleaseManifest
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.rehearsal.child import client_environment
-from glideslope.withdrawal import WITHDRAWN_NAME, Withdrawals
+from glideslope.status import STATUS_NAME, SignedStatus
 
 from .small_releases import REPO, content, make_release, shown
 
@@ -86,7 +86,10 @@ def test_a_release_is_planned_published_withdrawn_and_then_refused_by_the_loader
     code, out, _ = glideslope("withdraw", REPO, "--endpoint", hub.endpoint, "--reason", "draws people", "--yes")
     assert code == 0
     root = ReleaseManifest.read(release / "manifest.json").root
-    assert Withdrawals.from_bytes(hub.read_file(REPO, WITHDRAWN_NAME)).find(root)
+    said = SignedStatus.from_bytes(hub.read_file(REPO, STATUS_NAME)).status
+    assert [(one.root, one.state, one.reason) for one in said.releases] == [(root, "withdrawn", "draws people")]
+    code, out, _ = glideslope("status", REPO, "--endpoint", hub.endpoint)
+    assert (code, "number: 2" in out, f"{root[:16]}… v1.0.0: withdrawn: draws people" in out) == (0, True, True)
     environment = client_environment(tmp_path / "home") | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": OWNER.token}
     loaded = subprocess.run([sys.executable, "-P", "-c", LOAD, REPO, "v1.0.0"], env=environment, capture_output=True, text=True, check=True)
     assert "draws people" in loaded.stdout
@@ -106,6 +109,7 @@ def test_a_directory_is_published_to_and_gone_back_in(glideslope: Any, packed_ru
     release = Path(shutil.copytree(packed_run / "release", tmp_path / "release"))
     code, out, err = glideslope("publish", release, "./published", "--revision-tag", "v1", "--yes")
     assert code == 0, err
+    assert (tmp_path / "published/current" / STATUS_NAME).exists()
     assert content(tmp_path / "published/current") == content(release)
     code, out, err = glideslope("rollback", "./published", "--to", "v1", "--yes")
     assert code == 0, err
@@ -139,11 +143,20 @@ def test_a_directory_is_not_called_private(glideslope: Any, packed_run: Path) ->
     assert not any(word in out + err for word in ("visibility", "private", "members"))
 
 
-def test_withdrawing_with_another_key_is_refused_with_the_key_that_signed(glideslope: Any, packed_run: Path) -> None:
-    assert glideslope("publish", packed_run / "release", "./published", "--revision-tag", "v1", "--yes")[0] == 0
+def test_a_status_is_signed_renewed_and_continued_with_its_key_alone(glideslope: Any, packed_run: Path) -> None:
     ids = [json.loads(glideslope("keygen", f"keys/{name}", "--json")[1])["key id"] for name in ("ours", "theirs")]
-    assert glideslope("withdraw", "./published", "--reason", "draws people", "--key", "keys/ours", "--yes")[0] == 0
-    for extra in (("--key", "keys/theirs"), ()):
-        code, _, err = glideslope("withdraw", "./published", "--reason", "all is well", *extra, "--yes")
-        assert code == 1
-        assert ids[0] in err.replace("\n", "")
+    published = glideslope("publish", packed_run / "release", "./published", "--revision-tag", "v1", "--key", "keys/ours", "--yes")
+    assert published[0] == 0, published[2]
+    code, out, err = glideslope("status", "./published", "--renew", "--key", "keys/ours", "--valid-days", "60", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["number"], told["signed_by"], [one["state"] for one in told["releases"]]) == (2, [ids[0]], ["current"])
+    for command in (("status", "./published", "--renew"), ("withdraw", "./published", "--reason", "all is well", "--yes"),
+                    ("rollback", "./published", "--to", "v1", "--yes")):
+        for extra in (("--key", "keys/theirs"), ()):
+            code, _, err = glideslope(*command, *extra)
+            assert (code, "give --key" in err or ids[0] in err.replace("\n", "")) == (1, True), (command, err)
+    code, _, err = glideslope("withdraw", "./published", "--reason", "draws people", "--key", "keys/theirs", "--replace-key", "--yes")
+    assert code == 0, err
+    told = json.loads(glideslope("status", "./published", "--json")[1])
+    assert (told["number"], told["signed_by"], told["releases"][0]["state"]) == (3, [ids[1]], "withdrawn")

@@ -22,12 +22,11 @@ from glideslope.release.exports.model_signing import generate_bundle_key
 from glideslope.release.gates import run_policy
 from glideslope.release.policy import load_policy
 from glideslope.release.signature_checks import check_signature
-from glideslope.release.signing import sign, sign_withdrawal
+from glideslope.release.signing import sign
 from glideslope.release.verify import check_manifest
-from glideslope.signatures import Vouched, read_guards, release_statement, verify_guards, verify_withdrawal
+from glideslope.signatures import Vouched, read_guards, release_statement, verify_guards
 from glideslope.signers import SignerRule
 from glideslope.signing_keys import generate_key, read_key_id, read_private_key
-from glideslope.withdrawal import Withdrawal, Withdrawals
 
 SIGNATURE = "manifest.dsse.json"
 verify_module = importlib.import_module("glideslope.release.verify")  # the package shows the function of that name
@@ -238,13 +237,6 @@ def test_a_bypass_stands_in_policy_card_and_signature(packed_run: Path, recipe: 
     verify(run_dir / "release")
     (tmp_path / "strict.yaml").write_text(load_policy(None).text)
     assert effective_policy(Release(run_dir / "release"), tmp_path / "strict.yaml").unsafe_skip == {}  # then the gate runs after all
-
-
-def test_a_withdrawal_is_signed(key: Path) -> None:
-    data = Withdrawals((Withdrawal("a" * 64, "v1", "the audit was wrong"),)).to_bytes()
-    assert verify_withdrawal(sign_withdrawal(data, key), data).key_ids == (read_key_id(f"{key}.pub"),)
-    with pytest.raises(VerificationError):
-        sign_withdrawal(b"{}", key)
 
 
 def test_commands_make_a_key_and_refuse_a_wrong_one(packed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

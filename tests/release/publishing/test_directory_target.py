@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from glideslope.release.publishing.directory_target import DirectoryTarget
 from glideslope.release.publishing.publish import publish, rollback
 from glideslope.release.publishing.targets import Edit
 from glideslope.release.publishing.withdraw import withdraw
-from glideslope.withdrawal import WITHDRAWN_NAME, Withdrawals
+from glideslope.status import STATUS_NAME, SignedStatus, Status
 
 from ..small_releases import HURRIED, WEIGHTS, content, make_plan, make_release, send, trust
 
@@ -105,15 +106,23 @@ def test_rolling_back_moves_the_link_alone(target: DirectoryTarget, old: Path, n
     assert content(target.directory / "tags/v2") == content(new)
 
 
+def status_in(place: Path) -> Status:
+    return SignedStatus.from_bytes((place / STATUS_NAME).read_bytes()).status
+
+
 def test_a_withdrawal_lies_in_every_version_and_stays_when_another_is_published(target: DirectoryTarget, old: Path, new: Path) -> None:
     send(old, target, tag="v1")
     send(new, target, tag="v2")
     withdrawal = withdraw(target, "draws people", tag="v1", patience=HURRIED)
     for place in ("current", "tags/v1", "tags/v2"):
-        assert Withdrawals.from_bytes((target.directory / place / WITHDRAWN_NAME).read_bytes()).withdrawn == (withdrawal,)
+        assert status_in(target.directory / place).find(withdrawal.root) == withdrawal
     third = make_release(target.directory.parent / "third", "yet another one")
     send(third, target, tag="v3")
-    assert Withdrawals.from_bytes((target.directory / "current" / WITHDRAWN_NAME).read_bytes()).find(withdrawal.root) == withdrawal
+    for place in ("current", "tags/v1", "tags/v2"):
+        said = status_in(target.directory / place)
+        assert said.current is not None
+        assert (said.number, said.repository, said.current.tag) == (4, None, "v3")
+        assert said.find(withdrawal.root) == replace(withdrawal, successor=said.current.root)
     with pytest.raises(ReleaseError, match="draws people"):
         rollback(target, "v1", check=trust, patience=HURRIED)
 

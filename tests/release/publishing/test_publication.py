@@ -81,7 +81,7 @@ def test_changes_turn_what_is_shown_into_what_is_wanted(shown: dict[str, bytes],
 
 
 def test_what_a_target_keeps_beside_is_no_change() -> None:
-    kept = {".gitattributes": TargetFile(1, sha256="0" * 64), "WITHDRAWN.json": TargetFile(1, sha256="0" * 64)}
+    kept = {".gitattributes": TargetFile(1, sha256="0" * 64), "STATUS.json": TargetFile(1, sha256="0" * 64)}
     assert Changes.between(kept, {}) == Changes({}, {}, {}, {})
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from glideslope.errors import GlideslopeError, ReleaseError, VerificationError
+from glideslope.hub_files import KEPT_FILES
 from glideslope.release.loopback.faults import Fault, FaultKind
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.loopback.state import Account, StoredFile
@@ -52,7 +53,7 @@ def test_the_next_release_replaces_and_removes_in_one_commit_and_the_tags_stay(h
 def test_main_never_showed_anything_but_nothing_and_the_releases(hub: LoopbackHub, old: Path, new: Path) -> None:
     send(old, hub_target(hub), tag="v1")
     send(new, hub_target(hub), tag="v2")
-    states = [{path for path in commit.files if path != ".gitattributes"} for commit in hub.repositories[REPO].history("main")]
+    states = [set(commit.files) - KEPT_FILES for commit in hub.repositories[REPO].history("main")]
     assert states == [set(content(new)), set(content(old)), set()]
 
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from glideslope.release.exports.diffusers import export_diffusers
 from glideslope.release.gates import run_policy
 from glideslope.release.publishing.snapshot import release_in
 from glideslope.release.verify import verify
-from glideslope.withdrawal import Withdrawal, Withdrawals
+from glideslope.status import Status, times_from, with_current, with_withdrawn
 
 from ..small_releases import content, make_release
 
@@ -25,8 +26,15 @@ def release(tmp_path: Path) -> Path:
     return make_release(tmp_path / "release", "small")
 
 
-def withdraw(place: Path, root: str) -> None:
-    write_bytes(place / "WITHDRAWN.json", Withdrawals((Withdrawal(root, "v1", "draws people"),)).to_bytes())
+def say(place: Path, root: str, *, withdrawn: str | None = None) -> None:
+    """Write an unsigned status that names a release as current, or another one as withdrawn."""
+    releases = with_current((), root, "v1")
+    releases = releases if withdrawn is None else with_withdrawn(releases, withdrawn, "v0", "draws people")
+    write_bytes(place / "STATUS.json", Status("org/name", 1, *times_from(datetime.now(UTC), None), releases).to_bytes())
+
+
+def root_of(place: Path) -> str:
+    return ReleaseManifest.read(place / "manifest.json").root
 
 
 def test_a_packed_release_is_looked_at_where_it_lies(release: Path) -> None:
@@ -38,7 +46,7 @@ def test_a_downloaded_folder_shows_the_release_alone(release: Path) -> None:
     files = content(release)
     write_bytes(release / ".gitattributes", ATTRIBUTES)
     write_bytes(release / ".cache/huggingface/download/README.md.metadata", b"")
-    withdraw(release, "0" * 64)
+    say(release, root_of(release))
     with release_in(release) as found:
         assert content(found) == files
 
@@ -54,7 +62,7 @@ def test_a_real_release_verifies_as_it_comes_from_a_hub(packed_run: Path, tmp_pa
 def test_a_strange_file_is_no_part_of_what_may_lie_beside(release: Path) -> None:
     write_bytes(release / ".gitattributes", ATTRIBUTES)
     for path in (".github/workflows/x.yml", ".cache/pipeline.py", ".cache/huggingface/pipeline.py", ".cache/huggingface/download/x.bin",
-                 "WITHDRAWN.txt", "base/.gitattributes"):
+                 "STATUS.txt", "base/.gitattributes"):
         write_bytes(release / path, b"x")
         with release_in(release) as found:
             assert path in content(found)
@@ -67,22 +75,15 @@ def test_attributes_that_say_more_are_refused(release: Path, attributes: bytes) 
         pass
 
 
-def test_a_withdrawn_release_is_refused_with_the_reason_and_an_unreadable_list_counts_for_it(release: Path) -> None:
-    withdraw(release, ReleaseManifest.read(release / "manifest.json").root)
+def test_a_withdrawn_release_is_refused_with_the_reason_and_a_status_that_is_none_counts_for_it(release: Path) -> None:
+    say(release, "0" * 64, withdrawn=root_of(release))
     with pytest.raises(VerificationError, match="draws people"), release_in(release):
         pass
-    write_bytes(release / "WITHDRAWN.json", b"{}")
-    with pytest.raises(VerificationError), release_in(release):
+    say(release, "0" * 64)
+    with pytest.raises(VerificationError, match="does not name this release"), release_in(release):
         pass
-
-
-def test_a_list_whose_signature_does_not_fit_counts_for_every_release_beside_it(release: Path) -> None:
-    withdraw(release, "0" * 64)
-    write_bytes(release / "WITHDRAWN.dsse.json", b"garbage")
-    with pytest.raises(VerificationError, match="its signature does not fit"), release_in(release):
-        pass
-    (release / "WITHDRAWN.json").unlink()
-    with pytest.raises(VerificationError, match="somebody removed the list"), release_in(release):
+    write_bytes(release / "STATUS.json", b"{}")
+    with pytest.raises(VerificationError, match="expected format, status and signatures"), release_in(release):
         pass
 
 
@@ -99,7 +100,7 @@ def test_strangers_that_hide_among_the_clients_notes_are_refused(downloaded: Pat
     for path, told in ((".cache/huggingface/pipeline.py", "pipeline.py: file is not in the manifest"),
                        (".cache/huggingface/pytorch_model.bin", "pytorch_model.bin: file is not in the manifest"),
                        (".cache/huggingface/download/x.metadata", "is no note of the Hub's client"),
-                       ("WITHDRAWN.dsse.json", "WITHDRAWN.dsse.json")):
+                       ("STATUS.json", "STATUS.json")):
         write_bytes(downloaded / path, pickle.dumps({"a": 1}) if not path.endswith(".py") else b"x = 1\n")
         with pytest.raises(VerificationError, match=told):
             verify(downloaded)
