@@ -2,15 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .cli_shared import RELEASES, JsonOption, ThresholdOption, err, out, signer_rule, tell
 from .errors import RequestError
 from .outputs import numbered_names
-from .signers import SignerRule
 from .terminal import TerminalReporter
+
+if TYPE_CHECKING:
+    from .models.opening import Trust
 
 # Options that drawing and editing share.
 SourceArgument = Annotated[str, typer.Argument(metavar="RELEASE", help="A release directory, for example runs/openmoji-demo/release, or "
@@ -20,6 +22,8 @@ SignerOption = Annotated[list[str] | None, typer.Option(metavar="KEY", help="Key
                                                         "release. May be given several times.")]
 LockOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Pins repository, commit, manifest and signer: written when it is "
                                                  "not there, else enforced.")]
+StaleOption = Annotated[bool, typer.Option("--unsafe-stale-status", help="Load though the repository's status is missing or expired, cannot "
+                                           "be looked up or does not count: nothing then shows that the release was not withdrawn.")]
 OutOption = Annotated[Path | None, typer.Option(
     "--out", metavar="FILE.png|DIRECTORY", show_default="samples.png or edited.png, numbered if that is there",
     help="One new PNG, a sheet if there are several pictures; or a new directory for a PNG of each and sheet.png. Nothing is overwritten.")]
@@ -58,7 +62,7 @@ def sample(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's param
            clip_pretrained: ClipPretrainedOption = None, seed: SeedOption = 0, upsample: UpsampleOption = False,
            previews: PreviewsOption = None, cut_long_prompts: CutOption = False, device: DeviceOption = None, dtype: DtypeOption = None,
            variant: VariantOption = None, revision: RevisionOption = None, signer: SignerOption = None, threshold: ThresholdOption = None,
-           lock: LockOption = None) -> None:
+           lock: LockOption = None, unsafe_stale_status: StaleOption = False) -> None:
     """Draw pictures from captions with a verified release."""
     from .models.drawing import DrawRequest, WeightChoice, draw_to_files, read_prompts
     from .models.options import DrawOptions, choose_scales
@@ -70,10 +74,10 @@ def sample(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's param
     listed, blank = ([], []) if prompt_file is None else read_prompts(prompt_file)
     request = DrawRequest([*(prompts or []), *listed], out_path or free_name("samples"), options, upsample, previews,
                           choose_guide(clip, clip_pretrained, options), WeightChoice(device, dtype, variant))
-    rule = signer_rule(signer, threshold, option="--signer")
+    trust = trust_of(signer, threshold, lock, unsafe_stale_status=unsafe_stale_status)
     with TerminalReporter(err).stage("sample") as progress:
         request.check()
-        written = draw_to_files(open_told(release, revision, rule, lock), request, progress=progress)
+        written = draw_to_files(open_told(release, revision, trust), request, progress=progress)
     if blank:
         out.print(f"{prompt_file}: blank lines skipped: {', '.join(map(str, blank))}", markup=False, highlight=False)
     tell_written(written)
@@ -121,7 +125,7 @@ def edit(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's paramet
          clip: ClipOption = None, clip_pretrained: ClipPretrainedOption = None, seed: SeedOption = 0, upsample: UpsampleOption = False,
          previews: PreviewsOption = None, cut_long_prompts: CutOption = False, device: DeviceOption = None, dtype: DtypeOption = None,
          variant: VariantOption = None, revision: RevisionOption = None, signer: SignerOption = None, threshold: ThresholdOption = None,
-         lock: LockOption = None) -> None:
+         lock: LockOption = None, unsafe_stale_status: StaleOption = False) -> None:
     """Edit a picture: inpainting with a mask, image-to-image without."""
     from .models.drawing import DrawRequest, WeightChoice
     from .models.edit_file import Edit, edit_to_files
@@ -131,19 +135,26 @@ def edit(release: SourceArgument,  # noqa: PLR0913, PLR0917 (a command's paramet
     options = DrawOptions(num_images, *scales, num_steps, sampler, seed, guidance_interval, cut_long_prompts)
     request = DrawRequest([prompt], out_path or free_name("edited"), options, upsample, previews,
                           choose_guide(clip, clip_pretrained, options), WeightChoice(device, dtype, variant))
-    rule = signer_rule(signer, threshold, option="--signer")
+    trust = trust_of(signer, threshold, lock, unsafe_stale_status=unsafe_stale_status)
     with TerminalReporter(err).stage("edit") as progress:
         asked = Edit(request, image, mask, strength)
         asked.check()
-        written = edit_to_files(open_told(release, revision, rule, lock), asked, progress=progress)
+        written = edit_to_files(open_told(release, revision, trust), asked, progress=progress)
     tell_written(written)
 
 
-def open_told(release: str, revision: str | None, rule: SignerRule | None, lock: Path | None) -> Any:
-    """Open a release, and say on the terminal which one it is: where from, its root, who signed it."""
-    from .models.opening import Trust, find_release
+def trust_of(signer: list[str] | None, threshold: int | None, lock: Path | None, *, unsafe_stale_status: bool) -> "Trust":
+    """What a release must show before it is loaded."""
+    from .models.opening import Trust
 
-    found = find_release(release, revision, trust=Trust(signer=rule, lock=lock))
+    return Trust(signer=signer_rule(signer, threshold, option="--signer"), lock=lock, unsafe_stale_status=unsafe_stale_status)
+
+
+def open_told(release: str, revision: str | None, trust: "Trust") -> Any:
+    """Open a release, and say on the terminal which one it is: where from, its root, who signed it."""
+    from .models.opening import find_release
+
+    found = find_release(release, revision, trust=trust)
     err.print(found.describe(), markup=False, highlight=False)
     return found
 

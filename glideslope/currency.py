@@ -10,7 +10,7 @@ from .signing_keys import SHORT_ID_LENGTH
 from .status import STATUS_NAME, TIME_FORMAT, ReleaseStatus, SignedStatus
 
 MAX_CLOCK_SKEW = timedelta(hours=1)
-STALE = "unsafe_stale_status=True loads it all the same"
+STALE = "unsafe_stale_status=True (--unsafe-stale-status) loads it all the same"
 WITHDRAWN = "allow_withdrawn=True loads it all the same"
 
 logger = logging.getLogger("glideslope.loading")

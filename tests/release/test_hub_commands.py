@@ -23,7 +23,8 @@ import sys
 from glideslope import GlidePipeline
 from glideslope.errors import GlideslopeError
 try:
-    GlidePipeline.from_pretrained(sys.argv[1], revision=sys.argv[2], token=True)
+    GlidePipeline.from_pretrained(sys.argv[1], revision=sys.argv[2], token=True, signer=sys.argv[3])
+    print("loaded")
 except GlideslopeError as error:
     print(error)
 """
@@ -64,35 +65,46 @@ def glideslope(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 
 def test_a_release_is_planned_published_withdrawn_and_then_refused_by_the_loader(
         glideslope: Any, hub: LoopbackHub, packed_run: Path, tmp_path: Path) -> None:
-    release = packed_run / "release"
-    code, out, _ = glideslope("publish", release, REPO, "--endpoint", hub.endpoint, "--revision-tag", "v1.0.0", "--dry-run")
+    release = Path(shutil.copytree(packed_run / "release", tmp_path / "release"))
+    key_id = json.loads(glideslope("keygen", "keys/ours", "--json")[1])["key id"]
+    assert glideslope("sign", release, "--key", "keys/ours")[0] == 0
+    code, _, err = glideslope("publish", release, REPO, "--endpoint", hub.endpoint, "--revision-tag", "v1.0.0", "--dry-run")
+    assert (code, "so its STATUS.json must be signed too" in " ".join(err.split())) == (1, True)
+    there = (REPO, "--endpoint", hub.endpoint)
+    code, out, _ = glideslope("publish", release, *there, "--revision-tag", "v1.0.0", "--key", "keys/ours", "--dry-run")
     assert code == 0
+    assert f"signed by: {key_id}" in out
     assert "account: tester" in out
     assert f"endpoint: {hub.endpoint}" in out
     assert "gates: passed" in out
     assert out.index("account: tester") < out.index("gates: passed")
     assert REPO not in hub.repositories
-    code, out, err = glideslope("publish", release, REPO, "--endpoint", hub.endpoint, "--revision-tag", "v1.0.0")
+    code, out, err = glideslope("publish", release, REPO, "--endpoint", hub.endpoint, "--revision-tag", "v1.0.0", "--key", "keys/ours")
     assert (code, REPO in hub.repositories) == (1, False)
     assert "add --yes" in err
     code, out, err = glideslope("publish", release, REPO, "--endpoint", hub.endpoint, "--revision-tag", "v1.0.0", "--public", "--gated",
-                                "manual", "--yes", "--json")
+                                "manual", "--key", "keys/ours", "--yes", "--json")
     assert code == 0, err
     told = json.loads(out)
     assert told["published"] is True
     assert told["tag"] == "v1.0.0"
     assert shown(hub) == content(release)
     assert (hub.repositories[REPO].gated, hub.repositories[REPO].is_private) == ("manual", False)
-    code, out, _ = glideslope("withdraw", REPO, "--endpoint", hub.endpoint, "--reason", "draws people", "--yes")
+    environment = client_environment(tmp_path / "home") | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": OWNER.token}
+
+    def load() -> str:
+        program = [sys.executable, "-P", "-c", LOAD, REPO, "v1.0.0", key_id]
+        return subprocess.run(program, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert load() == "loaded\n"
+    code, out, _ = glideslope("withdraw", REPO, "--endpoint", hub.endpoint, "--reason", "draws people", "--key", "keys/ours", "--yes")
     assert code == 0
     root = ReleaseManifest.read(release / "manifest.json").root
     said = SignedStatus.from_bytes(hub.read_file(REPO, STATUS_NAME)).status
     assert [(one.root, one.state, one.reason) for one in said.releases] == [(root, "withdrawn", "draws people")]
     code, out, _ = glideslope("status", REPO, "--endpoint", hub.endpoint)
     assert (code, "number: 2" in out, f"{root[:16]}… v1.0.0: withdrawn: draws people" in out) == (0, True, True)
-    environment = client_environment(tmp_path / "home") | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": OWNER.token}
-    loaded = subprocess.run([sys.executable, "-P", "-c", LOAD, REPO, "v1.0.0"], env=environment, capture_output=True, text=True, check=True)
-    assert "draws people" in loaded.stdout
+    assert f"draws people (status 2, signed by {key_id})" in load()
 
 
 def test_a_release_that_a_gate_refuses_is_not_published_anywhere(glideslope: Any, hub: LoopbackHub, tmp_path: Path) -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from glideslope.hub_files import KEPT_FILES
+from glideslope.manifest import MANIFEST_NAME, ReleaseManifest
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.loopback.state import Repository
 from glideslope.release.rehearsal.child import Order, Publisher
 from glideslope.release.rehearsal.rehearse import Killer
 from glideslope.release.rehearsal.scenes import Kill
+from glideslope.status import STATUS_NAME, SignedStatus
 
 from ..small_releases import REPO, content, make_release, shown
 
@@ -74,8 +77,12 @@ def check_shown(hub: LoopbackHub, world: World, where: str) -> None:
     assert shown(hub) in (content(world.old), content(world.new)), where
     assert shown(hub, "v1") == content(world.old), where
     assert "v2" not in repository.tags or shown(hub, "v2") == content(world.new), where
-    states = [{path for path in commit.files if path != ".gitattributes"} for commit in repository.history("main")]
+    states = [set(commit.files) - KEPT_FILES for commit in repository.history("main")]
     assert all(state in (set(), set(content(world.old)), set(content(world.new))) for state in states), where
+    for commit in (commit for commit in repository.history("main") if MANIFEST_NAME in commit.files):
+        current = SignedStatus.from_bytes(hub.read_file(REPO, STATUS_NAME, commit.oid)).status.current
+        assert current is not None, where
+        assert current.root == ReleaseManifest.from_bytes(hub.read_file(REPO, MANIFEST_NAME, commit.oid)).root, where
 
 
 @pytest.mark.parametrize("phase", ["before", "after"])
