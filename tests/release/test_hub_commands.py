@@ -67,7 +67,8 @@ def test_a_release_is_planned_published_withdrawn_and_then_refused_by_the_loader
         glideslope: Any, hub: LoopbackHub, packed_run: Path, tmp_path: Path) -> None:
     release = Path(shutil.copytree(packed_run / "release", tmp_path / "release"))
     key_id = json.loads(glideslope("keygen", "keys/ours", "--json")[1])["key id"]
-    assert glideslope("sign", release, "--key", "keys/ours")[0] == 0
+    code, _, err = glideslope("sign", release, "--key", "keys/ours")
+    assert code == 0, err
     code, _, err = glideslope("publish", release, REPO, "--endpoint", hub.endpoint, "--revision-tag", "v1.0.0", "--dry-run")
     assert (code, "so its STATUS.json must be signed too" in " ".join(err.split())) == (1, True)
     there = (REPO, "--endpoint", hub.endpoint)
