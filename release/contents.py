@@ -42,9 +42,14 @@ class Release:
     Everything is read when it is first asked for, and raises `ReleaseError` when it is missing or malformed.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Remember where the release lies."""
-        self.directory = directory
+    def __init__(self, directory: Path, *, origin: Path | None = None) -> None:
+        """Remember where the release lies.
+
+        Args:
+            directory: holds the release and nothing else.
+            origin: the folder that `directory` shows, from which the loader loads; none: the same.
+        """
+        self.directory, self.origin = directory, origin or directory
         self._weights: dict[tuple[str, str | None], WeightFiles] = {}
         if not directory.is_dir():
             raise ReleaseError(f"{directory}: no such directory; give the directory that `glideslope pack` wrote")

@@ -197,7 +197,7 @@ def find_drift(release: Release, policy: GoldenPolicy, *, device: str = "cpu") -
         return [f"{where}: there are none, the policy asks for {policy.min_pictures}; set release.golden_prompts in the recipe and pack "
                 "again, or leave the gate out openly (unsafe_skip in the policy, with the reason)"]
     try:
-        compared = self_test(release.directory, device=device)
+        compared = self_test(release.origin, device=device)
     except ReleaseError:
         raise
     except GlideslopeError as error:

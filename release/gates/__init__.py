@@ -23,7 +23,7 @@ from ..companions import find_unproven_companions
 from ..contents import Release
 from ..golden import find_drift
 from ..policy import CategoryPolicy, GoldenPolicy, Policy, effective_policy, policy_of
-from ..publishing.snapshot import release_in
+from ..publishing.snapshot import is_download, release_in
 from ..signature_checks import is_of_signature
 from ..verify import CHECKS, check_card, check_claims, check_files, check_manifest
 from ..weights.architecture import check_finite
@@ -304,7 +304,7 @@ def run_policy(release_dir: Path, policy: Path | None = None, *, device: str = "
         VerificationError: what lies beside a downloaded release is not what may, see `release_in`.
     """
     with release_in(release_dir, without=is_of_signature if is_to_be_signed else None) as directory:
-        release = Release(directory)
+        release = Release(directory, origin=release_dir if is_download(release_dir) else directory)
         applied = effective_policy(release, policy)
         asked = applied.model_copy(update={"signers": ()}) if is_to_be_signed else applied
         gates = [gate for gate in gates_of(asked, device=device) if gate.name not in applied.unsafe_skip]

@@ -149,7 +149,7 @@ def find_license_problems(release: Release, accepted: tuple[str, ...]) -> list[s
 
 def find_reload_problems(release: Release, timeout_s: float) -> list[str]:
     """One sentence when a release does not load in a fresh process, or draws a blank picture there."""
-    command = [sys.executable, "-P", "-c", RELOAD_CODE, str(release.directory.resolve())]
+    command = [sys.executable, "-P", "-c", RELOAD_CODE, str(release.origin.resolve())]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL,

@@ -5,6 +5,7 @@ client was given a folder of its own its notes in `.cache/huggingface/`, and in 
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ def release_in(place: Path, *, without: Callable[[str], bool] | None = None) -> 
 
     Args:
         place: the folder; nothing is written there.
-        without: tells by its relative path a file that is to be left out; none leaves out nothing.
+        without: tells by its relative path a file that is to be left out; none leaves out nothing. Of a release that was packed here
+            the others are then linked or copied.
 
     Raises:
         VerificationError: something there is no plain file, a link that leads out, or a Git LFS pointer; what lies beside is not what
@@ -40,13 +42,25 @@ def release_in(place: Path, *, without: Callable[[str], bool] | None = None) -> 
     problems = problems or find_misplaced(place, paths)
     if problems:
         raise VerificationError(f"release {place}", problems)
-    if without is None and not is_download(place):
+    kept = [path for path in paths if without is None or not without(path)]
+    is_downloaded = is_download(place)
+    if kept == paths and not is_downloaded:
         yield place
         return
     refuse_withdrawn_snapshot(place)
     with tempfile.TemporaryDirectory(prefix="glideslope-view-") as temporary:
-        link_release(place, [path for path in paths if without is None or not without(path)], Path(temporary) / "release")
+        (link_release if is_downloaded else _copy_release)(place, kept, Path(temporary) / "release")
         yield Path(temporary) / "release"
+
+
+def _copy_release(place: Path, paths: Iterable[str], view: Path) -> None:
+    """Make a folder with the same files, which can be loaded as it lies: hard links where the file system has them, else copies."""
+    for path in paths:
+        (view / path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link((place / path).resolve(), view / path)
+        except OSError:  # another file system
+            shutil.copyfile(place / path, view / path)
 
 
 def is_download(place: Path) -> bool:

@@ -151,6 +151,14 @@ def test_a_second_key_is_added_and_the_first_stays(release_dir: Path, signed: Pa
         run_policy(release_dir, tmp_path / "policy.yaml")
 
 
+def test_a_signature_that_no_longer_fits_and_what_a_killed_signer_left_are_replaced(release_dir: Path, key: Path) -> None:
+    (release_dir / SIGNATURE).write_bytes(b"earlier")
+    (release_dir / f"{SIGNATURE}.0123abcd.tmp").write_bytes(b"half a sig")
+    assert sign(release_dir, key).key_ids == (read_key_id(f"{key}.pub"),)
+    assert not (release_dir / f"{SIGNATURE}.0123abcd.tmp").exists()
+    assert Release(release_dir).signers is not None
+
+
 def test_a_statement_of_others_that_says_something_else_is_not_overwritten(tamper: Any, signed: Path, key: Path, tmp_path: Path) -> None:
     generate_key(tmp_path / "second")
     found = Release(signed).signers
