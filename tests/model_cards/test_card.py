@@ -219,3 +219,7 @@ def test_the_dataset_card_says_what_was_labelled_and_what_cannot_be_shown(claims
 def test_the_name_of_a_gate_set_aside_stands_in_code_as_it_is(claims: dict[str, Any]) -> None:
     card = render_card(claims | {"unsafe.bypasses": [{"gate": "unsafe_skip.reload", "reason": "the machine was sold"}]})
     assert "> - `unsafe_skip.reload`, because: the machine was sold" in card
+
+
+def test_what_no_digest_covers_is_said_to_be_the_publishers_word(claims: dict[str, Any]) -> None:
+    assert "times, rate, energy and versions on this page are what the publisher says" in render_card(claims)
