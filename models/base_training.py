@@ -21,7 +21,7 @@ from .pixels import contact_sheet, png_bytes, to_pil
 from .presets import unet_preset
 from .samplers import SeededNoise, ddim, run
 from .tokenizer import CaptionTokenizer
-from .training import Progress, TrainedModel, seed_step, stage_summary, train
+from .training import Progress, TrainedModel, count_cut_captions, seed_step, stage_summary, train
 from .unet import TextConditionedUNet
 
 SCHEDULE = "squaredcos_cap_v2"
@@ -63,6 +63,7 @@ def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, 
     torch.manual_seed(seed)
     model = TextConditionedUNet(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
     diffusion = GaussianDiffusion.create(SCHEDULE)
+    cut = count_cut_captions("training/base", tokenizer, data, preset.text_ctx)
     batches = BaseBatches(config, data, tokenizer, diffusion, preset.text_ctx, seed)
     prompts = sample_prompts(data)
 
@@ -75,7 +76,7 @@ def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, 
     write_results(partial, trained, tokenizer)
     write_samples(partial / "samples" / f"images-{trained.num_images:09d}.png", model, trained.ema or {}, tokenizer, prompts, seed)
     write_json(partial / "samples" / "prompts.json", list(prompts))
-    return stage_summary(trained, data, seed)
+    return stage_summary(trained, data, seed) | cut
 
 
 class BaseBatches:

@@ -19,7 +19,7 @@ from .loading import CONFIG_NAME, component_config
 from .noised_clip import NoisedClip
 from .presets import noised_clip_preset
 from .tokenizer import CaptionTokenizer
-from .training import Progress, seed_step, stage_summary, train
+from .training import Progress, count_cut_captions, seed_step, stage_summary, train
 
 
 def train_noised_clip(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, directory: Path, *, seed: int,
@@ -55,11 +55,12 @@ def _train(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, part
     tokenizer = CaptionTokenizer.load(tokenizer_path)
     torch.manual_seed(seed)
     model = NoisedClip(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
+    cut = count_cut_captions("training/noised_clip", tokenizer, data, preset.max_text_len - 2)
     batches = ContrastiveBatches(config, data, tokenizer, preset.max_text_len, seed)
     trained = train(config, model, batches.loss, partial, ema_half_life_images=None, progress=progress)
     save_tensors(partial / "model.safetensors", model.state_dict())
     write_json(partial / CONFIG_NAME, component_config(model))
-    return stage_summary(trained, data, seed)
+    return stage_summary(trained, data, seed) | cut
 
 
 class ContrastiveBatches:

@@ -25,6 +25,7 @@ from ..stage_places import CHECKPOINTS
 from .checkpoints import METRICS, MetricsLog, latest_checkpoint, restore_checkpoint, save_checkpoint
 from .dataset import CuratedSplit
 from .placement import choose_device
+from .tokenizer import CaptionTokenizer
 
 EMA_RAMP = 0.1  # the average never reaches further back than this share of the images seen
 GRADIENT_CLIP = 1.0
@@ -279,6 +280,16 @@ def plain_summary(trained: TrainedModel) -> dict[str, Any]:
     """The deterministic figures for the stage's record."""
     return {"num_steps": trained.num_steps, "num_images_seen": trained.num_images, "final_loss": trained.final_loss,
             "num_parameters": sum(p.numel() for p in trained.model.parameters())}
+
+
+def count_cut_captions(stage: str, tokenizer: CaptionTokenizer, data: CuratedSplit, max_length: int) -> dict[str, int]:
+    """How many of the captions have more tokens than a network reads, for the stage's summary; the log says so."""
+    texts = data.texts
+    num_cut = tokenizer.count_cut(texts, max_length)
+    if num_cut:
+        log.warning("%s: %d of %d captions have more than %d tokens, and their ends are cut; a preset with a longer context reads more of them",
+                    stage, num_cut, len(texts), max_length)
+    return {"num_captions": len(texts), "num_captions_cut": num_cut}
 
 
 def stage_summary(trained: TrainedModel, data: CuratedSplit, seed: int) -> dict[str, Any]:

@@ -203,3 +203,11 @@ def test_no_token_is_learned_that_could_not_be_read_again(tmp_path: Path) -> Non
     assert max(map(len, learned.tokenizer.get_vocab())) <= MAX_TOKEN_LENGTH
     learned.save(tmp_path / "tokenizer.json")
     assert CaptionTokenizer.load(tmp_path / "tokenizer.json").encode("a" * 5000, 9) == learned.encode("a" * 5000, 9)
+
+
+def test_captions_longer_than_the_context_are_counted() -> None:
+    tokenizer = CaptionTokenizer.train(["a b", "a b c"], 300)
+    captions = ["", "a b", "a b c d e"]
+    lengths = [len(tokenizer.encode(caption, 1000)) for caption in captions]
+    for room in range(max(lengths) + 2):
+        assert tokenizer.count_cut(captions, room) == sum(length > room for length in lengths)
