@@ -1,6 +1,7 @@
 """One class for every CLIP: the built-in `lite0` and whatever open_clip can load."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,3 +222,15 @@ def load_open_clip(config: ClipConfig, device: str) -> Clip:
         return torch.as_tensor(tokenizer(captions))
 
     return Clip(config.model, model.eval(), side, tuple(settings["mean"]), tuple(settings["std"]), tokenize)
+
+
+def time_embedding(config: ClipConfig) -> float:
+    """Seconds that a square image takes to embed on this machine, from two batches of a blank one; the first makes the kernels."""
+    clip = load_clip(config)
+    images = [np.full((clip.image_size, clip.image_size, 3), 255, dtype=np.uint8)] * clip.batch_size
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        clip.embed_images(images)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds) / len(images)

@@ -22,7 +22,7 @@ from .cli_shared import (
     tell,
 )
 from .recipe import Engine, Run, Silent, find_recipe, open_run
-from .terminal import TerminalReporter, summary_table
+from .terminal import TerminalReporter, format_seconds, summary_table
 
 app = typer.Typer()
 
@@ -197,6 +197,7 @@ def run(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOptio
     """Do every stage that is not done yet, then pack, check and verify the release."""
     reporter = TerminalReporter(err)
     with open_run(find_recipe(recipe), runs_dir, reporter, engine=Engine(engine, workers)) as opened_run:
+        tell_estimate(opened_run)
         opened_run.all()
     claims = read_claims(opened_run)
     if as_json:
@@ -209,6 +210,15 @@ def run(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOptio
     out.print(f"\nThe release is {release}: its card is {release / 'README.md'}, its pictures are in {release / 'figures'}.\n"
               f"Draw the caption that came out best: {started_as()} sample {release} {shlex.quote(prompt)} --num-images 8 --out grid.png\n"
               f"Check the release again: {started_as()} verify {release}", markup=False, highlight=False)
+
+
+def tell_estimate(opened_run: Run) -> None:
+    """Say at the start how long the whole run will take on this machine."""
+    opened_run.check_recipe("run")
+    found = opened_run.estimate()
+    if found:
+        stages = ", ".join(f"{stage} {format_seconds(seconds)}" for stage, seconds in found.items() if seconds >= 1)
+        err.print(f"about {format_seconds(sum(found.values()))} on this machine, measured just now ({stages})", markup=False, highlight=False)
 
 
 @app.command()

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +14,7 @@ from .errors import LabelError, RecipeError, StageError
 from .locks import locked
 from .manifest import storage_error, write_bytes
 from .records import Record, read_record
+from .stage_places import RECORD_NAME
 
 if TYPE_CHECKING:
     from .data_filter import Source
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from .data_filter.audits.report import AuditReport
     from .data_filter.reports.galleries import Pictures
     from .data_filter.reports.report import Report
+
+NUM_OPENMOJI = 4460
+PASSES_OF_GRID = 16 * 30 * 2  # passes of one grid of samples: pictures, steps, with guidance
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
@@ -216,7 +221,7 @@ class Run:
             return write_report(self.recipe, self.directory, source, path or self.directory / "report.html", pictures=pictures,
                                 progress=progress)
 
-    def _check_recipe(self, stage: str) -> None:
+    def check_recipe(self, stage: str) -> None:
         """Refuse what evaluation, packing or the gates would refuse whatever is trained."""
         from .models.presets import check_presets
         from .release.recipe_check import check_recipe
@@ -230,7 +235,7 @@ class Run:
         from .models import train_base, train_noised_clip
         from .release.evaluation import refuse_one_caption
 
-        self._check_recipe("train")
+        self.check_recipe("train")
         curated, base = self.directory / "curated", self.directory / "training" / "base"
         digest = read_record(curated).digest
         refuse_one_caption(curated)
@@ -265,11 +270,36 @@ class Run:
         with self.reporter.stage("check"):
             return check(self.directory / "release")
 
+    def estimate(self) -> dict[str, float]:
+        """Seconds that the stages which are not done yet will take on this machine, from a measurement of a few seconds.
+
+        Where the number of inputs is not known before the source is read, only training and evaluation are in it.
+        """
+        from .data_filter.clip import time_embedding
+        from .models.pace import time_base_training, time_clip_training, time_drawing
+
+        recipe, evaluation = self.recipe, self.recipe.evaluate
+        passes = evaluation.num_pairs * 2 + sum(min(evaluation.sweep_pairs, evaluation.num_pairs) * (1 if scale == 1 else 2)
+                                                for scale in evaluation.sweep_scales if scale != evaluation.guidance_scale)
+        grids = recipe.base.num_images // recipe.base.sample_images + 1
+        draw = cache(lambda: time_drawing(recipe.base.preset))
+        stages: dict[str, Callable[[], float]] = {
+            "training/base": lambda: recipe.base.num_images * time_base_training(recipe.base) + grids * PASSES_OF_GRID * draw(),
+            "training/noised_clip": lambda: recipe.noised_clip.num_images * time_clip_training(recipe.noised_clip),
+            "evaluation": lambda: passes * evaluation.num_steps * draw()}
+        if isinstance(recipe.source, OpenMojiSource) and recipe.clip.model == "lite0":
+            # the shares of an embedding's time were measured, see docs/measured.md
+            num_inputs = recipe.source.limit or NUM_OPENMOJI
+            embed = cache(lambda: num_inputs * time_embedding(recipe.clip))
+            stages = {"index": lambda: 1.3 * embed(), "clip": lambda: 0.054 * recipe.clip.text_epochs * embed(),
+                      **{f"classifiers/{category.name}": lambda: 0.36 * embed() for category in recipe.categories}} | stages
+        return {stage: measure() for stage, measure in stages.items() if not (self.directory / stage / RECORD_NAME).is_file()}
+
     def all(self) -> None:
         """Every stage, then gates and verification."""
         from .release.verify import verify
 
-        self._check_recipe("run")
+        self.check_recipe("run")
         self.index()
         self.label()
         self.fit()

@@ -101,6 +101,20 @@ def test_models_that_do_not_fit_together_are_refused_before_anything_is_read(tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_the_time_of_a_run_is_told_from_a_measurement_without_the_stages_that_are_done(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
+    plain_recipe["base"] |= {"preset": "glide-micro-16", "num_images": 100_000, "batch_size": 4}
+    plain_recipe["noised_clip"] |= {"preset": "noised-clip-micro-16", "num_images": 40, "batch_size": 4}
+    run = run_in(tmp_path, plain_recipe)
+    found = run.estimate()
+    assert found.keys() >= {"training/base", "training/noised_clip", "evaluation"}
+    assert min(found.values()) > 0
+    assert found["training/base"] > 100 * found["training/noised_clip"]
+    for stage in found:
+        (tmp_path / stage).mkdir(parents=True)
+        (tmp_path / stage / "record.json").touch()
+    assert run.estimate() == {}
+
+
 def test_a_source_without_labels_asks_for_them(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
     with pytest.raises(LabelError, match=r"no labels yet, .*; import them with `glideslope label RECIPE --import FILE\.csv`"):
         run_in(tmp_path, plain_recipe).label()
