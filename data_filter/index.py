@@ -6,7 +6,6 @@ else, so a killed run goes on where it stopped and ends with the same digests, w
 
 import logging
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from ..config import ClipConfig, IndexConfig, source_settings
 from ..config import Source as SourceConfig
 from ..decode import decode_picture
 from ..errors import StageError
-from ..manifest import sha256_bytes, sha256_json, write_json
+from ..manifest import sha256_bytes, sha256_json, write_bytes, write_json
 from ..pictures.refusals import Refusal, TooLarge
 from ..records import Record, run_stage
 from ..stage_places import INTENT_NAME, StagePlaces
@@ -205,8 +204,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # a file system without hard links
-        shutil.copyfile(source, target.with_name(target.name + ".tmp"))
-        target.with_name(target.name + ".tmp").replace(target)
+        write_bytes(target, source.read_bytes())
 
 
 def summarise(tasks: Sequence[ShardTask], directory: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from .. import __version__
 from ..config import Part
 from ..errors import CheckpointError, RequestError, StorageError, VerificationError
-from ..manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, write_bytes, write_json
+from ..manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, sync_directory, sync_tree, write_bytes, write_json
 from ..strict_json import read_bounded
 from .companions import KINDS
 from .conversion import Source, compare_weights, source_problems, write_weights
@@ -119,7 +119,9 @@ def import_published(directory: Path, release: Path, options: ImportOptions | No
         try:
             shutil.rmtree(partial, ignore_errors=True)
             report = write_release(partial, sources, tokenizers, options, meter)
+            sync_tree(partial)
             partial.rename(release)
+            sync_directory(release.parent)
         except OSError as error:
             raise StorageError(f"cannot write {release}: {error.strerror or error}; free space or choose a writable directory") from error
         finally:

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import FilterError, LabelError, StageError
-from ...manifest import FileEntry, Manifest, read_json, sha256_file, sha256_json, write_json
+from ...manifest import FileEntry, Manifest, read_json, sha256_file, sha256_json, sync_directory, write_json
 from ...records import Record, describe_environment, read_record
 from ...stage_places import RECORD_NAME
 from ..labels import import_audit_labels, read_audit_labels, read_labels
@@ -143,6 +143,7 @@ def draw_audit(kept: Kept, request: AuditRequest) -> tuple[Audit, int]:
     write_json(partial / SAMPLE_NAME, sample)
     write_result(Audit(partial, commitment, sample, plan), kept.run_dir)
     partial.rename(directory)
+    sync_directory(directory.parent)
     return load_audit(directory), 0
 
 

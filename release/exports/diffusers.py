@@ -18,7 +18,7 @@ import yaml
 from ... import __version__
 from ...config import Recipe
 from ...errors import CheckpointError, ReleaseError
-from ...manifest import MANIFEST_NAME, Manifest, ReleaseManifest, readable_json, storage_error, write_bytes
+from ...manifest import MANIFEST_NAME, Manifest, ReleaseManifest, readable_json, storage_error, sync_directory, sync_tree, write_bytes
 from ...models.loading import OPTIONAL_MODELS, PARTS, read_index, read_schedule
 from ...models.tokenizer import CaptionTokenizer, Kind
 from ...outputs import refuse_in_release
@@ -99,9 +99,11 @@ def write_export(release: Release, manifest: ReleaseManifest, out: Path) -> dict
                 shutil.copyfile(content, partial / path)
         listing = Manifest.of_directory(partial, exclude=(EXPORT_NAME, INTENT_NAME))
         write_bytes(partial / EXPORT_NAME, listing_text(listing, manifest.root, manifest.tensors_root))
+        sync_tree(partial)
         if out.exists():
             out.rmdir()
         partial.rename(out)
+        sync_directory(out.parent)
     except OSError as error:
         raise storage_error(out, error) from error
     finally:

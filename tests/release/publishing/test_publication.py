@@ -29,7 +29,8 @@ def test_a_path_is_a_directory(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("url", "path"), [("file:///my%20disk", "/my disk"), ("file:///caf%C3%A9", "/café"),
-                                           ("file://localhost/mnt/usb", "/mnt/usb"), ("file:///mnt/a#b", "/mnt/a#b"), ("file:///a%23%3Fb", "/a#?b")])
+                                           ("file://localhost/mnt/usb", "/mnt/usb"), ("file:///mnt/a#b", "/mnt/a#b"),
+                                           ("file:///a%23%3Fb", "/a#?b")])
 def test_an_address_of_this_machine_is_read_as_addresses_are_written(url: str, path: str) -> None:
     target = open_target(url)
     assert isinstance(target, DirectoryTarget)
