@@ -216,7 +216,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():  # there is none when it was closed
         raise ReleaseError("there is no terminal to ask at; look at the plan with --dry-run, then add --yes")
     if not typer.confirm(question, err=True):
         raise ReleaseError("nothing was changed")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from .cli_shared import RELEASES, JsonOption, PolicyOption, ReleaseArgument, tell, told_signers
+from .errors import ReleaseError
 
 PASSPHRASE_VARIABLE = "GLIDESLOPE_KEY_PASSPHRASE"
 
@@ -26,7 +27,7 @@ def keygen(key: Annotated[Path, typer.Argument(metavar="KEY", help="Where the pr
 
     passphrase = os.environ.get(PASSPHRASE_VARIABLE)
     if passphrase is None and encrypt:
-        passphrase = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True)
+        passphrase = ask_passphrase("Passphrase", is_new=True)
     key_id = (generate_bundle_key if for_bundles else generate_key)(key, passphrase=passphrase)
     tell({"private key": str(key), "public key": f"{key}.pub", "key id": key_id, "encrypted": passphrase is not None}, as_json=as_json)
 
@@ -62,4 +63,16 @@ def passphrase_of(key: Path) -> str | None:
 
     if not is_encrypted(key):
         return None
-    return os.environ.get(PASSPHRASE_VARIABLE) or str(typer.prompt(f"Passphrase of {key}", hide_input=True, err=True))
+    return os.environ.get(PASSPHRASE_VARIABLE) or ask_passphrase(f"Passphrase of {key}", is_new=False)
+
+
+def ask_passphrase(question: str, *, is_new: bool) -> str:
+    """Ask at the terminal; a new passphrase is asked for twice.
+
+    Raises:
+        ReleaseError: there is nobody to ask.
+    """
+    try:
+        return str(typer.prompt(question, hide_input=True, confirmation_prompt=is_new, err=True))
+    except (typer.Abort, OSError, AttributeError) as error:  # the last: no standard input at all
+        raise ReleaseError(f"{question}: none was given, as there is no terminal to ask at; set {PASSPHRASE_VARIABLE}") from error

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEFAULT_BRANCH = "main"
+PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 
 logger = logging.getLogger("glideslope.loading")
 
@@ -158,6 +159,9 @@ def resolve(pretrained: str | Path, revision: str | None = None, options: HubOpt
     if root.is_dir():
         if revision is not None:
             raise RequestError(f"revision is {revision!r}, but {root} is a directory, which has one state only; leave it out")
+        if isinstance(pretrained, str) and REPOSITORY.fullmatch(pretrained):
+            logger.warning("%s: is a directory here, and may be a repository on the Hub; the directory is taken. Write ./%s to mean it, or "
+                           "go to another directory to load from the Hub", pretrained, pretrained)
         return Snapshot(root)
     if os.path.lexists(root):
         raise CheckpointError(f"{pretrained}: is no directory; give the directory of a release (the one with model_index.json)")
@@ -168,23 +172,26 @@ def resolve(pretrained: str | Path, revision: str | None = None, options: HubOpt
 
 
 def _resolve_on_hub(repo: str, revision: str | None, options: HubOptions) -> Snapshot:
-    from huggingface_hub import HfApi, constants
-
+    try:
+        from huggingface_hub import HfApi, constants
+    except (ImportError, ValueError) as error:
+        raise RequestError(f"{repo}: {_describe_start(error)}") from error
     check_endpoint(constants.ENDPOINT, options.token)
     api = HfApi(token=options.token)
+    is_offline = options.local_files_only or constants.HF_HUB_OFFLINE  # then not even a connection is prepared, which a proxy could hinder
     with hub_errors(repo, revision):
         sha = str(api.resolve_revision(repo, revision=revision, cache_dir=options.cache_dir,
-                                       local_files_only=options.local_files_only, token=options.token).resolved)
+                                       local_files_only=is_offline, token=options.token).resolved)
     if not COMMIT.fullmatch(sha):
         raise DownloadError(f"{repo}: the Hub answered {sha!r:.80} for {revision or DEFAULT_BRANCH}, which is no commit")
     cache = Path(options.cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
     path = cache / f"models--{repo.replace('/', '--')}" / "snapshots" / sha
-    listing = None if options.local_files_only else _list_files(api, repo, sha)
+    listing = None if is_offline else _list_files(api, repo, sha)
     return Snapshot(path, repo, sha, listing, options, is_newest=revision in (None, DEFAULT_BRANCH), revision=revision)
 
 
 def _list_files(api: "HfApi", repo: str, sha: str) -> dict[str, Listed] | None:
-    """What lies in a commit, or none when the Hub cannot be reached: then the cache has to do."""
+    """What lies in a commit, or none when the Hub cannot be reached or has no time for us (429): then the cache has to do."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx
 
@@ -194,19 +201,22 @@ def _list_files(api: "HfApi", repo: str, sha: str) -> dict[str, Listed] | None:
         except (OfflineModeIsEnabled, httpx.TransportError):
             return None
         except HfHubHTTPError as error:
-            if error.response.status_code < 500:
+            if error.response.status_code < 500 and error.response.status_code not in (408, 429):
                 raise
+            logger.warning("%s: the Hub answers %s, so everything is taken from the cache", repo, error.response.status_code)
             return None
     return {file.rfilename: Listed(file.size, None if file.lfs is None else file.lfs.sha256) for file in siblings}
 
 
 def check_endpoint(endpoint: str, token: str | bool | None) -> None:
-    """Refuse to send a token over a connection that others can read.
+    """Refuse what is no address, and to send a token over a connection that others can read.
 
     Raises:
-        RequestError: a token would go to another machine over http.
+        RequestError: no address of http or https, or a token would go to another machine over http.
     """
     split = urlsplit(endpoint)
+    if split.scheme not in ("http", "https") or not split.hostname:
+        raise RequestError(f"HF_ENDPOINT is {endpoint!r:.100}; expected an address such as https://huggingface.co, or leave it out")
     if split.scheme == "https" or token is False or _is_loopback(split.hostname or ""):
         return
     from huggingface_hub import get_token
@@ -220,6 +230,14 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _describe_start(error: Exception) -> str:
+    """Why the client cannot even ask: it reads the environment when it is imported and when it connects."""
+    names = [name for name in PROXIES if os.environ.get(name) or os.environ.get(name.lower())]
+    socks = " For a SOCKS proxy run `pip install socksio`." if "socksio" in str(error) else ""
+    return (f"the Hub's client cannot start ({_first_line(error)}).{socks} Look at {', '.join([*names, 'the variables that begin with HF_'])}; "
+            "with HF_HUB_OFFLINE=1 a release loads from the cache")
 
 
 @contextlib.contextmanager
@@ -249,6 +267,8 @@ def hub_errors(repo: str, revision: str | None) -> Iterator[None]:
             raise DownloadError(f"{at}: refused your token ({_first_line(error)}); log in again with `hf auth login`, give a token that "
                                 "may read it, or none where none is needed (token=False)") from error
         raise DownloadError(f"{at}: fetching failed ({_first_line(error)}); load again, what was fetched whole is kept") from error
+    except (ImportError, ValueError) as error:
+        raise RequestError(f"{at}: {_describe_start(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-FaultKind = Literal["lost_response", "applied_500", "412", "500", "503", "cut", "corrupt", "expired_token", "half_upload", "slow", "moved"]
+FaultKind = Literal["lost_response", "applied_500", "412", "429", "500", "503", "cut", "corrupt", "expired_token", "half_upload", "slow",
+                    "moved"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Fault:
 
     Attributes:
         kind: `lost_response`: the request is carried out, then the connection drops; `applied_500`: it is carried out
-            and answered with an error; `412`, `500`, `503`: answered so, not carried out; `cut`: the answer ends half-way;
+            and answered with an error; `412`, `429`, `500`, `503`: answered so, not carried out; `cut`: the answer ends half-way;
             `corrupt`: one byte of the answer is another (asked for a Xet read token: one byte of the store);
             `expired_token`: the token is no longer valid; `half_upload`: the connection drops half-way through the request's
             body; `slow`: the answer comes late; `moved`: somebody else commits to the branch just before.

@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
         pieces = self._pieces(cut=kind == "half_upload")
         account: Account | None = None
         try:
-            if kind in ("412", "500", "503"):
+            if kind in ("412", "429", "500", "503"):
                 for _ in pieces:
                     pass
                 raise Refusal(int(kind), f"the request was refused with {kind}")

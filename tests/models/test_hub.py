@@ -469,3 +469,56 @@ def test_the_commands_draw_from_the_hub_and_say_what_they_drew_from(
     assert edited.returncode == 1
     assert "somebody else signed this release" in edited.stderr
     assert not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize("kind", ["429", "503"])
+def test_a_hub_that_has_no_time_is_an_error_only_for_what_is_not_in_the_cache(
+        hub: LoopbackHub, load: Load, whole_release: Path, base_digest: str, kind: Any) -> None:
+    commit = put(hub, REPO, whole_release)
+    assert load(revision=commit.oid)["base"] == base_digest
+    hub.inject(Fault(kind, "GET", ".*", times=None), Fault(kind, "HEAD", ".*", times=None))
+    told = load(revision=commit.oid)
+    assert told["base"] == base_digest
+    assert any(f"the Hub answers {kind}" in line for line in told["told"])
+    told = load(revision=commit.oid, cache_dir=None)
+    assert told["error"] == "DownloadError" and "\n" not in told["message"]
+
+
+@pytest.mark.parametrize(("env", "said"), [
+    ({"ALL_PROXY": "socks5://127.0.0.1:9"}, "For a SOCKS proxy run `pip install socksio`. Look at ALL_PROXY"),
+    ({"HTTP_PROXY": "foo://x"}, "Unknown scheme for proxy URL")])
+def test_surroundings_in_which_the_client_cannot_start_are_one_line_and_what_is_cached_loads_offline(
+        hub: LoopbackHub, load: Load, whole_release: Path, env: dict[str, str], said: str) -> None:
+    put(hub, REPO, whole_release)
+    assert load()["clip"]
+    told = load(env=env | {"NO_PROXY": ""})
+    assert (told["error"], said in told["message"], "\n" in told["message"]) == ("RequestError", True, False)
+    assert load(env=env | {"NO_PROXY": "", "HF_HUB_OFFLINE": "1"})["clip"]
+
+
+@pytest.mark.parametrize("endpoint", ["not a url", "127.0.0.1:9", "ftp://hub.example", "https://", "file:///tmp"])
+def test_an_address_that_is_none_is_refused_before_anybody_is_asked(endpoint: str) -> None:
+    with pytest.raises(RequestError, match=r"^HF_ENDPOINT is .*; expected an address such as https://huggingface\.co, or leave it out$"):
+        check_endpoint(endpoint, None)
+
+
+def test_places_that_cannot_be_written_and_tokens_that_nobody_knows_are_one_line(hub: LoopbackHub, load: Load, whole_release: Path) -> None:
+    put(hub, REPO, whole_release)
+    told = load(cache_dir=None, env={"HF_HOME": "/proc/nowhere", "HOME": "/proc/nowhere"})
+    assert (told["error"], "\n" in told["message"]) == ("DownloadError", False)
+    told = load(env={"HF_TOKEN": "hf_nobody"})
+    assert told["error"] == "DownloadError" and "none where none is needed (token=False)" in told["message"]
+    assert load(env={"HF_TOKEN": "hf_nobody"}, token=False)["clip"]
+
+
+def test_a_directory_that_hides_a_repository_is_said(
+        whole_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(whole_release, tmp_path / "org/name")
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("WARNING", "glideslope.loading"):
+        assert resolve("org/name").repo is None
+        assert "org/name: is a directory here, and may be a repository on the Hub; the directory is taken. Write ./org/name" in caplog.text
+        caplog.clear()
+        for path in ("./org/name", Path("org/name"), str(tmp_path / "org/name")):
+            resolve(path)
+        assert caplog.text == ""

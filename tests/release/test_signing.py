@@ -1,5 +1,6 @@
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -301,3 +302,14 @@ def test_any_byte_changed_in_any_file_of_a_signed_release_is_noticed(signed: Pat
     finally:
         path.write_bytes(original)
     assert problems
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_who_cannot_be_asked_for_a_passphrase_is_told_the_variable_in_one_line(tmp_path: Path, is_closed: bool) -> None:
+    command = [sys.executable, "-m", "glideslope", "keygen", str(tmp_path / "key"), "--encrypt"]
+    shell = ["sh", "-c", 'exec "$@" <&-' if is_closed else 'exec "$@" </dev/null', "sh", *command]
+    environment = {name: value for name, value in os.environ.items() if name != "GLIDESLOPE_KEY_PASSPHRASE"}
+    done = subprocess.run(shell, capture_output=True, text=True, start_new_session=True, env=environment, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "there is no terminal to ask at; set GLIDESLOPE_KEY_PASSPHRASE" in " ".join(done.stderr.split())
+    assert list(tmp_path.iterdir()) == []
