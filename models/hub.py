@@ -9,7 +9,7 @@ import ipaddress
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +66,8 @@ class Snapshot:
         options: how the Hub is asked.
         is_newest: whether the default branch has just been looked up and is this commit.
         revision: what the caller named; none for the default branch and for a directory.
+        is_view: whether the directory consists of links that the caller made, and so knows where they lead; a release that somebody
+            gave is none.
     """
 
     path: Path
@@ -75,6 +77,7 @@ class Snapshot:
     options: HubOptions = HubOptions()
     is_newest: bool = False
     revision: str | None = None
+    is_view: bool = False
 
     @property
     def is_offline(self) -> bool:
@@ -100,9 +103,13 @@ class Snapshot:
         wanted = sorted(path for path in paths if self.listing is None or path in self.listing)
         if self.repo is not None and wanted:
             self._download(wanted)
-        problems = find_misplaced(self.path, [path for path in wanted if os.path.lexists(self.path / path)])
+        problems = self.find_misplaced([path for path in wanted if os.path.lexists(self.path / path)])
         if problems:
             raise VerificationError(self.name, problems)
+
+    def find_misplaced(self, paths: Iterable[str]) -> list[str]:
+        """One sentence for every file that lies elsewhere, see `hub_files.find_misplaced`."""
+        return [] if self.is_view else find_misplaced(self.path, paths)
 
     def _download(self, wanted: list[str]) -> None:
         assert self.repo is not None

@@ -21,7 +21,7 @@ from typing import Literal
 
 from ..currency import STALE, Asked, refuse_by_status
 from ..errors import DownloadError, RequestError, VerificationError
-from ..hub_files import find_misplaced, find_misuse, list_release, may_lie_beside
+from ..hub_files import find_misuse, list_release, may_lie_beside
 from ..manifest import (
     MANIFEST_NAME,
     RELEASE_FORMAT,
@@ -246,7 +246,7 @@ class OpenRelease:
         present = set(list_release(root))
         strangers = sorted(path for path in present if path not in self._entries and not _may_lie_there(path))
         problems = [describe_unlisted(path) for path in strangers]
-        problems += find_misplaced(root, sorted(present)) + find_misuse(root, sorted(present - set(self._entries)))
+        problems += self.snapshot.find_misplaced(sorted(present)) + find_misuse(root, sorted(present - set(self._entries)))
         problems += [f"{path}: file is missing" for path in needed if path not in self._entries]
         looked_at = {path for path in (*present, *needed) if path in self._entries}
         problems += ReleaseManifest(tuple(self._entries.values()), ()).differences(root, only=looked_at)

@@ -22,10 +22,14 @@ from ..verify import check_generated
 AUDIT_LABELS = {"min_recall": "recall", "min_recall_lower_bound": "recall_lower_bound", "min_kept_share": "kept_share"}
 RELOAD_CODE = """
 import json, sys
+from pathlib import Path
 from glideslope import GlidePipeline
 from glideslope.errors import GlideslopeError
+from glideslope.models.hub import Snapshot
+from glideslope.models.opening import Trust, open_release
 try:
-    pipe = GlidePipeline.from_pretrained(sys.argv[1], device="cpu", verify="required")
+    opened = open_release(Snapshot(Path(sys.argv[1]), is_view=True), Trust(verify="required"))
+    pipe = GlidePipeline.from_release(opened, device="cpu")
     image = pipe("a red circle", num_images=1, num_steps=2, seed=0).images[0]
     low, high = image.convert("L").getextrema()
     problem = f"the picture is blank: every value is {low}" if low == high else None
