@@ -208,7 +208,7 @@ def draw_missed(missed: Sequence[Mapping[str, Any]], source: Source, index_dir: 
     pictures = []
     for row in shown:
         try:
-            picture = Image.fromarray(decode_image(images.get(row["key"], b""), max_pixels=10**9, is_judged=True))
+            picture = Image.fromarray(decode_image(images.get(row["key"], b""), max_pixels=10**9))
         except Refusal:
             picture = Image.new("RGB", (64, 64), "#d0d7de")
         pictures.append((picture, str(row["caption"]), f"{row['key']}  {row['score']:.3f}"))

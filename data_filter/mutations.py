@@ -170,7 +170,7 @@ def read_known(scores: pa.Table, threshold: float, category: str, plan: Plan, so
     for row in (*positives, *others):
         image = images.get(row["key"], b"")
         try:
-            subject = find_subject(decode_image(image, max_pixels=MAX_PIXELS, is_judged=True))
+            subject = find_subject(decode_image(image, max_pixels=MAX_PIXELS))
         except Refusal:
             continue
         known.append(Known(row["key"], row["concept"], row["label"], not row["score"] < threshold, image, subject))

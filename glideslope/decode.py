@@ -25,7 +25,6 @@ Pixels = NDArray[np.uint8]
 
 OTHER_FORMATS = ("AVIF", "BMP", "GIF", "JPEG2000", "PPM", "TGA", "TIFF", "WEBP")
 MAX_PAGES_COUNTED = 100
-MIDDLE_GREY = (127, 128)  # what libjpeg shows where a scan has no more bits; 127 where it is inverted
 INTEGER_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH = 258, 262, 339, 322, 323  # tags of TIFF
 # an item of EXIF, whose damage makes libavif refuse the picture, and whose orientation counts for nothing (ISO/IEC 23000-22, 7.3.6)
@@ -47,13 +46,12 @@ class Picture:
     height: int
 
 
-def decode_image(data: bytes, *, max_pixels: int, is_judged: bool = False) -> Pixels:
+def decode_image(data: bytes, *, max_pixels: int) -> Pixels:
     """Decode to sRGB: colour profiles and orientation are applied, alpha is laid on white, 16 bits scaled to 8.
 
     Args:
         data: the file's bytes.
         max_pixels: width x height of the largest image accepted.
-        is_judged: the index has read these bytes; the damage that only a second decoding shows is not looked for again.
 
     Returns:
         uint8 (height, width, 3).
@@ -63,7 +61,7 @@ def decode_image(data: bytes, *, max_pixels: int, is_judged: bool = False) -> Pi
         Refusal: empty, of no known format, truncated, damaged, animated, or of samples whose white is not known.
     """
     with refusals(data):
-        return to_rgb(open_image(data, max_pixels, None, is_judged=is_judged)[0])
+        return to_rgb(open_image(data, max_pixels, None)[0])
 
 
 def decode_picture(data: bytes, *, max_pixels: int, short_side: int | None = None) -> Picture:
@@ -120,14 +118,14 @@ def describe(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def open_image(data: bytes, max_pixels: int, short_side: int | None, *, is_judged: bool = False) -> tuple[Image.Image, tuple[int, int]]:
+def open_image(data: bytes, max_pixels: int, short_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
     """A loaded image, JPEGs perhaps reduced, and the (width, height) that its header states."""
     if not data:
         raise Refusal("file is empty (0 bytes)")
     if data.startswith(png.MAGIC):
         return open_png(data, max_pixels)
     if data.startswith(jpeg.MAGIC):
-        return open_jpeg(data, max_pixels, short_side, is_judged=is_judged)
+        return open_jpeg(data, max_pixels, short_side)
     image = open_other(data)
     check_size(image.size, max_pixels)
     check_frames(count_frames(image), image.format)
@@ -148,7 +146,7 @@ def open_png(data: bytes, max_pixels: int) -> tuple[Image.Image, tuple[int, int]
     return image, image.size
 
 
-def open_jpeg(data: bytes, max_pixels: int, short_side: int | None, *, is_judged: bool) -> tuple[Image.Image, tuple[int, int]]:
+def open_jpeg(data: bytes, max_pixels: int, short_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
     """A loaded JPEG, perhaps reduced, and its size."""
     contents = jpeg.take_apart(data)
     image = JpegImagePlugin.JpegImageFile(io.BytesIO(contents.data))
@@ -158,27 +156,10 @@ def open_jpeg(data: bytes, max_pixels: int, short_side: int | None, *, is_judged
         image.draft(None, (short_side, short_side))
     image.load()
     set_metadata(image, contents)
-    if not is_judged and may_be_cut(contents, image) and uses_more(contents, image, short_side):
-        raise Refusal("image is truncated or damaged: its data ends before its last pixel, although an end marker follows")
+    damage = jpeg.find_damage(contents.data)
+    if damage is not None:
+        raise Refusal(f"image is truncated or damaged: {damage}")
     return image, size
-
-
-def may_be_cut(contents: jpeg.Contents, image: Image.Image) -> bool:
-    """Whether a JPEG's bits may end too early: its last pixel is the grey that stands for missing ones, or passes follow each other."""
-    corner = image.getpixel((image.width - 1, image.height - 1))
-    ends_grey = all(value in MIDDLE_GREY for value in (corner if isinstance(corner, tuple) else (corner,)))
-    return (ends_grey or contents.is_progressive) and not contents.is_arithmetic
-
-
-def uses_more(contents: jpeg.Contents, image: Image.Image, short_side: int | None) -> bool:
-    """Whether a JPEG's picture changes when more bits follow each scan, which a whole one never reads.
-
-    So is heard what libjpeg only warns of, and Pillow does not pass on.
-    """
-    padded = JpegImagePlugin.JpegImageFile(io.BytesIO(contents.with_padding()))
-    if short_side is not None:
-        padded.draft(None, (short_side, short_side))
-    return not np.array_equal(np.asarray(image), np.asarray(padded))
 
 
 def set_metadata(image: Image.Image, contents: png.Contents | jpeg.Contents) -> None:

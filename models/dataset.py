@@ -89,7 +89,7 @@ def decode_row(row: Mapping[str, Any], image_size: int) -> NDArray[np.uint8]:
         TrainingError: it cannot be decoded any more.
     """
     try:
-        return fit_square(decode_image(row["image"]["bytes"], max_pixels=MAX_PIXELS, is_judged=True), image_size)
+        return fit_square(decode_image(row["image"]["bytes"], max_pixels=MAX_PIXELS), image_size)
     except Refusal as error:
         raise TrainingError(f"curated image {row['key']!r}: {error}; it could be read when it was indexed: restore the curated set") from error
 

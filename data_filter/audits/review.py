@@ -148,7 +148,7 @@ def read_thumbnails(source: Source, index_dir: Path, sha256_of: Mapping[str, str
         for item in source.read(shards[name], keys=here) if here and name in shards else ():
             if item.image is not None and item.key not in found and sha256_bytes(item.image) == sha256_of[item.key]:
                 try:
-                    picture = Image.fromarray(decode_image(item.image, max_pixels=MAX_PIXELS, is_judged=True))
+                    picture = Image.fromarray(decode_image(item.image, max_pixels=MAX_PIXELS))
                 except Refusal:
                     continue
                 picture.thumbnail((CELL_SIZE, CELL_SIZE), Image.Resampling.BICUBIC)

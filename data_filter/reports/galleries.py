@@ -142,7 +142,7 @@ def make_thumbnails(source: Source | None, index_dir: Path, keys: Sequence[str],
     found = {}
     for key, image in read_images(source, index_dir, set(keys)).items():
         try:
-            picture = Image.fromarray(decode_image(image, max_pixels=MAX_PIXELS, is_judged=True))
+            picture = Image.fromarray(decode_image(image, max_pixels=MAX_PIXELS))
         except Refusal:
             continue
         found[key] = encode_thumbnail(picture, blurred=pictures == "blurred")

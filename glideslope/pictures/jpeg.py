@@ -1,11 +1,14 @@
-"""JPEG files without what no pixel depends on, and whether their scans are whole (ITU-T T.81, annex B).
+"""JPEG files without what no pixel depends on (ITU-T T.81, annex B), and the damage that libjpeg warns of.
 
 Only the segments that the decoder needs are handed to it. Metadata is set aside; orientation and colour profile are read from it.
+Pillow does not pass libjpeg's warnings on, so that a picture with a grey half looks whole; they are heard through TurboJPEG.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import simplejpeg
 
 from .colour import MAX_PROFILE_BYTES
 from .refusals import Refusal
@@ -14,15 +17,15 @@ MAGIC = b"\xff\xd8\xff"
 START_OF_SCAN, END, ADOBE, JFIF, EXIF_OR_XMP, PROFILE, COMMENT = 0xDA, 0xD9, 0xEE, 0xE0, 0xE1, 0xE2, 0xFE
 FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 PROGRESSIVE = (0xC2, 0xCA)
-ARITHMETIC = range(0xC9, 0xD0)
 BARE = (*range(0xD0, 0xD9), 0x01)  # markers without a length
 SCAN_END = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # any marker but restarts, which lie inside of a scan
-RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 EXIF_PREFIX, XMP_PREFIX, PROFILE_PREFIX = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 MIN_JFIF_BYTES, MIN_ADOBE_BYTES = 14, 12
 MAX_SCANS = 100  # more cost time and show nothing; encoders write about ten
-INTERVALS = b"\xff\xdd\0\4"  # the marker that defines them, and its length
-PADDING = bytes(i * i * 53 % 251 for i in range(3, 103))  # any bits that are no marker
+SMALLEST = 8  # JPEG decodes to 1/8 of its side at the least; all bits are read for that too
+DAMAGE = re.compile(r"premature end|bad (Huffman|arithmetic) code|found marker", re.IGNORECASE)  # other warnings are of sound pictures too
+UNUSED = re.compile(r"(\d+) extraneous bytes")
+MOST_UNUSED = 32  # bytes
 
 
 @dataclass(frozen=True)
@@ -32,35 +35,12 @@ class Contents:
     Attributes:
         data: the file without metadata; what follows the first picture is as it was.
         exif, xmp, profile: what lies beside the pixels.
-        start: where the bits of the first scan start in `data`.
-        is_progressive: it comes in several passes over the whole picture.
-        is_arithmetic: its bits are arithmetic codes, which may go on behind their end as zeros.
-        has_restarts: its bits come in intervals, or may do so.
     """
 
     data: bytes
     exif: bytes | None
     xmp: bytes | None
     profile: bytes | None
-    start: int
-    is_progressive: bool
-    is_arithmetic: bool
-    has_restarts: bool
-
-    def with_padding(self) -> bytes:
-        """The file with more bits behind each scan: a whole scan does not use them, one that was cut does.
-
-        Where bits come in intervals, the next ones are begun too, for what follows a cut at a border is not looked at before.
-        """
-        pieces, place = [], 0
-        for start, end in scan_ends(self.data, self.start):
-            pieces += [self.data[place:end], PADDING]
-            if self.has_restarts:
-                restarts = RESTART.findall(self.data, start, end)
-                number = restarts[-1][1] if restarts else 7
-                pieces += [bytes([0xFF, 0xD0 | (number + i & 7)]) + PADDING[i:] for i in range(1, 9)]
-            place = end
-        return b"".join([*pieces, self.data[place:]])
 
 
 def take_apart(data: bytes) -> Contents:
@@ -92,8 +72,7 @@ def take_apart(data: bytes) -> Contents:
     head = b"".join(kept)
     if frame in PROGRESSIVE or not is_one_scan(data, rest, num_components):
         check_scans(data, rest)
-    return Contents(head + data[rest:], b"".join(exif) or None, xmp, join_profile(profiles), len(head), frame in PROGRESSIVE,
-                    frame in ARITHMETIC, INTERVALS in data[:rest] or (frame in PROGRESSIVE and INTERVALS in data))
+    return Contents(head + data[rest:], b"".join(exif) or None, xmp, join_profile(profiles))
 
 
 def is_one_scan(data: bytes, stop: int, num_components: int) -> bool:
@@ -135,27 +114,39 @@ def join_profile(parts: list[bytes]) -> bytes | None:
 
 
 def check_scans(data: bytes, place: int) -> None:
-    """Look at a picture's scans, seen from the first one's bits.
+    """Count a picture's scans, from the first one's bits up to the picture's end marker.
 
     Raises:
         Refusal: more than MAX_SCANS scans.
     """
-    for number, _ in enumerate(scan_ends(data, place), 1):
+    number = 1
+    while (match := SCAN_END.search(data, place)) and match[1][0] != END:
+        marker, place = match[1][0], match.end()
+        if marker not in BARE:
+            place += max(2, int.from_bytes(data[place:place + 2], "big"))
+        number += marker == START_OF_SCAN
         if number > MAX_SCANS:
             raise Refusal(f"image has more than {MAX_SCANS} scans, which cost time and show nothing; store it again")
 
 
-def scan_ends(data: bytes, place: int) -> Iterator[tuple[int, int]]:
-    """Where the bits of each scan start and end, up to the picture's end marker; fill bytes belong to the marker that follows."""
-    start, in_scan = place, True
-    while match := SCAN_END.search(data, place):
-        marker, place = match[1][0], match.end()
-        if in_scan:
-            yield start, match.start()
-            in_scan = False
-        if marker == END:
-            return
-        if marker not in BARE:
-            place += max(2, int.from_bytes(data[place:place + 2], "big"))
-        if marker == START_OF_SCAN:
-            start, in_scan = place, True
+def find_damage(data: bytes) -> str | None:
+    """What libjpeg warns of while it reads all bits of a JPEG, if it shows that some are missing or wrong; else None.
+
+    Some cameras leave a few bytes, or fill with equal ones, between the last bits and the next marker: these show nothing. Many unequal
+    bytes that nothing used do. A kind of JPEG that TurboJPEG does not read is not judged.
+    """
+    try:
+        colours = "CMYK" if simplejpeg.decode_jpeg_header(data)[2] == "CMYK" else "GRAY"
+        simplejpeg.decode_jpeg(data, colours, min_height=1, min_width=1, min_factor=SMALLEST, strict=True)
+    except ValueError as error:
+        warning = str(error)
+        unused = UNUSED.search(warning)
+        is_damage = leaves_picture(data, int(unused[1])) if unused else DAMAGE.search(warning)
+        return warning if is_damage else None
+    return None
+
+
+def leaves_picture(data: bytes, num_unused: int) -> bool:
+    """Whether so many bytes before the end marker are more than what sound files leave."""
+    end = data.rfind(b"\xff\xd9")
+    return num_unused > MOST_UNUSED and len(set(data[max(0, end - num_unused):end])) > 1

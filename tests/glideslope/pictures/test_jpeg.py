@@ -56,8 +56,6 @@ def test_a_jpeg_that_was_cut_and_closed_again_is_damaged(number: int, share: flo
         for short_side in (None, 100):
             with pytest.raises(Refusal, match="image is truncated or damaged: "):
                 decode_picture(cut, max_pixels=LIMIT, short_side=short_side)
-        if not SETTINGS[number]["progressive"]:  # else the cut may lie in a table, which nothing decodes
-            assert decode_image(cut, max_pixels=LIMIT, is_judged=True).shape == (150, 200, 3)  # what the index let pass ends no training
 
 
 def test_a_progressive_jpeg_cut_between_two_passes_is_a_coarser_picture() -> None:
@@ -67,16 +65,17 @@ def test_a_progressive_jpeg_cut_between_two_passes_is_a_coarser_picture() -> Non
     assert decode_image(data[:last] + END, max_pixels=LIMIT).shape == (150, 200, 3)
 
 
-def test_zeros_in_the_middle_of_a_pass_are_heard_of_where_it_ends_early() -> None:
+@pytest.mark.parametrize("progressive", [False, True])
+def test_bytes_that_were_overwritten_in_the_middle_are_mostly_heard_of(progressive: bool) -> None:
     heard = 0
     for seed in range(40):
-        data = bytearray(encode(photograph(160, 120, seed), "JPEG", progressive=True, quality=85))
+        data = bytearray(encode(photograph(160, 120, seed), "JPEG", progressive=progressive, quality=85))
         data[len(data) // 2:len(data) // 2 + 100] = bytes(100)
         try:
             decode_image(bytes(data), max_pixels=LIMIT)
-        except Refusal:
-            heard += 1
-    assert heard >= 15
+        except Refusal as refusal:
+            heard += "Corrupt JPEG data" in str(refusal)
+    assert heard >= 20
 
 
 def test_the_previews_of_phones_behind_the_picture_change_nothing() -> None:
