@@ -472,14 +472,15 @@ def test_the_commands_draw_from_the_hub_and_say_what_they_drew_from(
 
 
 @pytest.mark.parametrize("kind", ["429", "503"])
-def test_a_hub_that_has_no_time_is_an_error_only_for_what_is_not_in_the_cache(
+def test_a_hub_that_has_no_time_is_one_line_and_who_chooses_to_be_offline_loads_from_the_cache(
         hub: LoopbackHub, load: Load, whole_release: Path, base_digest: str, kind: Any) -> None:
     commit = put(hub, REPO, whole_release)
     assert load(revision=commit.oid)["base"] == base_digest
     hub.inject(Fault(kind, "GET", ".*", times=None), Fault(kind, "HEAD", ".*", times=None))
-    told = load(revision=commit.oid)
-    assert told["base"] == base_digest
-    assert any(f"the Hub answers {kind}" in line for line in told["told"])
+    told = load(revision=commit.oid)  # nobody says whether it was withdrawn since
+    assert (told["error"], "could not be asked whether this release was withdrawn" in told["message"]) == ("DownloadError", True)
+    assert any(f"the Hub answers {kind}" in line for line in told["told"]) and "\n" not in told["message"]
+    assert load(revision=commit.oid, local_files_only=True)["base"] == base_digest
     told = load(revision=commit.oid, cache_dir=None)
     assert told["error"] == "DownloadError" and "\n" not in told["message"]
 
