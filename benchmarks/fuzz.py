@@ -31,7 +31,7 @@ from glideslope.release.verify import verify
 
 LIMIT_S, LIMIT_BYTES, KILL_AFTER_S, TELL_EVERY_S = 10, 1 << 30, 60, 20
 STATEMENTS = ("README.md", "DATASET_CARD.md", "USE_POLICY.md", "LICENSE", ".eval_results/glideslope.yaml", "model_index.json",
-              "evidence/claims.json", "evidence/croissant.json", "evidence/mlbom.cdx.json", "evidence/recipe.yaml", "evidence/policy.yaml")
+              "evidence/claims.json", "evidence/croissant.json", "evidence/mlbom.cdx.json", "evidence/recipe.yaml")
 DIGEST = re.compile(rb"[0-9a-f]{64}|[0-9a-f]{12}(?=\xe2\x80\xa6)")  # whole, or its first twelve figures and an ellipsis
 TEXT_SUFFIXES = (".json", ".jsonl", ".yaml", ".md")
 STRANGERS = {"evil.py": b"print(1)\n", "base/pytorch_model.bin": b"\x80\x02}q\x00.", "evidence/x.json": b"{}", ".hidden": b"",
