@@ -61,7 +61,7 @@ def plain(value: Any) -> Any:
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
-    return wording.printable(value) if isinstance(value, str) else value
+    return wording.printable(value, keep_lines=True) if isinstance(value, str) else value
 
 
 def templates_sha256() -> str:

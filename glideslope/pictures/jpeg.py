@@ -24,7 +24,7 @@ MIN_JFIF_BYTES, MIN_ADOBE_BYTES = 14, 12
 MAX_SCANS = 100  # more cost time and show nothing; encoders write about ten
 SMALLEST = 8  # JPEG decodes to 1/8 of its side at the least; all bits are read for that too
 DAMAGE = re.compile(r"premature end|bad (Huffman|arithmetic) code|found marker", re.IGNORECASE)  # other warnings are of sound pictures too
-UNUSED = re.compile(r"(\d+) extraneous bytes")
+UNUSED = re.compile(r"(?<!\d)(\d{1,9}) extraneous bytes")
 MOST_UNUSED = 32  # bytes
 
 

@@ -134,7 +134,7 @@ def test_costly_results_of_other_settings_are_kept_and_come_back_without_work(tm
 
 
 def test_settings_that_changed_are_named_and_those_beyond_four_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="glideslope")
     for value in (1, 2):
         run_stage(tmp_path / "index", stage="index", config={"a": {"b": value, "c": 0}, **{f"k{i}": value for i in range(5)}},
                   inputs={"source": str(value), "same": ""}, work=Work())

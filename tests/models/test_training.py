@@ -137,7 +137,7 @@ def stop_after(number: int) -> Progress:
 
 def test_a_training_keeps_the_precision_and_the_threads_it_began_with(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="glideslope")
     seen: list[tuple[torch.dtype, int]] = []
 
     def loss(model: nn.Module, step: int) -> Tensor:

@@ -12,6 +12,8 @@ from glideslope.release.gates.secret_files import find_secrets
 from glideslope.release.published import last_part, published_recipe
 from glideslope.release.verify import verify
 
+from .conftest import write_run
+
 
 @pytest.mark.parametrize(("path", "expected"), [
     ("/home/anna/photos", "photos"), ("/home/anna/photos/", "photos"), ("/data/x/part-*.tar", "part-*.tar"),
@@ -46,8 +48,10 @@ def test_data_files_are_shortened_one_by_one(recipe: Recipe) -> None:
     assert isinstance(public.source, DatasetsSource) and public.source.data_files == ("a.parquet", "b.parquet")
 
 
-def test_a_run_on_a_folder_with_an_absolute_path_is_packed_and_verified_like_any_other(run_dir: Path, recipe: Recipe, tmp_path: Path) -> None:
-    placed = recipe.model_copy(update={"source": FolderSource(path="/home/anna/photos")})
+def test_a_run_on_a_folder_with_an_absolute_path_is_packed_and_verified_like_any_other(recipe: Recipe, tmp_path: Path) -> None:
+    placed, run_dir = recipe.model_copy(update={"source": FolderSource(path="/home/anna/photos")}), tmp_path / "run"
+    run_dir.mkdir()
+    write_run(run_dir, placed)
     pack(run_dir, placed, run_dir / "release")
     pack(run_dir, placed.model_copy(update={"source": FolderSource(path="/elsewhere/photos")}), tmp_path / "again")
     assert yaml.safe_load((run_dir / "release/evidence/recipe.yaml").read_text())["source"]["path"] == "photos"

@@ -305,8 +305,8 @@ def test_nothing_is_overwritten(packed_run: Path, tmp_path: Path) -> None:
 COMPONENTS = {"base": ("modeling_glide", "GlideUNet"), "noised_clip": ("modeling_clip", "GlideNoisedClip"),
               "tokenizer": ("tokenizer_glide", "GlideTokenizer"), "clip_tokenizer": ("tokenizer_clip", "GlideClipTokenizer"),
               "scheduler": ("diffusers", "DDPMScheduler")}
-IMPORTED = {"torch", "diffusers", "ftfy", "safetensors", "tokenizers", "numpy", "PIL", "__future__", "collections", "dataclasses",
-            "functools", "html", "io", "json", "math", "pathlib", "re", "sys", "typing"}
+IMPORTED = {"torch", "diffusers", "ftfy", "safetensors", "tokenizers", "numpy", "PIL", "__future__", "collections", "contextlib",
+            "dataclasses", "functools", "html", "io", "json", "math", "pathlib", "re", "sys", "typing"}
 
 
 def test_generated_code_asks_for_few_packages_runs_nothing_on_import_and_is_the_same_every_time() -> None:
