@@ -40,6 +40,7 @@ class Clip:
         tokenize: captions -> int64 (N, context); None when there is no text tower yet.
         image_mean: float32 (M,), taken off the first M numbers of image embeddings before they are compared with text; None: nothing.
         batch_size: crops per forward pass; halved for good when a GPU runs out of memory.
+        find_cut: captions -> whether each is longer than the text tower reads; None when there is no text tower yet.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Clip:
     tokenize: Callable[[list[str]], Tensor] | None
     image_mean: Tensor | None = None
     batch_size: int = CPU_BATCH
+    find_cut: Callable[[list[str]], list[bool]] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -199,7 +201,10 @@ def load_lite0(config: ClipConfig, text_dir: Path | None, device: str) -> Clip:
     def tokenize(captions: list[str]) -> Tensor:
         return lite0.encode_captions(tokenizer, captions, text_config["context_length"])
 
-    return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, tokenize, mean)
+    def find_cut(captions: list[str]) -> list[bool]:
+        return lite0.find_cut(tokenizer, captions, text_config["context_length"])
+
+    return Clip("lite0", model, lite0.IMAGE_SIZE, lite0.PIXEL_MEAN, lite0.PIXEL_STD, tokenize, mean, find_cut=find_cut)
 
 
 def load_open_clip(config: ClipConfig, device: str) -> Clip:
@@ -221,7 +226,20 @@ def load_open_clip(config: ClipConfig, device: str) -> Clip:
     def tokenize(captions: list[str]) -> Tensor:
         return torch.as_tensor(tokenizer(captions))
 
-    return Clip(config.model, model.eval(), side, tuple(settings["mean"]), tuple(settings["std"]), tokenize)
+    def find_cut(captions: list[str]) -> list[bool]:
+        return find_longer(tokenizer, captions)
+
+    return Clip(config.model, model.eval(), side, tuple(settings["mean"]), tuple(settings["std"]), tokenize, find_cut=find_cut)
+
+
+def find_longer(tokenizer: Any, captions: list[str]) -> list[bool]:
+    """Which captions a tokenizer of open_clip cuts: given one place more it puts another token where the cut one ends, or fills the place."""
+    if not captions:
+        return []
+    short = torch.as_tensor(tokenizer(captions))
+    context = short.shape[1]
+    longer, padding = (torch.as_tensor(tokenizer(texts, context_length=context + 1)) for texts in (captions, ["a"]))
+    return [bool(cut) for cut in (longer[:, :context] != short).any(dim=1) | (longer[:, context] != padding[0, context])]
 
 
 def time_embedding(config: ClipConfig) -> float:

@@ -1,6 +1,7 @@
 """Train lite0's text tower on the run's own captions with the image tower locked (locked-image tuning, arXiv 2111.07991)."""
 
 import json
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ MAX_LOGIT_SCALE = math.log(100)
 WARMUP_SHARE = 0.1
 WEIGHT_DECAY = 0.1
 MAX_PAIRS = 20_000
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,10 @@ def write_text_tower(pairs: Pairs, config: ClipConfig, directory: Path, seed: in
     starts = torch.tensor([0, *accumulate(map(len, pairs.captions))])
     tokenizer = lite0.train_tokenizer([caption.lower() for caption in captions], lite0.TEXT_CONFIG["vocab_size"])
     text_config = {**lite0.TEXT_CONFIG, "vocab_size": tokenizer.get_vocab_size(), "context_length": lite0.fit_context(tokenizer, captions)}
+    num_cut = sum(lite0.find_cut(tokenizer, captions, text_config["context_length"]))
+    if num_cut:
+        log.warning("clip: %d of %d captions have more than %d tokens, and the text tower learns from their beginnings", num_cut, len(captions),
+                    text_config["context_length"] - 1)
     tokens = lite0.encode_captions(tokenizer, captions, text_config["context_length"])
     images = torch.from_numpy(pairs.embeddings)
     tower, metrics = fit_text_tower(images, tokens, text_config, config, seed, progress, starts=starts)

@@ -183,6 +183,11 @@ def encode_captions(tokenizer: Tokenizer, captions: Sequence[str], context_lengt
     return ids
 
 
+def find_cut(tokenizer: Tokenizer, captions: Sequence[str], context_length: int) -> list[bool]:
+    """Which captions `encode_captions` cuts."""
+    return [len(encoding.ids) > context_length - 1 for encoding in tokenizer.encode_batch([caption.lower() for caption in captions])]
+
+
 def load_text_tower(model: nn.Module, directory: Path) -> tuple[Tokenizer, Tensor]:
     """Load a trained text tower into a model of `build_model`.
 

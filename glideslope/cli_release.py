@@ -30,7 +30,7 @@ app = typer.Typer()
 @app.command(rich_help_panel=RELEASES)
 def pack(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Write the release directory of a finished run: weights, card, evidence, manifest."""
-    with opened(recipe, runs_dir, as_json=as_json) as opened_run:
+    with opened(recipe, runs_dir) as opened_run:
         record = opened_run.pack()
     tell({"release": str(opened_run.directory / "release"), **record.summary}, as_json=as_json)
 

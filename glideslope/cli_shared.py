@@ -67,6 +67,6 @@ def told_signers(signers: Signers | None, *, as_json: bool) -> list[str] | str:
     return "nobody" if signers is None else str(signers)
 
 
-def opened(recipe: str, runs_dir: Path, engine: Engine | None = None, *, as_json: bool, is_part: bool = False) -> Any:
-    """A run opened with progress on the terminal's error stream."""
-    return open_run(find_recipe(recipe), runs_dir, None if as_json else TerminalReporter(err), engine=engine, is_part=is_part)
+def opened(recipe: str, runs_dir: Path, engine: Engine | None = None, *, is_part: bool = False) -> Any:
+    """A run opened with progress on the terminal's error stream, which leaves the output to the result."""
+    return open_run(find_recipe(recipe), runs_dir, TerminalReporter(err), engine=engine, is_part=is_part)

@@ -62,7 +62,7 @@ def index(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOpt
     """Read every input and embed it with CLIP; bad inputs become rows with their reason."""
     if (part is None) != (num_parts is None):
         raise typer.BadParameter("--part and --num-parts go together")
-    with opened(recipe, runs_dir, Engine(engine, workers), as_json=as_json, is_part=part is not None) as run:
+    with opened(recipe, runs_dir, Engine(engine, workers), is_part=part is not None) as run:
         if part is not None and num_parts is not None:
             tell({f"part {part} of {num_parts}": run.index_part(part, num_parts)}, as_json=as_json)
             return
@@ -78,7 +78,7 @@ def label(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpti
                    "sha256, group:NAME.",
           )] = None) -> None:
     """Append labels to the run's store and give each its role by hash of the concept."""
-    with opened(recipe, runs_dir, as_json=as_json) as run:
+    with opened(recipe, runs_dir) as run:
         record, rows = run.label(import_file)
     tell({"rows": rows, record.stage: dict(record.summary)}, as_json=as_json)
 
@@ -87,7 +87,7 @@ def label(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpti
 def fit(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOption = "local", workers: WorkersOption = None,
         as_json: JsonOption = False) -> None:
     """Fit one filter per category, set its threshold, and measure it on labels it never saw."""
-    with opened(recipe, runs_dir, Engine(engine, workers), as_json=as_json) as run:
+    with opened(recipe, runs_dir, Engine(engine, workers)) as run:
         records = run.fit()
     tell({record.stage: dict(record.summary) for record in records}, as_json=as_json)
 
@@ -95,7 +95,7 @@ def fit(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOptio
 @app.command(rich_help_panel=STAGES)
 def curate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Decide on every input, write the ledger, and copy what is kept byte for byte."""
-    with opened(recipe, runs_dir, as_json=as_json) as run:
+    with opened(recipe, runs_dir) as run:
         record = run.curate()
     tell({record.stage: dict(record.summary)}, as_json=as_json)
 
@@ -127,7 +127,7 @@ def audit(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpti
         raise typer.BadParameter("give either --seed or --seed-from-os", param_hint="--seed")
     request = AuditRequest(category=category, claim=claim, num=num, seed=seed, confidence=confidence, design=design, fixed=fixed,
                            draw=seed_from_os, again=again, blur=blur)
-    with opened(recipe, runs_dir, as_json=as_json) as run:
+    with opened(recipe, runs_dir) as run:
         report = run.audit(request, import_file=import_file, who=who)
     if as_json:
         tell(report.to_json(), as_json=True)
@@ -140,7 +140,7 @@ def mutate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpt
            num_positives: Annotated[int, typer.Option(min=1, help="Held-out positives to plant in each shape.")] = 100,
            num_others: Annotated[int, typer.Option(min=1, help="Other images to change in the same ways, for comparison.")] = 40) -> None:
     """Plant known positives cropped, tiny in a scene, turned, in a collage, as a sticker: how many does the filter still find?"""
-    with opened(recipe, runs_dir, as_json=as_json) as opened_run:
+    with opened(recipe, runs_dir) as opened_run:
         records = opened_run.mutate(num_positives=num_positives, num_others=num_others)
     tell({record.stage: dict(record.summary) for record in records}, as_json=as_json)
 
@@ -151,7 +151,7 @@ def report(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpt
                                                          show_default="report.html in the run's directory")] = None,
            pictures: PicturesOption = "veiled") -> None:
     """Write one HTML page that says what the filters did and how sure that is: figures, pictures, groups, captions, audits."""
-    with opened(recipe, runs_dir, as_json=as_json) as opened_run:
+    with opened(recipe, runs_dir) as opened_run:
         written = opened_run.report(out_file, pictures=pictures)
         path = out_file or opened_run.directory / "report.html"
     tell({"report": str(path), **(written.figures if as_json else {"size": f"{path.stat().st_size / 1e6:.1f} MB"})}, as_json=as_json)
@@ -178,7 +178,7 @@ def diff(run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="A run's di
 @app.command(rich_help_panel=STAGES)
 def train(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Train the base model and the noised CLIP on the curated set."""
-    with opened(recipe, runs_dir, as_json=as_json) as run:
+    with opened(recipe, runs_dir) as run:
         records = run.train()
     tell({record.stage: dict(record.summary) for record in records}, as_json=as_json)
 
@@ -186,7 +186,7 @@ def train(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpti
 @app.command(rich_help_panel=STAGES)
 def evaluate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
     """Draw from captions, held back or trained on as the recipe says, and count how often the own one is in the better half of several."""
-    with opened(recipe, runs_dir, as_json=as_json) as run:
+    with opened(recipe, runs_dir) as run:
         record = run.evaluate()
     tell({record.stage: dict(record.summary)}, as_json=as_json)
 

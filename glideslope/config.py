@@ -13,6 +13,7 @@ from .strict_yaml import load_yaml
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 NUM_TRAIN_STEPS = 1000  # of the schedule that the networks are trained with
+Scale = Annotated[float, Field(ge=0, le=1000)]  # of guidance, as far as drawing takes it
 
 
 class Part(BaseModel):
@@ -256,8 +257,8 @@ class EvaluateConfig(Part):
     captions_from: Literal["validation", "train"] = Field(
         "validation", description="take captions held back from training first, or captions that were trained on")
     num_steps: Annotated[int, Field(ge=1, le=NUM_TRAIN_STEPS)] = Field(50, description="denoising steps per picture, at most the schedule's")
-    guidance_scale: Annotated[float, Field(ge=0)] = Field(3.0, description="classifier-free guidance scale; 1 is none")
-    sweep_scales: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(strict=False)] = Field(
+    guidance_scale: Scale = Field(3.0, description="classifier-free guidance scale; 1 is none")
+    sweep_scales: Annotated[tuple[Scale, ...], Field(strict=False)] = Field(
         (), description="further guidance scales to draw the first pairs with, for the card's table of what guidance does")
     sweep_pairs: Count = Field(16, description="how many pairs are drawn with each of them")
 
@@ -270,7 +271,7 @@ class ReleaseConfig(Part):
     data_attribution: str = Field("", description="credit that the data's licence asks for")
     homepage: Annotated[str, Field(pattern=r"^(https?://\S+)?$", max_length=200)] = Field("", description="address of a page about the model")
     citation: str = Field("", description="how to cite the model, BibTeX say")
-    languages: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...], Field(strict=False)] = Field(
+    languages: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...], Field(min_length=1, strict=False)] = Field(
         ("en",), description="languages of the captions, by their two-letter or three-letter codes")
     tags: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,60}$")], ...], Field(strict=False)] = Field(
         (), description="further tags for the Hub")
@@ -288,9 +289,10 @@ class ReleaseConfig(Part):
         0.5, description="smallest accepted 95 % lower bound of the share of pictures whose own caption is in the better half of several")
 
     @model_validator(mode="after")
-    def _variants_are_unique(self) -> Self:
-        if len(set(self.variants)) != len(self.variants):
-            raise ValueError(f"release.variants must differ, got {list(self.variants)}")
+    def _names_are_unique(self) -> Self:
+        for name, values in (("variants", self.variants), ("languages", self.languages)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"release.{name} must differ, got {list(values)}")
         return self
 
 

@@ -6,6 +6,7 @@ is decoded. Metadata is read only for what pixels look like, orientation and col
 
 import io
 import re
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -30,6 +31,31 @@ BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, TILE_WIDTH, TILE_LENGTH = 258, 262,
 # an item of EXIF, whose damage makes libavif refuse the picture, and whose orientation counts for nothing (ISO/IEC 23000-22, 7.3.6)
 AVIF_EXIF = re.compile(rb"(infe[\2\3]\0\0.(?:.{4}|.{6}))Exif", re.DOTALL)
 ALPHA_OF = {"La": "LA", "RGBa": "RGBA"}
+
+
+class WholeImages:
+    """A block in which Pillow refuses truncated images, whatever `ImageFile.LOAD_TRUNCATED_IMAGES` is set to; for several threads at once."""
+
+    def __init__(self) -> None:
+        """Nothing is set before the first block begins."""
+        self.lock, self.num_blocks, self.before = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        """Put the setting aside, unless another thread has."""
+        with self.lock:
+            if self.num_blocks == 0:
+                self.before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            self.num_blocks += 1
+
+    def __exit__(self, *_: object) -> None:
+        """Set it again when the last thread has left."""
+        with self.lock:
+            self.num_blocks -= 1
+            if self.num_blocks == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self.before
+
+
+WHOLE_IMAGES = WholeImages()
 
 
 @dataclass(frozen=True)
@@ -100,7 +126,7 @@ def read_image(data: bytes, *, max_pixels: int) -> Image.Image:
 def refusals(data: bytes) -> Iterator[None]:
     """Whatever goes wrong while bytes are decoded, as a refusal."""
     try:
-        with warnings.catch_warnings():
+        with WHOLE_IMAGES, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns where this module refuses or accepts
             yield
     except Refusal:

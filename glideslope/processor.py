@@ -19,9 +19,9 @@ FULL, HALF = "float32", "bfloat16"
 FAST_FACTOR = 0.9  # bfloat16 is taken where the same step takes at most this share of its time in float32
 NUM_TIMINGS = 3  # the first makes the kernels too
 CUDA_CAPABILITY = (8, 0)  # the first with bfloat16 in its matrix units
-# Both libraries obey these and then work as an older processor would.
+# Both libraries obey these, and then work as an older processor would, or round float32 products.
 LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS",
-          "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE")
+          "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 VECTOR_FLAGS = ("avx", "amx", "fma", "sve", "asimd", "bf16", "f16c", "sse4")
 
 log = logging.getLogger(__name__)

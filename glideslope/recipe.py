@@ -9,12 +9,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from .config import OpenMojiSource, Recipe, dump_recipe, load_recipe
+from .config import ModelConfig, OpenMojiSource, Recipe, dump_recipe, load_recipe
 from .errors import LabelError, RecipeError, StageError
 from .locks import locked
 from .manifest import storage_error, write_bytes
 from .records import Record, read_record
-from .stage_places import RECORD_NAME
+from .stage_places import CHECKPOINTS, StagePlaces
 
 if TYPE_CHECKING:
     from .data_filter import Source
@@ -270,22 +270,31 @@ class Run:
         with self.reporter.stage("check"):
             return check(self.directory / "release")
 
+    def check_filters(self) -> None:
+        """Refuse to train where the filters show less than the release asks for."""
+        from .release.gates.findings import check_filters
+
+        check_filters(self.recipe, self.directory)
+
     def estimate(self) -> dict[str, float]:
         """Seconds that the stages which are not done yet will take on this machine, from a measurement of a few seconds.
 
-        Where the number of inputs is not known before the source is read, only training and evaluation are in it.
+        Done is what was finished with the recipe's settings; a training that was stopped goes on from its newest checkpoint. Where the
+        number of inputs is not known before the source is read, only training and evaluation are in it.
         """
         from .data_filter.clip import time_embedding
         from .models.pace import time_base_training, time_clip_training, time_drawing
+        from .release.settings import stages_to_do
 
         recipe, evaluation = self.recipe, self.recipe.evaluate
         passes = evaluation.num_pairs * 2 + sum(min(evaluation.sweep_pairs, evaluation.num_pairs) * (1 if scale == 1 else 2)
                                                 for scale in evaluation.sweep_scales if scale != evaluation.guidance_scale)
-        grids = recipe.base.num_images // recipe.base.sample_images + 1
+        base, clip = (self._images_left(stage, part) for stage, part in (("base", recipe.base), ("noised_clip", recipe.noised_clip)))
+        grids = base // recipe.base.sample_images + 1
         draw = cache(lambda: time_drawing(recipe.base.preset))
         stages: dict[str, Callable[[], float]] = {
-            "training/base": lambda: recipe.base.num_images * time_base_training(recipe.base) + grids * PASSES_OF_GRID * draw(),
-            "training/noised_clip": lambda: recipe.noised_clip.num_images * time_clip_training(recipe.noised_clip),
+            "training/base": lambda: base * time_base_training(recipe.base) + grids * PASSES_OF_GRID * draw(),
+            "training/noised_clip": lambda: clip * time_clip_training(recipe.noised_clip),
             "evaluation": lambda: passes * evaluation.num_steps * draw()}
         if isinstance(recipe.source, OpenMojiSource) and recipe.clip.model == "lite0":
             # the shares of an embedding's time were measured, see docs/measured.md
@@ -293,7 +302,20 @@ class Run:
             embed = cache(lambda: num_inputs * time_embedding(recipe.clip))
             stages = {"index": lambda: 1.3 * embed(), "clip": lambda: 0.054 * recipe.clip.text_epochs * embed(),
                       **{f"classifiers/{category.name}": lambda: 0.36 * embed() for category in recipe.categories}} | stages
-        return {stage: measure() for stage, measure in stages.items() if not (self.directory / stage / RECORD_NAME).is_file()}
+        to_do = stages_to_do(recipe, self.directory, stages)
+        return {stage: measure() for stage, measure in stages.items() if stage in to_do}
+
+    def _images_left(self, model: str, config: ModelConfig) -> int:
+        """How many images a training has still to see, after what a stopped one of the same settings has seen."""
+        from .models.checkpoints import list_checkpoints
+        from .release.settings import is_stated, settings_of
+
+        partial = StagePlaces.of(self.directory / "training" / model).partial
+        begun = StagePlaces.read_identity(partial)
+        steps = [int(path.name.removeprefix("step-")) for path in list_checkpoints(partial / CHECKPOINTS)]
+        if begun is None or not steps or not is_stated(settings_of(config) | {"seed": self.recipe.seed}, begun["config"]):
+            return config.num_images
+        return max(0, config.num_images - steps[-1] * config.batch_size)
 
     def all(self) -> None:
         """Every stage, then gates and verification."""
@@ -303,6 +325,7 @@ class Run:
         self.index()
         self.label()
         self.fit()
+        self.check_filters()
         self.curate()
         self.train()
         self.evaluate()

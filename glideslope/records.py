@@ -25,6 +25,7 @@ from .stage_places import CHECKPOINTS, INTENT_NAME, RECORD_NAME, StagePlaces, re
 UNRECORDED = (RECORD_NAME, INTENT_NAME, f"{CHECKPOINTS}/")
 LITTER = ("*.tmp", ".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*")  # what kills, desktops and NFS leave in any folder
 RECORD_FORMAT = "glideslope.record/1"
+ABSENT, THIS_VERSION = object(), "this version"
 RECORDED_PACKAGES = ("glideslope", "torch", "open_clip_torch", "timm", "scikit-learn", "numpy", "pillow", "safetensors")
 
 log = logging.getLogger(__name__)
@@ -186,10 +187,10 @@ def finished_record(places: StagePlaces, identity: Mapping[str, Any]) -> Record 
     record = Record.from_json(read_json(places.record), where=str(places.record))
     before = {"stage": record.stage, "config": dict(record.config), "inputs": dict(record.inputs)}
     if before != identity:
-        is_told = places.is_costly and before["config"] != identity["config"]
-        aside = f", then it is kept in {places.aside(before)}: set the settings back to have it again" if is_told else ""
+        is_told, change = places.is_costly and before["config"] != identity["config"], describe_change(before, identity)
+        aside = f", then it is kept in {places.aside(before)}: {way_back(change)} to have it again" if is_told else ""
         log.log(logging.WARNING if is_told else logging.INFO, "%s: %s; running again. What was finished stays until the new one stands%s",
-                record.stage, describe_change(before, identity), aside)
+                record.stage, change, aside)
         return None
     check_outputs(places.directory, record)
     log.info("%s: already done", record.stage)
@@ -216,7 +217,7 @@ def prepare_partial(places: StagePlaces, identity: Mapping[str, Any]) -> None:
             aside = places.set_aside(partial, before)
             why = "of unknown origin" if before is None else describe_change(before, identity)
             log.warning("%s: %s; what had been done so far is kept in %s: %s", identity["stage"], why, aside,
-                        "remove it, or set the settings back to go on with it" if before else "look at it, then remove it")
+                        f"remove it, or {way_back(why)} to go on with it" if before else "look at it, then remove it")
         if places.is_costly and places.take_back(identity):
             log.warning("%s: goes on with what was kept aside with these settings", identity["stage"])
     partial.mkdir(parents=True, exist_ok=True)
@@ -232,10 +233,20 @@ def describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join(told + ([f"other {', '.join(inputs[:4])}"] if inputs else [])) or "the stage is another"
 
 
+def way_back(change: str) -> str:
+    """What takes a change back that `describe_change` describes: a setting that another version does not know cannot be set back."""
+    return "take the version of glideslope that wrote it" if f"{THIS_VERSION} knows" in change else "set the settings back"
+
+
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         keys = dict.fromkeys([*before, *now])
-        return [told for key in keys for told in _differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))]
+        return [told for key in keys
+                for told in _differences(before.get(key, ABSENT), now.get(key, ABSENT), f"{name}.{key}" if name else str(key))]
+    if before is ABSENT:
+        return [f"{THIS_VERSION} knows the setting {name}"]
+    if now is ABSENT:
+        return [f"{THIS_VERSION} knows no setting {name}"]
     return [] if before == now else [f"{name} was {canonical_json(before)[:40]} and is {canonical_json(now)[:40]}"]
 
 

@@ -158,7 +158,12 @@ class TerminalReporter:
 
 def draws_bars(console: Console) -> bool:
     """Whether a console is a terminal that can draw over what it drew: no file made to look like one, no dumb one, no log of a CI."""
-    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal and not os.environ.get("CI")
+    return console.is_terminal and console.file.isatty() and not console.is_dumb_terminal and not is_ci()
+
+
+def is_ci() -> bool:
+    """Whether the process runs in a CI, which sets CI to anything that is not no."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false", "no")
 
 
 def summary_table(claims: Mapping[str, Any], seconds: Mapping[str, float]) -> Table:

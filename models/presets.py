@@ -56,6 +56,9 @@ def check_presets(base: str, noised_clip: str) -> None:
     Raises:
         RecipeError: an unknown preset, or two with images of different sizes.
     """
+    if unet_preset(base).super_res or unet_preset(base).inpaint:
+        raise RecipeError(f"base.preset: {base!r} is no base model: it takes another picture beside the noised one; choose a preset without "
+                          "upsampler or inpaint in its name")
     sizes = unet_preset(base).image_size, noised_clip_preset(noised_clip).image_size
     if sizes[0] != sizes[1]:
         raise RecipeError(f"noised_clip.preset: {noised_clip!r} reads {sizes[1]}x{sizes[1]} images, but base.preset {base!r} draws "

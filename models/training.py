@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from ..errors import CheckpointError, TrainingError
+from ..errors import CheckpointError, StageError, TrainingError
 from ..manifest import read_json, write_json
-from ..processor import choose_precision, instruction_set, threads
+from ..processor import HALF, choose_precision, instruction_set, threads, warn_of_slow_type
 from ..stage_places import CHECKPOINTS
 from .checkpoints import METRICS, MetricsLog, latest_checkpoint, restore_checkpoint, save_checkpoint
 from .dataset import CuratedSplit
@@ -66,6 +66,8 @@ class Computing:
             begun = cls.read(path)
             settled = cls(begun.precision, begun.num_threads, (*(kind for kind in begun.processors if kind != here), here))
             begun.tell_differences(torch.get_num_threads(), here)
+            if begun.precision == HALF:
+                warn_of_slow_type(torch.bfloat16, device, "precision: float32, with which the training begins anew")
         write_json(path, {"precision": settled.precision, "num_threads": settled.num_threads, "processors": list(settled.processors)})
         return settled
 
@@ -76,16 +78,17 @@ class Computing:
         Raises:
             CheckpointError: it is malformed.
         """
-        value = read_json(path)
         try:
+            value = read_json(path)
             return cls(str(value["precision"]), int(value["num_threads"]), tuple(map(str, value["processors"])))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: malformed ({error!r}); remove the partial directory to train from the start") from error
+        except (StageError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: malformed, so that nothing says in which precision and with how many threads the training began. "
+                                  "Remove this one file, and it goes on from its newest checkpoint with what fits this machine") from error
 
     def tell_differences(self, num_threads: int, processor: str) -> None:
         """Log what is kept although this machine would choose otherwise, and what cannot be kept."""
         if num_threads != self.num_threads:
-            log.info("training goes on with %d threads, as it began; this process has %d", self.num_threads, num_threads)
+            log.warning("training goes on with %d threads, as it began; this process has %d", self.num_threads, num_threads)
         if processor != self.processors[0]:
             log.warning("training began on another kind of processor and goes on in %s: its last bits will not be those of one kind alone "
                         "(began on %s, is now on %s)", self.precision, self.processors[0], processor)

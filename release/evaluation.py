@@ -1,5 +1,6 @@
 """Do captions count? Pictures drawn from held-back captions, each compared with its own caption and with others of its hand."""
 
+import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ MOST_CAPTIONS = 8
 SCORES = ("own_score", "own_mean", "other_scores", "other_means")
 DRAW_AT_ONCE = 16
 Progress = Callable[[int, int, str], None]
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, directory: Path, *, seed: int,
@@ -57,15 +60,16 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
     def work(partial: Path) -> Mapping[str, Any]:
         pairs = choose_pairs(run_dir / "curated", config, seed)
         pipe = GlidePipeline.from_training(run_dir / "training" / "base")
-        images = draw_pairs(pipe, pairs, config, progress)
+        told = TellsOfAll(progress, config, len(pairs))
+        images = draw_pairs(pipe, pairs, config, told)
         clip = load_clip(clip_config, text_dir=text_dir)
         score_pairs(clip, images, pairs)
-        sweep = sweep_guidance(pipe, clip, pairs, config)
+        sweep = sweep_guidance(pipe, clip, pairs, config, told)
         if sweep:
             write_bytes(partial / "guidance.jsonl", "".join(canonical_json(row) + "\n" for row in sweep).encode())
         write_bytes(partial / "pairs.jsonl", "".join(canonical_json(pair) + "\n" for pair in pairs).encode())
         write_bytes(partial / "samples.png", png_bytes(contact_sheet(images, num_columns=8, scale=max(1, 96 // images[0].width))))
-        summary = summarise(pairs)
+        summary = summarise(pairs) | count_cut_captions(clip, pairs)
         write_json(partial / "evaluation.json", {"format": EVALUATION_FORMAT, "settings": settings, **summary})
         return summary
 
@@ -104,7 +108,7 @@ def choose_pairs(curated: Path, config: EvaluateConfig, seed: int) -> list[dict[
         rows = [row | {"split": split} for path in sorted((curated / "data").glob(f"{split}-*.parquet"))
                 for row in pq.read_table(path, columns=["key", "caption"]).to_pylist()]
         for row in sorted(rows, key=lambda row: hash_share(str(seed), row["key"])):
-            if split == config.captions_from or len(images) < config.num_pairs:
+            if split == config.captions_from or len(images) < max(2, config.num_pairs):
                 images.setdefault(row["caption"], row)
     if len(images) < 2:
         raise StageError(f"{curated}: fewer than two different captions are left to evaluate with; keep more data")
@@ -129,6 +133,26 @@ def deal_captions(captions: Sequence[str], num_hands: int, seed: int) -> list[li
         hands.append(sorted(deck[:size]))
         deck = deck[size:]
     return hands
+
+
+def other_scales(config: EvaluateConfig) -> list[float]:
+    """The guidance scales that pairs are drawn with beside the recipe's own."""
+    return sorted({*config.sweep_scales} - {config.guidance_scale})
+
+
+class TellsOfAll:
+    """Tells of the pictures of all scales together, so that the time left is that of the whole stage."""
+
+    def __init__(self, progress: Progress | None, config: EvaluateConfig, num_pairs: int) -> None:
+        """`num_pairs` are drawn with the recipe's scale, the first of them with each other one too."""
+        self.progress, self.before = progress, 0
+        self.total = num_pairs + len(other_scales(config)) * min(config.sweep_pairs, num_pairs)
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        """So many of the pictures of one scale are drawn."""
+        if self.progress is not None:
+            self.progress(self.before + done, self.total, text)
+        self.before += done if done == total else 0
 
 
 def draw_pairs(pipe: GlidePipeline, pairs: Sequence[Mapping[str, Any]], config: EvaluateConfig, progress: Progress | None) -> list[Image.Image]:
@@ -157,7 +181,18 @@ def score_pairs(clip: Clip, images: Sequence[Image.Image], pairs: Sequence[dict[
                  "other_means": [round(float(means[place]), 6) for place in others]}
 
 
-def sweep_guidance(pipe: GlidePipeline, clip: Clip, pairs: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> list[dict[str, Any]]:
+def count_cut_captions(clip: Clip, pairs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many of the captions that were compared the judging CLIP reads only in part; the log says so."""
+    captions = sorted({caption for pair in pairs for caption in (pair["prompt"], *pair["others"])})
+    num_cut = 0 if clip.find_cut is None else sum(clip.find_cut(captions))
+    if num_cut:
+        log.warning("evaluation: %d of %d captions are longer than %s reads, which judged them by their beginnings", num_cut, len(captions),
+                    clip.name)
+    return {"num_captions": len(captions), "num_captions_cut": num_cut}
+
+
+def sweep_guidance(pipe: GlidePipeline, clip: Clip, pairs: Sequence[Mapping[str, Any]], config: EvaluateConfig,
+                   progress: Progress | None = None) -> list[dict[str, Any]]:
     """Draw the first pairs with the recipe's other guidance scales too, and score them; the scored pairs join for their own scale.
 
     Returns:
@@ -168,7 +203,7 @@ def sweep_guidance(pipe: GlidePipeline, clip: Clip, pairs: Sequence[Mapping[str,
         drawn = [dict(pair) for pair in first]
         if scale != config.guidance_scale:
             settings = config.model_copy(update={"guidance_scale": scale})
-            score_pairs(clip, draw_pairs(pipe, drawn, settings, None), drawn)
+            score_pairs(clip, draw_pairs(pipe, drawn, settings, progress), drawn)
         rows += [{"guidance_scale": scale, **{key: pair[key] for key in ("index", *SCORES)}} for pair in drawn]
     return rows
 

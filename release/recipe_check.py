@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..config import Recipe
+from ..data_filter.statistics import lower_bound
 from ..errors import ReleaseError
 from ..secrets import KINDS, private_words, scan_tree, word_kind
+from .companions import choose_parts, list_sources
+from .documents.licences import HUB_LICENCES
 from .documents.use_policy import use_policy_text
 from .policy import Policy, load_policy
 from .published import published_recipe
@@ -29,6 +32,9 @@ def find_missing_files(recipe: Recipe) -> Iterator[str]:
     place = recipe.release.companions
     if place is not None and not Path(place).is_dir():
         yield f"release.companions: {place} is no directory; name one, or remove the key"
+    elif place is not None:
+        found, _ = choose_parts(Path(place), None)
+        list_sources(Path(place), found, {})
 
 
 def find_contradictions(recipe: Recipe, policy: Policy) -> Iterator[str]:
@@ -36,12 +42,28 @@ def find_contradictions(recipe: Recipe, policy: Policy) -> Iterator[str]:
     stated = recipe.release.license
     if "licence" not in policy.unsafe_skip and stated.casefold() not in {name.casefold() for name in policy.licenses}:
         yield f"release.license is {stated!r}, the policy accepts {', '.join(policy.licenses)}; choose one of them, or add yours to the policy"
+    elif stated not in HUB_LICENCES:
+        hint = f"; write it as {stated.lower()}" if stated.lower() in HUB_LICENCES else ", so that the card could not state it; choose another"
+        yield f"release.license is {stated!r}, which the Hub does not know{hint}"
+    if recipe.release.companions is not None and not (policy.allow_companions or "companions" in policy.unsafe_skip):
+        yield "release.companions names networks that come without evidence, the policy allows none; remove the key, or allow them there"
+    if "captions count" not in policy.unsafe_skip:
+        yield from find_too_few_pairs(recipe, policy)
     if "golden samples" not in policy.unsafe_skip and recipe.release.golden_prompts < policy.golden.min_pictures:
         yield f"release.golden_prompts is {recipe.release.golden_prompts}, the policy asks for at least {policy.golden.min_pictures}"
     names = [category.name for category in recipe.categories]
     unknown = [name for name in policy.categories if name not in names]
     if unknown and "filter evidence" not in policy.unsafe_skip:
         yield f"the policy names {', '.join(unknown)}, which the recipe does not filter ({', '.join(names)})"
+
+
+def find_too_few_pairs(recipe: Recipe, policy: Policy) -> Iterator[str]:
+    """One sentence where even an evaluation that wins every pair would prove less than is asked for."""
+    num_pairs, asked = recipe.evaluate.num_pairs, (recipe.release.min_ranked_share_lower_bound, policy.min_captions_share_lower_bound)
+    best = lower_bound(num_pairs, num_pairs)
+    if not (best > asked[0] and best >= asked[1]):
+        yield (f"evaluate.num_pairs is {num_pairs}: were all of them won, that proves a share of {best:.3f}, and {max(asked):.3f} is asked "
+               "for; evaluate with more pairs")
 
 
 def find_secrets(recipe: Recipe, policy: Policy) -> Iterator[str]:

@@ -5,7 +5,8 @@ because nobody wrote it down. Settings that no result depends on (`Part.PACE`), 
 its figures are not settings of a stage.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..config import Part, Recipe, source_settings
@@ -13,6 +14,7 @@ from ..data_filter.fit import FIELDS as CLASSIFIER_FIELDS
 from ..data_filter.judges import PLACES
 from ..data_filter.scores import FIELDS as SCORES_FIELDS
 from ..records import Record
+from ..stage_places import StagePlaces
 from .comparison import show
 from .plan import GOLDEN_STAGE, classifier_stage, filter_stage, mutation_stage, scores_stage, training_stage
 
@@ -43,6 +45,28 @@ def expected_settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
 def settings_of(part: Part) -> dict[str, Any]:
     """A part of a recipe as plain data, without what no result depends on."""
     return part.model_dump(mode="json", exclude=set(part.PACE))
+
+
+def is_stated(settings: Mapping[str, Any], config: Any) -> bool:
+    """Whether a stage's configuration states all these settings."""
+    return not _compare("", settings, config)
+
+
+def stages_to_do(recipe: Recipe, run_dir: Path, stages: Collection[str]) -> set[str]:
+    """Which of some stages a run would do: those without a record, those with other settings, and those that read what these write.
+
+    Only records are read, so that inputs that changed since, and files that were edited, are not seen.
+    """
+    found = {stage: StagePlaces.read_identity(run_dir / stage) for stage in {*stages, *expected_settings(recipe)}}
+    missing = {stage for stage in stages if found[stage] is None}
+    changed = {stage for stage, settings in expected_settings(recipe).items()
+               if (before := found[stage]) is not None and not is_stated(settings, before["config"])}
+    last = {training_stage("base"), training_stage("noised_clip"), "evaluation", GOLDEN_STAGE}
+    if changed - last:
+        changed |= set(stages) if "index" in changed else last
+    if training_stage("base") in changed:  # its tokenizer is the noised CLIP's, its pictures are evaluated
+        changed |= last
+    return (missing | changed) & set(stages)
 
 
 def find_changed_settings(recipe: Recipe, records: Mapping[str, Record]) -> list[str]:

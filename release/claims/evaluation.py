@@ -13,6 +13,7 @@ from typing import Any
 from ...data_filter.sources import hash_share
 from ...data_filter.statistics import lower_bound
 from ...errors import ReleaseError
+from ...records import Record
 from ..comparison import Claims
 from ..contents import Release, need
 from ..layout import parse_json_lines
@@ -49,8 +50,13 @@ def evaluation_claims(release: Release) -> Claims:
                 "num_others": len(need(pairs[0], "others", where=PAIRS_PATH)),
                 "min_share_lower_bound": release.recipe.release.min_ranked_share_lower_bound,
                 "num_steps": settings.num_steps, "guidance_scale": settings.guidance_scale, "worst": list_worst(pairs),
-                "guidance": measure_guidance(release)}
+                "guidance": measure_guidance(release)} | stated_cuts(release.record("evaluation"))
     return {f"evaluation.{name}": value for name, value in counted.items()}
+
+
+def stated_cuts(record: Record) -> Claims:
+    """How many captions a stage read, and how many of them only in part, as its record states; none where it was not counted yet."""
+    return {name: record.summary.get(name) for name in ("num_captions", "num_captions_cut")}
 
 
 def compare_with_middle(pair: Pair) -> tuple[float, float, int]:

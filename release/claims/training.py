@@ -9,6 +9,7 @@ from ..comparison import Claims
 from ..contents import Release, need
 from ..plan import training_stage
 from ..weights import count_parameters
+from .evaluation import stated_cuts
 
 FINAL_FRACTION = 10
 PRECISIONS = ("float32", "bfloat16")
@@ -45,7 +46,8 @@ def training_claims(release: Release, model: str) -> Claims:
             f"{prefix}.device": environment.get("device", "cpu"),
             f"{prefix}.machine": environment.get("machine", "unknown"),
             f"{prefix}.num_cores": environment.get("num_cores"),
-            f"{prefix}.versions": dict(environment.get("versions", {}))}
+            f"{prefix}.versions": dict(environment.get("versions", {})),
+            **{f"{prefix}.{name}": value for name, value in stated_cuts(record).items()}}
 
 
 def taken_precision(record: Record, asked: str) -> str:

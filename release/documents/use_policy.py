@@ -22,7 +22,9 @@ def use_policy_text(recipe: Recipe) -> str:
     """
     path = recipe.release.use_policy
     if path is None:
-        return built_in_policy(recipe)
+        text = built_in_policy(recipe)
+        check_policy(text, where="the built-in terms of use, made of release.title, license, data_attribution and what counts in each category")
+        return text
     try:
         text = "\n".join(LINE_ENDS.split(decode_text(Path(path).read_bytes())))
     except OSError as error:

@@ -6,17 +6,22 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from ...config import Category
+from ...config import Category, Recipe
 from ...data_filter.evidence import measure_filter
 from ...data_filter.labels import FITTING_ROLES
+from ...errors import ReleaseError
+from ...manifest import read_json
 from ..chain import check_filter_reports
 from ..claims.audits import read_audits
 from ..claims.evaluation import count_wins
 from ..comparison import shorten
 from ..contents import Release, need
 from ..layout import MEGABYTE, walk
-from ..policy import CategoryPolicy
+from ..plan import filter_stage
+from ..policy import CategoryPolicy, load_policy
 from ..verify import check_generated
 
 AUDIT_LABELS = {"min_recall": "recall", "min_recall_lower_bound": "recall_lower_bound", "min_kept_share": "kept_share"}
@@ -54,6 +59,28 @@ def compare_with_limits(release: Release, category: Category, policy: CategoryPo
     """One sentence for each limit of recipe or policy that a category's measured evidence does not keep."""
     where = f"evidence/filters/{category.name}/filter.json"
     audit = measure_filter(release.scores(category.name), need(release.filter(category.name), "threshold", where=where))["audit"]
+    return find_missed_limits(category, audit, policy)
+
+
+def check_filters(recipe: Recipe, run_dir: Path) -> None:
+    """Refuse to go on where a run's filters show less on audit labels than its release will be asked for.
+
+    Raises:
+        ReleaseError: every limit that is missed.
+    """
+    policy = load_policy(None if recipe.release.policy is None else Path(recipe.release.policy))
+    if "filter evidence" in policy.unsafe_skip:
+        return
+    problems = [problem for category in recipe.categories
+                for problem in find_missed_limits(category, read_json(run_dir / filter_stage(category.name) / "filter.json")["audit"],
+                                                  policy.categories.get(category.name, CategoryPolicy()))]
+    if problems:
+        raise ReleaseError(f"recipe {recipe.name}: what it trains would not be let out: {'; '.join(problems)}. To train all the same, go stage "
+                           "by stage: curate, train, evaluate, pack")
+
+
+def find_missed_limits(category: Category, audit: Mapping[str, Any], policy: CategoryPolicy) -> list[str]:
+    """One sentence for each limit of recipe or policy that figures on audit labels do not keep."""
     problems = []
     for asker, limits in (("recipe", category.limits), ("policy", policy)):
         for key, name in AUDIT_LABELS.items():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from glideslope.config import ClipConfig
-from glideslope.data_filter.clip import Clip, load_clip, normalise
+from glideslope.data_filter.clip import Clip, find_longer, load_clip, normalise
 from glideslope.errors import CheckpointError, RecipeError, StageError
 
 pytestmark = pytest.mark.processors
@@ -140,3 +140,19 @@ def test_an_image_that_does_not_fit_alone_is_one_clear_error() -> None:
 @pytest.mark.parametrize(("room", "expected"), [(1, 1), (5, 4), (64, 64), (10**9, 512)])
 def test_the_batch_size_that_fits_is_found(room: int, expected: int) -> None:
     assert Clip("small", SmallMemory(room), 8, MEAN, STD, None).find_batch_size() == expected
+
+
+def test_the_captions_that_an_open_clip_tokenizer_cuts_are_found_to_the_token() -> None:
+    tokenizer = open_clip.SimpleTokenizer(context_length=8)
+    captions = ["", "red", "red " * 6, "red " * 7, "red " * 50]
+    assert find_longer(tokenizer, captions) == [False, False, False, True, True]
+    assert find_longer(tokenizer, []) == []
+
+
+@pytest.mark.parametrize(("end", "padding"), [(1, 0), (1, 1), (2, 7)])
+def test_cut_captions_are_found_whatever_ends_and_fills_them(end: int, padding: int) -> None:
+    def tokenizer(texts: list[str], context_length: int = 5) -> Tensor:
+        rows = [[*(9 for _ in text.split()[:context_length - 1]), end] for text in texts]
+        return torch.tensor([row + [padding] * (context_length - len(row)) for row in rows])
+
+    assert find_longer(tokenizer, ["", "a", "a b c d", "a b c d e", "a b c d e f g"]) == [False, False, False, True, True]

@@ -91,3 +91,11 @@ def test_the_image_tower_puts_three_descriptions_of_length_one_side_by_side_and_
     assert torch.allclose(found[:, :lite0.TEXT_DIM], torch.nn.functional.normalize(pooled, dim=-1), atol=1e-5)
     for part in found.split([lite0.TEXT_DIM, 192, 320], dim=1):
         assert torch.allclose(part.norm(dim=1), torch.ones(2), atol=1e-5)
+
+
+def test_the_captions_that_are_cut_are_those_whose_tokens_do_not_fit() -> None:
+    captions = ["red", "Red apple", "red apple and green pear", "", "red " * 40]
+    tokenizer = lite0.train_tokenizer(captions, 300)
+    cut = lite0.find_cut(tokenizer, captions, 8)
+    longer = lite0.encode_captions(tokenizer, captions, 9)
+    assert cut == [bool(tokens[8]) for tokens in longer] and True in cut and False in cut

@@ -44,6 +44,10 @@ Change = Callable[[dict[str, Any]], Any]
     (lambda r: r.update(release={"homepage": "javascript:alert(1)"}), r"release\.homepage: .*pattern"),
     (lambda r: r.update(release={"tags": ["a\nb"]}), r"release\.tags\.0: .*pattern"),
     (lambda r: r.update(release={"languages": ["English"]}), r"release\.languages\.0: .*pattern"),
+    (lambda r: r.update(release={"languages": []}), r"release\.languages: .*at least 1 item"),
+    (lambda r: r.update(release={"languages": ["en", "en"]}), r"release: release\.languages must differ"),
+    (lambda r: r.update(evaluate={"guidance_scale": 1001.0}), r"evaluate\.guidance_scale: .*less than or equal to 1000"),
+    (lambda r: r.update(evaluate={"sweep_scales": [1.0, 2e9]}), r"evaluate\.sweep_scales\.1: .*less than or equal to 1000"),
     (lambda r: r.update(labels={"train_share": 0.6, "calibrate_share": 0.4}), r"labels: train_share \+ calibrate_share must stay below 1"),
     (lambda r: r["categories"].append(r["categories"][0]), r"category names must differ, got \['person', 'person'\]")])
 def test_a_wrong_key_type_or_value_is_one_error_that_names_it(plain_recipe: dict[str, Any], change: Change, told: str) -> None:

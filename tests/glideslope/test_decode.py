@@ -1,10 +1,11 @@
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from glideslope.decode import decode_image, decode_picture
 from glideslope.pictures.refusals import Refusal
@@ -54,12 +55,30 @@ def test_empty_and_wrongly_named_files_are_refused(data: bytes, sentence: str) -
     assert str(refusal.value).startswith(sentence)
 
 
+@pytest.mark.parametrize("fills_up", [False, True])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
-def test_a_truncated_file_is_refused_and_not_filled_up_with_grey(kind: str) -> None:
+def test_a_truncated_file_is_refused_and_not_filled_up_with_grey(kind: str, fills_up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", fills_up)  # as a program around may have set it
     data = encode(checker(), kind)
     for share in (0.3, 0.6, 0.9):
         with pytest.raises(Refusal):
             decode_image(data[: int(len(data) * share)], max_pixels=LIMIT)
+
+
+def test_several_threads_refuse_truncated_files_and_give_the_programs_setting_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = encode(checker(), "BMP")[:-40]
+
+    def is_refused(_: int) -> bool:
+        try:
+            decode_image(data, max_pixels=LIMIT)
+        except Refusal:
+            return True
+        return False
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(is_refused, range(200)))
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:

@@ -13,7 +13,9 @@ from glideslope.config import load_recipe, parse_recipe
 from glideslope.data_filter.audits.population import AuditRequest
 from glideslope.data_filter.sources.survey import look_at
 from glideslope.errors import LabelError, RecipeError, ReleaseError, SourceError, StageError, StorageError
+from glideslope.manifest import write_json
 from glideslope.recipe import Engine, Run, Silent, find_recipe, open_run
+from glideslope.release.settings import expected_settings
 from glideslope.starter import starter_recipe
 
 from ..data_filter.conftest import TinyClip, fill_folder, tiny_clip, write_labels
@@ -110,9 +112,42 @@ def test_the_time_of_a_run_is_told_from_a_measurement_without_the_stages_that_ar
     assert min(found.values()) > 0
     assert found["training/base"] > 100 * found["training/noised_clip"]
     for stage in found:
-        (tmp_path / stage).mkdir(parents=True)
-        (tmp_path / stage / "record.json").touch()
+        write_identity(tmp_path / stage / "record.json", run, stage)
     assert run.estimate() == {}
+    plain_recipe["evaluate"] = {"num_pairs": 8}
+    assert run_in(tmp_path, plain_recipe).estimate().keys() == {"evaluation"}
+    plain_recipe["base"]["checkpoint_images"] = 77
+    assert run_in(tmp_path, plain_recipe).estimate().keys() == {"evaluation"}
+    plain_recipe["base"]["num_images"] = 200
+    again = run_in(tmp_path, plain_recipe).estimate()
+    assert again.keys() == {"training/base", "training/noised_clip", "evaluation"}
+
+
+def test_what_a_stopped_training_has_seen_is_no_part_of_the_time(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
+    plain_recipe["base"] |= {"preset": "glide-micro-16", "num_images": 1_000_000, "batch_size": 4}
+    plain_recipe["noised_clip"] |= {"preset": "noised-clip-micro-16", "num_images": 40, "batch_size": 4}
+    run = run_in(tmp_path, plain_recipe)
+    whole = run.estimate()["training/base"]
+    (tmp_path / "training/base.partial/checkpoints/step-00247500").mkdir(parents=True)
+    assert run.estimate()["training/base"] > whole / 5, "nothing says with which settings it was begun"
+    write_identity(tmp_path / "training/base.partial/intent.json", run, "training/base")
+    assert run.estimate()["training/base"] < whole / 5
+
+
+def write_identity(path: Path, run: Run, stage: str) -> None:
+    """What a record or an intent states of a stage's settings."""
+    write_json(path, {"stage": stage, "config": expected_settings(run.recipe).get(stage, {}), "inputs": {}})
+
+
+def test_a_run_stops_before_training_where_the_filters_show_too_little(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
+    run = run_in(tmp_path, plain_recipe)
+    audit = {"recall": 1.0, "recall_lower_bound": 0.85, "kept_share": 0.9}
+    write_json(tmp_path / "filters/person/filter.json", {"audit": audit})
+    with pytest.raises(ReleaseError, match=r"would not be let out: filter person: recall lower bound on audit labels is 0.8500, the recipe "
+                                           r"asks for at least 0.9000; label more .* To train all the same"):
+        run.check_filters()
+    plain_recipe["categories"][0]["limits"]["min_recall_lower_bound"] = 0.8
+    run_in(tmp_path, plain_recipe).check_filters()
 
 
 def test_a_source_without_labels_asks_for_them(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
@@ -127,6 +162,10 @@ def test_a_source_without_labels_asks_for_them(tmp_path: Path, plain_recipe: dic
     ("release", "citation", "write to ann" + "@uni-bonn.de", "release.citation holds a mail address"),
     ("release", "use_policy", "nowhere.md", "release.use_policy: nowhere.md cannot be read"),
     ("release", "policy", "nowhere.yaml", "nowhere.yaml"),
+    ("release", "license", "MIT", "release.license is 'MIT', which the Hub does not know; write it as mit"),
+    ("release", "title", "zero\u200bwidth", "the built-in terms of use, made of release.title.*holds control characters"),
+    ("release", "companions", ".", "release.companions: .*model_index.json"),
+    ("evaluate", "num_pairs", 4, "evaluate.num_pairs is 4: were all of them won, that proves a share of 0.473, and 0.500 is asked for"),
 ])
 def test_what_could_not_be_released_is_refused_before_anything_is_trained(
         tmp_path: Path, plain_recipe: dict[str, Any], part: str, setting: str, value: object, told: str) -> None:
@@ -158,12 +197,12 @@ def test_training_before_curating_is_refused(tmp_path: Path, plain_recipe: dict[
 def test_running_everything_goes_through_the_stages_in_their_order(
         tmp_path: Path, plain_recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    for name in ("index", "label", "fit", "curate", "train", "evaluate", "pack", "check"):
+    for name in ("index", "label", "fit", "check_filters", "curate", "train", "evaluate", "pack", "check"):
         monkeypatch.setattr(recipe_module.Run, name, lambda self, name=name: done.append(name))
     module = importlib.import_module("glideslope.release.verify")  # the package has a function of the same name
     monkeypatch.setattr(module, "verify", lambda release: done.append(f"verify {release.name}"))
     run_in(tmp_path, plain_recipe).all()
-    assert done == ["index", "label", "fit", "curate", "train", "evaluate", "pack", "check", "verify release"]
+    assert done == ["index", "label", "fit", "check_filters", "curate", "train", "evaluate", "pack", "check", "verify release"]
 
 
 def test_the_resolved_recipe_is_itself_a_recipe_for_the_same_run(recipe_file: Path, tmp_path: Path) -> None:

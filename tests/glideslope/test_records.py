@@ -104,6 +104,18 @@ def test_quick_work_that_was_stopped_with_another_configuration_is_thrown_away(t
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
+@pytest.mark.parametrize(("before", "told"), [({"size": 1, "pace": 3}, "knows no setting pace"), ({}, "knows the setting size")])
+def test_costly_work_of_another_version_is_kept_and_the_way_back_is_that_version(
+        tmp_path: Path, caplog: pytest.LogCaptureFixture, before: dict[str, Any], told: str) -> None:
+    place = tmp_path / "index"
+    run_stage(place, stage="index", config=before, inputs={"source": "s"}, work=Work("old"), is_costly=True)
+    stage(place, Work("new"), is_costly=True)
+    aside, = tmp_path.glob("index.aside-*")
+    assert (aside / "shard-0.txt").read_text() == "old0"
+    assert f"index: this version {told}; running again" in caplog.text
+    assert f"kept in {aside}: take the version of glideslope that wrote it to have it again" in caplog.text
+
+
 def test_costly_work_that_was_stopped_with_another_configuration_is_kept_and_taken_up_again(tmp_path: Path,
                                                                                             caplog: pytest.LogCaptureFixture) -> None:
     stop_costly(tmp_path / "index", "old", config=1)

@@ -132,8 +132,9 @@ def test_a_terminal_that_cannot_draw_over_itself_and_a_log_get_lines(surrounding
     assert "\x1b[1A" not in told
 
 
-def test_a_terminal_that_can_gets_a_bar_with_the_time_left() -> None:
-    told = show_on_terminal({"TERM": "xterm-256color"})
+@pytest.mark.parametrize("surroundings", [{}, {"CI": "false"}, {"CI": ""}, {"COLUMNS": "200"}])
+def test_a_terminal_that_can_gets_a_bar_with_the_time_left(surroundings: dict[str, str]) -> None:
+    told = show_on_terminal({"TERM": "xterm-256color"} | surroundings)
     assert "\x1b[2K" in told
     assert "8/8" in told
     assert re.search(r"steps, 0:00 left", told)

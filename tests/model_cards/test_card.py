@@ -223,3 +223,13 @@ def test_the_name_of_a_gate_set_aside_stands_in_code_as_it_is(claims: dict[str, 
 
 def test_what_no_digest_covers_is_said_to_be_the_publishers_word(claims: dict[str, Any]) -> None:
     assert "times, rate, energy and versions on this page are what the publisher says" in render_card(claims)
+
+
+def test_captions_that_were_cut_are_counted_in_one_sentence(claims: dict[str, Any]) -> None:
+    told = ("Captions that are longer than a network reads are cut: 3 of 1,767 for the base model, 3 of 1,767 for the noised CLIP and 0 of 512 "
+            "for the CLIP that judges the evaluation.\n")
+    assert told in render_card(claims)
+    claims["training.base.num_captions_cut"] = claims["evaluation.num_captions_cut"] = None
+    told = ("are cut: it was not counted how many for the base model, 3 of 1,767 for the noised CLIP and it was not counted how many for the "
+            "CLIP that judges the evaluation.\n")
+    assert told in render_card(claims)

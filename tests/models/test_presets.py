@@ -63,3 +63,9 @@ def _numel(shape: tuple[int, ...]) -> int:
     for size in shape:
         total *= size
     return total
+
+
+@pytest.mark.parametrize("name", [name for name, preset in UNET_PRESETS.items() if preset.super_res or preset.inpaint])
+def test_a_network_that_takes_another_picture_too_is_no_base(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"base.preset: '{name}' is no base model"):
+        check_presets(name, "noised-clip-small-64")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from glideslope import processor
 from glideslope.config import ModelConfig
 from glideslope.errors import CheckpointError, TrainingError
 from glideslope.manifest import write_bytes
@@ -161,11 +162,30 @@ def test_a_training_keeps_the_precision_and_the_threads_it_began_with(
     assert "training began on another kind of processor and goes on in bfloat16" in caplog.text
 
 
-@pytest.mark.parametrize("text", ['{"precision": "float32"}', '{"precision": "float32", "num_threads": "x", "processors": []}'])
-def test_a_training_whose_beginning_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", '{"precision": "float32"}', '{"precision": "float32", "num_threads": "x", "processors": []}'])
+def test_a_training_whose_beginning_cannot_be_read_is_refused_with_a_way_out_that_loses_nothing(tmp_path: Path, text: str) -> None:
+    with pytest.raises(Stopped):
+        train(CONFIG, fresh(), loss_of_step, tmp_path, ema_half_life_images=None, progress=stop_after(28))
     write_bytes(tmp_path / CHECKPOINTS / COMPUTING_NAME, text.encode())
-    with pytest.raises(CheckpointError, match=rf"{COMPUTING_NAME}: malformed .* remove the partial directory"):
+    with pytest.raises(CheckpointError, match=rf"{COMPUTING_NAME}: malformed.* Remove this one file, and it goes on from its newest"):
         train(CONFIG, fresh(), loss_of_step, tmp_path, ema_half_life_images=None)
+    (tmp_path / CHECKPOINTS / COMPUTING_NAME).unlink()
+    told: list[int] = []
+    train(CONFIG, fresh(), loss_of_step, tmp_path, ema_half_life_images=None, progress=lambda done, total, line: told.append(done))
+    assert told == [28, 32, 36, 40]
+
+
+def test_a_training_that_began_in_bfloat16_says_what_that_costs_where_it_goes_on(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    config = CONFIG.model_copy(update={"precision": "auto"})
+    monkeypatch.setattr(training, "choose_precision", lambda asked, device: "bfloat16")
+    with pytest.raises(Stopped):
+        train(config, fresh(), lambda model, step: model(torch.ones(4, 2)).float().square().mean(), tmp_path, ema_half_life_images=None,
+              progress=stop_after(16))
+    caplog.clear()
+    monkeypatch.setattr(processor, "half_factor", lambda dtype: 14.0)
+    train(config, fresh(), lambda model, step: model(torch.ones(4, 2)).float().square().mean(), tmp_path, ema_half_life_images=None)
+    assert "it takes 14.0 times as long as float32; use precision: float32, with which the training begins anew" in caplog.text
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1), st.integers(0, 10**7))

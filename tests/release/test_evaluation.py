@@ -11,12 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.config import EvaluateConfig
+from glideslope.data_filter.clip import Clip
 from glideslope.errors import StageError
 from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.presets import UNET_PRESETS
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
-from glideslope.release.evaluation import best_drawn, choose_pairs, deal_captions, draw_pairs, refuse_one_caption, summarise, sweep_guidance
+from glideslope.release.evaluation import (
+    TellsOfAll,
+    best_drawn,
+    choose_pairs,
+    count_cut_captions,
+    deal_captions,
+    draw_pairs,
+    refuse_one_caption,
+    summarise,
+    sweep_guidance,
+)
 
 
 def write_split(curated: Path, split: str, captions: list[str]) -> None:
@@ -123,3 +134,30 @@ def test_one_caption_for_all_images_is_refused_and_two_are_enough(tmp_path: Path
     refuse_one_caption(tmp_path)
     pairs = choose_pairs(tmp_path, EvaluateConfig(num_pairs=4), seed=0)
     assert {pair["prompt"] for pair in pairs} <= {"photo of sks dog", "a red ball"} and all(len(pair["others"]) == 1 for pair in pairs)
+
+
+def test_one_held_back_caption_alone_is_joined_by_those_of_training(tmp_path: Path) -> None:
+    write_split(tmp_path, "validation", ["an apple"])
+    write_split(tmp_path, "train", ["a pear", "a plum"])
+    pair, = choose_pairs(tmp_path, EvaluateConfig(num_pairs=1), seed=0)
+    assert {pair["prompt"], *pair["others"]} == {"an apple", "a pear"} or {pair["prompt"], *pair["others"]} == {"an apple", "a plum"}
+
+
+def test_captions_that_the_judge_reads_only_in_part_are_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    clip = Clip("judge", torch.nn.Linear(1, 1), 8, (0.5,), (0.5,), None, find_cut=lambda captions: [len(caption) > 9 for caption in captions])
+    pairs = [{"prompt": "a pear", "others": ["a green pear", "a plum"]}, {"prompt": "a green pear", "others": ["an apple"]}]
+    assert count_cut_captions(clip, pairs) == {"num_captions": 4, "num_captions_cut": 1}
+    assert "evaluation: 1 of 4 captions are longer than judge reads" in caplog.text
+    caplog.clear()
+    assert count_cut_captions(clip, [{"prompt": "a pear", "others": []}]) == {"num_captions": 1, "num_captions_cut": 0}
+    assert caplog.messages == []
+
+
+def test_the_time_left_is_that_of_all_scales_together() -> None:
+    told: list[tuple[int, int]] = []
+    settings = EvaluateConfig(num_pairs=40, sweep_scales=(1.0, 3.0, 6.0), sweep_pairs=20)
+    all_scales = TellsOfAll(lambda done, total, text: told.append((done, total)), settings, 40)
+    for number in (40, 20, 20):
+        for done in range(0, number, 16):
+            all_scales(min(done + 16, number), number, "pictures drawn")
+    assert told == [(16, 80), (32, 80), (40, 80), (56, 80), (60, 80), (76, 80), (80, 80)]
