@@ -8,6 +8,7 @@ that are parsed. Weights are hashed again as they are read into place (see `weig
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,8 @@ def build_on_meta(class_name: str, config: Part) -> nn.Module:
         return COMPONENTS[class_name][1](config)
 
 
-def expected_tensors(class_name: str, config: Part) -> dict[str, tuple[int, ...]]:
+@lru_cache(maxsize=32)
+def expected_tensors(class_name: str, config: Part) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of the weights an architecture has."""
     return {name: tuple(tensor.shape) for name, tensor in build_on_meta(class_name, config).state_dict().items()}
 

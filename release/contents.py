@@ -51,6 +51,7 @@ class Release:
         """
         self.directory, self.origin = directory, origin or directory
         self._weights: dict[tuple[str, str | None], WeightFiles] = {}
+        self._scores: dict[str, Any] = {}
         if not directory.is_dir():
             raise ReleaseError(f"{directory}: no such directory; give the directory that `glideslope pack` wrote")
 
@@ -144,8 +145,10 @@ class Release:
         return self.read(f"evidence/filters/{category}/filter.json", parse_json_object)
 
     def scores(self, category: str) -> Any:
-        """A category's table of labelled keys with label, role, groups and score (a `pyarrow.Table`)."""
-        return self.read_parquet(f"evidence/filters/{category}/scores.parquet")
+        """A category's table of labelled keys with label, role, groups and score (a `pyarrow.Table`), read once."""
+        if category not in self._scores:
+            self._scores[category] = self.read_parquet(f"evidence/filters/{category}/scores.parquet")
+        return self._scores[category]
 
     def metrics(self, model: str) -> list[dict[str, Any]]:
         """A model's training metrics, one row a step."""
