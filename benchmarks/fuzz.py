@@ -292,12 +292,17 @@ class Campaign:
         if isinstance(message, int):
             worker.number = message
         else:
-            self.outcomes.append(Outcome(**message))
+            self._count(Outcome(**message))
+
+    def _count(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        if outcome.is_fault:
+            print(describe(outcome), flush=True)
 
     def _replace(self, worker: Worker, verdict: str, detail: str) -> None:
         worker.process.kill()
         mode = ("plain", "owner")[worker.number % 2]
-        self.outcomes.append(Outcome(worker.number, mode, "?", "?", verdict, detail, KILL_AFTER_S, 0))
+        self._count(Outcome(worker.number, mode, "?", "?", verdict, detail, KILL_AFTER_S, 0))
         self.workers[self.workers.index(worker)] = self._start(worker.number + self.step)
 
 
@@ -316,7 +321,12 @@ def report(outcomes: list[Outcome]) -> None:
     print("\nfaults:")
     for outcome in outcomes:
         if outcome.is_fault:
-            print(f"  number {outcome.number}: {outcome.verdict}: {outcome.mode} {outcome.path} {outcome.change}: {outcome.detail[:300]}")
+            print(f"  {describe(outcome)}")
+
+
+def describe(outcome: Outcome) -> str:
+    """A fault on one line."""
+    return f"number {outcome.number}: {outcome.verdict}: {outcome.mode} {outcome.path} {outcome.change}: {outcome.detail[:300]}"
 
 
 def show(release: Path, seed: int, number: int) -> None:
@@ -348,7 +358,10 @@ def main() -> None:
         show(options.release, options.seed, options.only)
         return
     campaign = Campaign(options.release, options.seed, options.workers)
-    campaign.run(time.monotonic() + 60 * options.minutes, options.most)
+    try:
+        campaign.run(time.monotonic() + 60 * options.minutes, options.most)
+    except KeyboardInterrupt:
+        print("stopped early", flush=True)
     report(campaign.outcomes)
     sys.exit(1 if any(outcome.is_fault for outcome in campaign.outcomes) else 0)
 
