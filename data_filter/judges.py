@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from ..config import Category, Detector
 from ..errors import FilterError
+from ..parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
 from ..text_files import NotTextError, decode_text
 from ..text_tables import TableError, read_csv
 
 CAPTION_WORDS = "caption_words"
 MISSING = ":missing"
+FREE_SCORES = 1 << 20  # rows of a file of any size; keys that count up shrink to next to nothing
 NO_SCORE = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none"})
 NUMBER = re.compile(r"[+-]?(?:inf(?:inity)?|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII)
 # Left out of records: where a detector's file lies says nothing of what it holds; its digest is an input of the stage that reads it.
@@ -119,7 +121,7 @@ def read_detector(detector: Detector) -> KeyedScores:
     """
     path = Path(detector.path)
     try:
-        table = read_score_csv(path) if path.suffix == ".csv" else pq.read_table(path, columns=["key", "score"])
+        table = read_score_csv(path) if path.suffix == ".csv" else read_score_parquet(path)
         if not (pa.types.is_string(table["key"].type) or pa.types.is_large_string(table["key"].type)):
             raise FilterError(f"detector {detector.name}: column key of {path} is {table['key'].type}, expected text")
         table = pa.table({"key": table["key"].cast(pa.large_string()), "score": table["score"].cast(pa.float64())})
@@ -129,7 +131,7 @@ def read_detector(detector: Detector) -> KeyedScores:
         raise FilterError(f"detector {detector.name}: {path} {error}") from error
     except TableError as error:
         raise FilterError(f"detector {detector.name}: {error.describe(path)}") from error
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, KeyError, ValueError) as error:
         raise FilterError(f"detector {detector.name}: {path} is no CSV (ending .csv) or parquet file with a text column key and a number "
                           f"column score ({' '.join(str(error).split())[:200]})") from error
     if table["key"].null_count:
@@ -154,6 +156,28 @@ def read_score_csv(path: Path) -> pa.Table:
         keys.append(row.cells["key"])
         scores.append(None if word.lower() in NO_SCORE else float(word))
     return pa.table({"key": pa.array(keys, type=pa.large_string()), "score": pa.array(scores, type=pa.float64())})
+
+
+def read_score_parquet(path: Path) -> pa.Table:
+    """Keys and scores of a parquet file, a few rows at a time: what they take is known before anything is unpacked.
+
+    Raises:
+        OSError, ValueError, ArrowException: it cannot be read, or takes more than any file of scores does.
+    """
+    names, room, batches = ["key", "score"], FREE_BYTES, []
+    with pq.ParquetFile(path) as opened, path.open("rb") as file:
+        check_rows(opened.metadata, path.stat().st_size, free=FREE_SCORES)
+        schema = pa.schema([opened.schema_arrow.field(name) for name in names])
+        for group in range(opened.metadata.num_row_groups):
+            cost = measure_group(file, opened.metadata, group, names)
+            room += MAX_REPEATS * cost.packed
+            num_rows = max(1, min(FREE_SCORES, FREE_BYTES // max(1, cost.shared)))
+            for batch in opened.iter_batches(batch_size=num_rows, row_groups=[group], columns=names):
+                room -= batch.nbytes
+                if room < 0:
+                    raise ValueError("the same values stand in so many rows that they unfold to over a thousand times their bytes")
+                batches.append(batch.select(names))
+    return pa.Table.from_batches(batches, schema=schema)
 
 
 @lru_cache(maxsize=8)

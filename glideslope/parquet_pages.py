@@ -2,13 +2,15 @@
 
 The footer may say anything, and a reader allocates what a page's own header states. So every header is read here, page by page, by the
 layout of the Parquet format (parquet.thrift; Thrift's compact protocol). Files that this project writes hold plain pages alone: no
-dictionaries and no deltas, with which a few bytes can stand for values of any size.
+dictionaries and no deltas, with which a few bytes can stand for values of any size. In files of others one value may stand for many, so that
+few rows are read at once, and what they unfold to is counted.
 """
 
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 MAGIC = b"PAR1"
 MAX_FOOTER_BYTES = 16_000_000
@@ -16,7 +18,11 @@ USUAL_HEADER_BYTES, MAX_HEADER_BYTES = 512, 65_536
 MAX_PAGES = 1_000_000
 MAX_NESTING = 8
 DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
-PLAIN = 0
+PLAIN, DELTA_BYTE_ARRAY = 0, 7  # encodings; in the latter a value is the start of the one before it, and what follows
+# Of files of others: what is read of a file of any size, and per byte of it. Data sets stay far below: pictures hardly shrink.
+FREE_BYTES, MAX_EXPANSION, MAX_REPEATS = 1 << 27, 100, 1000  # of pages; a picture may stand in hundreds of rows
+FREE_ROWS, ROWS_OF_BYTE = 1 << 16, 16
+FREE_VALUES, VALUES_OF_BYTE = 1 << 24, 64  # items of lists
 INTEGERS, TRUE, FALSE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = (4, 5, 6), 1, 2, 7, 8, 9, 10, 11, 12
 Fields = dict[int, Any]
 
@@ -36,6 +42,84 @@ class Budget:
     max_values: int
     max_rows: int
     only_plain: bool = True
+
+
+class Page(NamedTuple):
+    """What a page's header states: its kind, its bytes unpacked, its values (0 for a dictionary) and their encoding."""
+
+    kind: int
+    unpacked: int
+    num_values: int
+    encoding: int | None
+
+
+class GroupCost(NamedTuple):
+    """What reading columns of a row group takes.
+
+    Attributes:
+        packed: bytes that they have in the file.
+        shared: bytes that a row's values can have at most though other rows have the same: of dictionaries, and of prefixes.
+    """
+
+    packed: int
+    shared: int
+
+
+def check_rows(metadata: Any, size_bytes: int, *, free: int = FREE_ROWS) -> None:
+    """Refuse a footer that states more rows of a row group than there can be in a file of such a size.
+
+    Raises:
+        ValueError: so it is.
+    """
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        packed = sum(group.column(column).total_compressed_size for column in range(group.num_columns))
+        most = free + ROWS_OF_BYTE * max(0, min(packed, size_bytes))
+        if not 0 <= group.num_rows <= most:
+            raise ValueError(f"row group {number} states {group.num_rows} rows in {size_bytes} bytes, at most {most} are read")
+
+
+def measure_group(file: BinaryIO, metadata: Any, group: int, names: Collection[str]) -> GroupCost:
+    """What reading columns of a row group takes, by the headers of their pages.
+
+    Args:
+        file: the parquet file.
+        metadata: its footer, as pyarrow has read it.
+        group: number of the row group.
+        names: the columns, with all that lies in them.
+
+    Raises:
+        ValueError: they take more than any data set does, or their pages are not where the footer says.
+        OSError: the file cannot be read.
+    """
+    size_bytes = file.seek(0, 2)
+    held = packed = shared = 0
+    for column in range(metadata.num_columns):
+        chunk, is_list = metadata.row_group(group).column(column), metadata.schema.column(column).max_repetition_level > 0
+        if not any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in names):
+            continue
+        pages = read_chunk(file, first_page(chunk), chunk.total_compressed_size, size_bytes)
+        dictionary = max((page.unpacked for page in pages if page.kind == DICTIONARY_PAGE), default=0)
+        prefixed = max((page.unpacked for page in pages if page.encoding == DELTA_BYTE_ARRAY), default=0)
+        if is_list and prefixed:
+            raise ValueError(f"column {chunk.path_in_schema} holds lists of text as prefixes, whose size nothing tells; write it anew, plainly")
+        num_values = sum(page.num_values for page in pages)
+        if is_list and num_values > FREE_VALUES + VALUES_OF_BYTE * chunk.total_compressed_size:
+            raise ValueError(f"the lists of column {chunk.path_in_schema} have {num_values} items in {chunk.total_compressed_size} bytes")
+        held += dictionary + max((page.unpacked for page in pages if page.kind != DICTIONARY_PAGE), default=0)
+        packed += chunk.total_compressed_size
+        shared += 0 if is_list else max(dictionary, prefixed)  # lists are read as dictionaries
+    packed = min(packed, size_bytes)
+    if held > FREE_BYTES + MAX_EXPANSION * packed:
+        raise ValueError(f"its pages unfold from {packed} to more than {FREE_BYTES + MAX_EXPANSION * packed} bytes; write the file anew with "
+                         "smaller row groups")
+    return GroupCost(packed, shared)
+
+
+def first_page(chunk: Any) -> int:
+    """Where the pages of a column chunk begin."""
+    starts = [chunk.data_page_offset, *([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])]
+    return min([start for start in starts if start > 0], default=0)
 
 
 def open_bounded(path: Path, budget: Budget) -> Any:
@@ -58,9 +142,8 @@ def open_bounded(path: Path, budget: Budget) -> Any:
         for group in range(metadata.num_row_groups):
             for column in range(metadata.num_columns):
                 chunk = metadata.row_group(group).column(column)
-                starts = [chunk.data_page_offset, *([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])]
-                for unpacked, number in read_chunk(file, min(starts), chunk.total_compressed_size, size_bytes, budget):
-                    num_bytes, values[column] = num_bytes + unpacked, values[column] + number
+                for page in read_chunk(file, first_page(chunk), chunk.total_compressed_size, size_bytes, only_plain=budget.only_plain):
+                    num_bytes, values[column] = num_bytes + page.unpacked, values[column] + page.num_values
                     if num_bytes > budget.max_bytes or values[column] > budget.max_values:
                         raise ValueError(f"its {size_bytes} bytes unfold to more than {budget.max_bytes}, or to more than "
                                          f"{budget.max_values} values in a column")
@@ -78,13 +161,13 @@ def check_footer(file: BinaryIO, size_bytes: int) -> None:
         raise ValueError(f"its footer has {footer} bytes, at most {min(MAX_FOOTER_BYTES, size_bytes - 12)} are read")
 
 
-def read_chunk(file: BinaryIO, start: int, length: int, size_bytes: int, budget: Budget) -> list[tuple[int, int]]:
-    """Unpacked bytes and number of values of each page of a column chunk.
+def read_chunk(file: BinaryIO, start: int, length: int, size_bytes: int, *, only_plain: bool = False) -> list[Page]:
+    """What the header of each page of a column chunk states.
 
     Raises:
         ValueError: a page that is not plain where only such are read, or pages that do not fill the chunk.
     """
-    pages: list[tuple[int, int]] = []
+    pages: list[Page] = []
     place = start
     if start < 0 or length < 0 or start + length > size_bytes:
         raise ValueError("a column's pages lie outside of the file")
@@ -97,9 +180,9 @@ def read_chunk(file: BinaryIO, start: int, length: int, size_bytes: int, budget:
         if not isinstance(inner, dict) or not isinstance(inner.get(1), int) or inner[1] < 0:
             raise ValueError(f"a page of kind {kind} is not read")
         encoding = inner.get(4 if kind == DATA_PAGE_V2 else 2)
-        if budget.only_plain and (kind == DICTIONARY_PAGE or encoding != PLAIN):
+        if only_plain and (kind == DICTIONARY_PAGE or encoding != PLAIN):
             raise ValueError("holds a page with a dictionary or deltas; files of a release hold plain pages")
-        pages.append((unpacked, 0 if kind == DICTIONARY_PAGE else inner[1]))
+        pages.append(Page(kind, unpacked, 0 if kind == DICTIONARY_PAGE else inner[1], None if kind == DICTIONARY_PAGE else encoding))
         place += used + packed
     if place != start + length:
         raise ValueError("a column's pages do not fill the place that the footer gives them")

@@ -39,8 +39,8 @@ def decode_text(data: bytes, *, keep_bad_bytes: bool = False) -> str:
 
 
 def strip_mark(text: str) -> str:
-    """A text without the byte order mark that it may begin with."""
-    return text.removeprefix(MARK)
+    """A text without the byte order marks that it may begin with: tools that take one for a letter write another before it."""
+    return text.lstrip(MARK)
 
 
 def split_lines(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,6 +14,16 @@ from torch import Tensor
 from ..decode import decode_image
 from ..errors import TrainingError
 from ..manifest import sha256_json
+from ..parquet_pages import (
+    FREE_BYTES,
+    FREE_ROWS,
+    FREE_VALUES,
+    MAX_EXPANSION,
+    ROWS_OF_BYTE,
+    VALUES_OF_BYTE,
+    Budget,
+    open_bounded,
+)
 from ..pictures.refusals import Refusal
 from .pixels import fit_square, to_model_range
 
@@ -95,10 +105,20 @@ def decode_row(row: Mapping[str, Any], image_size: int) -> NDArray[np.uint8]:
 
 
 def read_rows(curated: Path, split: str) -> Iterator[dict[str, Any]]:
-    """Rows of a split's parquet files in order, as plain dictionaries."""
+    """Rows of a split's parquet files in order, as plain dictionaries.
+
+    Raises:
+        TrainingError: a file cannot be read, or takes more than the curation writes into one of its size.
+    """
     for path in sorted((curated / "data").glob(f"{split}-*.parquet")):
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
-            yield from batch.to_pylist()
+        size = path.stat().st_size
+        budget = Budget(FREE_BYTES + MAX_EXPANSION * size, FREE_VALUES + VALUES_OF_BYTE * size, FREE_ROWS + ROWS_OF_BYTE * size)
+        try:
+            with open_bounded(path, budget) as opened:
+                for batch in opened.iter_batches(batch_size=256):
+                    yield from batch.to_pylist()
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise TrainingError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]}); run `curate` again") from error
 
 
 def epoch_order(num_examples: int, epoch: int, seed: int) -> NDArray[np.int64]:

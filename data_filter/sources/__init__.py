@@ -20,6 +20,7 @@ from ...text_tables import read_json_text
 PROJECT_SALT = "glideslope"
 FIELD_PREFIX = "json:"  # before a JSON field's name, where a recipe says where captions are
 CAPTION_BREAK = " | "
+MAX_CAPTION_LETTERS = 1 << 18  # far more than any model reads; a tokenizer takes time by the square of a word's letters
 CAPTION = "caption"  # the reason of an input whose caption cannot be used; its image may be sound all the same
 
 
@@ -250,6 +251,8 @@ def check_caption(caption: Any, key: str) -> tuple[str | None, str | None]:
         return None, f"caption of {key} is {type(caption).__name__}, expected text"
     if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
         return None, f"caption of {key} is not UTF-8"
+    if len(caption) > MAX_CAPTION_LETTERS:
+        return None, f"caption of {key} is too long: {len(caption)} letters, at most {MAX_CAPTION_LETTERS} are read"
     if "\0" in caption:
         return None, f"caption of {key} holds a zero byte, which text does not hold"
     return caption, None

@@ -11,7 +11,7 @@ is one input with several captions; a text file holds one caption.
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -229,10 +229,10 @@ def list_folder(root: Path, caption_suffix: str = ".txt") -> Listing:
         if suffix in IMAGE_SUFFIXES or suffix in UNSUPPORTED_SUFFIXES:
             listing.images.append((name, stem))
             unsupported.update([suffix] if suffix in UNSUPPORTED_SUFFIXES else [])
-        elif name.rpartition("/")[2] in METADATA_NAMES:
+        elif name.rpartition("/")[2].lower() in METADATA_NAMES:
             listing.metadata.append(name)
         elif suffix == caption_suffix:
-            listing.captions[stem] = name
+            listing.captions[name if stem in listing.captions else stem] = name  # `a.TXT` and `a.txt`: the second lies beside no image
         else:
             listing.others.append(name)
     if len(listing.images) == unsupported.total():
@@ -250,14 +250,16 @@ def list_entries(listing: Listing, root: Path, caption_column: str, caption_suff
     """
     folders = [name.rpartition("/")[0] for name in listing.metadata]
     if len(set(folders)) != len(folders):
-        raise SourceError(f"{root}: metadata.jsonl and metadata.csv lie in one folder; keep one of them")
+        raise SourceError(f"{root}: several files of metadata lie in one folder; keep one of them")
     rows: dict[str, list[tuple[Any, str]]] = {}  # a picture that is listed several times is one input with several captions
     for name in listing.metadata:
         for image, caption, where in read_metadata(name, root, caption_column):
             rows.setdefault(image, []).append((caption, where))
-    entries = [place_rows(image, root, given) for image, given in rows.items()]
-    if entries:
-        entries = respell(entries, root, {*(name for name, _ in listing.images), *listing.others})
+    spelled = respell(rows, root, {*(name for name, _ in listing.images), *listing.others}) if rows else {}
+    given: dict[str, list[tuple[Any, str]]] = {}
+    for image, values in rows.items():
+        given.setdefault(spelled.get(image, image), []).extend(values)
+    entries = [place_rows(image, root, values) for image, values in given.items()]
     listed = {entry.image for entry in entries}
     captions = match_captions(listing)
     entries += [describe_unlisted(name, captions.get(stem), bool(listing.metadata), caption_suffix) for name, stem in listing.images
@@ -272,21 +274,18 @@ def list_entries(listing: Listing, root: Path, caption_column: str, caption_suff
     return entries
 
 
-def respell(entries: Sequence[Entry], root: Path, present: Collection[str]) -> list[Entry]:
-    """The rows of metadata with the names of their images as the folder spells them.
+def respell(images: Collection[str], root: Path, present: Collection[str]) -> dict[str, str]:
+    """The names of images that metadata spells otherwise than the folder -> the names there.
 
-    A row whose image is not there, but for one file that differs in capitals or in how its accents are written, means that file,
-    unless another row lists it.
+    A row whose image is not there, but for one file that differs in capitals or in how its accents are written, means that file. Where
+    another row lists that file as it is spelled, another case of letters means another file, which is lost.
     """
-    listed = {entry.image for entry in entries}
-    spelled = []
-    for entry in entries:
-        if entry.image is not None and entry.image not in present:
-            image = find_image(root, entry.image)
-            if image is not None and image not in listed:
-                spelled.append(replace(entry, image=image, key=plain_text(image)))
-                continue
-        spelled.append(entry)
+    spelled = {}
+    for image in images:
+        if image not in present and below_root(root, image) is not None and (inside := below_root(root, image.replace("\\", "/"))) is not None:
+            name = find_image(root, image)
+            if name is not None and (name not in images or fold(inside, any_case=False) == fold(name, any_case=False)):
+                spelled[image] = name
     return spelled
 
 
@@ -366,7 +365,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         OSError, NotTextError, TableError: it cannot be read.
     """
     text = decode_text(path.read_bytes(), keep_bad_bytes=True)
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         return read_json_lines(text)
     return ((row.line, row.cells) for row in read_csv(text, ("file_name",)))
 

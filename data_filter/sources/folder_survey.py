@@ -76,7 +76,7 @@ def read_columns(path: Path) -> list[str]:
     """The columns of the first row of metadata.csv or metadata.jsonl; none where it cannot be read: the index says what is wrong with it."""
     try:
         text = decode_text(path.read_bytes(), keep_bad_bytes=True)
-        if path.suffix == ".jsonl":
+        if path.suffix.lower() == ".jsonl":
             return [name for _, row in islice(read_json_lines(text), 1) for name in row]
         return read_header(text, ("file_name",))
     except (OSError, NotTextError, TableError):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,9 +14,11 @@ from pyarrow import types
 from ...config import ParquetSource
 from ...errors import SourceError
 from ...manifest import sha256_bytes, sha256_json
+from ...parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
 from . import Shard, SourceItem, SourceLabel, digest_shards, refuse_changed, shard_name
 from .files import (
     MAX_IMAGE_BYTES,
+    MAX_TEXT_BYTES,
     Unreadable,
     below_root,
     digest_file,
@@ -29,10 +31,11 @@ from .files import (
     read_file,
     split_path,
 )
-from .tables import BATCH_ROWS, Columns, ReadPath, TableRow, check_columns, is_path_type, read_rows, refuse_rows, used_names
+from .tables import BATCH_ROWS, Columns, ReadPath, TableRow, check_columns, is_path_type, read_rows, refuse_rows, unfolded_bytes, used_names
 
 MOST_OPENED = 8
 BUFFER_BYTES = 1 << 20  # without a buffer the whole column of a row group would be read at once
+DAMAGE = (OSError, ValueError, pa.ArrowException)  # what reading a parquet file raises
 
 GetImage = Callable[[Path, str], bytes]
 
@@ -72,7 +75,7 @@ class ParquetFiles:
         for file in self.files[:MOST_OPENED]:
             try:
                 slices = self._cut(file)
-            except (OSError, pa.ArrowException):
+            except DAMAGE:
                 continue  # a row of the index says so
             if slices:
                 rows = self._read_slice(slices[0], read_external)
@@ -93,7 +96,7 @@ class ParquetFiles:
         for file, digest in zip(files, digests, strict=True):
             try:
                 slices = self._cut(file)
-            except (OSError, pa.ArrowException) as error:
+            except DAMAGE as error:
                 problems.append(describe(error))
                 slices = [Slice(file, 0, 0, 1)]  # read as the one row that says so
             for part in slices:
@@ -108,10 +111,11 @@ class ParquetFiles:
 
         Raises:
             SourceError: a column is missing or has the wrong type.
-            OSError, ArrowException: the file cannot be read as parquet.
+            OSError, ValueError, ArrowException: the file cannot be read as parquet.
         """
         with pq.ParquetFile(self.root / file) as opened:
             check_columns(opened.schema_arrow, self.columns, str(self.root / file))
+            check_rows(opened.metadata, (self.root / file).stat().st_size)
             sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.metadata.num_row_groups)]
         slices: list[Slice] = []
         start = num_rows = 0
@@ -172,35 +176,86 @@ class ParquetFiles:
         return []
 
     def _read_slice(self, part: Slice, get_image: GetImage) -> Iterator[TableRow]:
-        name = plain_text(part.file)
+        path, name = self.root / part.file, plain_text(part.file)
         try:
-            opened = pq.ParquetFile(self.root / part.file, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
+            opened, schema = open_rows(path)
+        except DAMAGE as error:
             yield TableRow(lost_row(f"{name}#unreadable", f"file {name} cannot be read as parquet: {describe(error)}"), False)
             return
-        folder = self.image_root or (self.root / part.file).parent
-        with opened:
+        folder, room = self.image_root or path.parent, Room()
+        with opened, path.open("rb") as file:
             sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.metadata.num_row_groups)]
             for group in range(part.start, min(part.stop, len(sizes))):
-                yield from self._read_group(opened, group, first_row=sum(sizes[:group]), name=name,
+                batches = read_batches(file, opened, group, self.columns, room)
+                yield from self._read_group(batches, schema, range(sum(sizes[:group]), sum(sizes[:group + 1])), name=name,
                                             read_path=lambda path: get_image(folder, path))
 
-    def _read_group(self, opened: Any, group: int, *, first_row: int, name: str, read_path: ReadPath) -> Iterator[TableRow]:
+    def _read_group(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema, rows: range, *, name: str,
+                    read_path: ReadPath) -> Iterator[TableRow]:
         """Read one row group; from where it is damaged on, each of its rows is a bad one."""
-        row, stop = first_row, first_row + opened.metadata.row_group(group).num_rows
-        problem = "the row group holds fewer rows than it says"
-        batches = opened.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=used_names(opened.schema_arrow, self.columns))
-        while row < stop:
+        row, problem = rows.start, "the row group holds fewer rows than it says"
+        while row < rows.stop:
             try:
                 batch = next(batches, None)
-            except (OSError, pa.ArrowException) as error:
+            except DAMAGE as error:
                 batch, problem = None, describe(error)
             if batch is None:
                 break
-            yield from read_rows(batch, self.columns, read_path=read_path, where=name, first_row=row)
+            if (num_bytes := bytes_beside_image(batch, self.columns)) > MAX_TEXT_BYTES:
+                told = f"row {row} of {name} is too large: {num_bytes} bytes beside its image, at most {MAX_TEXT_BYTES} are read"
+                yield TableRow(lost_row(f"{name}#row-{row}", told, "too large"), False)
+            else:
+                plain = batch.cast(pa.schema([schema.field(column) for column in batch.schema.names]))
+                yield from read_rows(plain, self.columns, read_path=read_path, where=name, first_row=row)
             row += batch.num_rows
-        for lost in range(row, stop):
+        for lost in range(row, rows.stop):
             yield TableRow(lost_row(f"{name}#row-{lost}", f"row {lost} of {name} cannot be read: {problem}"), False)
+
+
+@dataclass
+class Room:
+    """How many bytes the rows of a shard may still unfold to."""
+
+    num_bytes: int = FREE_BYTES
+
+
+def open_rows(path: Path) -> tuple[pq.ParquetFile, pa.Schema]:
+    """A parquet file whose lists of text come out as dictionaries, so that no value takes memory more than once; and its plain schema.
+
+    Raises:
+        OSError, ValueError, ArrowException: the file cannot be read as parquet.
+    """
+    with pq.ParquetFile(path) as plain:
+        metadata, schema = plain.metadata, plain.schema_arrow
+    check_rows(metadata, path.stat().st_size)
+    columns = map(metadata.schema.column, range(metadata.num_columns))
+    lists = [column.path for column in columns if column.max_repetition_level > 0 and column.physical_type == "BYTE_ARRAY"]
+    return pq.ParquetFile(path, metadata=metadata, read_dictionary=lists, pre_buffer=False, buffer_size=BUFFER_BYTES,
+                          page_checksum_verification=True), schema
+
+
+def read_batches(file: BinaryIO, opened: pq.ParquetFile, group: int, columns: Columns, room: Room) -> Iterator[pa.RecordBatch]:
+    """A row group in batches of few enough rows; what it takes is known before anything is unpacked.
+
+    Raises:
+        ValueError: it takes more than any data set does.
+        OSError, ArrowException: it cannot be read.
+    """
+    names = used_names(opened.schema_arrow, columns)
+    cost = measure_group(file, opened.metadata, group, names)
+    room.num_bytes += MAX_REPEATS * cost.packed
+    num_rows = max(1, min(BATCH_ROWS, FREE_BYTES // max(1, cost.shared)))
+    for batch in opened.iter_batches(batch_size=num_rows, row_groups=[group], columns=names):
+        room.num_bytes -= sum(map(unfolded_bytes, batch.columns))
+        if room.num_bytes < 0:
+            raise ValueError("the same values stand in so many rows that they unfold to over a thousand times their bytes")
+        step = batch.num_rows if bytes_beside_image(batch, columns) <= MAX_TEXT_BYTES else 1
+        yield from (batch.slice(start, step) for start in range(0, batch.num_rows, step))
+
+
+def bytes_beside_image(batch: pa.RecordBatch, columns: Columns) -> int:
+    """How many bytes caption, key and metadata have."""
+    return sum(unfolded_bytes(batch[name]) for name in batch.schema.names if name != columns.image)
 
 
 def is_inside(opened: Any, group: int, column: str) -> bool:
@@ -217,9 +272,9 @@ def is_inside(opened: Any, group: int, column: str) -> bool:
     return found is not None and bool(found.has_null_count) and found.null_count == 0
 
 
-def lost_row(key: str, error: str) -> SourceItem:
+def lost_row(key: str, error: str, reason: str = "unreadable") -> SourceItem:
     """An input of which nothing is left."""
-    return SourceItem(key, key, None, None, "unreadable", error)
+    return SourceItem(key, key, None, None, reason, error)
 
 
 def describe(error: Exception) -> str:

@@ -170,10 +170,10 @@ def look_at_parquet(images: str) -> Found:
     for name in opened.files:
         try:
             metadata = pq.read_metadata(opened.root / name)
+            schema, num_rows = metadata.schema.to_arrow_schema(), metadata.num_rows
         except (OSError, pa.ArrowException) as error:
             problem = problem or f"{name}: {' '.join(str(error).split())[:200]}"
             continue
-        schema, num_rows = metadata.schema.to_arrow_schema(), metadata.num_rows
         break
     if schema is None:
         raise SourceError(f"{images}: no file can be read as parquet; {problem}")

@@ -251,6 +251,20 @@ def make_row(cells: RowCells, columns: Columns, *, read_path: ReadPath, name: st
     return TableRow(SourceItem(key, key, image, captions.first, reason, error, metadata, captions.several), is_external)
 
 
+def unfolded_bytes(column: pa.Array | pa.ChunkedArray) -> int:
+    """How many bytes the values of a column have, each as often as it stands there, whatever dictionaries stand for them in memory."""
+    if isinstance(column, pa.ChunkedArray):
+        return sum(map(unfolded_bytes, column.chunks))
+    kind = column.type
+    if types.is_struct(kind):
+        return sum(map(unfolded_bytes, column.flatten()))
+    if is_list_type(kind):
+        return unfolded_bytes(column.flatten())
+    if types.is_dictionary(kind) and is_text_type(kind):
+        return int(pc.sum(pc.take(pc.binary_length(column.dictionary), column.indices)).as_py() or 0) + int(column.indices.nbytes)
+    return int(column.nbytes)
+
+
 def content_key(image: bytes | None, caption: bytes | Sequence[bytes | None] | None) -> str:
     """A key that follows from the data alone: 32 hex digits of the SHA-256 of the image, and a zero byte and the text of each caption."""
     digest = hashlib.sha256(image or b"")
@@ -322,7 +336,9 @@ def metadata_cells(batch: pa.RecordBatch | pa.Table, names: Sequence[str]) -> li
     columns = []
     for name in names:
         column = batch[name]
-        if is_written_type(column.type):
+        if types.is_timestamp(column.type):
+            column = write_times(column)
+        elif is_written_type(column.type):
             column = column.cast(pa.string())
         columns.append(column)
     try:
@@ -332,6 +348,14 @@ def metadata_cells(batch: pa.RecordBatch | pa.Table, names: Sequence[str]) -> li
         if batch.num_rows == 1:
             return [(None, "has text that is not UTF-8")]
         return [cell for place in range(batch.num_rows) for cell in metadata_cells(batch.slice(place, 1), names)]
+
+
+def write_times(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Points in time as text; in UTC where this machine does not know their zone."""
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:
+        return column.cast(pa.timestamp(column.type.unit, "UTC")).cast(pa.string())
 
 
 def json_value(value: Any) -> Any:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,7 +115,7 @@ def test_a_file_that_is_no_list_of_scores_is_refused(tmp_path: Path, text: str, 
 def test_odd_parquet_files_are_refused(tmp_path: Path) -> None:
     tables = {"is int64, expected text": {"key": pa.array([1]), "score": pa.array([0.5])},
               "1 rows of .* have no key": {"key": pa.array([None], type=pa.string()), "score": pa.array([0.5])},
-              "No match for FieldRef.Name.score.": {"key": pa.array(["a"])},
+              "Column score does not exist": {"key": pa.array(["a"])},
               "text column key": {"key": pa.array(["a"]), "score": pa.array(["high"])}}
     for place, (message, columns) in enumerate(tables.items()):
         write_table(tmp_path / f"{place}.parquet", pa.table(columns))
@@ -124,6 +125,27 @@ def test_odd_parquet_files_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "broken.parquet", tmp_path / "none.parquet", tmp_path / "none.csv"):
         with pytest.raises(FilterError, match="detector faces: "):
             read_detector(detector(path))
+
+
+@pytest.mark.parametrize(("value", "count", "told"), [
+    ("k" * 140_000_000, 1, "its pages unfold from"), ("k" * 10_000, 500_000, "unfold to over a thousand times"),
+    (None, 5_000_000, "states [0-9]+ rows in")])
+def test_scores_that_unfold_beyond_what_scores_do_are_refused(tmp_path: Path, value: str | None, count: int, told: str) -> None:
+    keys = pa.nulls(count, pa.string()) if value is None else pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, dtype=np.int32)), [value])
+    table = pa.table({"key": keys, "score": pa.array(np.zeros(count))})
+    pq.write_table(table, tmp_path / "s.parquet", compression="zstd", write_statistics=False, store_schema=False, row_group_size=count)
+    with pytest.raises(FilterError, match=f"detector faces: .*{told}"):
+        read_detector(detector(tmp_path / "s.parquet"))
+
+
+def test_scores_of_many_row_groups_are_read_however_they_are_written(tmp_path: Path) -> None:
+    keys = [f"{number:06d}" for number in range(5000)]
+    for place, kind in enumerate((pa.string(), pa.large_string())):
+        table = pa.table({"more": [[1]] * 5000, "score": pa.array(np.arange(5000), type=pa.int16()), "key": pa.array(keys, type=kind)})
+        pq.write_table(table, tmp_path / f"{place}.parquet", row_group_size=700, use_dictionary=False,
+                       column_encoding={"key": "DELTA_BYTE_ARRAY"})
+        found = read_detector(detector(tmp_path / f"{place}.parquet"))
+        assert found.scores[found.find(["004321", "000000"])].tolist() == [4321, 0]
 
 
 def test_judges_of_one_name_are_refused(tmp_path: Path) -> None:

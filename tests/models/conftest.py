@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
 
+from glideslope.data_filter.parquet import write_table
 from glideslope.manifest import ReleaseManifest, sha256_bytes, write_bytes, write_json
 from glideslope.models.base_training import SCHEDULER_CONFIG
 from glideslope.models.checkpoints import save_tensors
@@ -58,7 +58,7 @@ def write_curated(directory: Path, split: str, rows: list[dict[str, object]]) ->
     schema = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("caption", pa.string()),
                         ("key", pa.string()), ("sha256", pa.string()), ("concept", pa.string()), ("weight", pa.float32())])
     (directory / "data").mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), directory / "data" / f"{split}-00000.parquet")
+    write_table(directory / "data" / f"{split}-00000.parquet", pa.Table.from_pylist(rows, schema=schema))
 
 
 def curated_rows() -> list[dict[str, object]]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from glideslope.errors import TrainingError
 from glideslope.manifest import sha256_json
+from glideslope.models import dataset
 from glideslope.models.dataset import batch_indices, caption_indices, epoch_order, load_split, take
 
 from .conftest import curated_rows, write_curated
@@ -87,3 +88,10 @@ def test_a_picture_without_a_caption_is_refused_by_its_key(tmp_path: Path) -> No
     write_curated(tmp_path, "train", rows)
     with pytest.raises(TrainingError, match=f"1 of .* images of the split 'train' have no caption .*{rows[3]['key']}.*captions required"):
         load_split(tmp_path, "train", 16)
+
+
+def test_a_curated_file_that_unfolds_beyond_what_curation_writes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "FREE_BYTES", 1 << 20)
+    write_curated(tmp_path, "train", [curated_rows()[0] | {"caption": "x" * 5_000_000}])
+    with pytest.raises(TrainingError, match=r"train-00000\.parquet: cannot be read .its [0-9]+ bytes unfold .*; run `curate` again"):
+        load_split(tmp_path, "train", 24)

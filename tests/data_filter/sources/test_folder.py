@@ -318,6 +318,31 @@ def test_a_row_never_takes_the_image_of_another_row(tmp_path: Path) -> None:
     assert (items["a.png"].caption, items["A.png"].reason) == ("mine", "missing")
 
 
+@pytest.mark.parametrize("names", [(f"{COMPOSED}.png", f"{DECOMPOSED}.png"), (f"{DECOMPOSED}.PNG", f"{COMPOSED}.Png"),
+                                   (f".\\{COMPOSED}.png", f"{COMPOSED}.png")])
+def test_rows_that_mean_one_image_in_several_spellings_are_one_input_with_several_captions(tmp_path: Path, names: tuple[str, str]) -> None:
+    draw(tmp_path / f"{COMPOSED}.png", WHITE)
+    (tmp_path / "metadata.csv").write_text(f"file_name,text\n{names[0]},a dog\n{names[1]},a person\n", encoding="utf-8")
+    items = read_all(tmp_path)
+    assert {key: item.captions for key, item in items.items()} == {f"{COMPOSED}.png": ("a dog", "a person")}
+
+
+def test_the_name_of_the_metadata_may_have_capitals(tmp_path: Path) -> None:
+    for name, text in (("Metadata.CSV", "file_name,text\na.png,a cat\n"), ("metadata.JSONL", '{"file_name": "a.png", "text": "a cat"}')):
+        (tmp_path / name[-3:]).mkdir()
+        draw(tmp_path / name[-3:] / "a.png", WHITE)
+        (tmp_path / name[-3:] / name).write_text(text)
+        assert read_all(tmp_path / name[-3:])["a.png"].caption == "a cat"
+
+
+def test_two_files_of_captions_beside_one_image_are_both_told_of(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", WHITE)
+    for name in ("a.TXT", "a.txt"):
+        (tmp_path / name).write_text(name)
+    items = read_all(tmp_path)
+    assert {key: (item.caption, item.reason) for key, item in items.items()} == {"a.png": ("a.TXT", ""), "a.txt": (None, "missing")}
+
+
 def test_captions_beside_images_are_found_whatever_the_spelling_of_the_names(tmp_path: Path) -> None:
     for name in ("IMG_1.JPG", f"{DECOMPOSED}.png", "x.png", "X.png"):
         draw(tmp_path / name, WHITE)

@@ -1,9 +1,13 @@
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from glideslope.config import ParquetSource
 from glideslope.data_filter.sources import SourceItem
@@ -167,3 +171,78 @@ def test_every_kind_of_bad_input_ends_as_a_row_of_the_index(tmp_path: Path, tiny
     assert reasons == {**dict.fromkeys(("zero", "cut", "text", "2.parquet#unreadable"), "unreadable"), "huge": "too large", "none": "missing",
                        "mute": "caption", nameless: "missing", "fine": "duplicate key"}
     assert len(rows) == 10 and [row["key"] for row in rows if row["status"] == "ok"] == ["fine", "mute"]
+
+
+def repeated(value: Any, count: int, kind: pa.DataType) -> pa.DictionaryArray:
+    """One value so many times, as a dictionary holds it: a few bytes, however large the value is."""
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, dtype=np.int32)), pa.array([value], type=kind))
+
+
+def write_packed(path: Path, columns: dict[str, Any], *, store_schema: bool = False) -> Path:
+    pq.write_table(pa.table(columns), path, compression="zstd", write_statistics=False, store_schema=store_schema)
+    assert path.stat().st_size < 40_000
+    return path
+
+
+def test_a_page_that_unfolds_beyond_what_data_does_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    path = write_packed(tmp_path / "a.parquet", {"image": pa.array([bytes(140_000_000)]), "text": ["a cat"]})
+    before = pa.total_allocated_bytes()
+    rows = read_all(open_files(path))
+    assert pa.total_allocated_bytes() - before < 1_000_000
+    assert [row.reason for row in rows] == ["unreadable"]
+    assert rows[0].error is not None and "its pages unfold from" in rows[0].error
+
+
+@pytest.mark.parametrize("store_schema", [False, True])
+@pytest.mark.parametrize("place", ["image", "text", "more"])
+def test_one_value_in_many_rows_is_read_a_few_times_and_then_refused(tmp_path: Path, place: str, store_schema: bool) -> None:
+    columns = {"image": pa.array([b"i"] * 5000), "text": pa.array(["t"] * 5000)}
+    kind = pa.binary() if place == "image" else pa.string()
+    path = write_packed(tmp_path / "a.parquet", columns | {place: repeated("x" * 10_000_000, 5000, kind)}, store_schema=store_schema)
+    num_read, lost = 0, []
+    for item in open_files(path).read(open_files(path).shards()[0]):
+        num_read, lost = (num_read + 1, lost) if item.reason != "unreadable" else (num_read, [*lost[:1], item])
+    assert 0 < num_read < 30
+    assert lost[0].error is not None and "unfold to over a thousand times their bytes" in lost[0].error
+    assert lost[-1].key == "a.parquet#row-4999"
+
+
+@pytest.mark.parametrize(("letters", "items", "reason", "told"), [
+    (10, 4_000_000, "too large", "bytes beside its image, at most 16777216 are read"),
+    (10_000_000, 1000, "unreadable", "unfold to over a thousand times"),
+    (10, 40_000_000, "unreadable", "have 40000000 items in")])
+def test_a_list_that_unfolds_is_one_bad_row(tmp_path: Path, letters: int, items: int, reason: str, told: str) -> None:
+    captions = pa.ListArray.from_arrays(pa.array([0, items], type=pa.int32()), repeated("x" * letters, items, pa.string()))
+    path = write_packed(tmp_path / "a.parquet", {"image": pa.array([encode((1, 2, 3))]), "text": captions})
+    rows = read_all(open_files(path))
+    assert [row.reason for row in rows] == [reason]
+    assert rows[0].error is not None and told in rows[0].error
+
+
+def test_more_rows_than_a_file_has_room_for_are_refused_with_the_file(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "b.parquet", 2)
+    write_packed(tmp_path / "a.parquet", {"image": pa.nulls(3_000_000, pa.binary()), "text": pa.nulls(3_000_000, pa.string())})
+    rows = read_all(open_files(tmp_path))
+    assert [row.reason for row in rows] == ["unreadable", "", ""]
+    assert rows[0].error is not None and "states 1048576 rows in" in rows[0].error
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.lists(st.sampled_from(["a cat", "ein Hund", "\u00fc" * 50, None]), max_size=4) | st.none(), min_size=1, max_size=150),
+       group=st.integers(1, 200), use_dictionary=st.booleans(), kind=st.sampled_from([pa.string(), pa.large_string(), pa.binary()]))
+def test_lists_of_captions_come_out_as_they_are_however_they_are_written(tmp_path: Path, rows: list[Any], group: int, use_dictionary: bool,
+                                                                        kind: pa.DataType) -> None:
+    path = tmp_path / "a.parquet"
+    texts = pa.array(rows, type=pa.list_(pa.string())).cast(pa.list_(kind))
+    table = pa.table({"image": pa.array([b"i%d" % number for number in range(len(rows))]), "text": texts,
+                      "more": pa.array([[{"tags": row}] for row in rows])})
+    pq.write_table(table, path, row_group_size=group, use_dictionary=use_dictionary)
+    items = read_all(open_files(path))
+    expected = [list(dict.fromkeys(text for text in row or () if text)) for row in rows]
+    assert [list(item.captions) or ([] if item.caption is None else [item.caption]) for item in items] == expected
+    assert [json.loads(item.metadata or "") for item in items] == [{"more": [{"tags": row}]} for row in rows]
+
+
+def test_a_time_in_a_zone_that_nobody_knows_is_written_in_utc(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", [{"bytes": b"i", "path": None}], ["a"], at=pa.array([0], pa.timestamp("s", "Mars/Olympus")))
+    assert read_all(open_files(path))[0].metadata == '{"at":"1970-01-01 00:00:00.000Z"}'
