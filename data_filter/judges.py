@@ -27,7 +27,7 @@ CAPTION_WORDS = "caption_words"
 MISSING = ":missing"
 FREE_SCORES = 1 << 20  # rows of a file of any size; keys that count up shrink to next to nothing
 NO_SCORE = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none"})
-NUMBER = re.compile(r"[+-]?(?:inf(?:inity)?|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII)
+NUMBER = re.compile(r"[+-]?(?:inf(?:inity)?|(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII)
 # Left out of records: where a detector's file lies says nothing of what it holds; its digest is an input of the stage that reads it.
 PLACES: dict[str, Any] = {"detectors": {"__all__": {"path"}}}
 # Scripts that put no space between words: there a word counts wherever it stands.

@@ -6,7 +6,7 @@ what text is compared with, followed by the pooled maps of the last two stages o
 of shapes that ImageNet's classes do not need.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from ..errors import CheckpointError, SourceError, StageError
 from ..manifest import read_json, sha256_file
+from ..models.tokenizer import MAX_TOKEN_LENGTH, MAX_TOKENIZER_BYTES, Vocabulary, rebuild_tokenizer
+from ..strict_json import read_bounded
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 TRUNK = "tf_efficientnet_lite0"
@@ -29,6 +31,7 @@ IMAGES_FORMAT = "glideslope.lite0_images/2"  # another one whenever an image get
 PIXEL_MEAN = (127 / 255,) * 3
 PIXEL_STD = (128 / 255,) * 3
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
+SPECIAL_TOKENS = [PAD, EOS, UNKNOWN]
 TEXT_CONFIG = {"context_length": 32, "vocab_size": 2048, "width": 256, "heads": 4, "layers": 1}  # the first two are upper limits
 TEXT_FORMAT = "glideslope.lite0_text/1"
 
@@ -157,13 +160,36 @@ def train_tokenizer(captions: Sequence[str], vocab_size: int) -> Tokenizer:
         captions: the texts to learn from.
         vocab_size: most tokens, special ones included.
     """
-    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[PAD, EOS, UNKNOWN], show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    tokenizer = dress(Tokenizer(models.BPE(unk_token=UNKNOWN)))
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False,
+                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), max_token_length=MAX_TOKEN_LENGTH)
     tokenizer.train_from_iterator(captions, trainer)
     return tokenizer
+
+
+def dress(tokenizer: Tokenizer) -> Tokenizer:
+    """Give a byte-pair encoding lite0's pieces and decoder."""
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer that `train_tokenizer` made; of the file only its vocabulary is taken, see `models.tokenizer`.
+
+    Raises:
+        VerificationError: missing, too large, or no strict JSON.
+        ValueError: a vocabulary that is refused, or anything in the file that such a tokenizer does not have.
+    """
+    def build(model: Mapping[str, Any], vocabulary: Vocabulary) -> Tokenizer:
+        missing = [token for token in SPECIAL_TOKENS if token not in vocabulary.tokens]
+        if missing:
+            raise ValueError(f"the vocabulary has no {missing[0]}")
+        tokenizer = dress(Tokenizer(models.BPE(vocab=dict(vocabulary.tokens), merges=list(vocabulary.merges), unk_token=UNKNOWN)))
+        tokenizer.add_special_tokens(SPECIAL_TOKENS)
+        return tokenizer
+
+    return rebuild_tokenizer(read_bounded(path, MAX_TOKENIZER_BYTES), build, where=str(path))
 
 
 def fit_context(tokenizer: Tokenizer, captions: Sequence[str]) -> int:
@@ -205,7 +231,7 @@ def load_text_tower(model: nn.Module, directory: Path) -> tuple[Tokenizer, Tenso
         mean = tensors.pop("image_mean")
         text: Any = model.text
         text.load_state_dict(tensors)
-        tokenizer = Tokenizer.from_str((directory / "tokenizer.json").read_text(encoding="utf-8"))
+        tokenizer = read_tokenizer(directory / "tokenizer.json")
     except Exception as error:  # safetensors, tokenizers and torch each raise their own types
         raise StageError(f"{directory}: the text tower cannot be read ({' '.join(str(error).split())[:300]}); "
                          "remove the directory and run the stage again") from error

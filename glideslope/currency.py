@@ -28,6 +28,7 @@ class Asked:
         is_pinned: whether the caller asked for this very state. Otherwise it must be the current release.
         keys: of these, one must have signed the status; empty when anybody may have, or nobody.
         lowest: the highest number that was seen before; none when no status was.
+        seen: digests of what the statuses of that number said; each number is given to one status only.
         needs_status: whether a release without a status is refused.
         now: the time.
         allow_withdrawn: load what was taken back.
@@ -46,6 +47,7 @@ class Asked:
     now: datetime
     allow_withdrawn: bool = False
     unsafe_stale_status: bool = False
+    seen: Collection[str] = ()
 
 
 def refuse_by_status(found: SignedStatus | None, asked: Asked) -> None:
@@ -101,6 +103,9 @@ def _find_contradictions(found: SignedStatus, asked: Asked) -> list[str]:
     if asked.lowest is not None and status.number < asked.lowest:
         problems.append(f"{STATUS_NAME} has the number {status.number}, but {asked.lowest} was seen before: somebody put an older one there, "
                         "perhaps to show an older or a withdrawn release; ask its publisher")
+    if status.number == asked.lowest and {*asked.seen, status.sha256} != {status.sha256}:
+        problems.append(f"{STATUS_NAME} says something else than the one of the same number, {status.number}, that was seen before: one of the "
+                        "two is false; ask its publisher")
     release = None if asked.root is None else status.find(asked.root)
     tagged = [one.root for one in status.releases if one.tag and one.tag == asked.revision]
     if tagged and asked.root is not None and asked.root not in tagged:

@@ -6,9 +6,18 @@ as one line and exits with 1; anything outside this family is a defect and shows
 
 from collections.abc import Sequence
 
+from .wording import printable
+
 
 class GlideslopeError(Exception):
-    """Root of the family: catch this to catch every refusal of glideslope."""
+    """Root of the family: catch this to catch every refusal of glideslope.
+
+    Its text names files and quotes what others wrote, and tracebacks and notebooks show it as it is: nothing in it steers a terminal.
+    """
+
+    def __str__(self) -> str:
+        """The message, printable."""
+        return printable(super().__str__(), keep_lines=True)
 
 
 class RecipeError(GlideslopeError):

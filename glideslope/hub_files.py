@@ -24,7 +24,7 @@ BLOBS, SNAPSHOTS = "blobs", "snapshots"
 SHARED_BLOB = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}")
 POINTER_START, MAX_POINTER_BYTES = b"version https://git-lfs.github.com/spec/v1\n", 1_024
 ATTRIBUTES_NAME = ".gitattributes"
-ATTRIBUTES_LINE = re.compile(r"(#.*|[^\s\"!]+ filter=lfs diff=lfs merge=lfs -text)?")
+ATTRIBUTES_LINE = re.compile(r"(#.*|[^\s\"!#][^\s\"!]* filter=lfs diff=lfs merge=lfs -text)?\r?")
 MAX_ATTRIBUTES_BYTES = 100_000
 CLIENT_FOLDER = ".cache/huggingface"
 CLIENT_TREE = re.compile(rf"{re.escape(CLIENT_FOLDER)}/trees/[0-9a-f]{{40}}\.json")
@@ -119,7 +119,7 @@ def find_misuse(directory: Path, paths: Iterable[str]) -> list[str]:
 
 def _misuse(file: Path, path: str) -> str | None:
     if path == ATTRIBUTES_NAME:  # git runs programs that this file names
-        lines = read_bounded(file, MAX_ATTRIBUTES_BYTES).decode().splitlines()
+        lines = read_bounded(file, MAX_ATTRIBUTES_BYTES).decode().split("\n")  # as git does; other line ends are blanks to it
         wrong = [line for line in lines if not ATTRIBUTES_LINE.fullmatch(line)]
         return f"holds {wrong[0]!r:.80}, which says more than which files are large; restore the one that the Hub made" if wrong else None
     if path == STATUS_NAME:

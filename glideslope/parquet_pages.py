@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 MAGIC = b"PAR1"
-MAX_FOOTER_BYTES = 16_000_000
+MAX_FOOTER_BYTES = 1_000_000  # a structure of three bytes there takes some hundred in memory
 USUAL_HEADER_BYTES, MAX_HEADER_BYTES = 512, 65_536
 MAX_PAGES = 1_000_000
 MAX_NESTING = 8
+MAX_LEVELS_OF_COLUMN = 3  # a list of values, a map of values: each level is an object a row for whoever reads it
+BYTES_OF_VALUE = 8  # that a value takes in memory at least, if the page that holds it says it takes none (a null)
 DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = 0, 2, 3
 PLAIN, DELTA_BYTE_ARRAY = 0, 7  # encodings; in the latter a value is the start of the one before it, and what follows
 # Of files of others: what is read of a file of any size, and per byte of it. Data sets stay far below: pictures hardly shrink.
 FREE_BYTES, MAX_EXPANSION, MAX_REPEATS = 1 << 27, 100, 1000  # of pages; a picture may stand in hundreds of rows
 FREE_ROWS, ROWS_OF_BYTE = 1 << 16, 16
 FREE_VALUES, VALUES_OF_BYTE = 1 << 24, 64  # items of lists
-INTEGERS, TRUE, FALSE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = (4, 5, 6), 1, 2, 7, 8, 9, 10, 11, 12
+INTEGERS, TRUE, FALSE, DOUBLE, BINARY, LIST, SET, STRUCT = (4, 5, 6), 1, 2, 7, 8, 9, 10, 12
+PLAIN_TYPES = frozenset({"BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE", "BYTE_ARRAY"})  # of others a value has the size that the footer says
+INT16, INT32 = 2**15 - 1, 2**31 - 1
 Fields = dict[int, Any]
 
 
@@ -126,7 +130,8 @@ def open_bounded(path: Path, budget: Budget) -> Any:
     """Open a parquet file (`pyarrow.parquet.ParquetFile`) after its pages were held against a budget.
 
     Raises:
-        ValueError: it is no parquet file, or takes more than the budget, or its pages are not where the footer says.
+        ValueError: it is no parquet file, or takes more than the budget, or its pages are not where the footer says, or it has columns
+            that are not read.
         OSError, pyarrow.ArrowException: it cannot be read.
     """
     from pyarrow import parquet
@@ -138,16 +143,35 @@ def open_bounded(path: Path, budget: Budget) -> Any:
         metadata = opened.metadata
         if metadata.num_rows > budget.max_rows:
             raise ValueError(f"{metadata.num_rows} rows in {size_bytes} bytes, at most {budget.max_rows} are read")
+        if budget.only_plain:
+            check_columns(metadata)
         num_bytes, values = 0, [0] * metadata.num_columns
         for group in range(metadata.num_row_groups):
             for column in range(metadata.num_columns):
                 chunk = metadata.row_group(group).column(column)
                 for page in read_chunk(file, first_page(chunk), chunk.total_compressed_size, size_bytes, only_plain=budget.only_plain):
-                    num_bytes, values[column] = num_bytes + page.unpacked, values[column] + page.num_values
+                    num_bytes, values[column] = num_bytes + page.unpacked + BYTES_OF_VALUE * page.num_values, values[column] + page.num_values
                     if num_bytes > budget.max_bytes or values[column] > budget.max_values:
                         raise ValueError(f"its {size_bytes} bytes unfold to more than {budget.max_bytes}, or to more than "
                                          f"{budget.max_values} values in a column")
     return opened
+
+
+def check_columns(metadata: Any) -> None:
+    """Refuse columns of types that no file of ours has, or that lie deep in one another, and row groups without all columns.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for number in range(metadata.num_columns):
+        column = metadata.schema.column(number)
+        if column.physical_type not in PLAIN_TYPES:
+            raise ValueError(f"its column {column.name[:80]!r} has the type {column.physical_type}, which is not read")
+        if column.path.count(".") + 1 > MAX_LEVELS_OF_COLUMN or column.max_definition_level > 2 * MAX_LEVELS_OF_COLUMN:
+            raise ValueError(f"its column {column.path[:80]!r} lies more than {MAX_LEVELS_OF_COLUMN} deep")
+    for group in range(metadata.num_row_groups):
+        if (found := metadata.row_group(group).num_columns) != metadata.num_columns:
+            raise ValueError(f"row group {group} has {found} columns, the file {metadata.num_columns}")
 
 
 def check_footer(file: BinaryIO, size_bytes: int) -> None:
@@ -218,6 +242,8 @@ def read_struct(data: bytes, place: int, depth: int = 0) -> tuple[Fields, int]:
                 number += sign >> 4
             else:
                 number, place = read_integer(data, place)
+            if not 0 < number <= INT16 or number in fields:  # readers differ on which of two fields counts
+                raise ValueError(f"a page's header holds the field {number} twice, or there is no such field")
             fields[number], place = read_value(data, place, sign & 15, depth)
     except IndexError as error:
         raise ValueError("a page's header is cut off") from error
@@ -228,7 +254,8 @@ def read_value(data: bytes, place: int, kind: int, depth: int) -> tuple[Any, int
     if kind in (TRUE, FALSE):
         return kind == TRUE, place
     if kind in INTEGERS:
-        return read_integer(data, place)
+        value, place = read_integer(data, place)
+        return value if -INT32 <= value <= INT32 else None, place  # sizes and counts have 32 bits; a longer number is none
     if kind == STRUCT:
         return read_struct(data, place, depth + 1)
     if kind == BINARY:

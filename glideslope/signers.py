@@ -23,6 +23,18 @@ class SignerRule:
     keys: tuple[str, ...]
     threshold: int
 
+    def __post_init__(self) -> None:
+        """Refuse a rule that nobody's signature would meet, or everybody's.
+
+        Raises:
+            ReleaseError: there is no key, or the threshold is not from 1 to the number of keys.
+        """
+        if not self.keys:
+            raise ReleaseError("signers: no key is named, so any signature or none would do; name at least one key id")
+        num_keys = len(set(self.keys))
+        if num_keys != len(self.keys) or not 1 <= self.threshold <= num_keys:
+            raise ReleaseError(f"signers: the threshold is {self.threshold}, but {num_keys} different keys are named; expected 1 to {num_keys}")
+
     @classmethod
     def of(cls, keys: Keys, threshold: int | None = None) -> "SignerRule":
         """A rule from one key or several.
@@ -38,12 +50,7 @@ class SignerRule:
             return keys if threshold is None else cls.of(keys.keys, threshold)
         given = [keys] if isinstance(keys, str | Path) else list(keys)
         key_ids = tuple(sorted({read_key_id(str(key)) for key in given}))
-        if not key_ids:
-            raise ReleaseError("signers: no key is named, so any signature or none would do; name at least one key id")
-        needed = len(key_ids) if threshold is None else threshold
-        if not 1 <= needed <= len(key_ids):
-            raise ReleaseError(f"signers: the threshold is {needed}, but {len(key_ids)} different keys are named; expected 1 to {len(key_ids)}")
-        return cls(key_ids, needed)
+        return cls(key_ids, len(key_ids) if threshold is None else threshold)
 
     def describe(self) -> str:
         """The rule in words."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .envelopes import check_signatures, has_fields, make_signature, read_key_ids, require
 from .errors import ReleaseError
-from .manifest import canonical_json, readable_json
+from .manifest import canonical_json, readable_json, sha256_bytes
 from .merkle import DIGEST_PATTERN
 from .signing_keys import NEEDS_EXTRA
 from .strict_json import parse_object
@@ -85,6 +85,11 @@ class Status:
     def current(self) -> ReleaseStatus | None:
         """The release that the default branch is to show."""
         return next((release for release in self.releases if release.state == "current"), None)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what is said, whoever signed it: two statuses of one number must say the same."""
+        return sha256_bytes(_payload(self.to_json()))
 
     def to_json(self) -> dict[str, Any]:
         """The status as plain data."""
@@ -200,7 +205,7 @@ def _parse(value: dict[str, Any], where: str) -> Status:
     require(1 <= number <= MAX_NUMBER, where, f"number is {number}, expected 1 to {MAX_NUMBER}")
     issued = _parse_time(value["issued"], where)
     expires = None if value["expires"] is None else _parse_time(value["expires"], where)
-    require(expires is None or issued < expires <= issued + timedelta(days=MAX_VALID_DAYS), where,
+    require(expires is None or timedelta(0) < expires - issued <= timedelta(days=MAX_VALID_DAYS), where,
             f"expires does not lie within {MAX_VALID_DAYS} days after issued")
     releases = tuple(_parse_release(entry, where) for entry in value["releases"])
     roots = [release.root for release in releases]

@@ -11,7 +11,8 @@ from .errors import VerificationError
 MAX_DEPTH = 32
 MAX_INTEGER_DIGITS = 20
 MAX_CONTAINERS = 1_000_000  # an empty list takes two bytes of text and sixty of memory
-TOKENS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{\]}]', re.DOTALL)  # strings, brackets; never goes back, so linear in time
+STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # never goes back, so linear in time
+NO_BRACKETS = re.compile(r"[^\[{\]}]++")
 
 
 def parse_object(data: bytes, *, where: str, max_bytes: int, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
@@ -45,11 +46,11 @@ def load_text(text: str, *, max_depth: int = MAX_DEPTH) -> Any:
         ValueError: not JSON, too deep, more than a million objects and lists, a key that occurs twice, an integer of more than 20
             digits, a number that JSON or a float does not have, or half a surrogate pair.
     """
-    depth, num_containers = _measure(text)
+    brackets = _find_brackets(text)
+    refuse_many(brackets)
+    depth = _measure_depth(brackets)
     if depth > max_depth:
         raise ValueError(f"objects and lists lie {depth} deep, at most {max_depth} are read")
-    if num_containers > MAX_CONTAINERS:
-        raise ValueError(f"{num_containers} objects and lists, at most {MAX_CONTAINERS} are read")
     value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant, parse_int=_parse_integer,
                        parse_float=_parse_float)
     if "\\u" in text:
@@ -73,17 +74,30 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _measure(text: str) -> tuple[int, int]:
-    """How deep brackets lie in one another, and how many open, those in strings aside; unbalanced text is left to the parser."""
-    depth = deepest = number = 0
-    for token in TOKENS.finditer(text):
-        sign = token[0][0]
-        if sign in "[{":
-            depth, number = depth + 1, number + 1
-            deepest = max(deepest, depth)
-        elif sign in "]}":
-            depth -= 1
-    return deepest, number
+def refuse_many(text: str, max_containers: int = MAX_CONTAINERS) -> None:
+    """Refuse a text, of one JSON value or of one on each line, that holds too many objects and lists in all.
+
+    Raises:
+        ValueError: it does.
+    """
+    brackets = _find_brackets(text)
+    number = brackets.count("[") + brackets.count("{")
+    if number > max_containers:
+        raise ValueError(f"{number} objects and lists, at most {max_containers} are read")
+
+
+def _find_brackets(text: str) -> str:
+    """The brackets of a text, in order, those in strings aside."""
+    return NO_BRACKETS.sub("", STRINGS.sub("", text))
+
+
+def _measure_depth(brackets: str) -> int:
+    """How deep brackets lie in one another; unbalanced text is left to the parser."""
+    depth = deepest = 0
+    for sign in brackets:
+        depth += 1 if sign in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from traceback import format_exception
+from types import TracebackType
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -45,12 +47,23 @@ class PlainFormatter(logging.Formatter):
         """As logging does, made printable."""
         return printable(super().formatMessage(record))
 
+    def formatException(self, ei: Any) -> str:
+        """A traceback as logging writes it, made printable line by line."""
+        return printable(super().formatException(ei), keep_lines=True)
+
 
 def start_logging() -> None:
-    """Show warnings of the libraries on the error stream."""
+    """Show warnings of the libraries, and the traceback of what nobody expected, on the error stream, with nothing that steers it."""
+    sys.excepthook = show_traceback
     handler = logging.StreamHandler()
     handler.setFormatter(PlainFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def show_traceback(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Write a traceback as Python does; what an error quotes may come from anywhere."""
+    text = "".join(format_exception(kind, error, traceback))
+    sys.stderr.write(printable(text.rstrip("\n"), keep_lines=True) + "\n")
 
 
 @dataclass

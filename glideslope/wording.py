@@ -12,7 +12,7 @@ DIGITS = 1
 STEERING = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})  # Unicode's categories: controls, formats, separators of lines, halves of pairs
 BLANKS = frozenset("\u115f\u1160\u17b4\u17b5\u3164\uffa0")  # letters that show nothing
 JOINERS = frozenset("\u200c\u200d")
-ADDRESS = re.compile(r"(?i)\b(?:https?|ftp)://|\bwww\.")
+ADDRESS = re.compile(r"(?i)(?:https?|ftp)://|(?:mailto|xmpp):|www\.|@")  # whatever stands before: some readers find a link in `_www.` too
 BLOCK_START = re.compile(r"\A(\d*)((?<=\d)[.)](?= |\Z)|(?<!\d)[-+=](?= |[-+=]*\Z))")
 
 
@@ -120,8 +120,13 @@ def cell(text: str) -> str:
     for sign, replacement in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         flat = flat.replace(sign, replacement)
     flat = "".join(f"\\{char}" if char in "\\`*_[]|#~$" else char for char in flat)
-    flat = ADDRESS.sub(lambda match: match.group().replace(":", "\\:").replace(".", "\\."), flat)
+    flat = ADDRESS.sub(lambda match: re.sub(r"[:.@]", r"\\\g<0>", match.group()), flat)
     return BLOCK_START.sub(lambda match: f"{match[1]}\\{match[2]}", flat)
+
+
+def in_code(text: str) -> str:
+    """Text from outside in the type of code, which it cannot end, nor the cell of a table around it."""
+    return f"`{printable(text).replace('`', chr(39)).replace('|', chr(0xA6)).strip() or ' '}`"
 
 
 def _percent_down(share: float) -> str:

@@ -118,15 +118,14 @@ def disarm(value: Any) -> Markup:
     """What a template puts out: text is escaped, unless its type says that it is Markdown already."""
     if isinstance(value, Markup):
         return value
-    if not isinstance(value, str):
-        return Markup(str(value))
-    before, after = (" " if value[place].isspace() else "" for place in (0, -1)) if value.strip() else ("", value[:1] and " ")
-    return Markup(f"{before}{wording.cell(value)}{after}")
+    text = str(value)  # what should be a number or a name may be a list or a mapping, which shows the texts in it
+    before, after = (" " if text[place].isspace() else "" for place in (0, -1)) if text.strip() else ("", text[:1] and " ")
+    return Markup(f"{before}{wording.cell(text)}{after}")
 
 
 def code(text: str) -> Markup:
     """A name in the type of code, which it cannot end, nor the cell of a table around it."""
-    return Markup(f"`{wording.printable(text).replace('`', chr(39)).replace('|', chr(0xA6)).strip() or ' '}`")
+    return Markup(wording.in_code(text))
 
 
 def fenced(text: str) -> Markup:

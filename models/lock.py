@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError, VerificationError
-from ..manifest import write_json
+from ..locks import locked
+from ..manifest import storage_error, write_json
 from ..merkle import DIGEST_PATTERN
 from ..strict_json import parse_object, read_bounded
-from .hub import COMMIT, REPOSITORY, Snapshot
+from .hub import COMMIT, REPOSITORY
 
 LOCK_FORMAT = "glideslope.lock/2"
 MAX_LOCK_BYTES = 10_000
-ENTRIES = ("repo", "sha", "root", "signers", "status", "offline")
+ENTRIES = ("repo", "sha", "root", "signers", "status", "status_sha256", "offline")
 
 logger = logging.getLogger("glideslope.loading")
 
@@ -29,6 +30,7 @@ class ReleaseLock:
         root: root of the manifest, hex: it stands for every file of the release.
         signers: key ids of who signed it, sorted; empty when nobody did.
         status: the highest number of a status of the repository that was seen; none when none was.
+        status_sha256: digest of what that status said (`Status.sha256`); none likewise.
         offline: whether the pinned release may be loaded without asking the Hub for its status. Whoever wants that writes it here.
     """
 
@@ -37,6 +39,7 @@ class ReleaseLock:
     root: str
     signers: tuple[str, ...]
     status: int | None = None
+    status_sha256: str | None = None
     offline: bool = False
 
     @classmethod
@@ -52,7 +55,8 @@ class ReleaseLock:
         if value.get("format") != LOCK_FORMAT or set(value) != {"format", *ENTRIES} or not _is_sound(value):
             raise VerificationError(str(path), [f"is no lock file: expected format {LOCK_FORMAT!r}, {', '.join(ENTRIES)}; "
                                                 "restore it, or remove it to pin what is loaded next"])
-        return cls(value["repo"], value["sha"], value["root"], tuple(value["signers"]), value["status"], value["offline"])
+        return cls(value["repo"], value["sha"], value["root"], tuple(value["signers"]), value["status"], value["status_sha256"],
+                   value["offline"])
 
     def write(self, path: Path) -> None:
         """Write the lock file.
@@ -62,29 +66,55 @@ class ReleaseLock:
         """
         write_json(path, {"format": LOCK_FORMAT, **asdict(self)})
 
-    def remember(self, number: int, path: Path) -> None:
-        """Write down the number of a status, if it is higher than what the file says now; a file that cannot be written keeps its own.
+    def settle(self, path: Path) -> None:
+        """Make a lock file say what was loaded: written where there is none, else enforced, and a higher number of a status remembered.
+
+        Others may be loading at the same time: one of them writes, the rest are held against it, and no number is ever lowered. A file
+        that cannot be written keeps its number, and stays in force.
 
         Raises:
-            VerificationError: the file was damaged since it was read.
+            VerificationError: the file pins something else by now, or was damaged.
+            StorageError: there is no lock file, and none can be written.
         """
-        known = self.read(path) or self
-        if known.status is not None and known.status >= number:
+        known = self.read(path)
+        if known is not None and not known.learns_from(self, path):
             return
         try:
-            replace(known, status=number).write(path)
-        except StorageError as error:  # what it holds is enforced all the same
-            logger.warning("%s: status %d was seen, but cannot be written down (%s)", path, number, error)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(path.with_name(f".{path.name}.busy"), waits=True):
+                known = self.read(path)
+                if known is None:
+                    self.write(path)
+                elif known.learns_from(self, path):
+                    replace(known, status=self.status, status_sha256=self.status_sha256).write(path)
+        except StorageError as error:
+            if known is None:
+                raise
+            logger.warning("%s: status %s was seen, but cannot be written down (%s)", path, self.status, error)
+        except OSError as error:
+            raise storage_error(path, error) from error
 
-    def check_place(self, snapshot: Snapshot, path: Path) -> None:
-        """Refuse another repository or commit; a directory is held against root and signer alone.
+    def learns_from(self, loaded: "ReleaseLock", path: Path) -> bool:
+        """Whether what was loaded has a status with a higher number than this file remembers.
+
+        Raises:
+            VerificationError: this file pins something else, or remembers another status of the same number.
+        """
+        self.check_place(loaded.repo, loaded.sha, path)
+        self.check_content(loaded.root, loaded.signers, path)
+        if loaded.status is not None and loaded.status == self.status and loaded.status_sha256 != self.status_sha256:
+            raise VerificationError(str(path), [f"remembers another status of the number {loaded.status}: one of the two is false; ask the "
+                                                "release's publisher"])
+        return loaded.status is not None and (self.status is None or loaded.status > self.status)
+
+    def check_place(self, repo: str | None, sha: str | None, path: Path) -> None:
+        """Refuse another repository or commit; a directory, which has none, is held against root and signer alone.
 
         Raises:
             VerificationError: naming both.
         """
         problems = [f"{what} is {found}, the lock file says {expected}" for what, found, expected in
-                    (("repository", snapshot.repo, self.repo), ("commit", snapshot.sha, self.sha))
-                    if snapshot.repo is not None and found != expected]
+                    (("repository", repo, self.repo), ("commit", sha, self.sha)) if repo is not None and found != expected]
         self._refuse(problems, path)
 
     def check_content(self, root: str, key_ids: Collection[str], path: Path) -> None:
@@ -110,8 +140,9 @@ def _is_sound(value: Mapping[str, Any]) -> bool:
     are_texts = all(value[key] is None or (isinstance(value[key], str) and pattern.fullmatch(value[key])) for key, pattern in patterns.items())
     signers = value["signers"]
     are_keys = isinstance(signers, list) and all(isinstance(key, str) and DIGEST_PATTERN.fullmatch(key) for key in signers)
-    status = value["status"]
-    if not (status is None or (type(status) is int and status > 0)) or type(value["offline"]) is not bool:
+    status, digest = value["status"], value["status_sha256"]
+    is_seen = type(status) is int and status > 0 and isinstance(digest, str) and DIGEST_PATTERN.fullmatch(digest) is not None
+    if not ((status is None and digest is None) or is_seen) or type(value["offline"]) is not bool:
         return False
     return are_texts and value["root"] is not None and (value["repo"] is None) == (value["sha"] is None) and are_keys and (
         signers == sorted(set(signers)))

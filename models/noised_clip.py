@@ -16,6 +16,7 @@ from ..config import Part
 # Pixel statistics of CLIP's training data (arXiv 2103.00020), for pixels in 0..255; the published encoders use the same.
 CHANNEL_MEANS = tuple(255 * mean for mean in (0.48145466, 0.4578275, 0.40821073))
 CHANNEL_STDS = tuple(255 * std for std in (0.26862954, 0.26130258, 0.27577711))
+MAX_PATCHES_SIDE = 128  # attention takes time with the fourth power, with weights of any size
 
 
 class NoisedClipConfig(Part):
@@ -39,6 +40,8 @@ class NoisedClipConfig(Part):
     def _sizes_divide(self) -> Self:
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if (side := self.image_size // self.patch_size) > MAX_PATCHES_SIDE:
+            raise ValueError(f"{side} x {side} patches, at most {MAX_PATCHES_SIDE} x {MAX_PATCHES_SIDE} are compared with one another")
         return self
 
 

@@ -189,15 +189,10 @@ class OpenRelease:
         return self.digests
 
     def _lock(self) -> None:
-        path = None if self.trust.lock is None else Path(self.trust.lock)
-        if path is None or self.root is None:
+        if self.trust.lock is None or self.root is None:
             return
-        number = None if self.status is None else self.status.status.number
-        lock = ReleaseLock.read(path)
-        if lock is None:
-            ReleaseLock(self.snapshot.repo, self.snapshot.sha, self.root, self.key_ids, number).write(path)
-        elif number is not None:
-            lock.remember(number, path)
+        number, digest = (None, None) if self.status is None else (self.status.status.number, self.status.status.sha256)
+        ReleaseLock(self.snapshot.repo, self.snapshot.sha, self.root, self.key_ids, number, digest).settle(Path(self.trust.lock))
 
     @cached_property
     def _entries(self) -> Mapping[str, FileEntry]:
@@ -274,7 +269,7 @@ def open_release(snapshot: Snapshot, trust: Trust) -> OpenRelease:
     """
     lock = None if trust.lock is None else ReleaseLock.read(Path(trust.lock))
     if lock is not None and trust.lock is not None:
-        lock.check_place(snapshot, Path(trust.lock))
+        lock.check_place(snapshot.repo, snapshot.sha, Path(trust.lock))
     _check_first_sizes(snapshot)
     snapshot.fetch(FIRST_FILES)
     data = None if trust.verify == "off" else _read(snapshot, MANIFEST_NAME)
@@ -365,12 +360,14 @@ def _check_status(opened: OpenRelease, lock: ReleaseLock | None) -> SignedStatus
     is_offline = snapshot.is_offline or (lock is not None and lock.offline and snapshot.sha == lock.sha)
     last = max(seen, key=lambda one: one.status.number, default=None)
     found = last if is_offline else _newest_status(snapshot, trust, last)
-    numbers = [one.status.number for one in seen] + ([] if lock is None or lock.status is None else [lock.status])
+    known = [(one.status.number, one.status.sha256) for one in seen]
+    known += [] if lock is None or lock.status is None else [(lock.status, str(lock.status_sha256))]
+    lowest = max((number for number, _ in known), default=None)
     root = opened.root if opened.root is not None or found is None else _root_of(snapshot)
     refuse_by_status(found, Asked(
-        snapshot.name, root, snapshot.repo, snapshot.revision, is_pinned=is_offline or not snapshot.is_newest, keys=keys,
-        lowest=max(numbers, default=None), needs_status=trust.rule is not None and snapshot.repo is not None, now=datetime.now(UTC),
-        allow_withdrawn=trust.allow_withdrawn, unsafe_stale_status=trust.unsafe_stale_status))
+        snapshot.name, root, snapshot.repo, snapshot.revision, is_pinned=is_offline or not snapshot.is_newest, keys=keys, lowest=lowest,
+        seen=[digest for number, digest in known if number == lowest], needs_status=trust.rule is not None and snapshot.repo is not None,
+        now=datetime.now(UTC), allow_withdrawn=trust.allow_withdrawn, unsafe_stale_status=trust.unsafe_stale_status))
     return found
 
 
@@ -400,8 +397,10 @@ def _seen_statuses(snapshot: Snapshot, keys: Collection[str]) -> list[SignedStat
         except VerificationError:
             if snapshot.repo is None:  # the one that there is
                 raise
-    others = (one for one in found if one.status.repository is not None and one.status.repository == snapshot.repo)
-    return found if snapshot.repo is None else [one for one in others if not keys or set(one.key_ids) & set(keys)]
+    if snapshot.repo is None:
+        return found
+    ours = [one for one in found if (one.status.repository or "").casefold() == snapshot.repo.casefold()]
+    return [one for one in ours if not keys or set(one.key_ids) & set(keys)]
 
 
 def _root_of(snapshot: Snapshot) -> str | None:

@@ -13,7 +13,7 @@ start token, caption, end token, and the length.
 import html
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +66,8 @@ class Vocabulary:
         longest = max(map(len, tokens), default=0)
         if longest > MAX_TOKEN_LENGTH:
             raise ValueError(f"a token of {longest} signs; at most {MAX_TOKEN_LENGTH} are read")
+        if "" in tokens:
+            raise ValueError("an empty token")
         pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) if isinstance(pair, list) else () for pair in merges]
         for number, pair in enumerate(pairs):
             if len(pair) != 2 or not all(isinstance(part, str) and part in tokens for part in pair):
@@ -115,18 +117,34 @@ def parse_tokenizer(data: bytes, *, where: str) -> Tokenizer:
         VerificationError: no strict JSON, or too large.
         ValueError: no byte-pair encoding, a vocabulary that is refused, or a component that a tokenizer of its kind does not have.
     """
+    def build(model: Mapping[str, Any], vocabulary: Vocabulary) -> Tokenizer:
+        kind: Kind = "clip" if model.get("end_of_word_suffix") == WORD_END else "own" if START in vocabulary.tokens else "gpt2"
+        return build_tokenizer(kind, vocabulary)
+
+    return rebuild_tokenizer(data, build, where=where)
+
+
+def rebuild_tokenizer(data: bytes, build: Callable[[Mapping[str, Any], Vocabulary], Tokenizer], *, where: str) -> Tokenizer:
+    """Build a tokenizer anew from the vocabulary of a tokenizer.json, and refuse the file if it states anything else.
+
+    Args:
+        data: the bytes of the file.
+        build: makes the tokenizer of what the file says of its model, and the vocabulary.
+        where: names the file in messages.
+
+    Raises:
+        VerificationError, ValueError: see `parse_tokenizer`.
+    """
     value = parse_object(data, where=where, max_bytes=MAX_TOKENIZER_BYTES, max_depth=MAX_TOKENIZER_DEPTH)
     model = value.get("model")
     if not isinstance(model, dict):
         raise ValueError("model is missing")
-    vocabulary = Vocabulary.from_parts(model.get("vocab"), model.get("merges"))
-    kind: Kind = "clip" if model.get("end_of_word_suffix") == WORD_END else "own" if START in vocabulary.tokens else "gpt2"
-    tokenizer = build_tokenizer(kind, vocabulary)
+    tokenizer = build(model, Vocabulary.from_parts(model.get("vocab"), model.get("merges")))
     expected = json.loads(tokenizer.to_str())
     expected["model"] |= {"vocab": model["vocab"], "merges": model["merges"]}  # merges have two spellings
     foreign = find_foreign(value, expected)
     if foreign:
-        raise ValueError(f"{foreign[0]}; a tokenizer of this kind ({kind}) has no such part")
+        raise ValueError(f"{foreign[0]}; a tokenizer of this kind has no such part")
     return tokenizer
 
 

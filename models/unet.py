@@ -17,6 +17,7 @@ from ..config import Part
 from .text_transformer import TextTransformer
 
 NUM_GROUPS = 32
+MAX_ATTENTION_SIDE = 128  # time grows with the fourth power: from this on one step takes minutes, with weights of any size
 ROW_MULTIPLE = 16
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -52,6 +53,11 @@ class UNetConfig(Part):
                      if 2**level in self.attention_downsample or level + 1 == len(self.channel_mult)]
         if any(channels % self.num_head_channels for channels in attending):
             raise ValueError(f"num_head_channels {self.num_head_channels} does not divide {attending}, the channels where attention is")
+        sides = [self.image_size // 2**level for level in range(len(self.channel_mult))
+                 if 2**level in self.attention_downsample or level + 1 == len(self.channel_mult)]
+        if max(sides) > MAX_ATTENTION_SIDE:
+            raise ValueError(f"attention over {max(sides)} x {max(sides)} places, at most {MAX_ATTENTION_SIDE} x {MAX_ATTENTION_SIDE} are "
+                             "compared with one another; attend further down, or halve more often")
         return self
 
     @property

@@ -164,7 +164,7 @@ def check_evaluation(release: Release) -> list[str]:
     for pair in release.pairs:
         if splits.get(pair["key"]) != pair["split"]:
             problems.append(f"evaluation: {pair['key']} is stated to be of split {pair['split']}, the ledger says {splits.get(pair['key'])}")
-    return shorten([*problems, *check_evaluation_design(release)])
+    return shorten([*check_evaluation_design(release), *problems])
 
 
 def check_ledger(release: Release) -> list[str]:

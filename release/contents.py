@@ -122,13 +122,14 @@ class Release:
         if not paths:
             raise ReleaseError("evidence/ledger: no shard is there; pack the release again")
         columns: dict[str, list[Any]] = {}
-        num_rows = size_bytes = 0
+        num_rows = num_bytes = size_bytes = 0
         for path in paths:
             table = self.read_parquet(f"evidence/ledger/{path.name}")
-            num_rows, size_bytes = num_rows + table.num_rows, size_bytes + path.stat().st_size
-            if num_rows > allowed_rows(size_bytes):  # of many shards, each of few rows, too
-                raise ReleaseError(f"evidence/ledger: {num_rows} rows in {size_bytes} bytes, at most {allowed_rows(size_bytes)} are read; "
-                                   "fetch or pack the release again")
+            num_rows, num_bytes, size_bytes = num_rows + table.num_rows, num_bytes + table.nbytes, size_bytes + path.stat().st_size
+            budget = evidence_budget(size_bytes)
+            if num_rows > budget.max_rows or num_bytes > budget.max_bytes:  # of many small shards, too
+                raise ReleaseError(f"evidence/ledger: {num_rows} rows in {size_bytes} bytes, at most {budget.max_rows} are read; they unfold "
+                                   f"to {num_bytes} bytes, at most {budget.max_bytes}; fetch or pack the release again")
             for name in table.column_names:
                 columns.setdefault(name, []).extend(table[name].to_pylist())
         lengths = {name: len(values) for name, values in columns.items()}

@@ -1,7 +1,6 @@
 """Do captions count? Pictures drawn from held-back captions, each compared with its own caption and with others of its hand."""
 
 import logging
-import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,16 @@ from PIL import Image
 
 from ..config import ClipConfig, EvaluateConfig
 from ..data_filter.clip import Clip, load_clip
-from ..data_filter.sources import hash_share
 from ..errors import StageError
 from ..manifest import canonical_json, write_bytes, write_json
 from ..models.options import DrawOptions
 from ..models.pipeline import GlidePipeline
 from ..models.pixels import contact_sheet, png_bytes
 from ..records import Record, read_record, run_stage
-from .claims.evaluation import compare_with_middle, count_wins, own_place
+from .claims.evaluation import compare_with_middle, count_wins, deal_pairs
 from .layout import parse_json_lines
 
 EVALUATION_FORMAT = "glideslope.evaluation/2"
-MOST_CAPTIONS = 8
 SCORES = ("own_score", "own_mean", "other_scores", "other_means")
 DRAW_AT_ONCE = 16
 Progress = Callable[[int, int, str], None]
@@ -92,47 +89,17 @@ def refuse_one_caption(curated: Path) -> None:
 
 
 def choose_pairs(curated: Path, config: EvaluateConfig, seed: int) -> list[dict[str, Any]]:
-    """Deal different captions out in hands, and draw from each hand the caption that the coin says.
-
-    Captions of the split that the recipe names come first, in the order of the hash of their first image; those of the other split
-    only fill up to one for each pair. A caption that several images share is one caption.
-
-    Returns:
-        Plain rows: index, prompt, key, split, seed, others (the rest of the hand).
+    """The pairs that a curated set gives, see `claims.evaluation.deal_pairs`.
 
     Raises:
         StageError: fewer than two different captions.
     """
-    images: dict[str, dict[str, Any]] = {}
-    for split in sorted(("train", "validation"), key=lambda split: split != config.captions_from):
-        rows = [row | {"split": split} for path in sorted((curated / "data").glob(f"{split}-*.parquet"))
-                for row in pq.read_table(path, columns=["key", "caption"]).to_pylist()]
-        for row in sorted(rows, key=lambda row: hash_share(str(seed), row["key"])):
-            if split == config.captions_from or len(images) < max(2, config.num_pairs):
-                images.setdefault(row["caption"], row)
-    if len(images) < 2:
+    rows = [row | {"split": split} for split in ("train", "validation") for path in sorted((curated / "data").glob(f"{split}-*.parquet"))
+            for row in pq.read_table(path, columns=["key", "caption"]).to_pylist()]
+    pairs = deal_pairs(rows, config, seed)
+    if not pairs:
         raise StageError(f"{curated}: fewer than two different captions are left to evaluate with; keep more data")
-    pairs = []
-    for index, hand in enumerate(deal_captions(list(images), config.num_pairs, seed)):
-        prompt = hand[own_place(seed, index, len(hand))]
-        pairs.append({"index": index, "prompt": prompt, "key": images[prompt]["key"], "split": images[prompt]["split"], "seed": seed + index,
-                      "others": [caption for caption in hand if caption != prompt]})
     return pairs
-
-
-def deal_captions(captions: Sequence[str], num_hands: int, seed: int) -> list[list[str]]:
-    """Deal hands of up to eight different captions, always an even number, each hand sorted.
-
-    No caption comes again before the others were dealt, but for a rest too small for a hand.
-    """
-    size = min(MOST_CAPTIONS, len(captions) // 2 * 2)
-    generator, deck, hands = random.Random(seed), list(captions), []
-    for _ in range(num_hands):
-        if len(deck) < size:
-            deck = generator.sample(captions, len(captions))
-        hands.append(sorted(deck[:size]))
-        deck = deck[size:]
-    return hands
 
 
 def other_scales(config: EvaluateConfig) -> list[float]:

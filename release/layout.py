@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import ReleaseError
 from ..manifest import MAX_FOLDERS_DEEP
-from ..strict_json import load_text
+from ..strict_json import MAX_CONTAINERS, load_text, refuse_many
 from ..weight_files import MAX_INDEX_BYTES, VARIANTS, index_name, weights_name
 from .weights import read_header
 
@@ -205,11 +205,13 @@ def parse_json_lines(text: bytes) -> list[dict[str, Any]]:
     """Parse JSON objects, one a line, the last line ended too.
 
     Raises:
-        ValueError: a line that is not a JSON object, which is named; or more than a million lines.
+        ValueError: a line that is not a JSON object, which is named; or more than a million lines, or two million objects and lists.
     """
     if (num_lines := text.count(b"\n")) > MAX_LINES:
         raise ValueError(f"{num_lines} lines, at most {MAX_LINES} are read")
-    lines = text.decode().split("\n")
+    decoded = text.decode()
+    refuse_many(decoded, MAX_LINES + MAX_CONTAINERS)
+    lines = decoded.split("\n")
     if lines[-1]:
         raise ValueError("the last line is not ended")
     rows = []

@@ -1,15 +1,18 @@
 """Who packed a release: which glideslope, with which card templates. Another version may put the same numbers in other words."""
 
+import re
 from typing import Any
 
 from .. import __version__
 from ..errors import ReleaseError
+from ..merkle import DIGEST_PATTERN
 from ..model_cards.card import templates_sha256
 from .contents import Release
 from .layout import parse_json_object
 
 PACKING_PATH = "evidence/packing.json"
 PACKING_FORMAT = "glideslope.packing/1"
+VERSION = re.compile(r"[0-9][A-Za-z0-9.+!_-]{0,63}")  # the card tells readers to install it: no option or address may follow
 
 
 def packing_facts() -> dict[str, Any]:
@@ -24,7 +27,8 @@ def read_packing(release: Release) -> dict[str, Any]:
         ReleaseError: missing or malformed.
     """
     facts = release.read(PACKING_PATH, parse_json_object)
-    if set(facts) != set(packing_facts()) or facts["format"] != PACKING_FORMAT or not all(isinstance(one, str) for one in facts.values()):
+    is_whole = set(facts) == set(packing_facts()) and facts["format"] == PACKING_FORMAT and all(isinstance(one, str) for one in facts.values())
+    if not is_whole or not VERSION.fullmatch(facts["glideslope"]) or not DIGEST_PATTERN.fullmatch(facts["card_templates"]):
         raise ReleaseError(f"{PACKING_PATH}: is malformed; pack the release again")
     return facts
 

@@ -7,17 +7,20 @@ a chance of at most one half, wins are independent, and the exact binomial bound
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ...config import EvaluateConfig
 from ...data_filter.sources import hash_share
 from ...data_filter.statistics import lower_bound
 from ...errors import ReleaseError
 from ...records import Record
-from ..comparison import Claims
+from ..comparison import Claims, show
 from ..contents import Release, need
 from ..layout import parse_json_lines
 
+MOST_CAPTIONS = 8  # of a hand
 NUM_WORST = 8
 PAIRS_PATH = "evidence/evaluation/pairs.jsonl"
 GUIDANCE_PATH = "evidence/evaluation/guidance.jsonl"
@@ -33,6 +36,50 @@ def own_place(seed: int, index: int, num_captions: int) -> int:
         num_captions: captions in the hand.
     """
     return int(hash_share(str(seed), "own caption", str(index)) * num_captions)
+
+
+def deal_pairs(images: Iterable[Mapping[str, Any]], config: EvaluateConfig, seed: int) -> list[dict[str, Any]]:
+    """Deal different captions out in hands, and choose from each hand the caption that the coin says: nobody picks one.
+
+    Captions of the split that the recipe names come first, in the order of the hash of their first image; those of the other split
+    only fill up to one for each pair. A caption that several images share is one caption.
+
+    Args:
+        images: key, caption and split of each kept image.
+        config: how many pairs, and from which split.
+        seed: of the recipe.
+
+    Returns:
+        Plain rows: index, prompt, key, split, seed, others (the rest of the hand); none where there are not two different captions.
+    """
+    rows = sorted(images, key=lambda row: (row["split"] != config.captions_from, hash_share(str(seed), row["key"])))
+    first: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        if row["split"] == config.captions_from or len(first) < max(2, config.num_pairs):
+            first.setdefault(row["caption"], row)
+    if len(first) < 2:
+        return []
+    pairs = []
+    for index, hand in enumerate(deal_captions(list(first), config.num_pairs, seed)):
+        prompt = hand[own_place(seed, index, len(hand))]
+        pairs.append({"index": index, "prompt": prompt, "key": first[prompt]["key"], "split": first[prompt]["split"], "seed": seed + index,
+                      "others": [caption for caption in hand if caption != prompt]})
+    return pairs
+
+
+def deal_captions(captions: Sequence[str], num_hands: int, seed: int) -> list[list[str]]:
+    """Deal hands of up to eight different captions, always an even number, each hand sorted.
+
+    No caption comes again before the others were dealt, but for a rest too small for a hand.
+    """
+    size = min(MOST_CAPTIONS, len(captions) // 2 * 2)
+    generator, deck, hands = random.Random(seed), list(captions), []
+    for _ in range(num_hands):
+        if len(deck) < size:
+            deck = generator.sample(captions, len(captions))
+        hands.append(sorted(deck[:size]))
+        deck = deck[size:]
+    return hands
 
 
 def evaluation_claims(release: Release) -> Claims:
@@ -122,19 +169,17 @@ def mean_and_error(values: list[float], kind: str) -> dict[str, float]:
 
 
 def check_evaluation_design(release: Release) -> list[str]:
-    """One sentence for each pair whose drawn caption is not the one that the coin says, or whose captions are not those of kept images."""
-    kept = {caption for caption, decision in zip(release.ledger["caption"], release.ledger["decision"], strict=True) if decision == "keep"}
-    seed, pairs, problems = release.recipe.seed, release.pairs, []
-    if len({len(need(pair, "others", where=PAIRS_PATH)) for pair in pairs}) > 1:
-        problems.append("evaluation: pictures are compared with different numbers of captions; run the evaluation again")
-    for number, pair in enumerate(pairs):
-        prompt, others, index, drawn_with = (need(pair, key, where=PAIRS_PATH) for key in ("prompt", "others", "index", "seed"))
-        hand = sorted([prompt, *others])
-        if index != number or drawn_with != seed + number:
-            problems.append(f"evaluation: pair {number} has the number {index} and the seed {drawn_with}, expected the seed {seed + number}")
-        elif len(set(hand)) != len(hand) or not set(hand) <= kept:
-            problems.append(f"evaluation: the captions of pair {number} are not {len(hand)} different captions of kept images")
-        elif hand[own_place(seed, number, len(hand))] != prompt:
-            problems.append(f"evaluation: pair {number} was drawn from {prompt!r:.80}, the recipe's seed chooses "
-                            f"{hand[own_place(seed, number, len(hand))]!r:.80}; run the evaluation again")
+    """One sentence for each pair that is not the one that the recipe's seed deals from the captions of the images that the ledger keeps."""
+    ledger, settings, seed = release.ledger, release.recipe.evaluate, release.recipe.seed
+    rows = zip(ledger["key"], ledger["caption"], ledger["split"], ledger["decision"], strict=True)
+    kept = [{"key": key, "caption": caption, "split": split} for key, caption, split, decision in rows if decision == "keep" and caption]
+    expected, problems = deal_pairs(kept, settings, seed), []
+    if len(release.pairs) != len(expected):
+        problems.append(f"evaluation: has {len(release.pairs)} pairs, the recipe's seed deals {len(expected)}; run the evaluation again")
+    for number, (pair, dealt) in enumerate(zip(release.pairs, expected, strict=False)):
+        for name, value in dealt.items():
+            if (found := need(pair, name, where=PAIRS_PATH)) != value:
+                problems.append(f"evaluation: {name} of pair {number} is {show(found)}, the recipe's seed deals {show(value)}; run the "
+                                "evaluation again")
+                break
     return problems

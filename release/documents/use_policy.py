@@ -8,6 +8,7 @@ from ...config import Recipe
 from ...errors import ReleaseError
 from ...manifest import sha256_bytes
 from ...text_files import LINE_ENDS, NotTextError, decode_text
+from ...wording import cell, in_code
 from ..contents import Release
 
 USE_POLICY_PATH = "USE_POLICY.md"
@@ -52,20 +53,20 @@ def check_policy(text: str, *, where: str) -> None:
 
 def built_in_policy(recipe: Recipe) -> str:
     """The terms that hold where a recipe names none: what a model of unproven quality, trained on filtered data, may be used for."""
-    lines = [f"# Terms of use: {recipe.release.title}", "",
-             f"The weights are released under the licence `{recipe.release.license}` (see LICENSE). What follows says what they were made for "
-             "and what was left out on purpose. Where the licence grants more, the licence decides; whoever runs a gated copy may ask for "
-             "agreement to these terms.", "",
+    lines = [f"# Terms of use: {cell(recipe.release.title)}", "",
+             f"The weights are released under the licence {in_code(recipe.release.license)} (see LICENSE). What follows says what they were "
+             "made for and what was left out on purpose. Where the licence grants more, the licence decides; whoever runs a gated copy may ask "
+             "for agreement to these terms.", "",
              "## Meant for", "",
              "- studying how small diffusion models are trained, guided and released",
              "- trying out the filtering of training data, and the evidence for it",
              "- drawing simple pictures in the manner of the training data", "",
              "## Not meant for", ""]
     for category in recipe.categories:
-        lines += [f"- pictures of the category \"{category.name}\": {category.counts.strip().rstrip('.')}. Images of it were removed from the "
+        lines += [f"- pictures of the category \"{category.name}\": {cell(category.counts).rstrip('.')}. Images of it were removed from the "
                   "training data; do not fine-tune, merge or guide the model to bring it back."]
         if category.does_not_count:
-            lines += [f"  Not part of it: {category.does_not_count.strip().rstrip('.')}."]
+            lines += [f"  Not part of it: {cell(category.does_not_count).rstrip('.')}."]
     lines += ["- pictures that are passed off as photographs, as records of events, or as somebody else's work",
               "- harassing, deceiving or putting down anybody",
               "- decisions about people, and any use in which a wrong, crude or offensive picture does harm", "",
@@ -74,7 +75,7 @@ def built_in_policy(recipe: Recipe) -> str:
               "model cannot draw it. The model does not look at what it is asked for: whoever offers it to others has to.", "",
               "## Passing it on", "",
               "Pass these terms on with the weights and with whatever was trained from them, and keep the credit of the training data:", "",
-              f"> {' '.join((recipe.release.data_attribution or 'none is asked for').split())}"]
+              f"> {cell(recipe.release.data_attribution or 'none is asked for')}"]
     return "\n".join(lines) + "\n"
 
 

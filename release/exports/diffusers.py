@@ -24,7 +24,7 @@ from ...models.tokenizer import CaptionTokenizer, Kind
 from ...outputs import refuse_in_release
 from ...stage_places import INTENT_NAME
 from ...weight_files import STEM, SUFFIX, parse_weights_name
-from ...wording import cell
+from ...wording import cell, in_code
 from ..claims.data import unsafe_claims
 from ..contents import Release
 from ..publishing.snapshot import release_in
@@ -252,7 +252,7 @@ def listing_text(listing: Manifest, release_root: str, release_tensors_root: str
 def readme(release: Release, manifest: ReleaseManifest, parts: Collection[str]) -> str:
     """The page of an export: what it is, where its evidence lies, how to load it."""
     recipe: Recipe = release.recipe
-    warnings = [f"> - `{row['gate']}`, because: {cell(row['reason'])}" for row in unsafe_claims(release)["unsafe.bypasses"]]
+    warnings = [f"> - {in_code(row['gate'])}, because: {cell(row['reason'])}" for row in unsafe_claims(release)["unsafe.bypasses"]]
     optional = [f"`{name}`" for name in OPTIONAL_MODELS if name in parts]
     evaluate = recipe.evaluate
     header = yaml.safe_dump({"license": recipe.release.license, "library_name": "diffusers", "pipeline_tag": "text-to-image"},

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...errors import ReleaseError, VerificationError
+from ...errors import CheckpointError, ReleaseError, VerificationError
 from ...manifest import MAX_MANIFEST_BYTES, Manifest, ReleaseManifest, sha256_bytes, sha256_file
 from ...merkle import DIGEST_PATTERN
-from ...models.loading import PARTS, REQUIRED_PARTS
+from ...models.loading import PARTS, REQUIRED_PARTS, read_component_config
 from ...strict_json import parse_object, read_bounded
 from ..contents import Release
 from ..layout import check_content
@@ -143,6 +143,8 @@ def _check_data(place: Path, path: str, tokenizers: Collection[str]) -> list[str
         return [f"{path}: no such file belongs in an export; remove it"]
     try:
         check_content(place / path, path)
-    except ReleaseError as error:
+        if name == "config.json" and (found := read_component_config(place / path)[0]) != PARTS[folder]:
+            return [f"{path}: is that of a {found}, expected {PARTS[folder]}"]
+    except (ReleaseError, CheckpointError) as error:
         return [str(error)]
     return []

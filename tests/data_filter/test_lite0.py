@@ -1,5 +1,7 @@
+import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,3 +101,19 @@ def test_the_captions_that_are_cut_are_those_whose_tokens_do_not_fit() -> None:
     cut = lite0.find_cut(tokenizer, captions, 8)
     longer = lite0.encode_captions(tokenizer, captions, 9)
     assert cut == [bool(tokens[8]) for tokens in longer] and True in cut and False in cut
+
+
+def test_a_saved_tokenizer_comes_back_and_nothing_else_is_read(tmp_path: Path) -> None:
+    path, captions = tmp_path / "tokenizer.json", ["red apple", "green apple", "a" * 3000] * 5
+    tokenizer = lite0.train_tokenizer(captions, 400)
+    path.write_text(tokenizer.to_str())
+    assert torch.equal(*(lite0.encode_captions(one, captions, 16) for one in (tokenizer, lite0.read_tokenizer(path))))
+    changes: list[dict[str, Any]] = [{"normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}},
+                                     {"padding": {"strategy": {"Fixed": 4_000_000_000}}}, {"post_processor": {"type": "ByteLevel"}}]
+    for change in changes:
+        path.write_text(json.dumps(json.loads(tokenizer.to_str()) | change))
+        with pytest.raises(ValueError, match="a tokenizer of this kind has no such part"):
+            lite0.read_tokenizer(path)
+    path.write_text(lite0.train_tokenizer(captions, 400).to_str().replace("<eos>", "<end>"))
+    with pytest.raises(ValueError, match="has no <eos>"):
+        lite0.read_tokenizer(path)

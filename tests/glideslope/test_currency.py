@@ -83,3 +83,14 @@ def test_what_is_withdrawn_is_loaded_only_when_that_is_asked_for_and_only_that_i
         refuse_by_status(status(number=4), taken)
     with pytest.raises(VerificationError, match="counts only when"):
         refuse_by_status(status(key=THEIRS), taken)
+
+
+def test_two_statuses_of_one_number_do_not_both_count() -> None:
+    known = status().status.sha256
+    refuse_by_status(status(), replace(ASKED, lowest=7, seen=[known]))
+    refuse_by_status(status(key=THEIRS), replace(ASKED, lowest=7, seen=[known], keys=(key_id_of(THEIRS),)))  # the same is said, whoever signed
+    for seen in (["0" * 64], [known, "0" * 64]):
+        for is_waived in (False, True):
+            with pytest.raises(VerificationError, match="says something else than the one of the same number, 7"):
+                refuse_by_status(status(), replace(ASKED, lowest=7, seen=seen, unsafe_stale_status=is_waived, allow_withdrawn=is_waived))
+    refuse_by_status(status(), replace(ASKED, lowest=6, seen=["0" * 64]))

@@ -44,7 +44,9 @@ PICKLE = pickle.dumps({"a": 1})
     (f"{CLIENT}/download/x.lock", PICKLE), (f"{CLIENT}/download/x.lock", b"import os; os.system('id')"), (f"{CLIENT}/.gitignore", b"*.py\n"),
     (f"{CLIENT}/CACHEDIR.TAG", PICKLE), (f"{CLIENT}/trees/{'a' * 40}.json", PICKLE), (f"{CLIENT}/trees/{'a' * 40}.json", b"[" * 20_000),
     ("STATUS.json", PICKLE), ("STATUS.json", b"{}"), ("STATUS.json", b" " * 1_000_001),
-    (".gitattributes", b"* filter=evil\n"), (".gitattributes", b"\xff"), (".gitattributes", b"#" * 100_001)])
+    (".gitattributes", b"* filter=evil\n"),
+    (".gitattributes", b"* filter=lfs diff=lfs merge=lfs -text\r# filter=evil\n"), (".gitattributes", b"\r* filter=evil\n"),
+    (".gitattributes", b"\xff"), (".gitattributes", b"#" * 100_001)])
 def test_a_name_alone_lets_nothing_through(tmp_path: Path, path: str, content: bytes) -> None:
     write_bytes(tmp_path / path, content)
     assert may_lie_beside(path)
@@ -56,3 +58,8 @@ def test_a_status_passes(tmp_path: Path) -> None:
     status = Status("org/name", 1, *times_from(datetime.now(UTC), None), with_current((), "0" * 64, "v1"))
     write_bytes(tmp_path / "STATUS.json", status.to_bytes())
     assert find_misuse(tmp_path, lying(tmp_path)) == []
+
+
+def test_attributes_with_the_line_ends_of_windows_pass(tmp_path: Path) -> None:
+    write_bytes(tmp_path / ".gitattributes", b"# large\r\n*.safetensors filter=lfs diff=lfs merge=lfs -text\r\n")
+    assert find_misuse(tmp_path, [".gitattributes"]) == []

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glideslope.data_filter.parquet import write_table
-from glideslope.parquet_pages import Budget, open_bounded
+from glideslope.parquet_pages import Budget, open_bounded, read_struct
 
 WIDE = Budget(10**9, 10**7, 10**7)
 TABLE = {"key": [f"key {n}" for n in range(3000)], "flags": [["a", None]] * 3000, "groups": [[("k", "v")]] * 3000, "score": [0.5] * 3000,
@@ -80,3 +80,36 @@ def test_a_damaged_file_is_opened_or_refused_and_nothing_else(tmp_path: Path, pl
     path.write_bytes(bytes(data[:cut] if cut is not None else data))
     with contextlib.suppress(ValueError, OSError, pa.ArrowException):
         open_bounded(path, WIDE)
+
+
+@pytest.mark.parametrize(("data", "told"), [
+    (b"\x15\x00\x15\x02\x05\x04\x7e\x00", "the field 2 twice"),  # field 2 again, by its number written out
+    (b"\x15\x00\x15\x02\x06\x04\xfe\xff\xff\xff\x0f\x00", "the field 2 twice"),  # as a longer integer, which other readers pass over
+    (b"\x15\x00\x15\x02\x05\x84\x80\x08\x7e\x00", "the field 65538 twice"),  # 2 again for a reader that cuts it to 16 bits
+    (b"\x05\x01\x02\x00", "the field -1 twice")])
+def test_a_header_that_two_readers_read_in_two_ways_is_refused(data: bytes, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        read_struct(data, 0)
+
+
+def test_a_size_of_more_than_32_bits_is_none() -> None:
+    assert read_struct(b"\x15\xfe\xff\xff\xff\x0f\x00", 0)[0] == {1: 2**31 - 1}
+    assert read_struct(b"\x15\x80\x80\x80\x80\x10\x00", 0)[0] == {1: None}
+
+
+@pytest.mark.parametrize(("column", "told"), [
+    (pa.array([None] * 100, pa.binary(1_000)), "has the type FIXED_LEN_BYTE_ARRAY, which is not read"),
+    (pa.array([None] * 100, pa.decimal128(30)), "has the type FIXED_LEN_BYTE_ARRAY, which is not read"),
+    (pa.array([{"b": {"c": {"d": 1}}}] * 100), "lies more than 3 deep"),
+    (pa.array([[[[1]]]] * 100), "lies more than 3 deep")])
+def test_columns_whose_nulls_or_levels_take_memory_that_no_page_states_are_refused(tmp_path: Path, column: pa.Array, told: str) -> None:
+    write_table(tmp_path / "a.parquet", pa.table({"a": column}))
+    with pytest.raises(ValueError, match=told):
+        open_bounded(tmp_path / "a.parquet", WIDE)
+
+
+def test_many_columns_of_nulls_count_as_what_they_take_in_memory(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.parquet", pa.table({f"c{number}": pa.nulls(1_000, pa.string()) for number in range(100)}))
+    assert (tmp_path / "a.parquet").stat().st_size < 50_000
+    with pytest.raises(ValueError, match="unfold to more than 500000"):
+        open_bounded(tmp_path / "a.parquet", Budget(500_000, 10**7, 10**7))

@@ -212,6 +212,9 @@ def test_a_rule_without_keys_or_with_a_weak_one_is_refused() -> None:
             SignerRule.of(keys)
     assert SignerRule.of([IDS[0], IDS[0]]) == SignerRule((IDS[0],), 1)
     assert SignerRule.of(SignerRule.of(IDS), 2).threshold == 2
+    for rule in (((), 0), ((), 1), ((IDS[0],), 0), ((IDS[0],), 2), ((IDS[0], IDS[0]), 2)):
+        with pytest.raises(ReleaseError):
+            SignerRule(*rule)
 
 
 def test_a_key_in_a_second_spelling_is_no_other_key() -> None:

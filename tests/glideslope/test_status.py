@@ -126,3 +126,10 @@ def test_without_the_extra_a_signature_is_told_as_unchecked_or_refused(monkeypat
 def test_a_time_that_is_no_time_or_too_long_is_refused(days: int) -> None:
     with pytest.raises(ReleaseError, match="expected 1 to 1000"):
         times_from(NOW, days)
+
+
+def test_a_status_at_the_end_of_all_times_is_refused_like_any_other() -> None:
+    text = UNSIGNED.decode().replace('"issued": "2026-11-30T12:00:00Z"', '"issued": "9999-12-31T00:00:00Z"')
+    text = text.replace('"expires": null', '"expires": "9999-12-31T00:00:01Z"')
+    with pytest.raises(VerificationError, match="a signed status expires, and an unsigned one does not"):
+        SignedStatus.from_bytes(text.encode())

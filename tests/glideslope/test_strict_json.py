@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.errors import VerificationError
-from glideslope.strict_json import parse_object, read_bounded
+from glideslope.strict_json import parse_object, read_bounded, refuse_many
 
 SIMPLE = st.none() | st.booleans() | st.integers(-10**15, 10**15) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(SIMPLE, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=10)
@@ -59,3 +59,9 @@ def test_a_file_is_read_up_to_its_limit_only(tmp_path: Path) -> None:
         read_bounded(tmp_path / "none", 4)
     with pytest.raises(VerificationError, match="Is a directory"):
         read_bounded(tmp_path, 4)
+
+
+def test_objects_and_lists_of_many_lines_are_counted_together() -> None:
+    refuse_many('{"a": "[[["}\n[]\n', 2)
+    with pytest.raises(ValueError, match="3 objects and lists, at most 2 are read"):
+        refuse_many("[]\n[]\n[]\n", 2)

@@ -39,7 +39,7 @@ def test_lists_may_lie_as_deep_as_is_allowed_and_no_deeper() -> None:
 
 @pytest.mark.parametrize(("text", "told"), [
     ("a: 1\nb: 2\na: 3", "'a' stands twice"), ("a: !!python/object:os.system x", "a tag"), ("!!int ''", "a tag"), ("! x", "a tag"),
-    ("[", "expected the node content"), (b"\xff", "not UTF-8: byte 0"), ("a: " + "9" * 5_000, "cannot be read"),
+    ("[", "expected the node content"), (b"\xff", "not UTF-8: byte 0"), ("a: " + "9" * 5_000, "a number of 5000 characters"),
     ("2001-99-99", "cannot be read"),
     ("{[1]: 2}", "unhashable"), ("a\0", "is a zero byte"), ("a: 1\n---\nb: 2", "expected a single document")])
 def test_what_is_not_plain_is_refused_as_yaml(text: str | bytes, told: str) -> None:
@@ -51,3 +51,10 @@ def test_a_long_text_is_refused_before_it_is_read() -> None:
     assert load_yaml("a" * 10, max_bytes=10) == "a" * 10
     with pytest.raises(yaml.YAMLError, match="11 bytes; at most 10 are read"):
         load_yaml("é" + "a" * 9, max_bytes=10)
+
+
+@pytest.mark.parametrize("text", ["1:" + "1:" * 200_000 + "1", "0x" + "f" * 6_000, "1" * 5_000, "1:" * 60 + "1.5"])
+def test_numbers_longer_than_any_setting_are_refused_at_once(text: str) -> None:
+    with pytest.raises(yaml.YAMLError, match="a number of"):
+        load_yaml(f"seed: {text}")
+    assert load_yaml("seed: 1:30\nrate: 1.5e-3") == {"seed": 90, "rate": 0.0015}

@@ -114,3 +114,19 @@ def test_no_template_joins_text_with_what_is_markdown_already() -> None:
             raw = {node.name for node in joined.find_all(nodes.Filter)} & {"code", "fenced", "link"}
             assert not raw, f"{path.name}:{joined.lineno} joins {raw} with text, which would then not be escaped"
     assert "| safe" not in "".join(path.read_text(encoding="utf-8") for path in TEMPLATES.glob("*.jinja"))
+
+
+@pytest.mark.parametrize("place", ["training.base.machine", "training.noised_clip.num_cores", "training.base.num_cores"])
+@pytest.mark.parametrize("value", [["[Audited by OpenAI](https://x.example)", "<img src=x>"], {"**bold** | cell": 1}, "_www.x.example"])
+def test_texts_inside_of_what_should_be_a_number_or_a_name_are_disarmed_too(claims: dict[str, Any], place: str, value: Any) -> None:
+    card = render_card(claims | {place: value})
+    plain = render_card(claims | {place: "word"})
+    assert structure(split_front_matter(card)[1]) == structure(split_front_matter(plain)[1])
+    versions = replaced(claims, ("training.base.versions", "torch"), value)
+    assert structure(split_front_matter(render_card(versions))[1]) == structure(split_front_matter(plain)[1])
+
+
+@pytest.mark.parametrize("address", ["https://x.example", "_www.x.example", "1http://x.example", "\u00e9https://x.example", "a@x.example",
+                                     "mailto:a@x.example", "*WWW.x.example"])
+def test_no_address_becomes_a_link_whatever_stands_before_it(address: str) -> None:
+    assert not re.search(r"(?i)(?:https?|ftp):|mailto:|www\.|(?<!\\)@", cell(address))  # what GitHub's Markdown makes a link of

@@ -275,7 +275,8 @@ def test_a_lock_file_is_written_once_and_pins_the_commit(hub: LoopbackHub, load:
     hub.repositories[REPO].tags["v1"] = first.oid
     assert load(lock=lock, components=[])["base"]
     written = lock.read_bytes()
-    pinned = {"repo": REPO, "sha": first.oid, "root": root_of(whole_release), "signers": [], "status": None, "offline": False}
+    pinned = {"repo": REPO, "sha": first.oid, "root": root_of(whole_release), "signers": [], "status": None, "status_sha256": None,
+              "offline": False}
     assert json.loads(written) == {"format": "glideslope.lock/2", **pinned}
     second = put(hub, REPO, variation(Path(shutil.copytree(whole_release, tmp_path / "second")), "second"))
     hub.repositories[REPO].tags["v1"] = second.oid
@@ -306,11 +307,12 @@ def test_a_lock_file_pins_the_signer(load: Load, release: Path, keys: dict[str, 
 
 
 @pytest.mark.parametrize("change", [{"format": "other"}, {"status": 0}, {"status": True}, {"offline": 1}, {"signers": "x"}, {"sha": None},
-                                    {"root": None}, {"root": "x"}, {"more": 1}, {"repo": "../x"}])
+                                    {"root": None}, {"root": "x"}, {"more": 1}, {"repo": "../x"},
+                                    {"status": 3}, {"status": 3, "status_sha256": "x"}, {"status_sha256": "0" * 64}])
 def test_a_lock_file_that_is_none_is_refused(load: Load, whole_release: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     lock = tmp_path / "glideslope.lock"
     pinned = {"format": "glideslope.lock/2", "repo": REPO, "sha": "0" * 40, "root": root_of(whole_release), "signers": [], "status": None,
-              "offline": False}
+              "status_sha256": None, "offline": False}
     lock.write_text(json.dumps(pinned | change))
     told = load(pretrained=whole_release, lock=lock)
     assert (told["error"], "is no lock file" in told["message"]) == ("VerificationError", True)
@@ -393,6 +395,7 @@ def test_a_lock_file_remembers_the_highest_status_and_refuses_a_lower_or_missing
     assert load(lock=lock, cache_dir=tmp_path / "b")["clip"]
     assert json.loads(lock.read_text())["status"] == 6
     for extra, said in ((stated(root, key=ours, number=5), "has the number 5, but 6 was seen before"),
+                        (stated(root, key=ours, number=6, days=29), "says something else than the one of the same number, 6"),
                         ({}, "STATUS.json is missing, but status 6 of this repository was seen before"),
                         (stated(root, number=7), "counts only when it is signed by"),
                         (stated("0" * 64, key=ours, number=8, withdrawn=root), "it was withdrawn")):

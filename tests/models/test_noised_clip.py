@@ -86,3 +86,10 @@ def test_gradients_are_the_same_bits_every_time_with_several_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert len(found) == 1
+
+
+def test_more_patches_than_a_step_has_time_for_are_refused() -> None:
+    config = NOISED_CLIP_PRESETS["noised-clip-micro-16"].model_dump()
+    assert NoisedClipConfig(**(config | {"image_size": 512})).image_size == 512
+    with pytest.raises(ValidationError, match="256 x 256 patches, at most 128 x 128"):
+        NoisedClipConfig(**(config | {"image_size": 1024}))

@@ -1,7 +1,10 @@
 """What a release must show before it is opened, from a directory."""
 
+import random
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,3 +173,27 @@ def test_a_file_that_is_exchanged_between_the_check_and_the_loading_is_noticed(r
         with pytest.raises(said, match=path.replace(".", r"\.")):
             GlidePipeline.from_pretrained(release, device="cpu")
         file.write_bytes(data)
+
+
+def loaded(number: int | None, digest: str = "3" * 64, root: str = "1" * 64) -> ReleaseLock:
+    return ReleaseLock("a/b", "0" * 40, root, (), number, None if number is None else digest)
+
+
+def test_many_that_load_at_once_leave_the_highest_number_in_the_lock_file(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "new/glideslope.lock", [None, *range(1, 40)]
+    random.Random(0).shuffle(numbers)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: loaded(number).settle(path), numbers))
+    assert ReleaseLock.read(path) == loaded(39)
+    assert sorted(file.name for file in path.parent.iterdir()) == [".glideslope.lock.busy", "glideslope.lock"]
+
+
+def test_of_two_first_loads_one_pins_and_the_other_is_held_against_it(tmp_path: Path) -> None:
+    path = tmp_path / "glideslope.lock"
+    loaded(3).settle(path)
+    loaded(2).settle(path)
+    for other, told in ((loaded(3, root="2" * 64), "manifest's root is"), (loaded(3, "4" * 64), "another status of the number 3"),
+                        (replace(loaded(4), sha="1" * 40), "commit is"), (replace(loaded(4), signers=("5" * 64,)), "signer is")):
+        with pytest.raises(VerificationError, match=told):
+            other.settle(path)
+    assert ReleaseLock.read(path) == loaded(3)

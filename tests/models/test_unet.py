@@ -70,3 +70,12 @@ def test_the_condition_shows_only_known_pixels_and_enlarges_the_small_image() ->
 def test_an_impossible_architecture_is_refused(change: dict[str, object], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         UNetConfig(**{**MICRO.model_dump(), **change})
+
+
+def test_attention_over_more_places_than_a_step_has_time_for_is_refused() -> None:
+    config = UNET_PRESETS["glide-micro-16"].model_dump()
+    assert UNetConfig(**(config | {"image_size": 256, "attention_downsample": (2,)})).image_size == 256
+    for change in ({"image_size": 512, "attention_downsample": (2,)}, {"image_size": 1024, "attention_downsample": (1,)},
+                   {"image_size": 1024, "channel_mult": (1,)}):
+        with pytest.raises(ValidationError, match="at most 128 x 128 are compared"):
+            UNetConfig(**(config | change))

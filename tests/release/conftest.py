@@ -40,7 +40,7 @@ from glideslope.manifest import (
 from glideslope.models.pixels import contact_sheet
 from glideslope.records import Record, run_stage
 from glideslope.release import pack
-from glideslope.release.claims.evaluation import own_place
+from glideslope.release.claims.evaluation import deal_pairs
 from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
 from glideslope.release.settings import expected_settings
 
@@ -357,15 +357,9 @@ def write_component(directory: Path, model: str) -> int:
 
 
 def write_evaluation(directory: Path, run_dir: Path, recipe: Recipe) -> dict[str, Any]:
-    rows = sorted((row for row in read_ledger(run_dir) if row["split"]), key=lambda row: row["split"] != "validation")
-    kept = {row["caption"]: row for row in rows}
-    pairs = []
-    for n in range(NUM_PAIRS):
-        hand = sorted(list(kept)[n:n + 4])
-        prompt = hand[own_place(recipe.seed, n, 4)]
-        pairs.append({"index": n, "prompt": prompt, "key": kept[prompt]["key"], "split": kept[prompt]["split"], "seed": n,
-                      "others": [caption for caption in hand if caption != prompt], "own_score": 0.3, "own_mean": 0.1,
-                      "other_scores": [0.4, 0.2 if n % 8 else 0.35, 0.1], "other_means": [0.1, 0.1, 0.1]})
+    pairs = [dealt | {"own_score": 0.3, "own_mean": 0.1, "other_scores": [0.4, 0.4, 0.4, 0.2 if n % 8 else 0.35, 0.1, 0.1, 0.1],
+                      "other_means": [0.1] * 7}
+             for n, dealt in enumerate(deal_pairs([row for row in read_ledger(run_dir) if row["split"]], recipe.evaluate, recipe.seed))]
     write_bytes(directory / "pairs.jsonl", "".join(canonical_json(pair) + "\n" for pair in pairs).encode())
     tiles = [Image.new("RGB", (16, 16), (10 * n, 255 - 10 * n, 128)) for n in range(len(pairs))]
     contact_sheet(tiles, num_columns=8, scale=6).save(directory / "samples.png")

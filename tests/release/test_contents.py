@@ -53,6 +53,13 @@ def test_many_small_shards_of_many_rows_are_refused_together(tmp_path: Path) -> 
         _ = Release(tmp_path).ledger
 
 
+def test_many_small_shards_that_unfold_to_very_much_are_refused_together(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path, f"evidence/ledger/shard-{number:05d}.parquet", {"key": pa.repeat("k" * 3_000_000, 10)})
+    with pytest.raises(ReleaseError, match=r"evidence/ledger: 30 rows in \d+ bytes, .*unfold to \d+ bytes, at most"):
+        _ = Release(tmp_path).ledger
+
+
 def test_a_file_larger_than_its_place_allows_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "evidence").mkdir()
     (tmp_path / "evidence/policy.yaml").write_bytes(b"a" * 1_000_001)

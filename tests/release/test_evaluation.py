@@ -17,12 +17,12 @@ from glideslope.models.pipeline import GlidePipeline
 from glideslope.models.presets import UNET_PRESETS
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.unet import TextConditionedUNet
+from glideslope.release.claims.evaluation import deal_captions
 from glideslope.release.evaluation import (
     TellsOfAll,
     best_drawn,
     choose_pairs,
     count_cut_captions,
-    deal_captions,
     draw_pairs,
     refuse_one_caption,
     summarise,

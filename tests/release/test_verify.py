@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.release import verify
+from glideslope.release.claims.evaluation import deal_pairs
 from glideslope.release.contents import Release
 from glideslope.release.verify import check_card
 
@@ -283,12 +284,29 @@ def swap_with_another(pair: dict[str, Any]) -> None:
     pair["prompt"], pair["others"][0] = pair["others"][0], pair["prompt"]
 
 
-@pytest.mark.parametrize(("change", "problem"), [
-    (swap_with_another, "pair 3 was drawn from"),
-    (lambda pair: pair.update(seed=99), "pair 3 has the number 3 and the seed 99"),
-    (lambda pair: pair["others"].__setitem__(0, pair["others"][1]), "the captions of pair 3 are not 4 different captions of kept images"),
-    (lambda pair: pair["others"].__setitem__(0, "a caption of nobody"), "the captions of pair 3 are not 4 different captions of kept images"),
-    (lambda pair: [pair[key].__delitem__(slice(2)) for key in ("others", "other_scores", "other_means")], "different numbers of captions")])
+PAIR_CHANGES: list[tuple[Any, str]] = [
+    (swap_with_another, "evaluation: prompt of pair 3 is"),
+    (lambda pair: pair.update(seed=99), "evaluation: seed of pair 3 is 99, the recipe's seed deals 3"),
+    (lambda pair: pair["others"].__setitem__(0, pair["others"][1]), "evaluation: others of pair 3 is"),
+    (lambda pair: pair["others"].__setitem__(0, "a caption of nobody"), "evaluation: others of pair 3 is"),
+    (lambda pair: pair["others"].reverse(), "evaluation: others of pair 3 is"),
+    (lambda pair: [pair[key].__delitem__(slice(2)) for key in ("others", "other_scores", "other_means")], "evaluation: others of pair 3 is")]
+
+
+def test_the_publisher_cannot_leave_out_a_pair_or_deal_other_hands(tamper: Any) -> None:
+    path = tamper.directory / "evidence/evaluation/pairs.jsonl"
+    pairs = [json.loads(line) for line in path.read_text().splitlines()]
+    release = Release(tamper.directory)
+    rows = [row for row in pq.read_table(tamper.directory / "evidence/ledger").to_pylist() if row["split"]]
+    other = deal_pairs(rows, release.recipe.evaluate, release.recipe.seed + 1)
+    dealt = [pair | {key: hand[key] for key in ("prompt", "key", "split", "others")} for pair, hand in zip(pairs, other, strict=True)]
+    for changed, problem in ((pairs[:-1], "evaluation: has 23 pairs, the recipe's seed deals 24"), (dealt, "evaluation: prompt of pair 0 is")):
+        path.write_text("".join(json.dumps(pair) + "\n" for pair in changed))
+        tamper.seal()
+        assert problem in problems_of(tamper.directory)
+
+
+@pytest.mark.parametrize(("change", "problem"), PAIR_CHANGES)
 def test_the_publisher_cannot_choose_what_a_picture_is_compared_with(tamper: Any, change: Any, problem: str) -> None:
     path = tamper.directory / "evidence/evaluation/pairs.jsonl"
     pairs = [json.loads(line) for line in path.read_text().splitlines()]
@@ -374,7 +392,9 @@ def test_a_card_of_other_templates_is_refused_and_told_from_other_numbers(tamper
 
 @pytest.mark.parametrize("change", [lambda facts: facts.pop("glideslope"), lambda facts: facts.update(format="x"),
                                     lambda facts: facts.update(more="x"),
-                                    lambda facts: facts.update(glideslope=1)])
+                                    lambda facts: facts.update(glideslope=1), lambda facts: facts.update(card_templates="x"),
+                                    lambda facts: facts.update(glideslope="0.1 --index-url https://x.example"),
+                                    lambda facts: facts.update(glideslope="0.1\n## Audited")])
 def test_malformed_facts_of_packing_are_refused(tamper: Any, change: Any) -> None:
     tamper.json("evidence/packing.json", change)
     with pytest.raises(ReleaseError, match=r"evidence/packing\.json: is malformed"):

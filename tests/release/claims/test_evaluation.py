@@ -19,13 +19,13 @@ from glideslope.release.claims.evaluation import (
     GUIDANCE_PATH,
     compare_with_middle,
     count_wins,
+    deal_captions,
     list_worst,
     mean_and_error,
     measure_guidance,
     own_place,
 )
 from glideslope.release.contents import Release
-from glideslope.release.evaluation import deal_captions
 
 CONFIDENT = 0.5  # the bound that a release must exceed
 

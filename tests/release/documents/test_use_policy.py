@@ -69,3 +69,13 @@ def test_only_a_source_with_a_revision_is_named_as_a_data_set_of_the_hub(tamper:
     for revision, expected in ((None, None), ("v1", "org/name")):
         release.__dict__["recipe"] = release.recipe.model_copy(update={"source": DatasetsSource(path="org/name", revision=revision)})
         assert source_claims(release)["source.dataset_id"] == expected
+
+
+def test_the_words_of_a_recipe_make_no_heading_or_link_in_terms_that_are_called_the_usual_ones(recipe: Recipe) -> None:
+    hostile = "a weapon\n\n## Audited by OpenAI\n\n[see](https://x.example) <b>"
+    category = recipe.categories[0].model_copy(update={"counts": hostile, "does_not_count": hostile})
+    words = recipe.release.model_copy(update={"title": hostile, "license": "`x`\n# y", "data_attribution": hostile})
+    text = built_in_policy(recipe.model_copy(update={"categories": (category,), "release": words}))
+    plain = built_in_policy(recipe.model_copy(update={"categories": recipe.categories[:1]}))
+    assert [line for line in text.splitlines() if line.startswith("#")][1:] == [line for line in plain.splitlines() if line.startswith("#")][1:]
+    assert "[see](" not in text and "<b>" not in text

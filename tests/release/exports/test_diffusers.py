@@ -306,7 +306,7 @@ COMPONENTS = {"base": ("modeling_glide", "GlideUNet"), "noised_clip": ("modeling
               "tokenizer": ("tokenizer_glide", "GlideTokenizer"), "clip_tokenizer": ("tokenizer_clip", "GlideClipTokenizer"),
               "scheduler": ("diffusers", "DDPMScheduler")}
 IMPORTED = {"torch", "diffusers", "ftfy", "safetensors", "tokenizers", "numpy", "PIL", "__future__", "collections", "contextlib",
-            "dataclasses", "functools", "html", "io", "json", "math", "pathlib", "re", "sys", "typing"}
+            "dataclasses", "functools", "html", "io", "json", "math", "pathlib", "re", "sys", "typing", "unicodedata"}
 
 
 def test_generated_code_asks_for_few_packages_runs_nothing_on_import_and_is_the_same_every_time() -> None:

@@ -146,3 +146,12 @@ def test_the_command_compares_and_exits_with_1_where_something_differs(export: P
     (export / "pipeline.py").write_text("import os\n")
     result = CliRunner().invoke(app, command)
     assert result.exit_code != 0 and "pipeline.py: is not what" in str(result.exception)
+
+
+@pytest.mark.parametrize("change", [{"quantization_config": {"quant_method": "x"}}, {"auto_map": {"AutoModel": "x.Y"}},
+                                    {"_class_name": "NoisedClip"}, {"num_res_blocks": 10**9}])
+def test_a_configuration_holds_what_an_architecture_has_and_nothing_else(export: Path, check: Any, change: dict[str, Any]) -> None:
+    path = export / "base/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    seal(export)
+    assert any(problem.startswith(("base/config.json", str(path))) or "base/config.json" in problem for problem in check(export))
