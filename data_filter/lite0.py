@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from ..errors import CheckpointError, SourceError, StageError
 from ..manifest import read_json, sha256_file
-from ..models.tokenizer import MAX_TOKEN_LENGTH, MAX_TOKENIZER_BYTES, Vocabulary, rebuild_tokenizer
 from ..strict_json import read_bounded
+from ..vocabulary_files import MAX_TOKEN_LENGTH, MAX_TOKENIZER_BYTES, Vocabulary, rebuild_tokenizer
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 TRUNK = "tf_efficientnet_lite0"
@@ -175,7 +175,7 @@ def dress(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer that `train_tokenizer` made; of the file only its vocabulary is taken, see `models.tokenizer`.
+    """Read a tokenizer that `train_tokenizer` made; of the file only its vocabulary is taken, see `vocabulary_files`.
 
     Raises:
         VerificationError: missing, too large, or no strict JSON.

@@ -17,7 +17,7 @@ class GlideslopeError(Exception):
 
     def __str__(self) -> str:
         """The message, printable."""
-        return printable(super().__str__(), keep_lines=True)
+        return printable(super().__str__().replace("\r\n", "\n").replace("\r", "\n"), keep_lines=True)
 
 
 class RecipeError(GlideslopeError):

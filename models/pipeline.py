@@ -14,6 +14,7 @@ from ..errors import CheckpointError, RequestError
 from ..processor import warn_of_slow_type
 from ..signers import Keys
 from ..torch_state import PlainTorch
+from ..vocabulary_files import MAX_TOKENIZER_BYTES
 from .architecture import Architecture
 from .clip_guidance import ClipGuidance, ImageTextModel, embed_captions
 from .companions import Companions, check_together, choose_components, load_companions, load_unet
@@ -31,7 +32,7 @@ from .placement import choose_device, choose_dtype
 from .ranking import ImageTextScorer
 from .samplers import SAMPLERS, Denoiser, SeededNoise
 from .spacing import sampling_timesteps
-from .tokenizer import MAX_TOKENIZER_BYTES, CaptionTokenizer
+from .tokenizer import CaptionTokenizer
 from .unet import PromptContext, TextConditionedUNet
 
 DRAW_BATCH = 16

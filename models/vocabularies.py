@@ -15,7 +15,8 @@ from tokenizers import pre_tokenizers
 from ..errors import CheckpointError, VerificationError
 from ..manifest import sha256_bytes
 from ..strict_json import parse_object
-from .tokenizer import END, MAX_TOKENIZER_DEPTH, START, WORD_END, CaptionTokenizer, Vocabulary, build_tokenizer
+from ..vocabulary_files import MAX_TOKENIZER_DEPTH, Vocabulary
+from .tokenizer import END, START, WORD_END, CaptionTokenizer, build_tokenizer
 
 MAX_FILE_BYTES = 32_000_000
 HUB_PREFIX = "hf-hub:"

@@ -53,7 +53,7 @@ def test_a_long_text_is_refused_before_it_is_read() -> None:
         load_yaml("é" + "a" * 9, max_bytes=10)
 
 
-@pytest.mark.parametrize("text", ["1:" + "1:" * 200_000 + "1", "0x" + "f" * 6_000, "1" * 5_000, "1:" * 60 + "1.5"])
+@pytest.mark.parametrize("text", ["1:" + "1:" * 100_000 + "1", "0x" + "f" * 6_000, "1" * 5_000, "1:" * 60 + "1.5"])
 def test_numbers_longer_than_any_setting_are_refused_at_once(text: str) -> None:
     with pytest.raises(yaml.YAMLError, match="a number of"):
         load_yaml(f"seed: {text}")
