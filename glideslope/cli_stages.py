@@ -216,8 +216,8 @@ def tell_estimate(opened_run: Run) -> None:
     """Say at the start how long the whole run will take on this machine."""
     opened_run.check_recipe("run")
     found = opened_run.estimate()
-    if found:
-        stages = ", ".join(f"{stage} {format_seconds(seconds)}" for stage, seconds in found.items() if seconds >= 1)
+    stages = ", ".join(f"{stage} {format_seconds(seconds)}" for stage, seconds in found.items() if seconds >= 1)
+    if stages:
         err.print(f"about {format_seconds(sum(found.values()))} on this machine, measured just now ({stages})", markup=False, highlight=False)
 
 

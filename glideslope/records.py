@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -112,7 +112,8 @@ def check_outputs(directory: Path, record: Record) -> None:
 
 
 def run_stage(directory: Path, *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str],
-              work: Callable[[Path], Mapping[str, Any]], record_path: Path | None = None, is_costly: bool = False) -> Record:
+              work: Callable[[Path], Mapping[str, Any]], record_path: Path | None = None, is_costly: bool = False,
+              pace: Collection[str] = ()) -> Record:
     """Run a stage unless a finished one with the same configuration and inputs is already there.
 
     Args:
@@ -128,6 +129,7 @@ def run_stage(directory: Path, *, stage: str, config: Mapping[str, Any], inputs:
             only what is published); none: `record.json` in the directory.
         is_costly: the work takes hours. With another configuration, what was done before is kept aside, and taken up
             again when the configuration is set back.
+        pace: keys of the configuration that no result depends on. They are not in `config`; records of older versions state them.
 
     Returns:
         The record, new or found.
@@ -139,7 +141,7 @@ def run_stage(directory: Path, *, stage: str, config: Mapping[str, Any], inputs:
     identity: dict[str, Any] = {"stage": stage, "config": dict(config), "inputs": dict(inputs)}
     places = StagePlaces.of(directory, record_path, is_costly=is_costly)
     try:
-        found = finished_record(places, identity)
+        found = finished_record(places, identity, pace)
         if found is not None:
             return found
         places.try_exchange()
@@ -179,14 +181,14 @@ def plain_torch() -> AbstractContextManager[None]:
     return PlainTorch(gradients=True)
 
 
-def finished_record(places: StagePlaces, identity: Mapping[str, Any]) -> Record | None:
+def finished_record(places: StagePlaces, identity: Mapping[str, Any], pace: Collection[str] = ()) -> Record | None:
     """The record of a finished stage of this identity, its files hashed again, or none."""
     places.mend()
     if not (places.directory.is_dir() and places.record.is_file()):
         return None
     record = Record.from_json(read_json(places.record), where=str(places.record))
     before = {"stage": record.stage, "config": dict(record.config), "inputs": dict(record.inputs)}
-    if before != identity:
+    if before | {"config": {key: value for key, value in record.config.items() if key not in pace}} != identity:
         is_told, change = places.is_costly and before["config"] != identity["config"], describe_change(before, identity)
         aside = f", then it is kept in {places.aside(before)}: {way_back(change)} to have it again" if is_told else ""
         log.log(logging.WARNING if is_told else logging.INFO, "%s: %s; running again. What was finished stays until the new one stands%s",

@@ -53,7 +53,7 @@ def train_base(config: BaseModelConfig, curated: Path, directory: Path, *, seed:
         return _train(config, curated, partial, seed=seed, progress=progress)
 
     return run_stage(directory, stage="training/base", config=settings, inputs={"curated": curated_digest}, work=work,
-                     is_costly=True)
+                     is_costly=True, pace=config.PACE)
 
 
 def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, progress: Progress | None) -> dict[str, Any]:

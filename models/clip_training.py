@@ -45,7 +45,8 @@ def train_noised_clip(config: NoisedClipTraining, curated: Path, tokenizer_path:
     def work(partial: Path) -> Mapping[str, Any]:
         return _train(config, curated, tokenizer_path, partial, seed=seed, progress=progress)
 
-    return run_stage(directory, stage="training/noised_clip", config=settings, inputs=inputs, work=work, is_costly=True)
+    return run_stage(directory, stage="training/noised_clip", config=settings, inputs=inputs, work=work, is_costly=True,
+                     pace=config.PACE)
 
 
 def _train(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, partial: Path, *, seed: int,

@@ -104,6 +104,17 @@ def test_quick_work_that_was_stopped_with_another_configuration_is_thrown_away(t
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
+def test_a_record_of_another_version_may_state_what_no_result_depends_on(tmp_path: Path) -> None:
+    place = tmp_path / "index"
+    old = run_stage(place, stage="index", config={"size": 1, "checkpoint_images": 40}, inputs={"source": "s"}, work=Work("old"), is_costly=True)
+    found = run_stage(place, stage="index", config={"size": 1}, inputs={"source": "s"}, work=Work("new"), is_costly=True,
+                      pace={"checkpoint_images"})
+    assert found == old
+    again = run_stage(place, stage="index", config={"size": 2}, inputs={"source": "s"}, work=Work("new"), is_costly=True,
+                      pace={"checkpoint_images"})
+    assert again.config == {"size": 2}
+
+
 @pytest.mark.parametrize(("before", "told"), [({"size": 1, "pace": 3}, "knows no setting pace"), ({}, "knows the setting size")])
 def test_costly_work_of_another_version_is_kept_and_the_way_back_is_that_version(
         tmp_path: Path, caplog: pytest.LogCaptureFixture, before: dict[str, Any], told: str) -> None:
