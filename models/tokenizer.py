@@ -28,6 +28,7 @@ from ..vocabulary_files import MAX_TOKEN_LENGTH, MAX_TOKENIZER_BYTES, Vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
+NO_CHARACTER = re.compile(r"&#[0-9]{20,};?")  # far beyond Unicode; Python refuses to read thousands of digits
 # Where CLIP's own pattern would take a special token out of a caption: not in the middle of other punctuation.
 SPELLED = re.compile(r"((?:^|(?<=\s)|(?<=[^\W_]))(?:<\|startoftext\|>|<\|endoftext\|>)+)")
 Kind = Literal["own", "gpt2", "clip"]
@@ -219,4 +220,7 @@ def clean_for_clip(caption: str) -> str:
     """A caption as CLIP's tokenizer cleans it (arXiv 2103.00020's code): broken encodings and typographic quotes repaired,
     HTML entities read (twice, as they are often written twice), white space single, lower case.
     """
-    return " ".join(html.unescape(html.unescape(ftfy.fix_text(caption))).split()).lower()
+    text = ftfy.fix_text(caption)
+    for _ in range(2):
+        text = html.unescape(NO_CHARACTER.sub("\ufffd", text))
+    return " ".join(text.split()).lower()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from glideslope.errors import CheckpointError
-from glideslope.models.tokenizer import END, START, CaptionTokenizer
+from glideslope.models.tokenizer import END, START, CaptionTokenizer, clean_for_clip
 from glideslope.models.vocabularies import clip_tokenizer, gpt2_tokenizer, installed_clip, installed_gpt2
 from glideslope.vocabulary_files import MAX_TOKEN_LENGTH, MAX_TOKENS, Vocabulary
 
@@ -212,3 +212,9 @@ def test_captions_longer_than_the_context_are_counted() -> None:
     lengths = [len(tokenizer.encode(caption, 1000)) for caption in captions]
     for room in range(max(lengths) + 2):
         assert tokenizer.count_cut(captions, room) == sum(length > room for length in lengths)
+
+
+@pytest.mark.parametrize("caption", ["&#" + "9" * 5_000 + ";", "&amp;#" + "9" * 5_000, "a &#" + "0" * 5_000 + "65 b"])
+def test_a_reference_to_no_character_is_a_caption_like_any_other(caption: str) -> None:
+    assert "\ufffd" in clean_for_clip(caption)
+    assert clean_for_clip("&#65; &amp;#66; &#99999999;") == "a b \ufffd"
