@@ -121,7 +121,7 @@ def read_detector(detector: Detector) -> KeyedScores:
     """
     path = Path(detector.path)
     try:
-        table = read_score_csv(path) if path.suffix == ".csv" else read_score_parquet(path)
+        table = read_score_csv(path) if path.suffix.lower() == ".csv" else read_score_parquet(path)
         if not (pa.types.is_string(table["key"].type) or pa.types.is_large_string(table["key"].type)):
             raise FilterError(f"detector {detector.name}: column key of {path} is {table['key'].type}, expected text")
         table = pa.table({"key": table["key"].cast(pa.large_string()), "score": table["score"].cast(pa.float64())})

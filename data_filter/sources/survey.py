@@ -116,7 +116,8 @@ def look_at_folder(images: str, root: Path) -> Found:
     if lonely := sum(entry.image is None for entry in opened.entries):
         notes.append(f"{count(lonely, 'caption')} without an image")
     if missing := sum(not os.path.exists(root / entry.image) for entry in pictures if entry.image is not None and "\0" not in entry.image):  # noqa: PTH110  (fast)
-        notes.append(f"{missing} of the images that the metadata lists {'is' if missing == 1 else 'are'} missing")
+        told_by = "that the metadata lists" if survey.columns else "that are links"
+        notes.append(f"{missing} of the images {told_by} {'is' if missing == 1 else 'are'} missing")
     return Found(source, num_captions > 0, "; ".join(notes))
 
 

@@ -76,6 +76,11 @@ def test_a_detector_flags_what_reaches_its_threshold_and_what_it_cannot_judge(tm
     assert flags_of(judge, keys) == [["faces"], [], ["faces"], ["faces"], ["faces"], [], ["faces"], ["faces:missing"], ["faces:missing"]]
 
 
+def test_the_ending_of_a_file_of_scores_may_have_capitals(tmp_path: Path) -> None:
+    (tmp_path / "scores.CSV").write_text("key,score\na,0.9\n")
+    assert flags_of(detector(tmp_path / "scores.CSV"), ["a", "b"]) == [["faces"], ["faces:missing"]]
+
+
 def test_the_highest_of_several_scores_counts(tmp_path: Path) -> None:
     assert flags_of(csv_file(tmp_path, "key,score\na,0.1\na,0.9\nb,0.1\nb,nan\nc,0.1\nc,0.2\n"), ["a", "b", "c"]) == [["faces"], ["faces"], []]
 

@@ -56,6 +56,12 @@ def test_captions_are_missing_only_where_nothing_is_called_so(tmp_path: Path, fi
     assert found.source == FolderSource(path=str(tmp_path)) and not found.has_captions
 
 
+def test_a_link_to_nothing_is_counted_as_missing(tmp_path: Path) -> None:
+    write(tmp_path, {"a.png": "", "a.txt": "x"})
+    (tmp_path / "b.png").symlink_to("gone.png")
+    assert look_at(str(tmp_path)).told.endswith("1 of the images that are links is missing")
+
+
 def test_what_was_found_is_counted(tmp_path: Path) -> None:
     write(tmp_path, {"a.png": "", "b.png": "", "a.txt": "x", "c.txt": "y", "notes.md": "z"})
     where = "(.txt file beside the image)"
