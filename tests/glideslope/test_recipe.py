@@ -163,7 +163,6 @@ def test_a_source_without_labels_asks_for_them(tmp_path: Path, plain_recipe: dic
     ("release", "use_policy", "nowhere.md", "release.use_policy: nowhere.md cannot be read"),
     ("release", "policy", "nowhere.yaml", "nowhere.yaml"),
     ("release", "license", "MIT", "release.license is 'MIT', which the Hub does not know; write it as mit"),
-    ("release", "title", "zero\u200bwidth", "the built-in terms of use, made of release.title.*holds control characters"),
     ("release", "companions", ".", "release.companions: .*model_index.json"),
     ("evaluate", "num_pairs", 4, "evaluate.num_pairs is 4: were all of them won, that proves a share of 0.473, and 0.500 is asked for"),
 ])

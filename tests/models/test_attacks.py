@@ -147,7 +147,9 @@ def test_5_4_a_hub_that_holds_such_names_is_not_loaded_from(hub: LoopbackHub, lo
     (lambda c: c.update(model_channels=10**6), "model_channels"), (lambda c: c.update(channel_mult=[16] * 10**5), "channel_mult"),
     (lambda c: c.update(num_res_blocks=10**6), "num_res_blocks"), (lambda c: c.update(image_size=2**40), "image_size"),
     (lambda c: c.update(image_size=1024, model_channels=1024, channel_mult=[16] * 8, num_res_blocks=4, n_vocab=10**6, xf_width=4096,
-                        xf_layers=64, xf_heads=64), "does not fit TextConditionedUNet"),
+                        xf_layers=64, xf_heads=64), "attention over 512 x 512 places"),
+    (lambda c: c.update(model_channels=1024, channel_mult=[16] * 4, num_res_blocks=4, n_vocab=10**6, xf_width=4096, xf_layers=64,
+                        xf_heads=64), "does not fit TextConditionedUNet"),
     (lambda c: c.update(dropout="__import__('os')"), "dropout"),
     (lambda c: c.update(auto_map={"AutoModel": "evil.Model"}), "auto_map: unknown key"),
     (lambda c: c.update(_class_name=["evil", "Model"]), "_class_name"), (lambda c: c.update(_class_name="builtins.eval"), "_class_name")])
