@@ -76,6 +76,9 @@ class Record:
             expected = value["digest"]
         except (KeyError, TypeError) as error:
             raise StageError(f"{where}: malformed record ({error!r}); remove the directory and run the stage again") from error
+        if value.get("format") != RECORD_FORMAT:
+            raise StageError(f"{where}: format is {value.get('format')!r:.80}, expected {RECORD_FORMAT!r}; "
+                             "remove the directory and run the stage again")
         if record.digest != expected:
             raise StageError(f"{where}: the record's digest is {record.digest[:12]}…, it states {expected[:12]}…: "
                              "the record was edited; remove the directory and run the stage again")

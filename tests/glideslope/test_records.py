@@ -433,3 +433,13 @@ def test_other_failures_of_the_work_are_not_disguised(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError):
         stage(tmp_path / "index", broken)
+
+
+@pytest.mark.parametrize("stated", ["=1+1", "glideslope.record/2", None])
+def test_a_record_of_another_format_is_refused(tmp_path: Path, stated: str | None) -> None:
+    run_stage(tmp_path / "index", stage="index", config={}, inputs={}, work=Work())
+    path = tmp_path / "index" / "record.json"
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(value | {"format": stated}))
+    with pytest.raises(StageError, match=r"format is .*, expected 'glideslope.record/1'"):
+        read_record(tmp_path / "index")
