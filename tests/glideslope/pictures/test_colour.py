@@ -116,12 +116,13 @@ def broken_profiles() -> list[bytes]:
             profile(b"GRAY", (), PURE)]
 
 
-@pytest.mark.parametrize("number", range(len(broken_profiles())))
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+MOST_IN_JPEG = 3_000_000  # bytes of a profile that Pillow's writer has room for
+
+
+@pytest.mark.parametrize(("kind", "number"), [(kind, number) for kind in ("PNG", "JPEG", "TIFF", "WEBP")
+                                              for number, data in enumerate(broken_profiles()) if kind != "JPEG" or len(data) <= MOST_IN_JPEG])
 def test_a_profile_that_is_broken_or_of_other_colours_says_nothing(kind: str, number: int) -> None:
     image, given = photograph(48, 32), broken_profiles()[number]
-    if kind == "JPEG" and len(given) > 3_000_000:
-        pytest.skip("a JPEG has no room for so large a profile in Pillow's writer")
     with_profile = encode(image, kind, icc_profile=given) if given else encode(image, kind)
     assert np.array_equal(decode_image(with_profile, max_pixels=LIMIT), decode_image(encode(image, kind), max_pixels=LIMIT))
 
