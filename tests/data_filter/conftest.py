@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -28,10 +27,6 @@ from glideslope.data_filter.sources.folder import ImageFolder
 from glideslope.records import Record
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-settings.register_profile("steady", deadline=None, derandomize=True, max_examples=50)
-settings.load_profile("steady")
-
-
 CPU = torch.device("cpu")
 
 

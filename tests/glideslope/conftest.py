@@ -6,10 +6,6 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import settings
-
-settings.register_profile("steady", deadline=None, derandomize=True, max_examples=50)
-settings.load_profile("steady")
 
 RECIPE: dict[str, Any] = {
     "name": "small", "source": {"kind": "folder", "path": "pictures"},

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import settings
 from PIL import Image
 
 from glideslope.data_filter.parquet import write_table
@@ -28,9 +27,6 @@ from glideslope.signing_keys import generate_key
 
 from .hub_client import READER, REPO, Load, Strangers
 from .published import with_closed_form_weights
-
-settings.register_profile("steady", deadline=None, derandomize=True, max_examples=50)
-settings.load_profile("steady")
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 230), "yellow": (240, 220, 40)}
 SHAPES = ("square", "bar", "corner")
