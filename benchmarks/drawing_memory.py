@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.step import DTYPES, build
-from glideslope.models.options import DrawOptions
-from glideslope.models.pipeline import GlidePipeline
+from glideslope.models.drawing.options import DrawOptions
+from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.tokenizer import CaptionTokenizer
 
 MIB = 1 << 20

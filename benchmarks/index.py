@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from glideslope.config import ClipConfig, FolderSource, IndexConfig
-from glideslope.data_filter.clip import Clip
-from glideslope.data_filter.index import ShardTask, index_shard_file, load_clip_once
-from glideslope.data_filter.sources import open_source
+from glideslope.clip.model import Clip
+from glideslope.data_filter.index.stage import ShardTask, index_shard_file, load_clip_once
+from glideslope.data_filter.sources.source import open_source
+from glideslope.recipe.recipe import ClipConfig, FolderSource, IndexConfig
 
 Seconds = tuple[float, float]
 

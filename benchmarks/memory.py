@@ -20,8 +20,8 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
 from safetensors.torch import save_file
 
-from glideslope.config import ClipConfig, IndexConfig, WebDatasetSource
-from glideslope.data_filter.index import build_index, load_clip_once
+from glideslope.data_filter.index.stage import build_index, load_clip_once
+from glideslope.recipe.recipe import ClipConfig, IndexConfig, WebDatasetSource
 
 PICTURES_PER_TAR = 1000
 

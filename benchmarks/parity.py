@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from glideslope.errors import GlideslopeError
-from glideslope.models.vocabularies import clip_tokenizer, gpt2_tokenizer, installed_clip, installed_gpt2
+from glideslope.models.published.vocabularies import clip_tokenizer, gpt2_tokenizer, installed_clip, installed_gpt2
 
 from .parity_cases import Misfit, betas_error, check_released, check_respacing, check_tokenizer, network_error, tensors_of, trajectory_error
 

@@ -10,14 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glideslope.models.diffusion import NUM_TRAIN_TIMESTEPS, GaussianDiffusion, fast27_timesteps, make_betas, space_timesteps, strided_timesteps
-from glideslope.models.guidance import GradientGuidance
-from glideslope.models.loading import expected_tensors
-from glideslope.models.noised_clip import ImageEncoder, NoisedClipConfig, TextEncoder
-from glideslope.models.presets import GPT2_VOCAB, NOISED_CLIP_PRESETS, UNET_PRESETS
-from glideslope.models.samplers import Prediction, ddim, ddpm, run
+from glideslope.models.diffusion.guidance import GradientGuidance
+from glideslope.models.diffusion.process import (
+    NUM_TRAIN_TIMESTEPS,
+    GaussianDiffusion,
+    fast27_timesteps,
+    make_betas,
+    space_timesteps,
+    strided_timesteps,
+)
+from glideslope.models.diffusion.samplers import Prediction, ddim, ddpm, run
+from glideslope.models.loading.components import expected_tensors
+from glideslope.models.networks.noised_clip import ImageEncoder, NoisedClipConfig, TextEncoder
+from glideslope.models.networks.presets import GPT2_VOCAB, NOISED_CLIP_PRESETS, UNET_PRESETS
+from glideslope.models.networks.unet import TextConditionedUNet, UNetConfig, condition_input
 from glideslope.models.tokenizer import CaptionTokenizer
-from glideslope.models.unet import TextConditionedUNet, UNetConfig, condition_input
 
 from .closed_form import with_closed_form_weights
 

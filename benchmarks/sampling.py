@@ -22,12 +22,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glideslope.config import ClipConfig
-from glideslope.data_filter.clip import Clip, load_clip
+from glideslope.clip.model import Clip, load_clip
 from glideslope.errors import StageError
-from glideslope.models.options import DrawOptions
-from glideslope.models.pipeline import GlidePipeline
-from glideslope.models.pixels import captioned_sheet, fit_square
+from glideslope.models.drawing.options import DrawOptions
+from glideslope.models.drawing.pipeline import GlidePipeline
+from glideslope.models.drawing.pixels import captioned_sheet, fit_square
+from glideslope.recipe.recipe import ClipConfig
 
 BASELINE = "ddpm 100"
 NUM_RESAMPLES = 200

@@ -21,20 +21,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from glideslope.config import Recipe, parse_recipe
-from glideslope.data_filter.curation import curate
-from glideslope.data_filter.filters import Stages, build_filter
-from glideslope.data_filter.fit import fit_classifier
-from glideslope.data_filter.index import INDEX_SCHEMA, read_index
-from glideslope.data_filter.label_files import Verdict
-from glideslope.data_filter.labels import import_labels
-from glideslope.data_filter.parquet import write_table
-from glideslope.data_filter.repeated_keys import write_duplicates
+from glideslope.data_filter.classifiers.fit_stage import fit_classifier
+from glideslope.data_filter.classifiers.score_stage import score_index
+from glideslope.data_filter.deciding.curate_stage import curate
+from glideslope.data_filter.deciding.threshold_stage import Stages, build_filter
+from glideslope.data_filter.index.parquet import write_table
+from glideslope.data_filter.index.repeated_keys import write_duplicates
+from glideslope.data_filter.index.stage import INDEX_SCHEMA, read_index
+from glideslope.data_filter.labels.csv_files import Verdict
+from glideslope.data_filter.labels.stage import import_labels
 from glideslope.data_filter.reports.report import gather_report
-from glideslope.data_filter.scores import score_index
-from glideslope.data_filter.sources import Shard, SourceItem, SourceLabel, digest_shards, shard_name
-from glideslope.manifest import sha256_bytes
-from glideslope.records import run_stage
+from glideslope.data_filter.sources.source import Shard, SourceItem, SourceLabel, digest_shards, shard_name
+from glideslope.recipe.recipe import Recipe, parse_recipe
+from glideslope.store.manifest import sha256_bytes
+from glideslope.store.records import run_stage
 
 SHARD_ROWS, WIDTH, NUM_LABELS = 10_000, 512, 6000
 WORDS = ("a", "the", "red", "blue", "small", "old", "man", "woman", "dog", "house", "tree", "on", "in", "with", "street", "boat", "cup", "sky")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.svm import SVC
 
-from glideslope.data_filter.classifiers import RbfSvm
+from glideslope.data_filter.classifiers.classifier import RbfSvm
 from glideslope.data_filter.classifiers.estimators import TrainingSet, balance, fit_kind
 
 GAMMA, REGULARISATION = 4.0, 3.0

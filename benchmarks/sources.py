@@ -20,8 +20,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from glideslope.config import DatasetsSource, FolderSource, ParquetSource, Source, WebDatasetSource
-from glideslope.data_filter.sources import open_source
+from glideslope.data_filter.sources.source import open_source
+from glideslope.recipe.recipe import DatasetsSource, FolderSource, ParquetSource, Source, WebDatasetSource
 
 SHARD_SIZE = 1000
 Pairs = list[tuple[str, bytes, str]]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from glideslope.models.presets import unet_preset
-from glideslope.models.unet import TextConditionedUNet
+from glideslope.models.networks.presets import unet_preset
+from glideslope.models.networks.unet import TextConditionedUNet
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -18,18 +18,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from glideslope.manifest import NUM_THREADS
-from glideslope.release.chain import run_check
-from glideslope.release.contents import Release
-from glideslope.release.digests import hash_files
+from glideslope.release.evidence.chain import run_check
+from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.digests import hash_files
 from glideslope.release.verify import CHECKS
 from glideslope.release.weights import canonical_header
-from glideslope.tensor_entries import is_weight_file
-from glideslope.weight_files import TensorHeader, weights_name
+from glideslope.store.manifest import NUM_THREADS
+from glideslope.store.tensor_entries import is_weight_file
+from glideslope.store.weight_files import TensorHeader, weights_name
 
 PIECE_BYTES = 1 << 20
 MEGABYTE = 1e6
-COMMAND = "from glideslope.cli import main; main()"
+COMMAND = "from glideslope.cli.main import main; main()"
 
 
 def measure(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

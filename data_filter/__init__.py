@@ -7,24 +7,24 @@ and `build_filter`, then `curate`.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .clip import Clip, load_clip
-    from .clip_training import train_text_tower
-    from .curation import curate
-    from .evidence import measure_filter
-    from .filters import build_filter
-    from .fit import fit_classifier
-    from .index import build_index
-    from .labels import import_labels, read_label_csv
-    from .scores import score_index
-    from .sources import Source, open_source
+    from .classifiers.fit_stage import fit_classifier
+    from .classifiers.score_stage import score_index
+    from .deciding.curate_stage import curate
+    from .deciding.filter_figures import measure_filter
+    from .deciding.threshold_stage import build_filter
+    from .index.lite0_text_training import train_text_tower
+    from .index.stage import build_index
+    from .labels.stage import import_labels, read_label_csv
+    from .sources.source import Source, open_source
 
 _HOMES = {
-    "Clip": "clip", "load_clip": "clip", "train_text_tower": "clip_training", "curate": "curation", "measure_filter": "evidence",
-    "build_filter": "filters", "fit_classifier": "fit", "build_index": "index", "import_labels": "labels", "read_label_csv": "labels",
-    "score_index": "scores", "Source": "sources", "open_source": "sources",
+    "train_text_tower": "index.lite0_text_training", "curate": "deciding.curate_stage", "measure_filter": "deciding.filter_figures",
+    "build_filter": "deciding.threshold_stage", "fit_classifier": "classifiers.fit_stage", "build_index": "index.stage",
+    "import_labels": "labels.stage", "read_label_csv": "labels.stage", "score_index": "classifiers.score_stage", "Source": "sources.source",
+    "open_source": "sources.source",
 }
 
-__all__ = ["Clip", "Source", "build_filter", "build_index", "curate", "fit_classifier", "import_labels", "load_clip", "measure_filter",
+__all__ = ["Source", "build_filter", "build_index", "curate", "fit_classifier", "import_labels", "measure_filter",
            "open_source", "read_label_csv", "score_index", "train_text_tower"]
 
 

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import GlideslopeError
-    from .models.pipeline import GlideOutput, GlidePipeline
+    from .models.drawing.pipeline import GlideOutput, GlidePipeline
 
 __version__ = "0.1.0"
 __all__ = ["GlideOutput", "GlidePipeline", "GlideslopeError", "__version__"]
 
-_HOMES = {"GlideOutput": "models.pipeline", "GlidePipeline": "models.pipeline", "GlideslopeError": "errors"}
+_HOMES = {"GlideOutput": "models.drawing.pipeline", "GlidePipeline": "models.drawing.pipeline", "GlideslopeError": "errors"}
 
 
 def __getattr__(name: str) -> Any:

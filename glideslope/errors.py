@@ -6,7 +6,7 @@ as one line and exits with 1; anything outside this family is a defect and shows
 
 from collections.abc import Sequence
 
-from .wording import printable
+from .text.number_text import printable
 
 
 class GlideslopeError(Exception):

@@ -12,9 +12,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
-from .. import wording
 from ..errors import ReleaseError
-from ..manifest import sha256_bytes
+from ..store.manifest import sha256_bytes
+from ..text import number_text as wording
 from .metadata import Lookup, dataset_metadata, hub_metadata
 
 TEMPLATES = Path(__file__).parent

@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..figure_style import plain_style
+from ..pictures.figure_style import plain_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base_training import train_base
-    from .clip_training import train_noised_clip
-    from .pipeline import GlideOutput, GlidePipeline
+    from .drawing.pipeline import GlideOutput, GlidePipeline
+    from .training.base import train_base
+    from .training.noised_clip import train_noised_clip
 
-_HOMES = {"train_base": "base_training", "train_noised_clip": "clip_training", "GlideOutput": "pipeline", "GlidePipeline": "pipeline"}
+_HOMES = {"train_base": "training.base", "train_noised_clip": "training.noised_clip", "GlideOutput": "drawing.pipeline",
+          "GlidePipeline": "drawing.pipeline"}
 
 __all__ = ["GlideOutput", "GlidePipeline", "train_base", "train_noised_clip"]
 

@@ -1,7 +1,7 @@
 """Pack a run as a release, gate it, verify it."""
 
-from .gates import check
 from .pack import pack
 from .verify import VerificationReport, verify
+from .vetting.gates import check
 
 __all__ = ["VerificationReport", "check", "pack", "verify"]

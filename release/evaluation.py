@@ -10,16 +10,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ..config import ClipConfig, EvaluateConfig
-from ..data_filter.clip import Clip, load_clip
+from ..clip.model import Clip, load_clip
 from ..errors import StageError
-from ..manifest import canonical_json, write_bytes, write_json
-from ..models.options import DrawOptions
-from ..models.pipeline import GlidePipeline
-from ..models.pixels import contact_sheet, png_bytes
-from ..records import Record, read_record, run_stage
+from ..models.drawing.options import DrawOptions
+from ..models.drawing.pipeline import GlidePipeline
+from ..models.drawing.pixels import contact_sheet, png_bytes
+from ..recipe.recipe import ClipConfig, EvaluateConfig
+from ..store.manifest import canonical_json, write_bytes, write_json
+from ..store.records import Record, read_record, run_stage
 from .claims.evaluation import compare_with_middle, count_wins, deal_pairs
-from .layout import parse_json_lines
+from .evidence.layout import parse_json_lines
 
 EVALUATION_FORMAT = "glideslope.evaluation/2"
 SCORES = ("own_score", "own_mean", "other_scores", "other_means")

@@ -8,26 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import Recipe
 from ..data_filter.audits.audit import list_fresh
 from ..errors import ReleaseError
-from ..manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, storage_error, write_bytes, write_json
 from ..model_cards.card import render_card, render_dataset_card, templates_sha256
-from ..records import Record, check_outputs, read_record, run_stage
-from ..stage_places import INTENT_NAME, RECORD_NAME
-from ..weight_files import WeightFiles
-from .claims import claims_of
-from .companions import gather_companions
-from .comparison import shorten
-from .contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, Release
+from ..recipe.recipe import Recipe
+from ..store.manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, storage_error, write_bytes, write_json
+from ..store.records import Record, check_outputs, read_record, run_stage
+from ..store.stage_places import INTENT_NAME, RECORD_NAME
+from ..store.weight_files import WeightFiles
+from .claims.claims import claims_of
 from .documents import documents_of
 from .documents.use_policy import USE_POLICY_PATH, use_policy_text
-from .figures import blur, write_figures
-from .gates.secret_files import refuse_secrets
-from .golden import draw_golden
-from .layout import MODELS
-from .packing import PACKING_PATH, packing_facts
-from .plan import (
+from .evidence.companions import gather_companions
+from .evidence.comparison import shorten
+from .evidence.contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, Release
+from .evidence.figures import blur, write_figures
+from .evidence.golden import draw_golden
+from .evidence.layout import MODELS
+from .evidence.packing import PACKING_PATH, packing_facts
+from .evidence.plan import (
     COMPANIONS_STAGE,
     GOLDEN_STAGE,
     WEIGHTS_OF,
@@ -42,11 +41,12 @@ from .plan import (
     stated_weights,
     training_stage,
 )
-from .policy import POLICY_PATH, Policy, load_policy
+from .evidence.published_recipe import published_recipe
+from .evidence.settings import find_changed_settings
+from .evidence.texts import license_text, model_index, recipe_text
 from .progress import Meter, Progress
-from .published import published_recipe
-from .settings import find_changed_settings
-from .texts import license_text, model_index, recipe_text
+from .vetting.policy import POLICY_PATH, Policy, load_policy
+from .vetting.secret_files import refuse_secrets
 from .weights import find_noncanonical, read_file, read_weights, size_on_disk
 from .weights.shards import MEGABYTE
 from .weights.writing import Form, write_weights, written_bytes

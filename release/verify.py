@@ -10,27 +10,27 @@ from itertools import zip_longest
 from pathlib import Path
 
 from ..errors import ReleaseError, VerificationError
-from ..manifest import MANIFEST_NAME, SIGNATURE_NAME, UNLISTED, sha256_bytes
-from ..signatures import Signers
-from ..signers import SignerRule
-from .card_check import check_cards, find_false_figures
-from .chain import CHAIN_CHECKS, run_check
-from .claims import claims_of, compare_claims
-from .comparison import shorten
-from .contents import CARD_PATH, Release
-from .digests import compare_files, compare_tensors
+from ..store.manifest import MANIFEST_NAME, SIGNATURE_NAME, UNLISTED, sha256_bytes
+from ..trust.signatures import Signers
+from ..trust.signers import SignerRule
+from .claims.claims import claims_of, compare_claims
 from .documents import documents_of
+from .documents.card_check import check_cards, find_false_figures
 from .documents.use_policy import find_changed_policy
-from .figures import can_draw
-from .golden import check_golden
-from .layout import find_irregular, find_strangers, parse_json_object
-from .packing import packing_facts, read_packing
-from .plan import expected_paths, parts
-from .policy import check_policy
+from .evidence.chain import CHAIN_CHECKS, run_check
+from .evidence.comparison import shorten
+from .evidence.contents import CARD_PATH, Release
+from .evidence.digests import compare_files, compare_tensors
+from .evidence.figures import can_draw
+from .evidence.golden import check_golden
+from .evidence.layout import find_irregular, find_strangers, parse_json_object
+from .evidence.packing import packing_facts, read_packing
+from .evidence.plan import expected_paths, parts
+from .evidence.texts import license_text, model_index, recipe_text
 from .publishing.snapshot import release_in
 from .rehearsal.transcript import check_transcript
-from .signature_checks import check_signature
-from .texts import license_text, model_index, recipe_text
+from .vetting.policy import check_policy
+from .vetting.signature_checks import check_signature
 from .weights.architecture import check_architecture, check_finite, check_forms, weight_paths
 from .weights.variants import check_variants
 

@@ -34,7 +34,7 @@ noised_clip: {preset: noised-clip-micro-16, num_images: 200, batch_size: 8, lear
 evaluate: {num_pairs: 8, num_steps: 4}
 release: {title: A slice, min_ranked_share_lower_bound: 0.001, policy: policy.yaml}
 """
-POLICY = (Path(__file__).parents[1] / "release/policies/default.yaml").read_text().replace("recall: 0.9", "recall: 0.01").replace(
+POLICY = (Path(__file__).parents[1] / "release/vetting/policies/default.yaml").read_text().replace("recall: 0.9", "recall: 0.01").replace(
     "lower_bound: 0.8", "lower_bound: 0.0").replace("share_lower_bound: 0.5", "share_lower_bound: 0.001")
 STAGES = ("index", "clip", *(f"{kind}/{name}" for name in ("person", "violence") for kind in ("classifiers", "scores", "filters")),
           "curated", "training/base", "training/noised_clip", "evaluation")

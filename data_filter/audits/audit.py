@@ -26,11 +26,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import FilterError, LabelError, StageError
-from ...manifest import FileEntry, Manifest, read_json, sha256_file, sha256_json, sync_directory, write_json
-from ...records import Record, describe_environment, read_record
-from ...stage_places import RECORD_NAME
-from ..labels import import_audit_labels, read_audit_labels, read_labels
-from ..sources import Source
+from ...store.manifest import FileEntry, Manifest, read_json, sha256_file, sha256_json, sync_directory, write_json
+from ...store.records import Record, describe_environment, read_record
+from ...store.stage_places import RECORD_NAME
+from ..labels.stage import import_audit_labels, read_audit_labels, read_labels
+from ..sources.source import Source
 from .plan import FORMAT, Candidate, Plan, bind_seed, digest_population, digest_seed, hash_text, measure_audit, redraw
 from .population import AuditRequest, Kept, choose_number, digest_ledger, plan_audit
 from .review import Picture, read_review_csv, write_review_csv, write_sheets

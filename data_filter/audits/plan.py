@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FilterError
-from ...manifest import canonical_json, sha256_bytes
-from ..statistics import count_within, finite_lower_bound, finite_upper_bound, required_trials
-from .second_opinions import DoubleLabels
+from ...store.manifest import canonical_json, sha256_bytes
+from ..deciding.statistics import count_within, finite_lower_bound, finite_upper_bound, required_trials
+from .double_labels import DoubleLabels
 from .strata import Stratum, anytime_lower_bound, anytime_upper_bound, estimate_total, required_anytime_trials, schedule_strata
 from .tilted import LabelledStratum, tilted_upper_bound
 

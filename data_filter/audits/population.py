@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ...config import Category
 from ...errors import FilterError, StageError
-from ...manifest import read_json, sha256_json
-from ...records import Record
-from ..index import read_index
-from ..labels import FITTING_ROLES, find_fitted, read_labels
-from ..ledger import Ledger, open_ledger
-from ..parquet import read_table
+from ...recipe.recipe import Category
+from ...store.manifest import read_json, sha256_json
+from ...store.records import Record
+from ..deciding.ledger import Ledger, open_ledger
+from ..index.parquet import read_table
+from ..index.stage import read_index
+from ..labels.stage import FITTING_ROLES, find_fitted, read_labels
 from .plan import (
     Candidate,
     Design,

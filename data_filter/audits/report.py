@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...config import Category
 from ...errors import FilterError
-from ...wording import precise_percent
-from ..sources import Source
+from ...recipe.recipe import Category
+from ...text.number_text import precise_percent
+from ..sources.source import Source
 from .audit import draw_audit, export_review, import_review, list_audits, refresh_audit
 from .population import AuditRequest, open_kept, tabulate_plan
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from ...decode import decode_image
 from ...errors import LabelError
-from ...manifest import sha256_bytes, write_bytes
+from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
-from ..index import read_index
-from ..label_files import CsvRow, Verdict, read_csv, read_label
-from ..plots import CELL_SIZE, draw_contact_sheet
-from ..sources import Source
+from ...store.manifest import sha256_bytes, write_bytes
+from ..deciding.plots import CELL_SIZE, draw_contact_sheet
+from ..index.stage import read_index
+from ..labels.csv_files import CsvRow, Verdict, read_csv, read_label
+from ..sources.source import Source
 
 COLUMNS = ("audit", "number", "key", "caption", "label", "who")
 NEEDED = ("audit", "number", "key", "label")

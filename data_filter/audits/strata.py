@@ -22,7 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..statistics import CONFIDENCE, check_claim, check_counts, count_within, finite_upper_bound, search_trials
+from ..deciding.statistics import CONFIDENCE, check_claim, check_counts, count_within, finite_upper_bound, search_trials
 
 ZERO_SHARE = 0.5
 SHAPE = 0.5

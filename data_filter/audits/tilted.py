@@ -17,7 +17,7 @@ from math import inf, log, log1p, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from ..statistics import CONFIDENCE, check_counts
+from ..deciding.statistics import CONFIDENCE, check_counts
 from .strata import largest_total
 
 # Boldness f of the bets and the share of the stake that each starts with; the boldest wins fastest while the thinnest stratum has no hit.

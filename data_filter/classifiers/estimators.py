@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import FilterError
-from . import Classifier, Floats, Linear, Mlp, Preparation, RbfSvm
+from .classifier import Classifier, Floats, Linear, Mlp, Preparation, RbfSvm
 
 Labels = NDArray[np.int64]
 

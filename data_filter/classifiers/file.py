@@ -7,8 +7,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from ...errors import FilterError
-from ...manifest import write_bytes
-from . import Classifier, build_classifier
+from ...store.manifest import write_bytes
+from .classifier import Classifier, build_classifier
 
 FORMAT = re.compile(r"glideslope\.classifier\.([a-z_]+)/1")
 

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...config import Category
-from ..sources import hash_share
-from . import Average, Classifier, Floats
+from ...recipe.recipe import Category
+from ..sources.source import hash_share
 from .calibration import Calibration, fit_calibration
+from .classifier import Average, Classifier, Floats
 from .estimators import Labels, TrainingSet, check_training, fit_kind, score_rbf_grid
 
 POSITIVE_SHARE = 0.3

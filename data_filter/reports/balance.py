@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..ledger import read_rows
-from ..parquet import read_tables
+from ..deciding.ledger import read_rows
+from ..index.parquet import read_tables
 from .ratios import compare_shares, compare_with_all
 
 MAX_WORDS = 1_000_000

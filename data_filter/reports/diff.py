@@ -18,11 +18,11 @@ import yaml
 from numpy.typing import NDArray
 
 from ...errors import StageError
-from ...manifest import write_bytes, write_json
-from ...records import read_record
-from ...strict_yaml import load_yaml
-from ..labels import consensus, read_labels, sort_labels
-from ..ledger import Ledger, open_ledger
+from ...store.manifest import write_bytes, write_json
+from ...store.records import read_record
+from ...store.strict_yaml import load_yaml
+from ..deciding.ledger import Ledger, open_ledger
+from ..labels.stage import consensus, read_labels, sort_labels
 from .balance import Tokens, combine, split_phrase
 
 FORMAT = "glideslope.diff/1"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from ...manifest import write_bytes
-from ..sources import Source, hash_share
+from ...store.manifest import write_bytes
+from ..sources.source import Source, hash_share
 from .diff import Difference
 from .galleries import Pictures, Shown, all_keys, make_thumbnails
 from .report import load_template

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...config import Recipe, load_recipe
 from ...errors import RecipeError
-from ..sources import Source, open_source
+from ...recipe.recipe import Recipe, load_recipe
+from ..sources.source import Source, open_source
 from .balance import WORD_GROUPS
 from .diff import Difference, Tell, check_ending, compare_runs, write_difference
 from .diff_page import write_difference_page

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...decode import decode_image
+from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
-from ..index import read_images
-from ..ledger import Ledger
-from ..sources import Source, hash_share
+from ..deciding.ledger import Ledger
+from ..index.stage import read_images
+from ..sources.source import Source, hash_share
 from .balance import is_judged
 
 Pictures = Literal["veiled", "clear", "blurred", "none"]

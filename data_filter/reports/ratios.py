@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..statistics import lower_bound, upper_bound
+from ..deciding.statistics import lower_bound, upper_bound
 
 MAX_PART = 0.9
 

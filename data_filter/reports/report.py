@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ... import wording
-from ...config import Category, Recipe
-from ...manifest import read_json, write_bytes
-from ...records import read_record
-from ...stage_places import RECORD_NAME
-from ..clip import load_clip
-from ..evidence import combined_scores, is_dropped
-from ..filters import FILTER_NAME, SCORES_NAME
-from ..fit import REPORT_NAME
-from ..labels import read_labels, sort_labels
-from ..ledger import Ledger, open_ledger
-from ..mutants import TITLES
-from ..mutations import MUTATIONS_NAME
-from ..parquet import read_table
-from ..sources import Source
+from ...clip.model import load_clip
+from ...recipe.recipe import Category, Recipe
+from ...store.manifest import read_json, write_bytes
+from ...store.records import read_record
+from ...store.stage_places import RECORD_NAME
+from ...text import number_text as wording
+from ..classifiers.fit_stage import REPORT_NAME
+from ..deciding.filter_figures import combined_scores, is_dropped
+from ..deciding.ledger import Ledger, open_ledger
+from ..deciding.threshold_stage import FILTER_NAME, SCORES_NAME
+from ..index.parquet import read_table
+from ..labels.stage import read_labels, sort_labels
+from ..mutations.image_changes import TITLES
+from ..mutations.stage import MUTATIONS_NAME
+from ..sources.source import Source
 from .balance import WORD_GROUPS, count_captions, measure_balance
 from .charts import Layer, count_axis, draw_chart, score_axis, share_axis, steps
 from .galleries import Pictures, ScoreScan, Shown, all_keys, make_thumbnails, missed_rows, sample_rows, scan_scores

@@ -15,9 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...errors import StageError
-from ..evidence import measure_kept, measure_recall
-from ..index import read_index
-from ..parquet import read_table
+from ..deciding.filter_figures import measure_kept, measure_recall
+from ..index.parquet import read_table
+from ..index.stage import read_index
 from .balance import GroupCounts, combine, has_words, is_judged, measure_word
 from .ratios import compare_shares
 

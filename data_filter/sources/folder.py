@@ -17,22 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SourceError
-from ...manifest import sha256_bytes, sha256_json
-from ...text_files import NotTextError, decode_text
-from ...text_tables import TableError, read_csv, read_json_lines
-from . import (
-    CAPTION,
-    FIELD_PREFIX,
-    Shard,
-    SourceItem,
-    SourceLabel,
-    check_captions,
-    decode_caption_field,
-    decode_captions,
-    digest_shards,
-    refuse_changed,
-    shard_name,
-)
+from ...store.manifest import sha256_bytes, sha256_json
+from ...text.text_files import NotTextError, decode_text
+from ...text.text_tables import TableError, read_csv, read_json_lines
 from .files import (
     IMAGE_SUFFIXES,
     MAX_IMAGE_BYTES,
@@ -46,6 +33,19 @@ from .files import (
     list_visible,
     plain_text,
     read_file,
+)
+from .source import (
+    CAPTION,
+    FIELD_PREFIX,
+    Shard,
+    SourceItem,
+    SourceLabel,
+    check_captions,
+    decode_caption_field,
+    decode_captions,
+    digest_shards,
+    refuse_changed,
+    shard_name,
 )
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")

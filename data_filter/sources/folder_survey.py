@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import SourceError
-from ...text_files import NotTextError, decode_text
-from ...text_tables import TableError, read_header, read_json_lines, read_json_text
-from . import fields_with_text
+from ...text.text_files import NotTextError, decode_text
+from ...text.text_tables import TableError, read_header, read_json_lines, read_json_text
 from .files import MAX_TEXT_BYTES, Unreadable, fold, plain_text, read_file
 from .folder import list_folder
+from .source import fields_with_text
 
 if TYPE_CHECKING:
     from .folder import ImageFolder

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ...config import DatasetsSource
 from ...errors import SourceError
-from ...manifest import sha256_json
-from . import Shard, SourceItem, SourceLabel, describe_item, digest_shards, refuse_changed, shard_name
+from ...recipe.recipe import DatasetsSource
+from ...store.manifest import sha256_json
 from .files import GLOB_SIGNS, MAX_IMAGE_BYTES, Unreadable, below_root, digest_files, locate, read_file, split_path
+from .source import Shard, SourceItem, SourceLabel, describe_item, digest_shards, refuse_changed, shard_name
 from .tables import BATCH_ROWS, MOST_LOOKED_AT, Columns, TableRow, check_columns, read_rows, refuse_rows, used_names
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from functools import cache, cached_property
 from importlib import metadata, resources
 from pathlib import Path
 
-from ...config import OpenMojiSource
 from ...errors import SourceError
-from ...manifest import sha256_bytes, sha256_json
-from ...text_files import decode_text
-from ...text_tables import read_csv
-from . import PROJECT_SALT, Shard, SourceItem, SourceLabel, digest_shards, hash_share, shard_name
+from ...recipe.recipe import OpenMojiSource
+from ...store.manifest import sha256_bytes, sha256_json
+from ...text.text_files import decode_text
+from ...text.text_tables import read_csv
+from .source import PROJECT_SALT, Shard, SourceItem, SourceLabel, digest_shards, hash_share, shard_name
 
 LABELLED_CATEGORIES = ("person", "violence")
 GROUPS = ("skin_tone", "gender")

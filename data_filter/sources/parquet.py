@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from ...config import ParquetSource
 from ...errors import SourceError
-from ...manifest import sha256_bytes, sha256_json
-from ...parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
-from . import Shard, SourceItem, SourceLabel, digest_shards, refuse_changed, shard_name
+from ...recipe.recipe import ParquetSource
+from ...store.manifest import sha256_bytes, sha256_json
+from ...store.parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
 from .files import (
     MAX_IMAGE_BYTES,
     MAX_TEXT_BYTES,
@@ -31,6 +30,7 @@ from .files import (
     read_file,
     split_path,
 )
+from .source import Shard, SourceItem, SourceLabel, digest_shards, refuse_changed, shard_name
 from .tables import BATCH_ROWS, Columns, ReadPath, TableRow, check_columns, is_path_type, read_rows, refuse_rows, unfolded_bytes, used_names
 
 MOST_OPENED = 8

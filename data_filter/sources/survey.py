@@ -14,15 +14,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...config import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
-from ...config import Source as SourceConfig
 from ...errors import SourceError
-from . import FIELD_PREFIX
+from ...recipe.recipe import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
+from ...recipe.recipe import Source as SourceConfig
 from .files import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, is_left_out, list_files, locate, plain_text
 from .folder import ImageFolder
 from .folder_survey import survey_folder
 from .huggingface import SAVED_NAMES, load_or_refuse
 from .parquet import ParquetFiles
+from .source import FIELD_PREFIX
 from .tables import ADDRESS_HINT, CAPTION_COLUMNS, guess_columns, lists_addresses
 from .tar_survey import TarSurvey, survey_tars
 from .webdataset import COMPRESSED_SUFFIXES, WebDataset

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from ...errors import SourceError
-from ...manifest import canonical_json
-from . import CAPTION, SourceItem, decode_captions
+from ...store.manifest import canonical_json
 from .files import Unreadable
+from .source import CAPTION, SourceItem, decode_captions
 
 BATCH_ROWS = 64  # rows in memory at once; 64 photographs of 10 MB stay below 1 GB
 KEY_DIGITS = 32

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ...errors import SourceError
-from ...text_files import decode_text
-from ...text_tables import read_json_text
-from . import FIELD_PREFIX, fields_with_text
+from ...text.text_files import decode_text
+from ...text.text_tables import read_json_text
 from .files import MAX_TEXT_BYTES, plain_text
+from .source import FIELD_PREFIX, fields_with_text
 from .tars import Member, list_members
 
 if TYPE_CHECKING:

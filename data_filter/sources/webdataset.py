@@ -12,24 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ...config import WebDatasetSource
 from ...errors import SourceError
-from ...manifest import sha256_json
-from ...text_files import NotTextError, decode_text
-from ...text_tables import read_json_text
-from . import (
-    CAPTION,
-    FIELD_PREFIX,
-    Captions,
-    Shard,
-    SourceItem,
-    SourceLabel,
-    check_captions,
-    decode_captions,
-    digest_shards,
-    refuse_changed,
-    shard_name,
-)
+from ...recipe.recipe import WebDatasetSource
+from ...store.manifest import sha256_json
+from ...text.text_files import NotTextError, decode_text
+from ...text.text_tables import read_json_text
 from .files import (
     IMAGE_SUFFIXES,
     MAX_IMAGE_BYTES,
@@ -41,6 +28,19 @@ from .files import (
     list_visible,
     plain_text,
     split_path,
+)
+from .source import (
+    CAPTION,
+    FIELD_PREFIX,
+    Captions,
+    Shard,
+    SourceItem,
+    SourceLabel,
+    check_captions,
+    decode_captions,
+    digest_shards,
+    refuse_changed,
+    shard_name,
 )
 from .tars import Member, TarContents, list_members, refuse_start
 

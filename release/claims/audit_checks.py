@@ -6,11 +6,11 @@ from typing import Any
 from ...data_filter.audits.plan import Candidate, digest_population, digest_seed, hash_text, redraw
 from ...data_filter.audits.population import digest_ledger
 from ...data_filter.audits.series import find_gaps, find_reused_seeds
-from ...data_filter.labels import FITTING_ROLES
-from ...manifest import sha256_json
-from ..contents import Release
-from . import equal, flatten, show
+from ...data_filter.labels.stage import FITTING_ROLES
+from ...store.manifest import sha256_json
+from ..evidence.contents import Release
 from .audits import ReleasedAudit, read_audits
+from .claims import equal, flatten, show
 
 
 def check_audits(release: Release) -> list[str]:

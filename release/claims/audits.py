@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...config import Category
 from ...data_filter.audits.plan import FORMAT, Plan, bind_seed, measure_audit
 from ...data_filter.audits.series import OtherAudit, count_elsewhere, number_of, spend_confidence
 from ...errors import ReleaseError
-from ...records import Record
-from ..comparison import show
-from ..contents import Release
-from ..layout import parse_json_object
-from ..plan import audit_stages
+from ...recipe.recipe import Category
+from ...store.records import Record
+from ..evidence.comparison import show
+from ..evidence.contents import Release
+from ..evidence.layout import parse_json_object
+from ..evidence.plan import audit_stages
 
 MIN_CONFIDENCE = 0.95
 

@@ -4,11 +4,11 @@ from math import prod
 from typing import Any
 
 from ...errors import CheckpointError, ReleaseError
-from ...weight_files import VARIANTS, find_weights
-from ..comparison import Claims
-from ..contents import Release
-from ..layout import MODELS, OPTIONAL_MODELS
-from ..plan import training_stage
+from ...store.weight_files import VARIANTS, find_weights
+from ..evidence.comparison import Claims
+from ..evidence.contents import Release
+from ..evidence.layout import MODELS, OPTIONAL_MODELS
+from ..evidence.plan import training_stage
 
 
 def component_claims(release: Release) -> Claims:

@@ -9,9 +9,9 @@ import yaml
 from ...data_filter.reports.balance import count_captions, measure_balance
 from ...data_filter.reports.report import word_groups
 from ...errors import ReleaseError
-from ...strict_yaml import load_yaml
-from ..comparison import Claims
-from ..contents import Release
+from ...store.strict_yaml import load_yaml
+from ..evidence.comparison import Claims
+from ..evidence.contents import Release
 
 POLICY_PATH = "evidence/policy.yaml"
 NUM_WORDS_LISTED = 10

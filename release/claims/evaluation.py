@@ -11,14 +11,14 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ...config import EvaluateConfig
-from ...data_filter.sources import hash_share
-from ...data_filter.statistics import lower_bound
+from ...data_filter.deciding.statistics import lower_bound
+from ...data_filter.sources.source import hash_share
 from ...errors import ReleaseError
-from ...records import Record
-from ..comparison import Claims, show
-from ..contents import Release, need
-from ..layout import parse_json_lines
+from ...recipe.recipe import EvaluateConfig
+from ...store.records import Record
+from ..evidence.comparison import Claims, show
+from ..evidence.contents import Release, need
+from ..evidence.layout import parse_json_lines
 
 MOST_CAPTIONS = 8  # of a hand
 NUM_WORST = 8

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from ...config import Category
-from ...data_filter.evidence import combined_scores, is_dropped, measure_filter
+from ...data_filter.deciding.filter_figures import combined_scores, is_dropped, measure_filter
+from ...data_filter.deciding.statistics import lower_bound
 from ...data_filter.reports.report import word_groups
 from ...data_filter.reports.slices import measure_slices, slice_by_groups, slice_by_words
-from ...data_filter.statistics import lower_bound
-from ..comparison import Claims, flatten
-from ..contents import Release, need
+from ...recipe.recipe import Category
+from ..evidence.comparison import Claims, flatten
+from ..evidence.contents import Release, need
 
 MIN_IN_WORD_GROUP = 10
 MIN_OTHERS_COMPARED = 20

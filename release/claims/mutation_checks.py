@@ -3,10 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from ...data_filter.mutations import measure_mutations
-from ..comparison import equal, show
-from ..contents import Release
-from ..plan import mutation_stage
+from ...data_filter.mutations.stage import measure_mutations
+from ..evidence.comparison import equal, show
+from ..evidence.contents import Release
+from ..evidence.plan import mutation_stage
 from .mutations import planted_path
 
 ROLES = {1: frozenset({"audit"}), 0: frozenset({"audit", "calibrate"})}  # positives had no part in the filter, others none in fitting it

@@ -3,11 +3,11 @@
 import math
 
 from ...errors import ReleaseError
-from ...records import Record
-from ...weight_files import find_weights
-from ..comparison import Claims
-from ..contents import Release, need
-from ..plan import training_stage
+from ...store.records import Record
+from ...store.weight_files import find_weights
+from ..evidence.comparison import Claims
+from ..evidence.contents import Release, need
+from ..evidence.plan import training_stage
 from ..weights import count_parameters
 from .evaluation import stated_cuts
 

@@ -6,7 +6,7 @@ Each is a function of the evidence and of the claims computed from it: equal evi
 from collections.abc import Mapping
 from typing import Any
 
-from ..contents import Release
+from ..evidence.contents import Release
 from .bom import BOM_PATH, bom_text
 from .croissant import CROISSANT_PATH, croissant_text
 from .environment import ENVIRONMENT_PATH, environment_text

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ...manifest import sha256_json
-from ..contents import Release
-from ..data_root import curated_root
+from ...store.manifest import sha256_json
+from ..evidence.contents import Release
+from ..evidence.data_root import curated_root
 from .bom_model_card import model_card
 from .environment import describe
 from .licences import PACKAGE_LICENCES, cyclonedx_licence

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ...manifest import FileEntry
-from ..contents import Release
-from ..data_root import curated_files, curated_root
+from ...store.manifest import FileEntry
+from ..evidence.contents import Release
+from ..evidence.data_root import curated_files, curated_root
 from .licences import SPDX_OF
 from .plain_json import claim, decimal, json_text, lower, upper
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ...records import Record
-from ..contents import Release
-from ..plan import training_stage
+from ...store.records import Record
+from ..evidence.contents import Release
+from ..evidence.plan import training_stage
 from .plain_json import json_text
 
 ENVIRONMENT_PATH = "evidence/environment.json"

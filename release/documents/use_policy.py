@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...config import Recipe
 from ...errors import ReleaseError
-from ...manifest import sha256_bytes
-from ...text_files import LINE_ENDS, NotTextError, decode_text
-from ...wording import cell, in_code
-from ..contents import Release
+from ...recipe.recipe import Recipe
+from ...store.manifest import sha256_bytes
+from ...text.number_text import cell, in_code
+from ...text.text_files import LINE_ENDS, NotTextError, decode_text
+from ..evidence.contents import Release
 
 USE_POLICY_PATH = "USE_POLICY.md"
 MAX_CHARACTERS = 8_000

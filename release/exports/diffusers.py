@@ -16,17 +16,17 @@ from typing import Any
 import yaml
 
 from ... import __version__
-from ...config import Recipe
 from ...errors import CheckpointError, ReleaseError
-from ...manifest import MANIFEST_NAME, Manifest, ReleaseManifest, readable_json, storage_error, sync_directory, sync_tree, write_bytes
-from ...models.loading import OPTIONAL_MODELS, PARTS, read_index, read_schedule
+from ...models.loading.components import OPTIONAL_MODELS, PARTS, read_index, read_schedule
 from ...models.tokenizer import CaptionTokenizer, Kind
-from ...outputs import refuse_in_release
-from ...stage_places import INTENT_NAME
-from ...weight_files import STEM, SUFFIX, parse_weights_name
-from ...wording import cell, in_code
+from ...recipe.recipe import Recipe
+from ...store.manifest import MANIFEST_NAME, Manifest, ReleaseManifest, readable_json, storage_error, sync_directory, sync_tree, write_bytes
+from ...store.protected_places import refuse_in_release
+from ...store.stage_places import INTENT_NAME
+from ...store.weight_files import STEM, SUFFIX, parse_weights_name
+from ...text.number_text import cell, in_code
 from ..claims.data import unsafe_claims
-from ..contents import Release
+from ..evidence.contents import Release
 from ..publishing.snapshot import release_in
 from .bundle import bundle
 

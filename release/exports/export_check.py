@@ -10,12 +10,12 @@ from typing import Any
 
 from ... import __version__
 from ...errors import CheckpointError, ReleaseError, VerificationError
-from ...manifest import MAX_MANIFEST_BYTES, Manifest, ReleaseManifest, sha256_bytes, sha256_file
-from ...merkle import DIGEST_PATTERN
-from ...models.loading import PARTS, REQUIRED_PARTS, read_component_config
-from ...strict_json import parse_object, read_bounded
-from ..contents import Release
-from ..layout import check_content
+from ...models.loading.components import PARTS, REQUIRED_PARTS, read_component_config
+from ...store.manifest import MAX_MANIFEST_BYTES, Manifest, ReleaseManifest, sha256_bytes, sha256_file
+from ...store.strict_json import parse_object, read_bounded
+from ...trust.merkle import DIGEST_PATTERN
+from ..evidence.contents import Release
+from ..evidence.layout import check_content
 from ..publishing.snapshot import release_in
 from .diffusers import (
     BETAS,

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote
 
 import yaml
 
-from ...strict_yaml import load_yaml
+from ...store.strict_yaml import load_yaml
 from .state import LFS_SUFFIXES, MAIN, Account, Commit, Refusal, Repository, StoredFile, apply_changes
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ...errors import ReleaseError
-from ...locks import locked
-from ...manifest import list_files, sha256_file, storage_error
+from ...store.locks import locked
+from ...store.manifest import list_files, sha256_file, storage_error
 from .snapshot import KEPT_FILES
 from .targets import PIECE_BYTES, Edit, Gated, Moved, TargetFile, TargetState
 

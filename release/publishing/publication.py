@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from ...errors import ReleaseError, VerificationError
-from ...manifest import MANIFEST_NAME, UNLISTED, ReleaseManifest, sha256_bytes
-from ...outputs import refuse_in_release
-from ...status import SignedStatus
+from ...store.manifest import MANIFEST_NAME, UNLISTED, ReleaseManifest, sha256_bytes
+from ...store.protected_places import refuse_in_release
+from ...trust.status import SignedStatus
 from .directory_target import DirectoryTarget
 from .hub_target import HubTarget
 from .patience import Patience, PatientTarget

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ReleaseError, VerificationError
-from ...hub_files import list_release
-from ...manifest import SIGNATURE_NAME
-from ...signatures import read_guards, verify_guards
-from ...signing_keys import key_id_of
-from ...status import STATUS_NAME, with_current
+from ...store.manifest import SIGNATURE_NAME
+from ...trust.keys import key_id_of
+from ...trust.signatures import read_guards, verify_guards
+from ...trust.status import STATUS_NAME, with_current
+from ...trust.unlisted_files import list_release
 from ..verify import verify_view
 from .patience import Patience, PatientTarget
 from .publication import Changes, Plan, refuse_foreign, refuse_withdrawn

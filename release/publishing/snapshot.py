@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...currency import Asked, refuse_by_status
 from ...errors import ReleaseError, VerificationError
-from ...hub_files import CLIENT_FOLDER, GIT_NAME, find_misplaced, find_misuse, find_pointers, list_release, may_lie_beside
-from ...hub_files import KEPT_FILES as KEPT_FILES  # noqa: PLC0414  the other modules of publishing take it from here
-from ...manifest import MANIFEST_NAME, ReleaseManifest
-from ...status import MAX_STATUS_BYTES, STATUS_NAME, SignedStatus
-from ...strict_json import read_bounded
-from ..layout import find_irregular
+from ...store.manifest import MANIFEST_NAME, ReleaseManifest
+from ...store.strict_json import read_bounded
+from ...trust.currency import Asked, refuse_by_status
+from ...trust.status import MAX_STATUS_BYTES, STATUS_NAME, SignedStatus
+from ...trust.unlisted_files import CLIENT_FOLDER, GIT_NAME, find_misplaced, find_misuse, find_pointers, list_release, may_lie_beside
+from ...trust.unlisted_files import KEPT_FILES as KEPT_FILES  # noqa: PLC0414  the other modules of publishing take it from here
+from ..evidence.layout import find_irregular
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Take a published release back: say so where every reader looks, and leave its files and tags as they are."""
 
 from ...errors import ReleaseError
-from ...manifest import MANIFEST_NAME, ReleaseManifest
-from ...status import MAX_REASON_LENGTH, ReleaseStatus, with_withdrawn
+from ...store.manifest import MANIFEST_NAME, ReleaseManifest
+from ...trust.status import MAX_REASON_LENGTH, ReleaseStatus, with_withdrawn
 from .patience import Patience, PatientTarget
 from .publish import clear_refusals
 from .statuses import StatusWriter, known_releases, read_status, tag_of, write_status

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from ...errors import GlideslopeError, StageError
-from ...manifest import write_json
+from ...store.manifest import write_json
 from .scenes import Transfer
 
 CODE = "from glideslope.release.rehearsal.child import serve; serve()"

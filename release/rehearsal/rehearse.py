@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import ReleaseError
-from ...hub_files import list_release
-from ...manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, write_bytes
+from ...store.manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, write_bytes
+from ...trust.unlisted_files import list_release
 from ..loopback.hub import OWNER, LoopbackHub
 from ..loopback.state import Repository, StoredFile
 from ..publishing.publication import check_files

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import VerificationError
-from ...manifest import REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json
-from ...strict_json import parse_object
-from ..contents import Release
+from ...store.manifest import REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json
+from ...store.strict_json import parse_object
+from ..evidence.contents import Release
 from .scenes import TRANSFERS, Scene, Transfer, scenes_of
 
 REHEARSAL_FORMAT = "glideslope.rehearsal/1"

@@ -17,8 +17,8 @@ from typing import BinaryIO
 import numpy as np
 
 from ...errors import CheckpointError, ReleaseError
-from ...weight_files import MAX_HEADER_BYTES, NUM_BYTES, TensorHeader, WeightFiles, find_weights
-from ...weight_files import read_header as read_any_header
+from ...store.weight_files import MAX_HEADER_BYTES, NUM_BYTES, TensorHeader, WeightFiles, find_weights
+from ...store.weight_files import read_header as read_any_header
 
 METADATA = {"format": "pt"}
 DTYPE_ORDER = ("F32", "BF16", "F16")

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from ...errors import GlideslopeError
-from ...weight_files import TensorHeader
-from ..contents import Release
-from ..layout import parse_json_object
-from ..texts import CLASSES
+from ...store.weight_files import TensorHeader
+from ..evidence.contents import Release
+from ..evidence.layout import parse_json_object
+from ..evidence.texts import CLASSES
 from . import DTYPE_ORDER, find_noncanonical, find_nonfinite
 from .shards import MEGABYTE, cut, index_json, weight_file_names
 from .variants import DTYPES
@@ -43,7 +43,7 @@ def weight_paths(release: Release) -> set[str]:
 
 
 def _check_network(release: Release, network: str) -> list[str]:
-    from ...models.loading import expected_tensors, read_component_config
+    from ...models.loading.components import expected_tensors, read_component_config
 
     class_name, config = read_component_config(release.path(f"{network}/config.json"))
     if class_name != CLASSES[network]:
@@ -70,8 +70,8 @@ def _compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor
 
 def _check_together(release: Release) -> list[str]:
     """Whether the networks can draw with one another; they are built without storage."""
-    from ...models.companions import Companions, check_together
-    from ...models.loading import build_on_meta, read_component_config, read_schedule
+    from ...models.loading.companions import Companions, check_together
+    from ...models.loading.components import build_on_meta, read_component_config, read_schedule
     from ...models.tokenizer import CaptionTokenizer
 
     built = {name: build_on_meta(*read_component_config(release.path(f"{name}/config.json"))) for name in release.networks}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...weight_files import TensorHeader, index_name, weights_name
+from ...store.weight_files import TensorHeader, index_name, weights_name
 from . import canonical_order, num_bytes
 
 MEGABYTE = 1_000_000

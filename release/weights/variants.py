@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ...weight_files import TensorHeader, WeightFiles
-from ..contents import Release
+from ...store.weight_files import TensorHeader, WeightFiles
+from ..evidence.contents import Release
 from . import Piece, is_finite, read_pieces
 
 DTYPES: Mapping[str, str] = MappingProxyType({"fp16": "F16", "bf16": "BF16"})

@@ -13,18 +13,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glideslope.config import Category, ClipConfig, CurateConfig, FolderSource, IndexConfig, LabelsConfig, Limits
-from glideslope.data_filter import index
-from glideslope.data_filter.clip import Crops
-from glideslope.data_filter.crops import three_crops
-from glideslope.data_filter.curation import curate
-from glideslope.data_filter.filters import Stages, build_filter
-from glideslope.data_filter.fit import fit_classifier
-from glideslope.data_filter.index import build_index
-from glideslope.data_filter.labels import import_labels, read_label_csv
-from glideslope.data_filter.scores import score_index
+from glideslope.clip.crops import three_crops
+from glideslope.clip.model import Crops
+from glideslope.data_filter.classifiers.fit_stage import fit_classifier
+from glideslope.data_filter.classifiers.score_stage import score_index
+from glideslope.data_filter.deciding.curate_stage import curate
+from glideslope.data_filter.deciding.threshold_stage import Stages, build_filter
+from glideslope.data_filter.index import stage as index
+from glideslope.data_filter.index.stage import build_index
+from glideslope.data_filter.labels.stage import import_labels, read_label_csv
 from glideslope.data_filter.sources.folder import ImageFolder
-from glideslope.records import Record
+from glideslope.recipe.recipe import Category, ClipConfig, CurateConfig, FolderSource, IndexConfig, LabelsConfig, Limits
+from glideslope.store.records import Record
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 CPU = torch.device("cpu")

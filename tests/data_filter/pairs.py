@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from glideslope.config import ClipConfig, DatasetsSource, FolderSource, IndexConfig, ParquetSource, WebDatasetSource
-from glideslope.config import Source as SourceConfig
-from glideslope.data_filter.index import build_index, read_index
-from glideslope.data_filter.sources import Source, SourceItem, open_source
-from glideslope.manifest import sha256_bytes
+from glideslope.data_filter.index.stage import build_index, read_index
+from glideslope.data_filter.sources.source import Source, SourceItem, open_source
+from glideslope.recipe.recipe import ClipConfig, DatasetsSource, FolderSource, IndexConfig, ParquetSource, WebDatasetSource
+from glideslope.recipe.recipe import Source as SourceConfig
+from glideslope.store.manifest import sha256_bytes
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
 from safetensors.torch import save_file
 
-from glideslope.config import ClipConfig, FolderSource, IndexConfig
-from glideslope.records import Record
+from glideslope.recipe.recipe import ClipConfig, FolderSource, IndexConfig
+from glideslope.store.records import Record
 
 NUM_PICTURES, SHARD_SIZE = 120, 4
 NUM_SHARDS = NUM_PICTURES // SHARD_SIZE
@@ -50,7 +50,7 @@ def write_pictures(folder: Path) -> FolderSource:
 
 def build(root: Path, name: str, **settings: object) -> Record:
     """The index of the pictures in `root`, with the CLIP beside them."""
-    from glideslope.data_filter.index import build_index
+    from glideslope.data_filter.index.stage import build_index
 
     return build_index(FolderSource(path=str(root / "pictures")), ClipConfig(model=f"local-dir:{root / 'clip'}", batch_size=4),
                        IndexConfig(shard_size=SHARD_SIZE), root / name, **settings)  # type: ignore[arg-type]  # engine and workers

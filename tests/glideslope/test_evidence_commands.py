@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from glideslope.cli import app
+from glideslope.cli.main import app
 from glideslope.errors import GlideslopeError, StageError
-from glideslope.manifest import write_json
-from glideslope.records import run_stage
+from glideslope.store.manifest import write_json
+from glideslope.store.records import run_stage
 
 RECIPE = """
 name: small

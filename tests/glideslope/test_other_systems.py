@@ -28,14 +28,14 @@ print("all")
 LOCK = """
 import logging, types
 from pathlib import Path
-from glideslope.locks import locked
+from glideslope.store.locks import locked
 held, told = [], []
 sys.modules["msvcrt"] = types.SimpleNamespace(LK_LOCK=1, LK_NBLCK=2, locking=lambda number, how, size: held.append((how, size)))
 for settings in ({}, {"waits": True}, {"is_shared": True}):
     with locked(Path(sys.argv[1]) / "lock", **settings) as is_held:
         assert is_held
 assert held == [(2, 1), (1, 1)], held
-from glideslope.terminal import peak_memory_bytes
+from glideslope.cli.terminal import peak_memory_bytes
 assert peak_memory_bytes() is None
 print("all")
 """
@@ -52,13 +52,13 @@ def test_a_system_without_the_calls_of_unix_imports_every_module_and_locks_by_it
 
 
 def test_the_command_line_works_without_the_calls_of_unix() -> None:
-    done = run("from glideslope.cli import main\nsys.argv = ['glideslope', '--help']\nmain()")
+    done = run("from glideslope.cli.main import main\nsys.argv = ['glideslope', '--help']\nmain()")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Curate image-text data" in done.stdout
 
 
 def test_a_rehearsal_says_that_it_needs_fork() -> None:
-    done = run("from glideslope.cli import main\nsys.argv = ['glideslope', 'rehearse', '.']\nmain()")
+    done = run("from glideslope.cli.main import main\nsys.argv = ['glideslope', 'rehearse', '.']\nmain()")
     assert done.returncode == 1
     assert "needs a system that forks them (Linux, macOS)" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

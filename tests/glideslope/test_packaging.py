@@ -42,7 +42,7 @@ def test_the_wheel_carries_the_licence_and_the_command(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     information = next(name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name)
     assert archive.read(f"{information}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
-    assert b"glideslope = glideslope.cli:main" in archive.read(f"{information}/entry_points.txt")
+    assert b"glideslope = glideslope.cli.main:main" in archive.read(f"{information}/entry_points.txt")
     assert b"License-Expression: Apache-2.0" in archive.read(f"{information}/METADATA")
 
 
@@ -57,12 +57,12 @@ sys.path.insert(0, {str(site)!r})
 import glideslope, importlib
 for room in ("data_filter", "models", "model_cards", "release"):
     assert importlib.import_module("glideslope." + room).__file__.startswith({str(site)!r})
-from glideslope.recipe import find_recipe
-from glideslope.models.presets import check_presets
+from glideslope.run import find_recipe
+from glideslope.models.networks.presets import check_presets
 recipe = find_recipe("openmoji-demo")
 check_presets(recipe.base.preset, recipe.noised_clip.preset)
-assert glideslope.GlidePipeline.__module__ == "glideslope.models.pipeline"
-assert sys.modules["glideslope.models.pipeline"].__file__.startswith({str(site)!r})
+assert glideslope.GlidePipeline.__module__ == "glideslope.models.drawing.pipeline"
+assert sys.modules["glideslope.models.drawing.pipeline"].__file__.startswith({str(site)!r})
 print("works")
 """
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import glideslope
-from glideslope.secrets import KINDS, scan_text
+from glideslope.text.secrets import KINDS, scan_text
 
 from .pattern_steps import MOST_STEPS, Matcher, pumps
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
-from glideslope import cli_shared
-from glideslope.terminal import PlainConsole, PlainFormatter
-from glideslope.wording import printable
+from glideslope.cli import arguments as cli_shared
+from glideslope.cli.terminal import PlainConsole, PlainFormatter
+from glideslope.text.number_text import printable
 
 STEERING = {"Cc", "Cf", "Zl", "Zp", "Cs"}
 REPAINT = "\x1b[2K\rverified \x9b31m\u202etxet\u2066 [red]x[/] \u200b\ufeff"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from glideslope.config import FolderSource, load_recipe
-from glideslope.starter import write_starter
+from glideslope.cli.starter import write_starter
+from glideslope.recipe.recipe import FolderSource, load_recipe
 
 COMMAND = f'"{sys.executable}" -m glideslope'
 NAMES = (os.fsdecode(b"caf\xe9"), os.fsdecode(b"\xff\xfe"), "r\N{LATIN SMALL LETTER E WITH ACUTE}sum", "a b",
@@ -41,8 +41,8 @@ def test_streams_that_are_closed_or_that_nobody_reads_give_no_traceback(tmp_path
 SHOW = """
 import sys
 from pathlib import Path
-from glideslope.cli import prepare_streams
-from glideslope.cli_shared import err, out, tell
+from glideslope.cli.main import prepare_streams
+from glideslope.cli.arguments import err, out, tell
 prepare_streams()
 for name in "".join(map(chr, range(0xdc80, 0xdd00))), "\\u65e5\\u672c", "\\xe9", "\\ud800":
     for as_json in (False, True):
@@ -96,8 +96,8 @@ def test_a_disk_that_is_full_is_one_line_and_leaves_no_half_file(tmp_path: Path)
 def test_a_disk_that_is_full_anywhere_else_is_one_line_too(tmp_path: Path) -> None:
     program = """
 import errno, sys
-import glideslope.starter as starter
-from glideslope.cli import main
+import glideslope.cli.starter as starter
+from glideslope.cli.main import main
 def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device", "somewhere/x")
 starter.write_starter = full

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from glideslope.errors import ReleaseError
 from glideslope.model_cards.card import TEMPLATES, load_environment, render_card, render_dataset_card
 from glideslope.model_cards.page import render_page, split_front_matter
-from glideslope.wording import cell, printable
+from glideslope.text.number_text import cell, printable
 
 BENIGN = "wqordx"
 ATTACKS = (

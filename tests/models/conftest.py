@@ -12,21 +12,21 @@ import pytest
 import torch
 from PIL import Image
 
-from glideslope.data_filter.parquet import write_table
-from glideslope.manifest import ReleaseManifest, sha256_bytes, write_bytes, write_json
-from glideslope.models.base_training import SCHEDULER_CONFIG
-from glideslope.models.checkpoints import save_tensors
-from glideslope.models.companions import Companions
-from glideslope.models.loading import CONFIG_NAME, WEIGHTS_NAME, component_config
-from glideslope.models.noised_clip import NoisedClip
-from glideslope.models.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
+from glideslope.data_filter.index.parquet import write_table
+from glideslope.models.loading.companions import Companions
+from glideslope.models.loading.components import CONFIG_NAME, WEIGHTS_NAME, component_config
+from glideslope.models.networks.noised_clip import NoisedClip
+from glideslope.models.networks.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
+from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
-from glideslope.models.unet import TextConditionedUNet
+from glideslope.models.training.base import SCHEDULER_CONFIG
+from glideslope.models.training.checkpoints import save_tensors
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
-from glideslope.signing_keys import generate_key
+from glideslope.store.manifest import ReleaseManifest, sha256_bytes, write_bytes, write_json
+from glideslope.trust.keys import generate_key
 
+from .closed_form import with_closed_form_weights
 from .hub_client import READER, REPO, Load, Strangers
-from .published import with_closed_form_weights
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 230), "yellow": (240, 220, 40)}
 SHAPES = ("square", "bar", "corner")

@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from glideslope.envelopes import sign_statement
-from glideslope.manifest import ReleaseManifest, sha256_file, write_bytes
 from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import MAIN, Account, Commit, StoredFile
-from glideslope.signatures import Vouched, release_statement
-from glideslope.signing_keys import read_private_key
-from glideslope.status import STATUS_NAME, ReleaseStatus, Status, times_from, with_current, with_withdrawn
+from glideslope.store.manifest import ReleaseManifest, sha256_file, write_bytes
+from glideslope.trust.envelopes import sign_statement
+from glideslope.trust.keys import read_private_key
+from glideslope.trust.signatures import Vouched, release_statement
+from glideslope.trust.status import STATUS_NAME, ReleaseStatus, Status, times_from, with_current, with_withdrawn
 
 REPO = "tester/model"
 READER = Account("reader", "hf_reader", can_write=False)
@@ -29,7 +29,7 @@ PROGRAM = """
 import hashlib, json, logging, os, sys
 import torch
 from glideslope.errors import GlideslopeError
-from glideslope.models.pipeline import GlidePipeline
+from glideslope.models.drawing.pipeline import GlidePipeline
 
 torch.set_num_threads(1)
 GlidePipeline.from_pretrained(sys.argv[1], device="cpu")  # what torch imports when a network is first built

@@ -22,22 +22,22 @@ import pytest
 import torch
 
 from glideslope.errors import CheckpointError, GlideslopeError, ReleaseError, RequestError, VerificationError
-from glideslope.manifest import Manifest, ReleaseManifest, write_json
-from glideslope.models.checkpoints import load_tensors, save_tensors
-from glideslope.models.loading import CONFIG_NAME, WEIGHTS_NAME
-from glideslope.models.opening import parse_manifest
-from glideslope.models.pipeline import GlidePipeline
-from glideslope.models.torch_archive import TorchArchive
-from glideslope.release.layout import check_content, check_name
+from glideslope.models.drawing.pipeline import GlidePipeline
+from glideslope.models.loading.components import CONFIG_NAME, WEIGHTS_NAME
+from glideslope.models.loading.opening import parse_manifest
+from glideslope.models.published.torch_archive import TorchArchive
+from glideslope.models.training.checkpoints import load_tensors, save_tensors
+from glideslope.release.evidence.layout import check_content, check_name
 from glideslope.release.loopback.faults import Fault
 from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import StoredFile
-from glideslope.weight_files import index_name, weights_name
+from glideslope.store.manifest import Manifest, ReleaseManifest, write_json
+from glideslope.store.weight_files import index_name, weights_name
 
 from .archives import read_archive, save_as_published, write_archive
 from .conftest import sign_again
 from .hub_client import REPO, Load, put, root_of, sign, stated, variation
-from .test_loading import shard
+from .loading.test_components import shard
 
 BASE_WEIGHTS = f"base/{WEIGHTS_NAME}"
 

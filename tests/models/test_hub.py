@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from glideslope.errors import CheckpointError, RequestError
-from glideslope.models.hub import check_endpoint, resolve
-from glideslope.models.unet import TextConditionedUNet
+from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.release.loopback.faults import Fault
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
+from glideslope.trust.hub import check_endpoint, resolve
 
 from .conftest import sign_again
 from .hub_client import READER, REPO, Load, Strangers, put, root_of, sign, stated, variation
-from .test_loading import shard
+from .loading.test_components import shard
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -458,7 +458,7 @@ def test_the_commands_draw_from_the_hub_and_say_what_they_drew_from(
     env = strangers.env | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, "-c", "from glideslope.cli import main; main()", *command]
+        program = [sys.executable, "-c", "from glideslope.cli.main import main; main()", *command]
         return subprocess.run(program, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     pinned = ("--revision", "v1", "--signer", keys["ours"][1], "--lock", "lock")

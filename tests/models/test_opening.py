@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.errors import CheckpointError, ReleaseError, RequestError, VerificationError
-from glideslope.manifest import Manifest, ReleaseManifest, write_json
-from glideslope.models.lock import ReleaseLock
-from glideslope.models.opening import MAX_SHOWN, OpenRelease, Trust, find_release
-from glideslope.models.pipeline import GlidePipeline
-from glideslope.signing_keys import generate_key
+from glideslope.models.drawing.pipeline import GlidePipeline
+from glideslope.models.loading.opening import MAX_SHOWN, OpenRelease, Trust, find_release
+from glideslope.store.manifest import Manifest, ReleaseManifest, write_json
+from glideslope.trust.keys import generate_key
+from glideslope.trust.lock import ReleaseLock
 
 from .conftest import sign_again
 from .hub_client import sign

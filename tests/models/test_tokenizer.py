@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from glideslope.errors import CheckpointError
+from glideslope.models.published.vocabularies import clip_tokenizer, gpt2_tokenizer, installed_clip, installed_gpt2
 from glideslope.models.tokenizer import END, START, CaptionTokenizer, clean_for_clip
-from glideslope.models.vocabularies import clip_tokenizer, gpt2_tokenizer, installed_clip, installed_gpt2
-from glideslope.vocabulary_files import MAX_TOKEN_LENGTH, MAX_TOKENS, Vocabulary
+from glideslope.text.vocabulary_files import MAX_TOKEN_LENGTH, MAX_TOKENS, Vocabulary
 
 CAPTIONS = ["a red apple", "a green apple", "flag: Côte d'Ivoire", "family: man, woman 👨‍👩‍👧", "keycap: 10"]
 TOKENIZER = CaptionTokenizer.train(CAPTIONS, 320)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import torch
 
-from glideslope.manifest import ReleaseManifest, write_bytes, write_json
-from glideslope.models.base_training import SCHEDULER_CONFIG
-from glideslope.models.checkpoints import save_tensors
-from glideslope.models.loading import component_config
-from glideslope.models.presets import unet_preset
+from glideslope.models.loading.components import component_config
+from glideslope.models.networks.presets import unet_preset
+from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
-from glideslope.models.unet import TextConditionedUNet
-from glideslope.release.texts import model_index
+from glideslope.models.training.base import SCHEDULER_CONFIG
+from glideslope.models.training.checkpoints import save_tensors
+from glideslope.release.evidence.texts import model_index
+from glideslope.store.manifest import ReleaseManifest, write_bytes, write_json
 
 CHANGES = {"upsampler": {"image_size": 32, "super_res": True}, "base_inpaint": {"inpaint": True},
            "upsampler_inpaint": {"image_size": 32, "super_res": True, "inpaint": True}}

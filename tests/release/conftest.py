@@ -19,14 +19,19 @@ from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from PIL import Image
 
-from glideslope.config import Category, LabelsConfig, Recipe, dump_recipe, parse_recipe
-from glideslope.data_filter.decision import ledger_schema, reason_of
-from glideslope.data_filter.evidence import SCORES_SCHEMA, measure_filter
-from glideslope.data_filter.labels import role_of
-from glideslope.data_filter.parquet import write_table
-from glideslope.data_filter.statistics import choose_threshold
+from glideslope.data_filter.deciding.decision import ledger_schema, reason_of
+from glideslope.data_filter.deciding.filter_figures import SCORES_SCHEMA, measure_filter
+from glideslope.data_filter.deciding.statistics import choose_threshold
+from glideslope.data_filter.index.parquet import write_table
+from glideslope.data_filter.labels.stage import role_of
 from glideslope.errors import VerificationError
-from glideslope.manifest import (
+from glideslope.models.drawing.pixels import contact_sheet
+from glideslope.recipe.recipe import Category, LabelsConfig, Recipe, dump_recipe, parse_recipe
+from glideslope.release import pack
+from glideslope.release.claims.evaluation import deal_pairs
+from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
+from glideslope.release.evidence.settings import expected_settings
+from glideslope.store.manifest import (
     UNLISTED,
     Manifest,
     ReleaseManifest,
@@ -37,12 +42,7 @@ from glideslope.manifest import (
     write_bytes,
     write_json,
 )
-from glideslope.models.pixels import contact_sheet
-from glideslope.records import Record, run_stage
-from glideslope.release import pack
-from glideslope.release.claims.evaluation import deal_pairs
-from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
-from glideslope.release.settings import expected_settings
+from glideslope.store.records import Record, run_stage
 
 from .components import write_components
 
@@ -236,8 +236,8 @@ def picture(colour: str, size: int = 48) -> bytes:
 
 def write_filter_stages(run_dir: Path, category: Category, table: pa.Table, threshold: float, inputs: dict[str, str]) -> dict[str, Record]:
     """The stages of one category: classifier, scores of the whole index (none are released), filter."""
-    from glideslope.data_filter.fit import FIELDS as CLASSIFIER_FIELDS
-    from glideslope.data_filter.scores import FIELDS as SCORES_FIELDS
+    from glideslope.data_filter.classifiers.fit_stage import FIELDS as CLASSIFIER_FIELDS
+    from glideslope.data_filter.classifiers.score_stage import FIELDS as SCORES_FIELDS
 
     name = category.name
     classifier, scores, last = (f"{kind}/{name}" for kind in ("classifiers", "scores", "filters"))
@@ -331,13 +331,13 @@ def write_training(directory: Path, model: str, run_dir: Path) -> dict[str, Any]
 
 
 def write_component(directory: Path, model: str) -> int:
-    from glideslope.models.base_training import SCHEDULER_CONFIG
-    from glideslope.models.checkpoints import save_tensors
-    from glideslope.models.loading import component_config
-    from glideslope.models.noised_clip import NoisedClip
-    from glideslope.models.presets import noised_clip_preset, unet_preset
+    from glideslope.models.loading.components import component_config
+    from glideslope.models.networks.noised_clip import NoisedClip
+    from glideslope.models.networks.presets import noised_clip_preset, unet_preset
+    from glideslope.models.networks.unet import TextConditionedUNet
     from glideslope.models.tokenizer import CaptionTokenizer
-    from glideslope.models.unet import TextConditionedUNet
+    from glideslope.models.training.base import SCHEDULER_CONFIG
+    from glideslope.models.training.checkpoints import save_tensors
 
     torch.manual_seed(0)
     is_base = model == "base"

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from glideslope.hub_files import KEPT_FILES
-from glideslope.manifest import MANIFEST_NAME, ReleaseManifest, write_bytes
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.publishing.hub_target import HubTarget
 from glideslope.release.publishing.patience import Patience
@@ -15,7 +13,9 @@ from glideslope.release.publishing.publication import Options, Plan, plan_public
 from glideslope.release.publishing.publish import Publication, publish
 from glideslope.release.publishing.statuses import StatusWriter
 from glideslope.release.publishing.targets import Target
-from glideslope.status import STATUS_NAME
+from glideslope.store.manifest import MANIFEST_NAME, ReleaseManifest, write_bytes
+from glideslope.trust.status import STATUS_NAME
+from glideslope.trust.unlisted_files import KEPT_FILES
 
 REPO = "tester/model"
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"

@@ -16,15 +16,15 @@ from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from PIL import Image
 
 from glideslope.errors import ReleaseError, VerificationError
-from glideslope.manifest import write_bytes
-from glideslope.release.contents import Release
-from glideslope.release.gates.secret_files import find_secrets
-from glideslope.release.layout import find_strangers
+from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.layout import find_strangers
 from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import Repository, StoredFile
 from glideslope.release.publishing.publication import open_target
 from glideslope.release.publishing.publish import rollback
 from glideslope.release.verify import verify
+from glideslope.release.vetting.secret_files import find_secrets
+from glideslope.store.manifest import write_bytes
 
 from .conftest import Tamperer
 from .small_releases import HURRIED, REPO, WEIGHTS, hub_target, make_release, send, shown, trust
@@ -102,7 +102,7 @@ def test_5_16_a_token_is_not_sent_where_others_can_read_it(endpoint: str) -> Non
 
 
 def test_5_16_the_command_refuses_such_an_address_and_does_not_show_the_token(release_dir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from glideslope.cli import main; main()", "publish", str(release_dir), "org/name", "--yes"]
+    command = [sys.executable, "-c", "from glideslope.cli.main import main; main()", "publish", str(release_dir), "org/name", "--yes"]
     env = {"HF_ENDPOINT": "http://hub.example.org", "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ended.returncode == 1

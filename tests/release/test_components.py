@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from glideslope import GlidePipeline
-from glideslope.config import Recipe
 from glideslope.errors import ReleaseError
-from glideslope.manifest import write_json
-from glideslope.records import Record, read_record, run_stage
+from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack, verify
-from glideslope.release.chain import run_check
-from glideslope.release.contents import Release
+from glideslope.release.evidence.chain import run_check
+from glideslope.release.evidence.contents import Release
 from glideslope.release.verify import CHECKS
 from glideslope.release.weights.architecture import weight_paths
 from glideslope.release.weights.writing import Form, write_weights
+from glideslope.store.manifest import write_json
+from glideslope.store.records import Record, read_record, run_stage
 
 from .test_verify import problems_of
 

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glideslope.config import EvaluateConfig
-from glideslope.data_filter.clip import Clip
+from glideslope.clip.model import Clip
 from glideslope.errors import StageError
-from glideslope.models.pipeline import GlidePipeline
-from glideslope.models.presets import UNET_PRESETS
+from glideslope.models.drawing.pipeline import GlidePipeline
+from glideslope.models.networks.presets import UNET_PRESETS
+from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
-from glideslope.models.unet import TextConditionedUNet
+from glideslope.recipe.recipe import EvaluateConfig
 from glideslope.release.claims.evaluation import deal_captions
 from glideslope.release.evaluation import (
     TellsOfAll,

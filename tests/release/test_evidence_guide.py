@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from glideslope.release.layout import RULES, rule_of
+from glideslope.release.evidence.layout import RULES, rule_of
 
 GUIDE = Path(__file__).parents[2] / "docs" / "evidence.md"
 

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from glideslope.envelopes import sign_statement
 from glideslope.errors import VerificationError
-from glideslope.manifest import MANIFEST_NAME, SIGNATURE_NAME, ReleaseManifest
 from glideslope.release import verify
-from glideslope.release.contents import Release
-from glideslope.release.digests import Hashed, hash_files, hash_one
-from glideslope.release.policy import ALWAYS_RUN, SKIPPABLE, policy_of
-from glideslope.release.signature_checks import check_signature
+from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.digests import Hashed, hash_files, hash_one
 from glideslope.release.verify import CHECKS, check_manifest
-from glideslope.signatures import Vouched, release_statement
-from glideslope.signing_keys import generate_key, read_private_key
+from glideslope.release.vetting.policy import ALWAYS_RUN, SKIPPABLE, policy_of
+from glideslope.release.vetting.signature_checks import check_signature
+from glideslope.store.manifest import MANIFEST_NAME, SIGNATURE_NAME, ReleaseManifest
+from glideslope.trust.envelopes import sign_statement
+from glideslope.trust.keys import generate_key, read_private_key
+from glideslope.trust.signatures import Vouched, release_statement
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from benchmarks.fuzz import Bench
 from benchmarks.hostile import mutate
 from glideslope.errors import GlideslopeError, VerificationError
-from glideslope.manifest import ReleaseManifest
-from glideslope.models.loading import parse_component_config, read_component_config
+from glideslope.models.loading.components import parse_component_config, read_component_config
 from glideslope.release import verify
-from glideslope.weight_files import read_header
+from glideslope.store.manifest import ReleaseManifest
+from glideslope.store.weight_files import read_header
 
 SEEDS = st.integers(0, 2**32)
 ON_ONE_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

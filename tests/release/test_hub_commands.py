@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from glideslope import cli
-from glideslope.manifest import ReleaseManifest
+from glideslope.cli import main as cli
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.rehearsal.child import client_environment
-from glideslope.status import STATUS_NAME, SignedStatus
+from glideslope.store.manifest import ReleaseManifest
+from glideslope.trust.status import STATUS_NAME, SignedStatus
 
 from .small_releases import REPO, content, make_release, shown
 

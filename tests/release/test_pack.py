@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from glideslope.config import Recipe
 from glideslope.errors import GlideslopeError, StageError
-from glideslope.manifest import Manifest, write_bytes
-from glideslope.records import read_record
+from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
-from glideslope.release.texts import license_text, model_index
+from glideslope.release.evidence.texts import license_text, model_index
+from glideslope.store.manifest import Manifest, write_bytes
+from glideslope.store.records import read_record
 
 
 def test_packing_twice_gives_the_same_bytes(run_dir: Path, recipe: Recipe, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_packing_a_stage_that_was_changed_is_refused(run_dir: Path, recipe: Reci
 def test_weights_that_are_not_canonical_are_refused(run_dir: Path, recipe: Recipe, metadata: dict[str, str], told: str) -> None:
     from safetensors.torch import load_file, save_file
 
-    from glideslope.records import Record, run_stage
+    from glideslope.store.records import Record, run_stage
 
     path = run_dir / "training/noised_clip/model.safetensors"
     tensors = load_file(path)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.release import verify
 from glideslope.release.claims.evaluation import deal_pairs
-from glideslope.release.contents import Release
+from glideslope.release.evidence.contents import Release
 from glideslope.release.verify import check_card
 
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"
@@ -66,7 +66,7 @@ def test_one_byte_changed_anywhere_is_named(shared_copy: Path, data: st.DataObje
 
 
 def test_one_byte_changed_in_every_single_file_breaks_its_digest(shared_copy: Path) -> None:
-    from glideslope.release.contents import Release
+    from glideslope.release.evidence.contents import Release
     from glideslope.release.verify import check_manifest
 
     for path in sorted(path for path in shared_copy.rglob("*") if path.is_file() and path.name != "manifest.json"):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ....models.noised_clip import NoisedClip, NoisedClipConfig
+from ....models.networks.noised_clip import NoisedClip, NoisedClipConfig
 from .loading import load_network
 
 

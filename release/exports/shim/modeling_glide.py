@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ....models.unet import TextConditionedUNet, UNetConfig
+from ....models.networks.unet import TextConditionedUNet, UNetConfig
 from .loading import load_network
 
 

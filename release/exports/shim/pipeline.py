@@ -7,11 +7,11 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 
 from ....errors import CheckpointError, RequestError
-from ....models.companions import Companions
-from ....models.editing import UpsampleOptions
-from ....models.options import DrawOptions
-from ....models.pipeline import GlideOutput, GlidePipeline
-from ....models.samplers import SampleState
+from ....models.diffusion.samplers import SampleState
+from ....models.drawing.editing import UpsampleOptions
+from ....models.drawing.options import DrawOptions
+from ....models.drawing.pipeline import GlideOutput, GlidePipeline
+from ....models.loading.companions import Companions
 
 REQUIRED = ("base", "tokenizer", "scheduler")
 NEEDS = {"noised_clip": "clip_tokenizer", "upsampler": "upsampler_scheduler", "upsampler_inpaint": "upsampler_scheduler"}

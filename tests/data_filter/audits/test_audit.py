@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from glideslope.config import LabelsConfig
-from glideslope.data_filter import index
 from glideslope.data_filter.audits.audit import Audit, check_seed, list_audits, list_fresh
 from glideslope.data_filter.audits.plan import bind_seed, digest_population, digest_seed, redraw
 from glideslope.data_filter.audits.population import AuditRequest, choose_number, open_kept, plan_audit
 from glideslope.data_filter.audits.report import AuditReport, run_audit
-from glideslope.data_filter.labels import Verdict, import_labels, read_audit_labels, read_labels, role_of
-from glideslope.data_filter.parquet import read_tables
+from glideslope.data_filter.index import stage as index
+from glideslope.data_filter.index.parquet import read_tables
+from glideslope.data_filter.labels.stage import Verdict, import_labels, read_audit_labels, read_labels, role_of
 from glideslope.errors import FilterError, LabelError, StageError
-from glideslope.manifest import Manifest, read_json, sha256_file, sha256_json, write_json
-from glideslope.records import read_record
+from glideslope.recipe.recipe import LabelsConfig
+from glideslope.store.manifest import Manifest, read_json, sha256_file, sha256_json, write_json
+from glideslope.store.records import read_record
 
 from ..conftest import TinyClip, World, category, fill_folder
 

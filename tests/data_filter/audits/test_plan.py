@@ -22,7 +22,7 @@ from glideslope.data_filter.audits.plan import (
     redraw,
     required_labels,
 )
-from glideslope.data_filter.statistics import finite_upper_bound
+from glideslope.data_filter.deciding.statistics import finite_upper_bound
 from glideslope.errors import FilterError
 
 SEED = "ab" * 32

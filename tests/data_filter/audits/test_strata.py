@@ -18,7 +18,7 @@ from glideslope.data_filter.audits.strata import (
     required_anytime_trials,
     schedule_strata,
 )
-from glideslope.data_filter.statistics import finite_upper_bound, required_trials
+from glideslope.data_filter.deciding.statistics import finite_upper_bound, required_trials
 
 
 def bounds(strata: Sequence[Stratum], confidence: float) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import pytest
 from glideslope.data_filter.classifiers.estimators import TrainingSet, balance, fit_kind, score_rbf_grid, shorten_exactly, zero_shot
 from glideslope.errors import FilterError
 
-from .test_classifiers import DATA, NEW, SETTINGS
+from .test_classifier import DATA, NEW, SETTINGS
 
 
 def test_both_classes_weigh_the_same_however_few_one_has() -> None:

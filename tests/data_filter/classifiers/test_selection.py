@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glideslope.data_filter.classifiers import Average
+from glideslope.data_filter.classifiers.classifier import Average
 from glideslope.data_filter.classifiers.estimators import TrainingSet, zero_shot
 from glideslope.data_filter.classifiers.selection import (
     MARGIN,
@@ -20,7 +20,7 @@ from glideslope.data_filter.classifiers.selection import (
     list_candidates,
     select,
 )
-from glideslope.data_filter.labels import Judgement
+from glideslope.data_filter.labels.stage import Judgement
 from glideslope.errors import FilterError
 
 from ..conftest import category

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glideslope.data_filter.parquet import write_table
+from glideslope.data_filter.index.parquet import write_table
 from glideslope.data_filter.reports.balance import WORD_GROUPS, count_captions, has_words, measure_balance
 from glideslope.errors import StageError
 

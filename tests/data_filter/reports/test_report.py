@@ -8,7 +8,20 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from glideslope.config import (
+from glideslope.data_filter.deciding.curate_stage import curate
+from glideslope.data_filter.deciding.ledger import open_ledger
+from glideslope.data_filter.index import stage as index
+from glideslope.data_filter.index.parquet import read_table
+from glideslope.data_filter.labels.stage import import_labels, read_label_csv, role_of
+from glideslope.data_filter.mutations.stage import Plan, mutate
+from glideslope.data_filter.reports.charts import Layer, count_axis, draw_chart, score_axis, share_axis, steps
+from glideslope.data_filter.reports.diff import Difference
+from glideslope.data_filter.reports.diff_page import choose_changes, render_difference
+from glideslope.data_filter.reports.diff_report import compare, describe_difference
+from glideslope.data_filter.reports.galleries import sample_rows, scan_scores
+from glideslope.data_filter.reports.report import Report, gather_report, signed_percent, times, write_report
+from glideslope.errors import StageError
+from glideslope.recipe.recipe import (
     BaseModelConfig,
     ClipConfig,
     CurateConfig,
@@ -20,19 +33,6 @@ from glideslope.config import (
     WordGroup,
     dump_recipe,
 )
-from glideslope.data_filter import index
-from glideslope.data_filter.curation import curate
-from glideslope.data_filter.labels import import_labels, read_label_csv, role_of
-from glideslope.data_filter.ledger import open_ledger
-from glideslope.data_filter.mutations import Plan, mutate
-from glideslope.data_filter.parquet import read_table
-from glideslope.data_filter.reports.charts import Layer, count_axis, draw_chart, score_axis, share_axis, steps
-from glideslope.data_filter.reports.diff import Difference
-from glideslope.data_filter.reports.diff_page import choose_changes, render_difference
-from glideslope.data_filter.reports.diff_report import compare, describe_difference
-from glideslope.data_filter.reports.galleries import sample_rows, scan_scores
-from glideslope.data_filter.reports.report import Report, gather_report, signed_percent, times, write_report
-from glideslope.errors import StageError
 
 from ..conftest import TinyClip, World, category, fill_folder
 

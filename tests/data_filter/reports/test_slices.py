@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from glideslope.data_filter.parquet import read_table, write_table
+from glideslope.data_filter.deciding.statistics import lower_bound, upper_bound
+from glideslope.data_filter.index.parquet import read_table, write_table
 from glideslope.data_filter.reports.slices import assign_attributes, count_attributes, measure_slices, slice_by_groups, slice_by_words
-from glideslope.data_filter.statistics import lower_bound, upper_bound
 from glideslope.errors import StageError
 
 from ..conftest import World

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from glideslope.config import FolderSource
-from glideslope.data_filter.sources import SourceItem, open_source
 from glideslope.data_filter.sources.folder import ImageFolder
+from glideslope.data_filter.sources.source import SourceItem, open_source
 from glideslope.errors import SourceError
-from glideslope.manifest import sha256_bytes, sha256_json
+from glideslope.recipe.recipe import FolderSource
+from glideslope.store.manifest import sha256_bytes, sha256_json
 
 from ..conftest import draw
 

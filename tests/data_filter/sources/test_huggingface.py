@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from glideslope.config import DatasetsSource
-from glideslope.data_filter.sources import SourceItem
 from glideslope.data_filter.sources.huggingface import LoadedDataset, digest_data_files
+from glideslope.data_filter.sources.source import SourceItem
 from glideslope.data_filter.sources.tables import content_key
 from glideslope.errors import SourceError
-from glideslope.manifest import sha256_bytes
+from glideslope.recipe.recipe import DatasetsSource
+from glideslope.store.manifest import sha256_bytes
 
 from ..conftest import TinyClip
 from ..pairs import Pair, bad_rows, count_pairs, encode, image_table, index_rows, some_pairs, write_folder, write_parquet_structs, write_saved

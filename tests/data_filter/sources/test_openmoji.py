@@ -5,10 +5,11 @@ from importlib import resources
 import pytest
 from PIL import Image
 
-from glideslope.config import OpenMojiSource
-from glideslope.data_filter.sources import open_source, openmoji
+from glideslope.data_filter.sources import openmoji
 from glideslope.data_filter.sources.openmoji import OpenMoji, choose_rows, read_rows
+from glideslope.data_filter.sources.source import open_source
 from glideslope.errors import SourceError
+from glideslope.recipe.recipe import OpenMojiSource
 
 
 def test_all_drawings_are_listed_with_their_attribution() -> None:

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from glideslope.config import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
-from glideslope.data_filter.sources import open_source
+from glideslope.data_filter.sources.source import open_source
 from glideslope.data_filter.sources.survey import look_at
 from glideslope.errors import SourceError
+from glideslope.recipe.recipe import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
 
 from ..pairs import Pair, encode, image_table, some_pairs, tar_members, write_saved, write_tar
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glideslope.data_filter.sources import SourceItem
 from glideslope.data_filter.sources.files import Unreadable
+from glideslope.data_filter.sources.source import SourceItem
 from glideslope.data_filter.sources.tables import Columns, check_columns, content_key, json_names, read_rows, used_names
 from glideslope.errors import SourceError
 

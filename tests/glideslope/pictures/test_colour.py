@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from glideslope.data_filter.crops import three_crops
-from glideslope.decode import decode_image, decode_picture
-from glideslope.models.masks import read_picture
+from glideslope.clip.crops import three_crops
+from glideslope.models.drawing.masks import read_picture
 from glideslope.pictures import colour
+from glideslope.pictures.decode import decode_image, decode_picture
 from glideslope.pictures.refusals import Refusal
 
 from .writers import LIMIT, chunk, encode, photograph, put_chunks

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from glideslope.decode import decode_image, to_rgb
+from glideslope.pictures.decode import decode_image, to_rgb
 from glideslope.pictures.refusals import Refusal
 
 from .writers import LIMIT, chunk, encode, pack_bits, png, tiff

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from glideslope.decode import decode_image, decode_picture
+from glideslope.pictures.decode import decode_image, decode_picture
 from glideslope.pictures.refusals import Refusal
 
 from .writers import LIMIT, encode, photograph

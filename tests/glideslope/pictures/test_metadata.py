@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glideslope.decode import decode_image
+from glideslope.pictures.decode import decode_image
 from glideslope.pictures.refusals import Refusal, TooLarge
 
 from .writers import LIMIT, chunk, encode, photograph, put_chunks, put_riff, put_segments, tiff

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from glideslope.data_filter.crops import three_crops
-from glideslope.decode import decode_image, decode_picture
-from glideslope.models.masks import read_picture
+from glideslope.clip.crops import three_crops
+from glideslope.models.drawing.masks import read_picture
+from glideslope.pictures.decode import decode_image, decode_picture
 from glideslope.pictures.orientation import orientation_in_exif, read_orientation
 
 from .writers import LIMIT, chunk, encode, exif_block, put_chunks, put_riff, put_segments, xmp_packet

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from glideslope.config import Recipe, dump_recipe
 from glideslope.data_filter.audits import plan as audit_plan
 from glideslope.data_filter.audits.plan import (
     Candidate,
@@ -29,13 +28,14 @@ from glideslope.data_filter.audits.plan import (
 from glideslope.data_filter.audits.population import digest_ledger
 from glideslope.data_filter.audits.series import OtherAudit, spend_confidence
 from glideslope.errors import ReleaseError, StageError, VerificationError
-from glideslope.manifest import FileEntry, Manifest, sha256_file, sha256_json, write_json
-from glideslope.records import Record, read_record
+from glideslope.recipe.recipe import Recipe, dump_recipe
 from glideslope.release import pack, verify
 from glideslope.release.claims.audit_checks import check_audits
-from glideslope.release.contents import Release
-from glideslope.release.gates import AuditsShow
-from glideslope.release.gates.findings import find_weak_audits
+from glideslope.release.evidence.contents import Release
+from glideslope.release.vetting.findings import find_weak_audits
+from glideslope.release.vetting.gates import AuditsShow
+from glideslope.store.manifest import FileEntry, Manifest, sha256_file, sha256_json, write_json
+from glideslope.store.records import Record, read_record
 
 GUIDE = Path(__file__).parents[3] / "docs" / "audit.md"
 FITTED = ("train", "calibrate")

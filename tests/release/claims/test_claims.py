@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import binom
 
 from glideslope.errors import ReleaseError
-from glideslope.release.claims import claims_of, compare_claims, compute_claims
-from glideslope.release.contents import Release
+from glideslope.release.claims.claims import claims_of, compare_claims, compute_claims
+from glideslope.release.evidence.contents import Release
 
 
 @pytest.fixture(scope="module")

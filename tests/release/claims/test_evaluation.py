@@ -25,7 +25,7 @@ from glideslope.release.claims.evaluation import (
     measure_guidance,
     own_place,
 )
-from glideslope.release.contents import Release
+from glideslope.release.evidence.contents import Release
 
 CONFIDENT = 0.5  # the bound that a release must exceed
 

@@ -7,17 +7,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from glideslope.config import ClipConfig, Recipe
-from glideslope.data_filter.mutations import PLANTED_SCHEMA, measure_mutations
-from glideslope.data_filter.parquet import write_table
+from glideslope.data_filter.index.parquet import write_table
+from glideslope.data_filter.mutations.stage import PLANTED_SCHEMA, measure_mutations
 from glideslope.errors import VerificationError
-from glideslope.manifest import read_json, write_bytes
-from glideslope.records import read_record
+from glideslope.recipe.recipe import ClipConfig, Recipe
 from glideslope.release import pack
 from glideslope.release.claims.mutation_checks import check_mutations
-from glideslope.release.contents import Release
-from glideslope.release.settings import settings_of
+from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.settings import settings_of
 from glideslope.release.verify import verify
+from glideslope.store.manifest import read_json, write_bytes
+from glideslope.store.records import read_record
 
 from ..conftest import Tamperer, picture, stage
 

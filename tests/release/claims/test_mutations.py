@@ -3,13 +3,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from glideslope.data_filter.mutations import PLANTED_SCHEMA
-from glideslope.data_filter.parquet import write_table
+from glideslope.data_filter.index.parquet import write_table
+from glideslope.data_filter.mutations.stage import PLANTED_SCHEMA
 from glideslope.errors import ReleaseError
-from glideslope.manifest import Manifest
-from glideslope.records import Record
 from glideslope.release.claims.mutations import mutation_claims, planted_path
-from glideslope.release.contents import Release
+from glideslope.release.evidence.contents import Release
+from glideslope.store.manifest import Manifest
+from glideslope.store.records import Record
 
 
 def planted(release: Release, scores: list[float | None]) -> Release:

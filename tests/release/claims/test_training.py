@@ -5,7 +5,7 @@ import pytest
 
 from glideslope.release.claims.evaluation import evaluation_claims
 from glideslope.release.claims.training import cost_claims, training_claims
-from glideslope.release.contents import Release
+from glideslope.release.evidence.contents import Release
 
 
 def test_cost_takes_training_by_its_rate_and_other_stages_by_their_clock(packed_run: Path) -> None:

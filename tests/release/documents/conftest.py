@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from glideslope.release.contents import Release
+from glideslope.release.evidence.contents import Release
 
 
 @pytest.fixture(scope="session")

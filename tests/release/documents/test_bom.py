@@ -7,12 +7,12 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from glideslope.manifest import Manifest, sha256_file
-from glideslope.release.contents import Release
-from glideslope.release.data_root import curated_files, curated_root
 from glideslope.release.documents.bom import BOM_PATH, bom_text
 from glideslope.release.documents.bom_model_card import energy_sentence, performance_metrics
 from glideslope.release.documents.licences import HUB_LICENCES, OTHER_HUB_LICENCES, SPDX_OF, cyclonedx_licence
+from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.data_root import curated_files, curated_root
+from glideslope.store.manifest import Manifest, sha256_file
 
 
 def validate(text: str) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 import mlcroissant
 import pytest
 
-from glideslope.manifest import sha256_file
-from glideslope.release.contents import Release
 from glideslope.release.documents.croissant import CROISSANT_PATH, croissant_text, licence_address
+from glideslope.release.evidence.contents import Release
+from glideslope.store.manifest import sha256_file
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from glideslope.errors import ReleaseError
-from glideslope.release.claims import claims_of
-from glideslope.release.contents import Release
+from glideslope.release.claims.claims import claims_of
 from glideslope.release.documents import DOCUMENT_PATHS, documents_of
-from glideslope.release.plan import GENERATED
+from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.plan import GENERATED
 from glideslope.release.verify import check_generated
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from glideslope.release.contents import Release
 from glideslope.release.documents.environment import BOARD_WATTS, board_watts, bound_energy, describe
-from glideslope.release.plan import record_path
+from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.plan import record_path
 
 
 def test_every_stage_is_there_with_versions_and_class_of_machine(release: Release, read: Any) -> None:

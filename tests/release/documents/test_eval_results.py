@@ -4,8 +4,8 @@ import pytest
 import yaml
 from huggingface_hub import parse_eval_result_entries
 
-from glideslope.release.contents import Release
 from glideslope.release.documents.eval_results import EVAL_RESULTS_PATH, eval_results_text
+from glideslope.release.evidence.contents import Release
 
 
 def test_the_client_of_the_hub_reads_the_results(release: Release, stated: dict[str, Any]) -> None:

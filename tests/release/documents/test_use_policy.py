@@ -3,10 +3,9 @@ from typing import Any
 
 import pytest
 
-from glideslope.config import DatasetsSource, Recipe
 from glideslope.errors import ReleaseError
+from glideslope.recipe.recipe import DatasetsSource, Recipe
 from glideslope.release import pack
-from glideslope.release.contents import Release
 from glideslope.release.documents.use_policy import (
     built_in_policy,
     check_policy,
@@ -15,7 +14,8 @@ from glideslope.release.documents.use_policy import (
     source_claims,
     use_policy_text,
 )
-from glideslope.release.gates.metadata import read_header
+from glideslope.release.evidence.contents import Release
+from glideslope.release.vetting.metadata import read_header
 
 OWN = "# Our terms\n\nDraw nothing but circles.\n"
 

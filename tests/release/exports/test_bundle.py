@@ -87,8 +87,8 @@ def test_imports_of_one_module_are_joined() -> None:
 def test_the_exported_network_is_the_one_that_glideslope_runs(tmp_path: Path) -> None:
     import torch
 
-    from glideslope.models.presets import unet_preset
-    from glideslope.models.unet import TextConditionedUNet
+    from glideslope.models.networks.presets import unet_preset
+    from glideslope.models.networks.unet import TextConditionedUNet
 
     config = unet_preset("glide-micro-16")
     made = run(bundle(f"{SHIM}.modeling_glide", ["GlideUNet"], "t"))

@@ -16,13 +16,13 @@ from tokenizers import pre_tokenizers
 
 from glideslope import GlidePipeline
 from glideslope.errors import ReleaseError
-from glideslope.models.editing import UpsampleOptions
-from glideslope.models.options import DrawOptions
+from glideslope.models.drawing.editing import UpsampleOptions
+from glideslope.models.drawing.options import DrawOptions
 from glideslope.models.tokenizer import END, START, WORD_END, CaptionTokenizer, build_tokenizer
-from glideslope.release.contents import Release
+from glideslope.release.evidence.contents import Release
 from glideslope.release.exports.diffusers import choose_parts, export_diffusers, generate_code
 from glideslope.release.exports.export_check import check_export
-from glideslope.vocabulary_files import Vocabulary
+from glideslope.text.vocabulary_files import Vocabulary
 
 PARTS = ["base", "upsampler", "base_inpaint", "upsampler_inpaint", "noised_clip", "tokenizer", "clip_tokenizer", "scheduler",
          "upsampler_scheduler"]

@@ -7,7 +7,7 @@ from model_signing import verifying
 
 from glideslope.errors import ReleaseError
 from glideslope.release.exports.model_signing import export_bundle, generate_bundle_key
-from glideslope.signing_keys import generate_key
+from glideslope.trust.keys import generate_key
 
 
 @pytest.fixture(scope="module")

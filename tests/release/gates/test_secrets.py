@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from glideslope.release.contents import Release
-from glideslope.release.gates.secret_files import find_secrets, scan_file
-from glideslope.secrets import private_words, scan_text
+from glideslope.release.evidence.contents import Release
+from glideslope.release.vetting.secret_files import find_secrets, scan_file
+from glideslope.text.secrets import private_words, scan_text
 
 # Written in two parts, so that no scanner takes this file for a leak.
 TOKEN = "hf" + "_AbCdEfGhIjKlMnOpQrStUvWxYz0123"

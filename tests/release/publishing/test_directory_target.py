@@ -13,7 +13,7 @@ from glideslope.release.publishing.directory_target import DirectoryTarget
 from glideslope.release.publishing.publish import publish, rollback
 from glideslope.release.publishing.targets import Edit
 from glideslope.release.publishing.withdraw import withdraw
-from glideslope.status import STATUS_NAME, SignedStatus, Status
+from glideslope.trust.status import STATUS_NAME, SignedStatus, Status
 
 from ..small_releases import HURRIED, WEIGHTS, content, make_plan, make_release, send, trust
 

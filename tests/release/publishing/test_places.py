@@ -12,14 +12,14 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, snapshot_downl
 
 from glideslope import GlidePipeline
 from glideslope.errors import GlideslopeError, ReleaseError
-from glideslope.manifest import write_bytes
-from glideslope.release.card_check import card_page, check_card, render_again
+from glideslope.release.documents.card_check import card_page, check_card, render_again
 from glideslope.release.exports.diffusers import export_diffusers
-from glideslope.release.gates import run_policy
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.publishing.directory_target import DirectoryTarget
 from glideslope.release.publishing.publication import Options, plan_publication
 from glideslope.release.verify import verify
+from glideslope.release.vetting.gates import run_policy
+from glideslope.store.manifest import write_bytes
 
 ATTRIBUTES = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"

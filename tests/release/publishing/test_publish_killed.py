@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from glideslope.hub_files import KEPT_FILES
-from glideslope.manifest import MANIFEST_NAME, ReleaseManifest
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.loopback.state import Repository
 from glideslope.release.rehearsal.child import Order, Publisher
 from glideslope.release.rehearsal.rehearse import Killer
 from glideslope.release.rehearsal.scenes import Kill
-from glideslope.status import STATUS_NAME, SignedStatus
+from glideslope.store.manifest import MANIFEST_NAME, ReleaseManifest
+from glideslope.trust.status import STATUS_NAME, SignedStatus
+from glideslope.trust.unlisted_files import KEPT_FILES
 
 from ..small_releases import REPO, content, make_release, shown
 

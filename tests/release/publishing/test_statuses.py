@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from glideslope.envelopes import sign_statement
 from glideslope.errors import ReleaseError, VerificationError
-from glideslope.manifest import ReleaseManifest
 from glideslope.release.loopback.faults import Fault
 from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import StoredFile
 from glideslope.release.publishing.publish import rollback
 from glideslope.release.publishing.statuses import StatusWriter, renew
 from glideslope.release.publishing.withdraw import withdraw
-from glideslope.signatures import Vouched, release_statement
-from glideslope.signing_keys import key_id_of
-from glideslope.status import STATUS_NAME, SignedStatus, Status, times_from, with_current
+from glideslope.store.manifest import ReleaseManifest
+from glideslope.trust.envelopes import sign_statement
+from glideslope.trust.keys import key_id_of
+from glideslope.trust.signatures import Vouched, release_statement
+from glideslope.trust.status import STATUS_NAME, SignedStatus, Status, times_from, with_current
 
 from ..small_releases import HURRIED, REPO, content, hub_target, make_release, send, shown, trust
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from glideslope.errors import ReleaseError, VerificationError
-from glideslope.manifest import REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json, write_bytes
 from glideslope.release.loopback.faults import Fault
 from glideslope.release.rehearsal.child import Publisher
 from glideslope.release.rehearsal.rehearse import find_versions, look_at, play, rehearse
 from glideslope.release.rehearsal.scenes import SCENES, TRANSFERS, Scene, Transfer, scenes_of
 from glideslope.release.rehearsal.transcript import Played, Rehearsal, check_rehearsal
 from glideslope.release.verify import verify
+from glideslope.store.manifest import REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json, write_bytes
 
 from ..small_releases import make_release
 

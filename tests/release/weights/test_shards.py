@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glideslope.release.weights.shards import cut, index_json, shard_names, weight_file_names
-from glideslope.weight_files import TensorHeader
+from glideslope.store.weight_files import TensorHeader
 
 HEADERS = {"c": TensorHeader("F32", (10,), 0, 0), "a": TensorHeader("F32", (5,), 0, 0), "b": TensorHeader("F16", (100,), 0, 0)}
 

@@ -8,7 +8,7 @@ from safetensors.torch import save
 
 from glideslope.release.weights import Piece, read_file
 from glideslope.release.weights.variants import cast_piece, compare_cast
-from glideslope.weight_files import WeightFiles
+from glideslope.store.weight_files import WeightFiles
 
 FULL = {"a": torch.linspace(-3, 3, 1000), "b": torch.tensor([[1e-7, 65504.0]]), "c": torch.tensor([0.1], dtype=torch.bfloat16)}
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save
 from glideslope.errors import ReleaseError, StorageError
 from glideslope.release.weights import canonical_header, joined_digest, read_file, read_weights
 from glideslope.release.weights.writing import Form, write_weights, written_bytes
-from glideslope.weight_files import TensorHeader, WeightFiles
+from glideslope.store.weight_files import TensorHeader, WeightFiles
 
 LARGE = 10**12
 FULL = {"a": torch.linspace(-3, 3, 1000), "b": torch.ones(20, 5), "c": torch.full((7,), 0.1), "d": torch.zeros(0)}

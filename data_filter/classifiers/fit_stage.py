@@ -1,0 +1,149 @@
+"""The stage `classifiers/<category>`: choose a classifier by cross-validation, fit it to train labels, calibrate it."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ...errors import FilterError
+from ...recipe.recipe import Category, ClipConfig
+from ...store.manifest import sha256_file, write_json
+from ...store.records import Record, read_record, run_stage
+from ..index.parquet import write_table
+from ..index.stage import read_index
+from ..labels.join import LabelledSet, check_labels, count_roles, join_labels, read_judgements
+from .calibration import Calibration, fit_calibration, measure_reliability
+from .classifier import Classifier
+from .estimators import TrainingSet, zero_shot
+from .file import load_classifier, save_classifier
+from .selection import MAX_CROSS_VALIDATED, Selection, choose_training, concept_weights, fit_chosen, list_candidates, select
+
+FORMAT = "glideslope.classifier_report/2"
+CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME = "classifier.safetensors", "classifier.json", "training.parquet"
+# What of a category a classifier depends on; the target recall is not among it, so that a new threshold needs no new classifier.
+FIELDS = frozenset({"name", "max_train_labels", "classifiers", "kernel_gamma", "prompts"})
+TRAINING_SCHEMA = pa.schema([
+    pa.field("key", pa.string(), nullable=False), pa.field("label", pa.int8(), nullable=False),
+    pa.field("fold", pa.int8()), pa.field("out_of_fold_score", pa.float32())])
+
+
+def fit_classifier(category: Category, index_dir: Path, labels_dir: Path, directory: Path, *, clip: ClipConfig | None = None,
+                   text_dir: Path | None = None, seed: int = 0) -> Record:
+    """Run the stage `classifiers/<category>`.
+
+    Args:
+        category: what to find, and which kinds of classifiers to choose from.
+        index_dir, labels_dir: finished stages.
+        directory: the stage's directory.
+        clip: for `zero_shot` only: the CLIP of the index.
+        text_dir: for `zero_shot` with lite0 only: the finished stage `clip`.
+        seed: of the initial weights of `mlp`.
+
+    Raises:
+        FilterError: too few labels for a classifier or a threshold; the message says which.
+        StageError, StorageError: as in `run_stage`.
+    """
+    inputs = {"index": read_record(index_dir).digest, "labels": read_record(labels_dir).digest}
+    if "zero_shot" in category.classifiers and text_dir is not None:
+        inputs["clip"] = read_record(text_dir).digest
+    config = category.model_dump(mode="json", include=set(FIELDS)) | {"seed": seed, "format": FORMAT}
+
+    def work(partial: Path) -> dict[str, Any]:
+        data = join_labels(category.name, index_dir, labels_dir)
+        check_joined(category.name, data, index_dir, labels_dir)
+        return write_classifier(category, data, load_zero_shot(category, clip, text_dir), partial, seed)
+
+    return run_stage(directory, stage=f"classifiers/{category.name}", config=config, inputs=inputs, work=work)
+
+
+def check_joined(category: str, data: LabelledSet, index_dir: Path, labels_dir: Path) -> None:
+    """Refuse labels that cannot give a filter.
+
+    Raises:
+        FilterError: no positives or no negatives to learn from; says how many labelled inputs have no embedding, and why.
+    """
+    try:
+        check_labels(category, count_roles(data.values, data.roles))
+    except FilterError as error:
+        lost = find_lost(category, data, index_dir, labels_dir)
+        if not lost:
+            raise
+        reasons = ", ".join(f"{number} x {reason}" for reason, number in sorted(lost.items()))
+        many = f"{lost.total()} labelled inputs have" if lost.total() > 1 else "1 labelled input has"
+        raise FilterError(f"{error}. {many} no embedding ({reasons})") from error
+
+
+def find_lost(category: str, data: LabelledSet, index_dir: Path, labels_dir: Path) -> Counter[str]:
+    """Why labelled inputs have no embedding: reason in the index -> number of inputs."""
+    labelled = {key for key, one in read_judgements(category, index_dir, labels_dir).items() if not one.is_ambiguous}
+    lost = labelled - {judgement.key for judgement in data.judgements}
+    found: Counter[str] = Counter()
+    for _, table in read_index(index_dir, columns=["key", "status", "reason"]):
+        rows = table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(lost), type=pa.string()))).to_pylist()
+        found.update({row["key"]: row["reason"] if row["status"] == "bad" else "its embedding is no number" for row in rows
+                      if row["reason"] != "duplicate key"}.values())
+    found.update({"not in the index": len(lost) - found.total()} if len(lost) > found.total() else {})
+    return found
+
+
+def load_zero_shot(category: Category, clip: ClipConfig | None, text_dir: Path | None) -> Classifier | None:
+    """The `zero_shot` classifier of a category, or None where it is not asked for."""
+    if "zero_shot" not in category.classifiers:
+        return None
+    from ...clip.model import load_clip
+
+    loaded = load_clip(clip or ClipConfig(), text_dir=text_dir)
+    prompts = loaded.encode_text(category.prompts or (category.name.replace("_", " "),))
+    return zero_shot(None if loaded.image_mean is None else loaded.image_mean.numpy(), prompts)
+
+
+def write_classifier(category: Category, data: LabelledSet, untrained: Classifier | None, directory: Path, seed: int) -> dict[str, Any]:
+    """Choose, fit, calibrate and write; returns the summary."""
+    counts = count_roles(data.values, data.roles)
+    chosen = choose_training(data.judgements, category.max_train_labels)
+    training = training_set(data, chosen)
+    selection = choose_classifier(category, data, chosen, untrained, seed)
+    save_classifier(fit_chosen(selection, training, untrained=untrained, seed=seed), directory / CLASSIFIER_NAME)
+    num_positive, num_negative = counts["train"]
+    calibration = None if selection.out_of_fold is None else fit_calibration(
+        selection.out_of_fold, training.labels, positive_share=num_positive / (num_positive + num_negative))
+    unscored = [None] * len(chosen)
+    write_table(directory / TRAINING_NAME, pa.table({
+        "key": [data.judgements[place].key for place in chosen], "label": training.labels,
+        "fold": unscored if selection.out_of_fold is None else selection.folds,
+        "out_of_fold_score": unscored if selection.out_of_fold is None else selection.out_of_fold.astype(np.float32)}, schema=TRAINING_SCHEMA))
+    sha256 = sha256_file(directory / CLASSIFIER_NAME)
+    write_json(directory / REPORT_NAME, {
+        "format": FORMAT, "category": category.name, "sha256": sha256, **selection.chosen.to_json(),
+        "num_train": {"positive": int((training.labels == 1).sum()), "negative": int((training.labels == 0).sum())},
+        "num_ambiguous": data.num_ambiguous, "selection": selection.report,
+        "calibration": None if calibration is None else calibration.to_json(),
+        "reliability": None if calibration is None else reliability(data, load_classifier(directory / CLASSIFIER_NAME), calibration)})
+    return {"classifier_sha256": sha256, "kind": selection.chosen.kind, "num_train_labels": len(chosen)}
+
+
+def choose_classifier(category: Category, data: LabelledSet, chosen: NDArray[np.int64], untrained: Classifier | None, seed: int) -> Selection:
+    """Choose by cross-validation, with many labels on a part of them; the scores out of fold are those of all chosen labels."""
+    part = chosen if len(chosen) <= MAX_CROSS_VALIDATED else choose_training(data.judgements, MAX_CROSS_VALIDATED)
+    selection = select(list_candidates(category), training_set(data, part), data.concepts[part], untrained=untrained, seed=seed)
+    if len(part) == len(chosen):
+        return selection
+    whole = select([selection.chosen], training_set(data, chosen), data.concepts[chosen], untrained=untrained, seed=seed)
+    return replace(whole, report=selection.report)
+
+
+def training_set(data: LabelledSet, chosen: NDArray[np.int64]) -> TrainingSet:
+    """The chosen examples with their weights."""
+    return TrainingSet(data.embeddings[chosen], data.values[chosen], concept_weights(data.concepts[chosen]))
+
+
+def reliability(data: LabelledSet, classifier: Classifier, calibration: Calibration) -> dict[str, Any]:
+    """How well the probabilities fit the calibrate labels, of which neither classifier nor calibration knows."""
+    held_out = data.roles == "calibrate"
+    probabilities = calibration.probability(classifier.score(data.embeddings[held_out]))
+    return {"labels": "calibrate"} | measure_reliability(probabilities, data.values[held_out])

@@ -1,0 +1,1 @@
+"""From scores to the curated set: thresholds, bounds, decisions, the ledger."""

@@ -1,0 +1,119 @@
+"""Pictures of a filter's evidence."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ...pictures.figure_style import plain_style
+from ..mutations.image_changes import TITLES
+
+CELL_SIZE = 144
+CAPTION_HEIGHT = 40
+NUM_COLUMNS = 6
+MAX_MISSED = 60
+
+
+@plain_style
+def plot_precision_recall(title: str, curve: Sequence[Sequence[float]], audit: Mapping[str, Any]) -> bytes:
+    """Draw kept share against recall on the audit labels, the chosen point marked: PNG bytes, equal for equal figures.
+
+    Args:
+        title: name of the category.
+        curve: points of recall, kept share and threshold, as in filter.json.
+        audit: the audit figures, as in filter.json.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4.5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    num_positive, num_negative = audit["num_positive"], audit["num_negative"]
+    chosen = [(audit["recall"], audit["kept_share"])] if None not in (audit["recall"], audit["kept_share"]) else []
+    points = sorted({*((point[0], point[1]) for point in curve), *chosen}, key=lambda point: (-point[0], point[1]))
+    recall, kept = [point[0] for point in points], [point[1] for point in points]
+    precision = [r * num_positive / max(r * num_positive + (1 - k) * num_negative, 1e-12) for r, k in zip(recall, kept, strict=True)]
+    axes.plot(recall, kept, color="#1f6feb", label="share of other images kept")
+    axes.plot(recall, precision, color="#8b949e", linestyle="--", label="precision")
+    for point in chosen:
+        axes.plot(*point, "o", color="#d1242f", label=f"chosen: recall {point[0]:.3f}, kept {point[1]:.3f}")
+    axes.set(title=f"{title}: {num_positive} positive and {num_negative} other audit labels", xlabel="recall", ylabel="share",
+             xlim=(min([0.5, *recall[-1:]]), 1.005) if recall else (0, 1.005), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+    return encode_figure(figure)
+
+
+@plain_style
+def plot_mutations(title: str, mutations: Sequence[Mapping[str, Any]], sizes: Sequence[Mapping[str, Any]]) -> bytes:
+    """Draw the recall after each mutation and by size of the subject, with lower bounds: PNG bytes.
+
+    Args:
+        title: name of the category.
+        mutations, sizes: as in mutations.json.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.1 + 0.3 * len(mutations)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    places = range(len(mutations))
+    left.barh(places, [row["recall"] or 0 for row in mutations], color="#1f6feb", height=0.6, label="known positives found")
+    left.hlines(places, [row["recall_lower_bound"] for row in mutations], [row["recall"] or 0 for row in mutations], color="#0b2e6b",
+                linewidth=2, label="down to the 95 % lower bound")
+    left.plot([row["drop_rate_others"] or 0 for row in mutations], places, "D", color="#d1242f", markersize=4, label="other pictures dropped")
+    left.set_yticks(list(places), [TITLES.get(row["mutation"], row["mutation"]) for row in mutations], fontsize=8)
+    left.invert_yaxis()
+    left.set(xlim=(0, 1.02), xlabel="share", title=f"{title}: recall by mutation")
+    figure.legend(loc="outside lower left", fontsize=8, ncols=3, frameon=False)
+    shown = [row for row in sizes if row["num_positive"]]
+    spots = range(len(shown))
+    right.bar(spots, [row["recall"] for row in shown], color="#1f6feb", width=0.6)
+    right.vlines(spots, [row["recall_lower_bound"] for row in shown], [row["recall"] for row in shown], color="#0b2e6b", linewidth=2)
+    right.set_xticks(list(spots), [f"{100 * row['from']:g}-{100 * row['to']:g} %\n({row['num_positive']})" for row in shown], fontsize=8)
+    right.set(ylim=(0, 1.02), xlabel="subject's share of the picture (positives)", title="recall by size")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return encode_figure(figure)
+
+
+def encode_figure(figure: Any) -> bytes:
+    """PNG bytes without dates or versions."""
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", metadata={"Software": None})
+    return sink.getvalue()
+
+
+def draw_contact_sheet(pictures: Sequence[tuple[Image.Image, str, str]]) -> bytes:
+    """Lay pictures out with a caption and a second line each: PNG bytes.
+
+    Args:
+        pictures: RGB image, caption, second line.
+    """
+    num_columns = min(NUM_COLUMNS, len(pictures))
+    num_rows = math.ceil(len(pictures) / num_columns)
+    sheet = Image.new("RGB", (num_columns * CELL_SIZE, num_rows * (CELL_SIZE + CAPTION_HEIGHT)), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(11)
+    for place, (picture, caption, note) in enumerate(pictures):
+        left, top = place % num_columns * CELL_SIZE, place // num_columns * (CELL_SIZE + CAPTION_HEIGHT)
+        picture.thumbnail((CELL_SIZE - 8, CELL_SIZE - 8), Image.Resampling.BICUBIC)
+        sheet.paste(picture, (left + (CELL_SIZE - picture.width) // 2, top + 4))
+        for line, text in enumerate((caption, note)):
+            draw.text((left + 4, top + CELL_SIZE + 18 * line), shorten(text, font), fill="black" if line == 0 else "#57606a", font=font)
+    sink = io.BytesIO()
+    sheet.save(sink, format="PNG")
+    return sink.getvalue()
+
+
+def shorten(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """Cut a text so that it fits into a cell."""
+    if font.getlength(text) <= CELL_SIZE - 8:
+        return text
+    while text and font.getlength(text + "…") > CELL_SIZE - 8:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,1 @@
+"""What drops images without a classifier: words in captions, detectors from outside."""

@@ -1,0 +1,1 @@
+"""Labels: files of them, the store, and how they meet the index."""

@@ -1,0 +1,1 @@
+"""Does a filter still see what was made smaller, darker or covered?"""

@@ -1,0 +1,271 @@
+"""Where shards are worked on: in this process, in several, or on a Ray cluster. The same function, the same files.
+
+A function takes one task and writes one file, whole or not at all. A task whose worker dies is done again; one that
+ends its worker twice is given up, the others are finished, and then one error names it.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, Protocol, TypeVar
+
+from ... import errors
+from ...errors import GlideslopeError, StageError
+
+MOST_DEATHS = 2
+
+
+class Task(Protocol):
+    """One shard's work: plain data that can be sent to another process."""
+
+    @property
+    def name(self) -> str:
+        """The shard's name, for messages."""
+
+
+TaskType = TypeVar("TaskType", bound=Task)
+Result = TypeVar("Result")
+
+
+def run_tasks(function: Callable[[TaskType], Result], tasks: Sequence[TaskType], *, engine: str = "local", workers: int | None = None,
+              progress: Callable[[Result], None] | None = None) -> list[Result]:
+    """Do every task.
+
+    Args:
+        function: at the top level of an importable module; takes one task, returns a small result that can be pickled. The file
+            that it writes must appear whole or not at all, for a task may be started again.
+        tasks: each with a `name`.
+        engine: `local` (this machine) or `ray` (a Ray cluster; needs the extra `ray`).
+        workers: how many processes; None: this one for `local`, one per GPU or else per CPU of the cluster for `ray`.
+        progress: told each result as it comes, in any order.
+
+    Returns:
+        The results in the order of the tasks.
+
+    Raises:
+        GlideslopeError: what the function raised; the tasks in hand are finished first, nothing new is started.
+        StageError: a task ended its worker process twice, after all others were done; or no worker could be started.
+        ValueError: an engine that does not exist, or no worker.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    told = progress or (lambda result: None)
+    if engine == "ray":
+        from .ray_engine import run_on_ray
+
+        return run_on_ray(function, tasks, workers, told)
+    if engine != "local":
+        raise ValueError(f"engine must be local or ray, got {engine!r}")
+    num_workers = min(workers or 1, len(tasks))
+    if num_workers > 1:
+        return ProcessPool(function, tasks, num_workers, told).run()
+    results = []
+    for task in tasks:
+        results.append(function(task))
+        told(results[-1])
+    return results
+
+
+def worker_number() -> int:
+    """Which of the local worker processes this is, counted from 0; 0 in any other process. Workers share GPUs out by it."""
+    match = re.fullmatch(r"glideslope-worker-(\d+)", multiprocessing.current_process().name)
+    return int(match[1]) if match else 0
+
+
+def available_threads() -> int:
+    """How many threads this process may use: OMP_NUM_THREADS where it is set, else its cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def limit_threads(num_threads: int) -> None:
+    """Let the numerical libraries of this process use so many threads, whether they are loaded already or not."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(num_threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(num_threads)
+
+
+def dump_error(error: Exception) -> tuple[str, str]:
+    """An exception as class name and text; the name is "" for what is not ours, and the text its traceback then."""
+    if isinstance(error, GlideslopeError):
+        return type(error).__name__, str(error)
+    return "", "".join(traceback.format_exception(error))
+
+
+def load_error(dumped: tuple[str, str], task: Task) -> Exception:
+    """The exception that `dump_error` was given in another process."""
+    name, text = dumped
+    if not name:
+        return RuntimeError(f"{task.name} failed in a worker process:\n{text}")
+    error_class: type[GlideslopeError] = getattr(errors, name)
+    error = error_class.__new__(error_class)
+    Exception.__init__(error, text)
+    return error
+
+
+def refuse_lost(tasks: Sequence[Task], lost: dict[int, str]) -> None:
+    """Raise for the tasks that ended their workers too often; `lost` maps a task's place to how its worker ended."""
+    if lost:
+        named = ", ".join(f"{tasks[place].name} ({how})" for place, how in sorted(lost.items()))
+        raise StageError(f"{len(lost)} of {len(tasks)} shards ended their worker process {MOST_DEATHS} times: {named}; the others are "
+                         "finished and kept. A worker that is killed has usually run out of memory: use fewer --workers or a smaller "
+                         "clip.batch_size; a crash points to an input that a decoder cannot bear: look at the shard. Then run the same "
+                         "command again")
+
+
+@dataclass
+class Worker:
+    """A worker process as its owner sees it: which task it has in hand, and whether it has said that it is ready."""
+
+    number: int
+    process: SpawnProcess
+    pipe: connection.Connection
+    place: int | None = None
+    is_ready: bool = False
+
+    def describe_end(self) -> str:
+        """How the dead process ended."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code >= 0:
+            return f"exit code {code}"
+        return f"killed by {signal.Signals(-code).name}" if -code in signal.Signals.__members__.values() else f"killed by signal {-code}"
+
+
+@dataclass
+class ProcessPool:
+    """Several processes on this machine, one task in hand each, so that a death is always one task's."""
+
+    function: Callable[[Any], Any]
+    tasks: Sequence[Task]
+    num_workers: int
+    told: Callable[[Any], None]
+    waiting: deque[int] = field(default_factory=deque)
+    results: dict[int, Any] = field(default_factory=dict)
+    deaths: Counter[int] = field(default_factory=Counter)
+    lost: dict[int, str] = field(default_factory=dict)
+    error: Exception | None = None
+
+    def run(self) -> list[Any]:
+        """Do every task; see `run_tasks`."""
+        context = multiprocessing.get_context("spawn")
+        self.waiting = deque(range(len(self.tasks)))
+        workers: list[Worker] = []
+        try:
+            workers += [self.start(context, number) for number in range(self.num_workers)]
+            while self.waiting or any(worker.place is not None for worker in workers):
+                by_pipe = {worker.pipe: worker for worker in workers}
+                for pipe in connection.wait(list(by_pipe)):
+                    worker = by_pipe[pipe]  # type: ignore[index]  # `wait` gives back what it was given
+                    if not self.listen(worker):
+                        workers.remove(worker)
+                        if self.waiting:
+                            workers.append(self.start(context, worker.number))
+        finally:
+            for worker in workers:
+                stop(worker)
+        if self.error is not None:
+            raise self.error
+        refuse_lost(self.tasks, self.lost)
+        return [self.results[place] for place in range(len(self.tasks))]
+
+    def start(self, context: SpawnContext, number: int) -> Worker:
+        """Start one worker process."""
+        ours, theirs = context.Pipe()
+        process = context.Process(target=work, name=f"glideslope-worker-{number}", daemon=True,
+                                  args=(theirs, max(1, available_threads() // self.num_workers)))
+        process.start()
+        theirs.close()  # else its death would not be seen here
+        with contextlib.suppress(ConnectionError):  # a death is seen when it is listened to
+            ours.send(self.function)
+        return Worker(number, process, ours)
+
+    def listen(self, worker: Worker) -> bool:
+        """Take one message of a worker and give it its next task; False when it is dead."""
+        try:
+            kind, content = worker.pipe.recv()
+        except (EOFError, ConnectionError):
+            self.bury(worker)
+            return False
+        if kind == "done" and worker.place is not None:
+            self.results[worker.place] = content
+            self.told(content)
+        elif kind == "error":
+            self.error = self.error or load_error(content, self.tasks[worker.place or 0])
+            self.waiting.clear()  # what the others have in hand is finished first
+        worker.is_ready, worker.place = True, None
+        if self.waiting:
+            worker.place = self.waiting.popleft()
+            try:
+                worker.pipe.send(self.tasks[worker.place])
+            except ConnectionError:
+                self.bury(worker)
+                return False
+        return True
+
+    def bury(self, worker: Worker) -> None:
+        """Account for a dead worker: its task is done again, unless it was the death of a worker before."""
+        how = worker.describe_end()
+        worker.pipe.close()
+        if not worker.is_ready:
+            raise StageError(f"a worker process ended ({how}) before it could start; what it printed above says why. "
+                             "A script that uses workers must guard its entry with `if __name__ == \"__main__\":`")
+        if worker.place is None:
+            return
+        self.deaths[worker.place] += 1
+        if self.deaths[worker.place] < MOST_DEATHS and self.error is None:
+            self.waiting.appendleft(worker.place)
+        elif self.error is None:
+            self.lost[worker.place] = how
+
+
+def stop(worker: Worker) -> None:
+    """End a worker: an idle one goes when its pipe closes, a busy one is killed."""
+    worker.pipe.close()
+    if worker.place is not None or not worker.is_ready:
+        worker.process.kill()
+    worker.process.join(timeout=10)
+    if worker.process.is_alive():
+        worker.process.kill()
+        worker.process.join()
+
+
+def work(pipe: connection.Connection, num_threads: int) -> None:
+    """The life of a worker process: take the function, then tasks, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the owner ends its workers
+    threading.Thread(target=end_with_owner, name="end-with-owner", daemon=True).start()
+    limit_threads(num_threads)
+    try:
+        function = pipe.recv()
+        limit_threads(num_threads)
+        pipe.send(("ready", None))
+        while True:
+            task = pipe.recv()
+            try:
+                message = "done", function(task)
+            except Exception as error:  # handed to the owner, who raises it
+                message = "error", dump_error(error)
+            pipe.send(message)
+    except (EOFError, ConnectionError):  # the owner has closed the pipe: nothing is left to do
+        return
+
+
+def end_with_owner() -> None:
+    """End this process when its owner dies, even by kill -9: a run that is started again must not meet an old worker."""
+    owner = multiprocessing.parent_process()
+    if owner is not None:
+        connection.wait([owner.sentinel])
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""CLIP models: any of open_clip, and the built-in lite0."""

@@ -1,0 +1,1 @@
+"""What the machine computes with: processor, precision, the settings of torch."""

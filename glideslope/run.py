@@ -1,0 +1,379 @@
+"""A run: the recipe's stages in their order, each skipped when its record matches."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from .errors import LabelError, RecipeError, StageError
+from .recipe.recipe import ModelConfig, OpenMojiSource, Recipe, dump_recipe, load_recipe
+from .store.locks import locked
+from .store.manifest import storage_error, write_bytes
+from .store.records import Record, read_record
+from .store.stage_places import CHECKPOINTS, StagePlaces
+
+if TYPE_CHECKING:
+    from .data_filter import Source
+    from .data_filter.audits.population import AuditRequest
+    from .data_filter.audits.report import AuditReport
+    from .data_filter.reports.galleries import Pictures
+    from .data_filter.reports.report import Report
+
+NUM_OPENMOJI = 4460
+PASSES_OF_GRID = 16 * 30 * 2  # passes of one grid of samples: pictures, steps, with guidance
+
+log = logging.getLogger(__name__)
+Progress = Callable[[int, int, str], None]
+
+
+class Reporter(Protocol):
+    """Who is told what a run is doing."""
+
+    def stage(self, name: str) -> AbstractContextManager[Progress]:
+        """A stage begins; the progress callback is valid until the context ends."""
+        ...
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        """Yield a callback that does nothing."""
+        yield lambda done, total, text: None
+
+
+def find_recipe(name: str) -> Recipe:
+    """Read a recipe by path, or one of the ready-made ones by name.
+
+    Raises:
+        RecipeError: no such file and no such name, or a recipe that is refused.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return load_recipe(path)
+    ready = resources.files("glideslope.recipes")
+    known = sorted(item.name.removesuffix(".yaml") for item in ready.iterdir() if item.name.endswith(".yaml"))
+    if name not in known:
+        raise RecipeError(f"recipe {name!r}: no such file, and no ready-made recipe of that name (there are {', '.join(known)})")
+    with resources.as_file(ready / f"{name}.yaml") as file:
+        return load_recipe(file)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where the shards of a stage are worked on; no part of the recipe, for it does not change a byte of what comes out.
+
+    Attributes:
+        name: `local` or `ray`.
+        workers: how many processes; None: this one, or on Ray one per GPU or else per CPU of the cluster.
+    """
+
+    name: str = "local"
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory and the stages that fill it.
+
+    Attributes:
+        recipe: the resolved recipe.
+        directory: where the run lives.
+        reporter: who is told.
+        engine: where shards are embedded and scored.
+    """
+
+    recipe: Recipe
+    directory: Path
+    reporter: Reporter
+    engine: Engine = Engine()
+
+    def _open_source(self) -> "Source":
+        from .data_filter import open_source
+
+        return open_source(self.recipe.source, shard_size=self.recipe.index.shard_size)
+
+    def _need_captions(self, stage: str) -> None:
+        """Refuse a stage that works with captions where images without them are kept."""
+        if self.recipe.curate.captions == "optional":
+            raise RecipeError(f"{stage}: needs captions, but with curate.captions optional images without one are kept. To filter only: index, "
+                              "label, fit, curate, audit, report. To train: add captions and set curate.captions to required")
+
+    def _look_ahead(self) -> None:
+        """Refuse what a look at the first inputs shows to be lost with these settings, before anything is embedded for nothing."""
+        self._open_source().look_ahead(needs_captions=self.recipe.curate.captions == "required")
+
+    def index(self) -> list[Record]:
+        """Read and embed every input; for lite0, train its text tower on the captions, unless the recipe makes them optional."""
+        from .data_filter import build_index, train_text_tower
+
+        self._look_ahead()
+        with self.reporter.stage("index") as progress:
+            records = [build_index(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index",
+                                   engine=self.engine.name, workers=self.engine.workers, progress=progress)]
+        if self.recipe.clip.model == "lite0" and self.recipe.curate.captions == "required":
+            with self.reporter.stage("clip") as progress:
+                records.append(train_text_tower(self.recipe.clip, self.directory / "index", self.directory / "clip",
+                                                seed=self.recipe.seed, progress=progress))
+        return records
+
+    def index_part(self, part: int, num_parts: int) -> dict[str, int]:
+        """Read and embed every `num_parts`-th shard, beside other processes that do the others; `index` ends the stage afterwards."""
+        from .data_filter.index.parts import build_part
+
+        self._look_ahead()
+        with self.reporter.stage("index") as progress:
+            return build_part(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index", part=part, num_parts=num_parts,
+                              engine=self.engine.name, workers=self.engine.workers, progress=progress)
+
+    def label(self, csv_path: Path | None = None) -> "tuple[Record, dict[str, int]]":
+        """Append labels from a CSV file, or those that came with the data.
+
+        Returns:
+            The store's record, and what became of the rows that were read: how many are new, changed, unchanged or empty.
+
+        Raises:
+            LabelError: neither a file nor a source with labels of its own, or a file without any label.
+        """
+        from .data_filter.labels.csv_files import LabelFile, read_label_file
+        from .data_filter.labels.stage import add_labels, verdicts_of_source
+
+        names = [category.name for category in self.recipe.categories]
+        with self.reporter.stage("labels"):
+            if csv_path is not None:
+                given = read_label_file(csv_path)
+            elif isinstance(self.recipe.source, OpenMojiSource):
+                verdicts = verdicts_of_source(self._open_source().labels(names), who="openmoji_labels.csv")
+                given = LabelFile(verdicts, len(verdicts), 0)
+            elif (self.directory / "labels" / "labels.jsonl").is_file():
+                given = LabelFile((), 0, 0)
+            else:
+                raise LabelError(f"{self.directory / 'labels'}: no labels yet, and this source brings none; import them with "
+                                 "`glideslope label RECIPE --import FILE.csv` (columns key,category,label)")
+            done = add_labels(given.verdicts, self.directory / "labels", self.directory / "index", self.recipe.labels, categories=names)
+            return done.record, {"read": given.num_rows, "new": done.num_new, "changed": done.num_changed,
+                                 "unchanged": done.num_unchanged, "empty": given.num_empty}
+
+    def fit(self) -> list[Record]:
+        """Per category: choose and fit a classifier, score the index, set the threshold and measure the filter."""
+        from .data_filter.classifiers.fit_stage import fit_classifier
+        from .data_filter.classifiers.score_stage import score_index
+        from .data_filter.deciding.threshold_stage import Stages, build_filter
+
+        recipe, source, records = self.recipe, self._open_source(), []
+        index, labels, clip = self.directory / "index", self.directory / "labels", self.directory / "clip"
+        for category in recipe.categories:
+            stages = Stages(index, labels, self.directory / "classifiers" / category.name, self.directory / "scores" / category.name)
+            with self.reporter.stage(f"classifiers/{category.name}"):
+                records.append(fit_classifier(category, index, labels, stages.classifier, clip=recipe.clip,
+                                              text_dir=clip if recipe.clip.model == "lite0" else None, seed=recipe.seed))
+            with self.reporter.stage(f"scores/{category.name}") as progress:
+                records.append(score_index(category, index, stages.classifier, stages.scores, engine=self.engine.name,
+                                           workers=self.engine.workers, progress=progress))
+            with self.reporter.stage(f"filters/{category.name}"):
+                records.append(build_filter(category, stages, source, self.directory / "filters" / category.name))
+        return records
+
+    def curate(self) -> Record:
+        """Decide on every input and write the curated set."""
+        from .data_filter import curate
+        from .release.evaluation import refuse_one_caption
+
+        with self.reporter.stage("curated") as progress:
+            record = curate(self._open_source(), self.recipe.categories, self.directory, self.recipe.curate, self.directory / "curated",
+                            progress=progress)
+        if self.recipe.curate.captions == "required":
+            try:
+                refuse_one_caption(self.directory / "curated")
+            except StageError as error:  # training refuses it; who curates hears of it at once
+                log.warning("%s", error)
+        return record
+
+    def audit(self, request: "AuditRequest", *, import_file: Path | None = None, who: str = "") -> "AuditReport":
+        """Plan, draw or continue an audit of what a filter kept, or take its labels back, and report."""
+        from .data_filter.audits.report import run_audit
+
+        with self.reporter.stage("audit"):
+            return run_audit(self.recipe.categories, self.directory, self._open_source(), request, import_file=import_file, who=who)
+
+    def mutate(self, *, num_positives: int = 100, num_others: int = 40) -> list[Record]:
+        """Per category: plant known positives in other shapes through the whole pipeline, and count which are still found."""
+        from .data_filter.mutations.stage import Plan, mutate
+
+        records, plan = [], Plan(num_positives, num_others, self.recipe.seed)
+        for category in self.recipe.categories:
+            with self.reporter.stage(f"mutations/{category.name}") as progress:
+                records.append(mutate(category, self.directory, self._open_source(), self.recipe.clip,
+                                      self.directory / "mutations" / category.name, plan=plan, progress=progress))
+        return records
+
+    def report(self, path: Path | None = None, *, pictures: "Pictures" = "veiled") -> "Report":
+        """Write report.html into the run's directory, or to another place."""
+        from .data_filter.reports.report import write_report
+
+        with self.reporter.stage("report") as progress:
+            source = None if pictures == "none" else self._open_source()
+            return write_report(self.recipe, self.directory, source, path or self.directory / "report.html", pictures=pictures,
+                                progress=progress)
+
+    def check_recipe(self, stage: str) -> None:
+        """Refuse what evaluation, packing or the gates would refuse whatever is trained."""
+        from .models.networks.presets import check_presets
+        from .release.vetting.recipe_check import check_recipe
+
+        self._need_captions(stage)
+        check_presets(self.recipe.base.preset, self.recipe.noised_clip.preset)
+        check_recipe(self.recipe)
+
+    def train(self) -> list[Record]:
+        """Train the base model and the noised CLIP."""
+        from .models import train_base, train_noised_clip
+        from .release.evaluation import refuse_one_caption
+
+        self.check_recipe("train")
+        curated, base = self.directory / "curated", self.directory / "training" / "base"
+        digest = read_record(curated).digest
+        refuse_one_caption(curated)
+        with self.reporter.stage("training/base") as progress:
+            first = train_base(self.recipe.base, curated, base, seed=self.recipe.seed, curated_digest=digest, progress=progress)
+        with self.reporter.stage("training/noised_clip") as progress:
+            second = train_noised_clip(self.recipe.noised_clip, curated, base / "tokenizer.json", self.directory / "training" / "noised_clip",
+                                       seed=self.recipe.seed, curated_digest=digest, progress=progress)
+        return [first, second]
+
+    def evaluate(self) -> Record:
+        """Draw from held-back captions and let the run's CLIP judge."""
+        from .release.evaluation import evaluate
+
+        self._need_captions("evaluate")
+        with self.reporter.stage("evaluation") as progress:
+            return evaluate(self.recipe.evaluate, self.recipe.clip, self.directory, self.directory / "evaluation",
+                            seed=self.recipe.seed, progress=progress)
+
+    def pack(self) -> Record:
+        """Write the release directory."""
+        from .release.pack import pack
+
+        self._need_captions("pack")
+        with self.reporter.stage("release") as progress:
+            return pack(self.directory, self.recipe, self.directory / "release", progress=progress)
+
+    def check(self) -> list[str]:
+        """Run every gate on the release; returns the names of those that passed."""
+        from .release.vetting.gates import check
+
+        with self.reporter.stage("check"):
+            return check(self.directory / "release")
+
+    def check_filters(self) -> None:
+        """Refuse to train where the filters show less than the release asks for."""
+        from .release.vetting.findings import check_filters
+
+        check_filters(self.recipe, self.directory)
+
+    def estimate(self) -> dict[str, float]:
+        """Seconds that the stages which are not done yet will take on this machine, from a measurement of a few seconds.
+
+        Done is what was finished with the recipe's settings; a training that was stopped goes on from its newest checkpoint. Where the
+        number of inputs is not known before the source is read, only training and evaluation are in it.
+        """
+        from .clip.model import time_embedding
+        from .models.training.pace import time_base_training, time_clip_training, time_drawing
+        from .release.evidence.settings import stages_to_do
+
+        recipe, evaluation = self.recipe, self.recipe.evaluate
+        passes = evaluation.num_pairs * 2 + sum(min(evaluation.sweep_pairs, evaluation.num_pairs) * (1 if scale == 1 else 2)
+                                                for scale in evaluation.sweep_scales if scale != evaluation.guidance_scale)
+        base, clip = (self._images_left(stage, part) for stage, part in (("base", recipe.base), ("noised_clip", recipe.noised_clip)))
+        grids = base // recipe.base.sample_images + 1
+        draw = cache(lambda: time_drawing(recipe.base.preset))
+        stages: dict[str, Callable[[], float]] = {
+            "training/base": lambda: base * time_base_training(recipe.base) + grids * PASSES_OF_GRID * draw(),
+            "training/noised_clip": lambda: clip * time_clip_training(recipe.noised_clip),
+            "evaluation": lambda: passes * evaluation.num_steps * draw()}
+        if isinstance(recipe.source, OpenMojiSource) and recipe.clip.model == "lite0":
+            # the shares of an embedding's time were measured, see docs/measured.md
+            num_inputs = recipe.source.limit or NUM_OPENMOJI
+            embed = cache(lambda: num_inputs * time_embedding(recipe.clip))
+            stages = {"index": lambda: 1.3 * embed(), "clip": lambda: 0.054 * recipe.clip.text_epochs * embed(),
+                      **{f"classifiers/{category.name}": lambda: 0.36 * embed() for category in recipe.categories}} | stages
+        to_do = stages_to_do(recipe, self.directory, stages)
+        return {stage: measure() for stage, measure in stages.items() if stage in to_do}
+
+    def _images_left(self, model: str, config: ModelConfig) -> int:
+        """How many images a training has still to see, after what a stopped one of the same settings has seen."""
+        from .models.training.checkpoints import list_checkpoints
+        from .release.evidence.settings import is_stated, settings_of
+
+        partial = StagePlaces.of(self.directory / "training" / model).partial
+        begun = StagePlaces.read_identity(partial)
+        steps = [int(path.name.removeprefix("step-")) for path in list_checkpoints(partial / CHECKPOINTS)]
+        if begun is None or not steps or not is_stated(settings_of(config) | {"seed": self.recipe.seed}, begun["config"]):
+            return config.num_images
+        return max(0, config.num_images - steps[-1] * config.batch_size)
+
+    def all(self) -> None:
+        """Every stage, then gates and verification."""
+        from .release.verify import verify
+
+        self.check_recipe("run")
+        self.index()
+        self.label()
+        self.fit()
+        self.check_filters()
+        self.curate()
+        self.train()
+        self.evaluate()
+        self.pack()
+        self.check()
+        with self.reporter.stage("verify"):
+            verify(self.directory / "release")
+
+
+@contextmanager
+def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None, *, engine: Engine | None = None,
+             is_part: bool = False) -> Iterator[Run]:
+    """Open the run directory of a recipe for one process at a time and write the resolved recipe into it.
+
+    Args:
+        recipe: what to run.
+        runs_dir: where runs live.
+        reporter: who is told; None: nobody.
+        engine: where shards are worked on; None: in this process.
+        is_part: others that do a part of the same stage may work on the run at the same time.
+
+    Raises:
+        StorageError: the directory cannot be written.
+        StageError: another process is working in it.
+    """
+    directory = runs_dir / recipe.name
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(directory, error) from error
+    with locked(directory / ".lock", is_shared=is_part) as is_held:
+        if not is_held:
+            raise StageError(f"{directory}: another glideslope process is working on this run; wait for it, or stop it")
+        warn_of_other_source(recipe, directory)
+        write_bytes(directory / "recipe.yaml", dump_recipe(recipe).encode())
+        yield Run(recipe, directory, reporter or Silent(), engine or Engine())
+
+
+def warn_of_other_source(recipe: Recipe, directory: Path) -> None:
+    """Say so when a run directory held a run on other data: two recipes may bear one name, or the data may have moved."""
+    path = directory / "recipe.yaml"
+    if not path.is_file():
+        return
+    try:
+        before = load_recipe(path).source
+    except RecipeError:  # of another version: what it was made of is no longer to be read
+        return
+    new, old = (f"{source.kind} {getattr(source, 'path', '')}".strip() for source in (recipe.source, before))
+    if new != old:
+        log.warning("%s: held a run on the source %s, the recipe %s names %s; labels stay with the images whose bytes are the same. If these "
+                    "are two projects, give one of the recipes another name", directory, old, recipe.name, new)

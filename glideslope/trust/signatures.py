@@ -1,0 +1,181 @@
+"""Signatures on releases: an in-toto statement in a DSSE envelope, signed with Ed25519 by one key or several.
+
+The statement names what is signed by digest (manifest.json, the roots of its two lists, the rehearsal's transcript) and
+what the signers vouch for: the gates that passed, the policy, and each gate that the policy bypassed, with its reason.
+It holds no time and no machine: the same release, keys and policy give the same bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import VerificationError
+from ..store.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, REHEARSAL_NAME, SIGNATURE_NAME, ReleaseManifest, sha256_bytes
+from ..store.strict_json import read_bounded
+from .envelopes import MAX_ENVELOPE_BYTES, STATEMENT_TYPE, open_envelope, require
+from .keys import KEY_ID_PATTERN
+from .signers import SignerRule
+
+RELEASE_PREDICATE = "https://glideslope.dev/release/v1"  # a name of ours, no address
+MERKLE_DIGEST = "merkleSha256"
+MAX_REHEARSAL_BYTES = 16_000_000
+GUARDS = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_ENVELOPE_BYTES, REHEARSAL_NAME: MAX_REHEARSAL_BYTES}
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """What the signers of a release say beyond its digests.
+
+    Attributes:
+        title: of the release.
+        gates: names of the gates that passed.
+        policy_sha256: hex digest of the policy that they applied.
+        unsafe: gate that the policy bypassed -> the reason it gives.
+    """
+
+    title: str
+    gates: tuple[str, ...]
+    policy_sha256: str
+    unsafe: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Signers:
+    """Who signed, and what.
+
+    Attributes:
+        key_ids: of each key, the hex of the 32 bytes of its public half; sorted, each once. That a signature is valid says only
+            that the owner of this key made it.
+        statement: the in-toto statement.
+    """
+
+    key_ids: tuple[str, ...]
+    statement: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """The whole ids of the keys."""
+        return ", ".join(self.key_ids)
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """Names of the gates that the signer says were passed."""
+        return tuple(self.statement["predicate"].get("gates", ()))
+
+    @property
+    def unsafe(self) -> dict[str, str]:
+        """Gate that the policy bypassed -> reason."""
+        return dict(self.statement["predicate"].get("unsafe", {}))
+
+
+def release_statement(manifest_bytes: bytes, vouched: Vouched, *, rehearsal: bytes | None = None) -> dict[str, Any]:
+    """What is signed for a release.
+
+    Args:
+        manifest_bytes: the release's manifest.json.
+        vouched: what the signer says of it.
+        rehearsal: the bytes of rehearsal.json, if there is one.
+
+    Raises:
+        VerificationError: the manifest is malformed.
+    """
+    manifest = ReleaseManifest.from_bytes(manifest_bytes)
+    predicate = {"title": vouched.title, "glideslope": __version__, "root": manifest.root, "tensors_root": manifest.tensors_root,
+                 "gates": sorted(vouched.gates), "policy_sha256": vouched.policy_sha256, "unsafe": dict(vouched.unsafe)}
+    return {"_type": STATEMENT_TYPE, "subject": _subjects(manifest_bytes, manifest, rehearsal), "predicateType": RELEASE_PREDICATE,
+            "predicate": predicate}
+
+
+def verify_envelope(envelope: bytes, manifest_bytes: bytes, rule: SignerRule | None = None, *, rehearsal: bytes | None = None) -> Signers:
+    """Check the signatures on a release.
+
+    Args:
+        envelope: the bytes of manifest.dsse.json.
+        manifest_bytes: the bytes of manifest.json.
+        rule: the keys that are trusted, and how many of them must have signed; none checks that each signature is one of the key
+            it names, which proves that the release is as these keys' owners signed it, but not who that is.
+        rehearsal: the bytes of rehearsal.json, if there is one.
+
+    Returns:
+        Who signed, and what.
+
+    Raises:
+        VerificationError: the envelope is malformed in any way, a signature is wrong, too few of the trusted keys signed, or it
+            is about another manifest or rehearsal.
+        ReleaseError: `cryptography` is not installed.
+    """
+    where = SIGNATURE_NAME
+    signers = Signers(*open_envelope(envelope, where=where))
+    if rule is not None:
+        rule.refuse_lack(signers.key_ids, where=where)
+    _check_predicate(signers.statement, RELEASE_PREDICATE, where)
+    manifest = ReleaseManifest.from_bytes(manifest_bytes)
+    if signers.statement["subject"] != _subjects(manifest_bytes, manifest, rehearsal):
+        named = [subject.get("name") for subject in signers.statement["subject"] if isinstance(subject, dict)]
+        about = "a release without this rehearsal" if rehearsal is not None and REHEARSAL_NAME not in named else "another release"
+        raise VerificationError(where, [f"the signature is about {about}; sign the release again"])
+    predicate = signers.statement["predicate"]
+    vouched = Vouched(*(predicate.get(name) for name in ("title", "gates", "policy_sha256", "unsafe")))
+    if not _is_sound(vouched) or predicate != _predicate_again(predicate, manifest, vouched):
+        raise VerificationError(where, ["the statement does not say what the signature of a release says; sign the release again"])
+    return signers
+
+
+def read_guards(directory: Path) -> dict[str, bytes]:
+    """The content of what guards a release (manifest, signature, rehearsal), of those that are there, each read once.
+
+    Raises:
+        VerificationError: one is larger than it may be, or cannot be read.
+    """
+    return {name: read_bounded(directory / name, max_bytes) for name, max_bytes in GUARDS.items() if (directory / name).exists()}
+
+
+def verify_guards(guards: Mapping[str, bytes], rule: SignerRule | None = None, *, name: str) -> Signers | None:
+    """Check the signature among a release's guards.
+
+    Args:
+        guards: from `read_guards`.
+        rule: as in `verify_envelope`.
+        name: how messages call the release.
+
+    Returns:
+        Who signed; none when nobody did and nobody is asked for.
+
+    Raises:
+        VerificationError: there is no signature or no manifest though one is needed, or the signature is refused.
+        ReleaseError: `cryptography` is not installed.
+    """
+    if SIGNATURE_NAME not in guards:
+        if rule is not None:
+            raise VerificationError(name, [f"{SIGNATURE_NAME} is missing: {rule.find_lack(())}"])
+        return None
+    if MANIFEST_NAME not in guards:
+        raise VerificationError(name, [f"{MANIFEST_NAME} is missing, but {SIGNATURE_NAME} is there; fetch or pack the release again"])
+    return verify_envelope(guards[SIGNATURE_NAME], guards[MANIFEST_NAME], rule, rehearsal=guards.get(REHEARSAL_NAME))
+
+
+def _subjects(manifest_bytes: bytes, manifest: ReleaseManifest, rehearsal: bytes | None) -> list[dict[str, Any]]:
+    subjects = [{"name": MANIFEST_NAME, "digest": {"sha256": sha256_bytes(manifest_bytes)}},
+                {"name": "files", "digest": {MERKLE_DIGEST: manifest.root}},
+                {"name": "tensors", "digest": {MERKLE_DIGEST: manifest.tensors_root}}]
+    return subjects if rehearsal is None else [*subjects, {"name": REHEARSAL_NAME, "digest": {"sha256": sha256_bytes(rehearsal)}}]
+
+
+def _check_predicate(statement: Mapping[str, Any], expected: str, where: str) -> None:
+    found = statement["predicateType"]
+    require(found == expected, where, f"the statement is a {found!r:.80}, expected {expected!r}")
+
+
+def _predicate_again(predicate: Mapping[str, Any], manifest: ReleaseManifest, vouched: Vouched) -> dict[str, Any]:
+    """The predicate as `release_statement` writes it, with the version that the signer had."""
+    return {"title": vouched.title, "glideslope": str(predicate.get("glideslope")), "root": manifest.root,
+            "tensors_root": manifest.tensors_root, "gates": sorted(vouched.gates), "policy_sha256": vouched.policy_sha256,
+            "unsafe": dict(vouched.unsafe)}
+
+
+def _is_sound(vouched: Vouched) -> bool:
+    return (isinstance(vouched.title, str) and isinstance(vouched.gates, list) and bool(vouched.gates)
+            and all(isinstance(gate, str) for gate in vouched.gates) and isinstance(vouched.policy_sha256, str)
+            and KEY_ID_PATTERN.fullmatch(vouched.policy_sha256) is not None and isinstance(vouched.unsafe, dict)
+            and all(isinstance(reason, str) and reason for reason in vouched.unsafe.values()))

@@ -1,0 +1,1 @@
+"""Components read strictly from a directory."""

@@ -1,0 +1,227 @@
+"""Strict loading: configuration checked, shapes compared before anything is allocated, no code and no pickle.
+
+A component is a directory with config.json and its weights, in one file or in shards (see `weight_files`). Its class is
+looked up in a fixed table; nothing named in a file is ever imported.
+
+What is read can be held against digests of a manifest. A small file is read once: the bytes that are hashed are the bytes
+that are parsed. Weights are hashed again as they are read into place (see `weights`).
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from ...device.torch_state import PlainTorch
+from ...errors import CheckpointError, VerificationError
+from ...recipe.recipe import Part, describe_problem
+from ...store.manifest import sha256_bytes
+from ...store.strict_json import parse_object, read_bounded
+from ...store.weight_files import VARIANTS, TensorHeader, WeightFiles, find_weights, read_header, weights_name
+from ..diffusion.process import NUM_TRAIN_TIMESTEPS, SCHEDULES
+from ..networks.noised_clip import NoisedClip, NoisedClipConfig
+from ..networks.unet import TextConditionedUNet, UNetConfig
+from .weights import DTYPES, Digests, Place, read_weights
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = weights_name()
+FORMAT_VERSION = 1
+INDEX_NAME = "model_index.json"
+INDEX_FORMAT = "glideslope"
+MAX_CONFIG_BYTES = 1_000_000
+WEIGHT_DTYPES = tuple(DTYPES)
+
+COMPONENTS: dict[str, tuple[type[Part], type[nn.Module]]] = {
+    "TextConditionedUNet": (UNetConfig, TextConditionedUNet),
+    "NoisedClip": (NoisedClipConfig, NoisedClip),
+}
+PARTS = {"base": "TextConditionedUNet", "upsampler": "TextConditionedUNet", "base_inpaint": "TextConditionedUNet",
+         "upsampler_inpaint": "TextConditionedUNet", "noised_clip": "NoisedClip", "tokenizer": "CaptionTokenizer",
+         "clip_tokenizer": "CaptionTokenizer", "scheduler": "GaussianDiffusion", "upsampler_scheduler": "GaussianDiffusion"}
+REQUIRED_PARTS = frozenset({"base", "tokenizer", "scheduler"})
+UPSAMPLERS = ("upsampler", "upsampler_inpaint")
+OPTIONAL_MODELS = ("noised_clip", "upsampler", "base_inpaint", "upsampler_inpaint")
+
+
+def component_config(model: TextConditionedUNet | NoisedClip) -> dict[str, Any]:
+    """What config.json of a model holds."""
+    return {"_class_name": type(model).__name__, "_format_version": FORMAT_VERSION, **model.config.model_dump(mode="json")}
+
+
+def read_bytes(path: Path, max_bytes: int, digests: Digests | None = None) -> bytes:
+    """Read a small file whole.
+
+    Args:
+        path: the file.
+        max_bytes: its largest size.
+        digests: what the bytes must fit; none looks at no digest.
+
+    Raises:
+        CheckpointError: missing, unreadable or too large.
+        VerificationError: not in the manifest, or other bytes than the manifest lists.
+    """
+    try:
+        data = read_bounded(path, max_bytes)
+    except VerificationError as error:
+        raise CheckpointError(f"{path}: {error.problems[0]}") from error
+    if digests is not None:
+        entry = digests.get(path)
+        if entry is None:
+            raise VerificationError(str(path), ["file is not in the manifest"])
+        if (found := sha256_bytes(data)) != entry.sha256:
+            raise VerificationError(str(path), [f"sha256 is {found[:12]}…, expected {entry.sha256[:12]}…"])
+    return data
+
+
+def read_object(path: Path, digests: Digests | None = None) -> dict[str, Any]:
+    """Read a small JSON file that holds an object; see `read_bytes` for its digest.
+
+    Raises:
+        CheckpointError: missing, too large, not strict JSON, or something else than an object.
+    """
+    data = read_bytes(path, MAX_CONFIG_BYTES, digests)
+    try:
+        return parse_object(data, where=str(path), max_bytes=MAX_CONFIG_BYTES)
+    except VerificationError as error:
+        raise CheckpointError(f"{path}: {error.problems[0]}") from error
+
+
+def read_index(path: Path, digests: Digests | None = None) -> frozenset[str]:
+    """Read model_index.json: which parts a release has.
+
+    Raises:
+        CheckpointError: not of this format, a part is missing or unknown, or one names another class.
+    """
+    value = read_object(path, digests)
+    if value.get("_format") != INDEX_FORMAT or value.get("_format_version") != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: _format is {value.get('_format')!r} in version {value.get('_format_version')!r}; expected "
+                              f"{INDEX_FORMAT!r} in version {FORMAT_VERSION}: this is not a release that this glideslope reads")
+    parts = {key: found for key, found in value.items() if not key.startswith("_")}
+    required = REQUIRED_PARTS | ({"upsampler_scheduler"} if any(name in parts for name in UPSAMPLERS) else set())
+    problems = [f"{key} is missing" for key in PARTS if key in required and key not in parts]
+    problems += [f"{key} is unknown" for key in parts if key not in PARTS]
+    problems += [f"{key} is {parts[key]!r:.80}, expected {[INDEX_FORMAT, name]}"
+                 for key, name in PARTS.items() if key in parts and parts[key] != [INDEX_FORMAT, name]]
+    if problems:
+        raise CheckpointError(f"{path}: {'; '.join(problems)}")
+    return frozenset(parts)
+
+
+def read_schedule(path: Path, digests: Digests | None = None) -> str:
+    """Read scheduler_config.json: the name of the noise schedule.
+
+    Raises:
+        CheckpointError: malformed, or a process that this glideslope does not know.
+    """
+    value = read_object(path, digests)
+    expected = {"_class_name": PARTS["scheduler"], "_format_version": FORMAT_VERSION, "num_train_timesteps": NUM_TRAIN_TIMESTEPS}
+    if {key: found for key, found in value.items() if key != "schedule"} != expected or value.get("schedule") not in SCHEDULES:
+        raise CheckpointError(f"{path}: got {value!r:.200}, expected {expected} and as schedule one of {', '.join(SCHEDULES)}")
+    return str(value["schedule"])
+
+
+def read_component_config(path: Path, digests: Digests | None = None) -> tuple[str, Part]:
+    """Read and check a config.json.
+
+    Returns:
+        The class name and the architecture.
+
+    Raises:
+        CheckpointError: missing, too large, not JSON, an unknown class, an unknown key or an impossible value.
+    """
+    return parse_component_config(read_object(path, digests), where=str(path))
+
+
+def parse_component_config(value: Mapping[str, Any], *, where: str) -> tuple[str, Part]:
+    """Check plain data as `read_component_config` does."""
+    if value.get("_class_name") not in tuple(COMPONENTS):
+        raise CheckpointError(f"{where}: _class_name is {value.get('_class_name')!r:.80}, expected one of {', '.join(COMPONENTS)}")
+    if value.get("_format_version") != FORMAT_VERSION:
+        raise CheckpointError(f"{where}: _format_version is {value.get('_format_version')!r}, this glideslope reads {FORMAT_VERSION}")
+    fields = {key: field for key, field in value.items() if key not in ("_class_name", "_format_version")}
+    try:
+        return value["_class_name"], COMPONENTS[value["_class_name"]][0].model_validate(fields)
+    except ValidationError as error:
+        raise CheckpointError(f"{where}: " + "; ".join(describe_problem(p) for p in error.errors())) from error
+
+
+class _Unfilled(TorchFunctionMode):
+    """Draws no random numbers and scales none: to do so without storage would load half of torch's compiler (1 to 3 s)."""
+
+    FILLS = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"})
+    SCALES = frozenset({"mul", "__mul__", "__rmul__"})
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Return the tensor that was to be filled, an empty one for a drawn one; run anything else."""
+        name = getattr(func, "__name__", "")
+        if name in self.FILLS:
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        if name in ("randn", "rand"):
+            return torch.empty(*args, **(kwargs or {}))
+        if name in self.SCALES and isinstance(args[1], int | float):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def build_on_meta(class_name: str, config: Part) -> nn.Module:
+    """The network without storage, to know names and shapes."""
+    with torch.device("meta"), _Unfilled():
+        return COMPONENTS[class_name][1](config)
+
+
+@lru_cache(maxsize=32)
+def expected_tensors(class_name: str, config: Part) -> Mapping[str, tuple[int, ...]]:
+    """Names and shapes of the weights an architecture has."""
+    return {name: tuple(tensor.shape) for name, tensor in build_on_meta(class_name, config).state_dict().items()}
+
+
+def tensor_problems(expected: Mapping[str, tuple[int, ...]], headers: Mapping[str, TensorHeader], variant: str | None = None) -> list[str]:
+    """Compare headers with an architecture: one sentence per missing, unknown or unfit tensor."""
+    dtypes = WEIGHT_DTYPES if variant is None else tuple(name for name, dtype in DTYPES.items() if str(dtype) == f"torch.{VARIANTS[variant]}")
+    problems = [f"tensor {name} is missing" for name in expected if name not in headers]
+    problems += [f"tensor {name} is not in the architecture" for name in headers if name not in expected]
+    problems += [f"tensor {name} has shape {list(headers[name].shape)}, expected {list(shape)}"
+                 for name, shape in expected.items() if name in headers and headers[name].shape != shape]
+    problems += [f"tensor {name} holds {header.dtype}, expected one of {', '.join(dtypes)}"
+                 for name, header in headers.items() if header.dtype not in dtypes]
+    return problems
+
+
+@PlainTorch()
+def load_component(directory: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
+                   variant: str | None = None, weights_name: str | None = None, digests: Digests | None = None) -> nn.Module:
+    """Build a component and load its weights straight into place.
+
+    Beside the weights themselves, this takes a few megabytes of memory, whatever type is asked for.
+
+    Args:
+        directory: holds config.json and the weights.
+        dtype: of the weights; none keeps what is stored.
+        device: where they go.
+        variant: `fp16` or `bf16` takes the files of that variant; none those as trained. Neither stands in for the other.
+        weights_name: a single file of that name instead; training directories hold `ema.safetensors` and `model.safetensors`.
+        digests: what the files must fit.
+
+    Raises:
+        CheckpointError: the configuration is refused, a file is missing, odd or contradicts its index, or a tensor is missing,
+            unknown, of another shape or type, or not finite.
+        VerificationError: a file does not fit its digest.
+    """
+    class_name, config = read_component_config(directory / CONFIG_NAME, digests)
+    if weights_name is None:
+        files = find_weights(directory, variant)
+    else:
+        headers = read_header(directory / weights_name)
+        files = WeightFiles((directory / weights_name,), None, dict.fromkeys(headers, directory / weights_name), headers)
+    model = build_on_meta(class_name, config)
+    problems = tensor_problems({name: tuple(t.shape) for name, t in model.state_dict().items()}, files.headers, variant)
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CheckpointError(f"{files.index or files.files[0]}: does not fit {class_name}: {shown}")
+    model.load_state_dict(read_weights(files, Place(dtype, torch.device(device)), digests), assign=True)
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Training: one loop, its data and checkpoints, a file for each network."""

@@ -1,0 +1,52 @@
+"""Every number of the cards, computed from the raw evidence in a release.
+
+Nothing here reads what the release claims of itself: counts come from the ledger, recalls from the scores, losses
+from the metrics, parameters from the headers of the weight files. `verify` computes the claims again and compares.
+What each topic says lies beside: `data`, `filters`, `audits`, `mutations`, `training`, `evaluation`, `components`.
+"""
+
+from pathlib import Path
+
+from ..documents.environment import energy_claims
+from ..documents.use_policy import policy_claims
+from ..evidence.companions import companion_claims
+from ..evidence.comparison import Claims, compare_claims, equal, flatten, show
+from ..evidence.contents import Release
+from ..evidence.packing import packing_claims
+from .audits import audit_claims
+from .components import component_claims
+from .data import balance_claims, ledger_claims, recipe_claims, unsafe_claims
+from .evaluation import evaluation_claims
+from .filters import filter_claims
+from .mutations import mutation_claims
+from .training import cost_claims, final_loss, training_claims
+
+__all__ = ["Claims", "claims_of", "compare_claims", "compute_claims", "equal", "evaluation_claims", "final_loss", "flatten", "show"]
+
+
+def compute_claims(release_dir: Path) -> Claims:
+    """Compute every claim of a release's cards.
+
+    Args:
+        release_dir: the release; its claims.json, README.md and DATASET_CARD.md are not read.
+
+    Returns:
+        claim id, parts joined by dots -> value, plain data.
+
+    Raises:
+        ReleaseError: evidence is missing, malformed, or contradicts itself.
+    """
+    return claims_of(Release(release_dir))
+
+
+def claims_of(release: Release) -> Claims:
+    """`compute_claims` of a release that is already open."""
+    claims = recipe_claims(release) | unsafe_claims(release) | ledger_claims(release) | balance_claims(release)
+    for category in release.categories:
+        claims |= filter_claims(release, category) | audit_claims(release, category) | mutation_claims(release, category.name)
+    for model in release.models:
+        claims |= training_claims(release, model)
+    claims |= evaluation_claims(release) | component_claims(release) | companion_claims(release) | cost_claims(release)
+    claims |= policy_claims(release) | energy_claims(release) | packing_claims(release)
+    claims |= {f"provenance.{stage}": record.digest for stage, record in release.records.items()}
+    return claims | {"stages": sorted(release.records), "figures": release.figures}

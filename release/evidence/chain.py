@@ -1,0 +1,278 @@
+"""The chain from the released weights back to the inputs: records, files and the ledger's decisions, checked again."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ...data_filter.deciding.decision import reason_of
+from ...data_filter.deciding.filter_figures import measure_filter
+from ...data_filter.labels.stage import role_of
+from ...errors import GlideslopeError
+from ...store.manifest import sha256_json
+from ..claims.audit_checks import check_audits
+from ..claims.audits import read_audits
+from ..claims.claims import equal, evaluation_claims, final_loss, flatten, show
+from ..claims.evaluation import check_evaluation_design
+from ..claims.mutation_checks import check_mutations
+from ..weights import count_parameters, joined_digest
+from .companions import check_companions
+from .comparison import shorten
+from .contents import Release, need
+from .layout import parse_json_object
+from .plan import (
+    classifier_stage,
+    parts,
+    plan_copies,
+    required_inputs,
+    required_stages,
+    stated_weights,
+    training_stage,
+)
+from .settings import find_changed_settings
+
+SCORE_TOLERANCE = 1e-5
+LOSS_TOLERANCE = 1e-5
+
+
+def check_records(release: Release) -> list[str]:
+    """Every stage's record is there and names, as its inputs, the records that lie beside it."""
+    categories = [category.name for category in release.categories]
+    problems = []
+    for stage in required_stages(categories):
+        if stage not in release.records:
+            problems.append(f"records: the record of stage {stage} is missing; pack the release again")
+    for stage, record in release.records.items():
+        judges = ["clip"] if stage == "evaluation" and "clip" in release.records else []
+        for name in [*required_inputs(stage, categories), *judges]:
+            if name not in record.inputs:
+                problems.append(f"records: stage {stage} does not say which {name} it used; run it again")
+        for name, digest in record.inputs.items():
+            source = release.records.get(name)
+            if source is not None and source.digest != digest:
+                problems.append(f"records: stage {stage} used {name} {digest[:12]}…, the release holds {source.digest[:12]}…: "
+                                f"{name} changed since; run {stage} and what follows again")
+    return problems
+
+
+def check_copies(release: Release) -> list[str]:
+    """Every file that a stage wrote has the digest that the stage's record states."""
+    problems = []
+    copies = plan_copies([c.name for c in release.categories], release.records, blurred=release.recipe.release.blurred)
+    for path, (stage, inner) in copies.items():
+        stated = {entry.path: entry.sha256 for entry in release.records[stage].outputs.files}[inner]
+        if not (release.directory / path).is_file():
+            problems.append(f"{path}: file is missing; pack the release again")
+        elif release.digest(path) != stated:
+            problems.append(f"{path}: is not the {inner} that stage {stage} recorded; pack the release again")
+    return problems
+
+
+def check_weights(release: Release) -> list[str]:
+    """The weights are those that a stage recorded, whether they lie in one file or in shards."""
+    problems = []
+    for network in release.networks:
+        weights, stated = release.weights(network), stated_weights(release.records, network)
+        found = joined_digest(weights) if len(weights.files) > 1 else release.digest(f"{network}/{weights.files[0].name}")
+        if found != stated:
+            problems.append(f"{network}: the weights have the digest {found[:12]}…, the stage that wrote them recorded {stated[:12]}…; "
+                            "pack the release again")
+    return problems
+
+
+def check_settings(release: Release) -> list[str]:
+    """Every stage was run with the settings that the recipe states."""
+    return shorten(find_changed_settings(release.recipe, release.records))
+
+
+def check_label_roles(release: Release) -> list[str]:
+    """The role of each label is the one that its concept and the recipe's salt give: nobody chose what tests a filter.
+
+    A concept that an audit of this release has drawn is an audit's, whatever its hash says.
+    """
+    problems = []
+    for category in release.categories:
+        rows = list(zip(*(release.scores(category.name)[name].to_pylist() for name in ("key", "concept", "role")), strict=True))
+        drawn = {image["key"] for audit in read_audits(release, category.name) for image in audit.sample["images"]}
+        audited = {concept for key, concept, _ in rows if key in drawn}
+        for key, concept, role in rows:
+            expected = role_of(concept, release.recipe.labels)
+            if role != expected and not (role == "audit" and concept in audited):
+                problems.append(f"labels of {category.name}: {show(key)} has the role {role}, its concept {show(concept)} and the recipe's "
+                                f"salt and shares give {expected}; if these changed since the labels were given, set them back, or remove the "
+                                "run's labels and import them again")
+    return shorten(problems)
+
+
+def check_consumed(release: Release) -> list[str]:
+    """Each model was trained on exactly the images that the ledger keeps for training."""
+    ledger = release.ledger
+    rows = zip(ledger["sha256"], ledger["decision"], ledger["split"], strict=True)
+    expected = sha256_json(sorted(sha256 for sha256, decision, split in rows if decision == "keep" and split == "train"))
+    problems = []
+    for model in release.models:
+        stage = training_stage(model)
+        consumed = need(release.record(stage).summary, "consumed_sha256", where=f"record of {stage}")
+        if consumed != expected:
+            problems.append(f"{stage}: trained on other images than the ledger keeps for training "
+                            f"(consumed {str(consumed)[:12]}…, ledger {expected[:12]}…); train again")
+    return problems
+
+
+def check_filter_reports(release: Release) -> list[str]:
+    """Each figure that a filter reported is what its scores give."""
+    problems = []
+    for category in release.categories:
+        where = f"evidence/filters/{category.name}/filter.json"
+        report = release.filter(category.name)
+        measured = measure_filter(release.scores(category.name), need(report, "threshold", where=where))
+        found = flatten("", {key: report.get(key) for key in measured})
+        for name, value in flatten("", measured).items():
+            if not equal(found.get(name), value):
+                problems.append(f"filter {category.name}: {name[1:]} is reported as {show(found.get(name))}, the scores give {show(value)}")
+    return problems
+
+
+def check_summaries(release: Release) -> list[str]:
+    """Figures that training recorded are those of the evidence, and both models share one tokenizer."""
+    problems = []
+    for model in release.models:
+        stage = training_stage(model)
+        summary, rows, tail = release.record(stage).summary, release.metrics(model), final_loss(release, model)
+        found = {"num_steps": len(rows), "num_images_seen": rows[-1]["num_images"] if rows else 0,
+                 "num_parameters": count_parameters(release.weights_header(model)),
+                 "num_train_examples": release.ledger["split"].count("train")}
+        problems += [f"{stage}: {key} is recorded as {summary[key]}, the evidence gives {number}"
+                     for key, number in found.items() if key in summary and summary[key] != number]
+        if "final_loss" in summary and not math.isclose(summary["final_loss"], tail, abs_tol=LOSS_TOLERANCE):
+            problems.append(f"{stage}: final_loss is recorded as {summary['final_loss']}, the metrics give {tail:.6f}")
+    stated = release.record("training/noised_clip").inputs.get("tokenizer")
+    own = "clip_tokenizer" if "clip_tokenizer" in parts(release.records) else "tokenizer"
+    if stated is not None and stated != release.digest(f"{own}/tokenizer.json"):
+        problems.append("training/noised_clip: was trained with another tokenizer than the released one; train it again")
+    return problems
+
+
+def check_evaluation(release: Release) -> list[str]:
+    """What the evaluation reported is what its pairs give, and each pair was made as the test of captions asks."""
+    found = evaluation_claims(release)
+    report = release.read("evidence/evaluation/evaluation.json", parse_json_object)
+    problems = [f"evaluation: {name} is reported as {show(report[name])}, the pairs give {show(value)}"
+                for name, value in ((key.removeprefix("evaluation."), value) for key, value in found.items())
+                if name in report and not equal(report[name], value)]
+    splits = {key: split for key, split in zip(release.ledger["key"], release.ledger["split"], strict=True) if split}
+    for pair in release.pairs:
+        if splits.get(pair["key"]) != pair["split"]:
+            problems.append(f"evaluation: {pair['key']} is stated to be of split {pair['split']}, the ledger says {splits.get(pair['key'])}")
+    return shorten([*check_evaluation_design(release), *problems])
+
+
+def check_ledger(release: Release) -> list[str]:
+    """The ledger's counts add up, and each of its decisions follows from scores and thresholds."""
+    return [*_check_counts(release), *_check_decisions(release), *_check_scores(release)]
+
+
+def _check_counts(release: Release) -> list[str]:
+    ledger, curated = release.ledger, release.curated
+    rows = list(zip(ledger["decision"], ledger["reason"], ledger["split"], strict=True))
+    counted: dict[str, Any] = {"seen": len(rows), "kept": sum(decision == "keep" for decision, _, _ in rows),
+               "dropped": dict(Counter(reason for decision, reason, _ in rows if decision == "drop")),
+               "splits": {"train": 0, "validation": 0} | Counter(split for decision, _, split in rows if decision == "keep")}
+    index, problems = release.record("index").summary, []
+    num_inputs, num_bad = (need(index, key, where="record of index") for key in ("num_inputs", "num_bad"))
+    if num_inputs != len(rows):
+        problems.append(f"ledger: has {len(rows)} rows, the index has {num_inputs} inputs: every input has one row; curate and pack again")
+    problems += [f"ledger: {counted['dropped'].get(reason, 0)} rows say {show(reason)}, the index has {number} such inputs; curate and pack "
+                 "again" for reason, number in num_bad.items() if counted["dropped"].get(reason, 0) < number]
+    for key, found in counted.items():
+        stated = curated.get(key)
+        if isinstance(stated, dict) and isinstance(found, dict):
+            stated = {name: number for name, number in stated.items() if number or name in found}
+        if stated != found:
+            problems.append(f"ledger: {key} counts {show(found)}, curated.json states {show(stated)}")
+    return problems
+
+
+def _check_decisions(release: Release) -> list[str]:
+    ledger, names = release.ledger, [category.name for category in release.categories]
+    thresholds = {name: need(release.filter(name), "threshold", where=f"evidence/filters/{name}/filter.json") for name in names}
+    labels = {name: _labels_by_key(release, name) for name in names}
+    # what audits found among kept images is dropped too; the labels of audits that came before are not in the release
+    found = {f"label:{name}" for name in names} if "audit_findings" in release.record("curated").inputs else set()
+    columns = zip(ledger["key"], ledger["decision"], ledger["reason"], ledger["split"], ledger["sha256"],
+                  zip(*(ledger[f"score_{name}"] for name in names), strict=True),
+                  zip(*(ledger[f"flags_{name}"] for name in names), strict=True), strict=True)
+    wrong = []
+    for key, decision, reason, split, sha256, scores, flags in columns:
+        verdicts = [reason_of(name, score is None or not score < thresholds[name], score is not None, flagged)
+                    for name, score, flagged in zip(names, scores, flags, strict=True)]
+        named = [f"label:{name}" for name in names if labels[name].get(key) == 1]
+        objections = [verdict for verdict in (*verdicts, *named) if verdict]
+        if decision == "keep" and (objections or reason or not sha256 or split not in ("train", "validation")):
+            wrong.append(f"ledger: {key} is kept, against {', '.join(objections) or 'its reason, digest or split'}")
+        elif decision == "drop" and (not reason or split):
+            wrong.append(f"ledger: {key} is dropped without a reason, or into a split")
+        elif reason.startswith(("filter:", "label:")) and reason not in found and not _is_first(reason, objections, key, labels):
+            wrong.append(f"ledger: {key} is dropped as {reason}, its scores and labels say {', '.join(objections) or 'keep'}")
+    kept = Counter(key for key, decision in zip(ledger["key"], ledger["decision"], strict=True) if decision == "keep")
+    wrong += [f"ledger: {key} is kept {number} times" for key, number in kept.items() if number > 1]
+    return shorten(wrong)
+
+
+def _labels_by_key(release: Release, category: str) -> dict[str, int]:
+    table = release.scores(category)
+    return dict(zip(table["key"].to_pylist(), table["label"].to_pylist(), strict=True))
+
+
+def _is_first(reason: str, objections: Sequence[str], key: str, labels: Mapping[str, Mapping[str, int]]) -> bool:
+    """Whether a reason is the first objection. Where people disagree the evidence holds no label: then only a 0 contradicts."""
+    if objections:
+        return reason == objections[0]
+    category = reason.removeprefix("label:")
+    return reason.startswith("label:") and category in labels and key not in labels[category]
+
+
+def _check_scores(release: Release) -> list[str]:
+    ledger, wrong = release.ledger, []
+    for category in release.categories:
+        name = category.name
+        sha256 = release.digest(f"evidence/filters/{name}/classifier.safetensors")
+        judges = {judge for judge, score in zip(ledger[f"classifier_{name}"], ledger[f"score_{name}"], strict=True) if score is not None}
+        if judges - {sha256}:
+            wrong.append(f"ledger: scores of {name} come from another classifier than the released one; curate again")
+        fitted = {entry.path: entry.sha256 for entry in release.record(classifier_stage(name)).outputs.files}
+        if not sha256 == release.filter(name).get("classifier", {}).get("sha256") == fitted.get("classifier.safetensors"):
+            wrong.append(f"filter {name}: filter.json or the record of {classifier_stage(name)} names another classifier than the released "
+                         "one; fit again")
+        rows = zip(ledger["key"], ledger[f"score_{name}"], ledger[f"flags_{name}"], strict=True)
+        scored = {key: (score, flags) for key, score, flags in rows if score is not None}
+        table = release.scores(name)
+        for key, score, flags in zip(*(table[column].to_pylist() for column in ("key", "score", "flags")), strict=True):
+            if key not in scored or not abs(scored[key][0] - score) <= SCORE_TOLERANCE or scored[key][1] != flags:
+                wrong.append(f"ledger: {name} score and flags of {key} are {scored.get(key)}, the filter's own table says {(score, flags)}")
+    return shorten(wrong)
+
+
+CHAIN_CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
+    "records": check_records, "copied files": check_copies, "origin of the weights": check_weights, "companions": check_companions,
+    "settings": check_settings, "label roles": check_label_roles, "consumed images": check_consumed,
+    "filter reports": check_filter_reports, "training summaries": check_summaries, "evaluation": check_evaluation, "ledger": check_ledger,
+    "audits": check_audits, "mutations": check_mutations}
+
+
+def check_chain(release: Release) -> list[str]:
+    """All of the above; what cannot be read is a problem too."""
+    problems: list[str] = []
+    for name, check in CHAIN_CHECKS.items():
+        problems += run_check(name, check, release)
+    return problems
+
+
+def run_check(name: str, check: Callable[[Any], list[str]], subject: Any) -> list[str]:
+    """Run a check on files that somebody else wrote: whatever cannot be read or has an odd type is a problem, not a crash."""
+    try:
+        return check(subject)
+    except GlideslopeError as error:
+        return [str(error)]
+    except Exception as error:  # files made to do harm can make a parser raise anything: that is a refusal, never a pass
+        return [f"{name}: cannot be checked, the evidence is malformed ({type(error).__name__}: {error}); pack the release again"]

@@ -1,0 +1,187 @@
+"""Networks that this run did not train: brought in from a directory, their digests recorded, and what the card says of them.
+
+A directory such as `glideslope import-openai` writes may hold an upsampler or inpainting variants. They come with no evidence
+about their training data, and everything that a release says of them says so.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import CheckpointError, ReleaseError, VerificationError
+from ...store.manifest import MANIFEST_NAME, ReleaseManifest, read_json, sha256_file
+from ...store.records import Record, run_stage
+from ...store.weight_files import WeightFiles
+from ..weights import count_parameters, find_noncanonical, joined_digest, read_weights
+from .comparison import Claims
+from .contents import Release
+from .layout import OPTIONAL_MODELS
+from .plan import COMPANION_FILES, COMPANIONS_STAGE, record_path
+
+IMPORT_NAME = "evidence/import.json"
+TOKENIZER_PATH = "tokenizer/tokenizer.json"
+NO_EVIDENCE = "brought in, no evidence about its training data"
+
+
+def gather_companions(source: Path, directory: Path, *, clip_tokenizer_sha256: str | None) -> Record:
+    """Run the stage `companions`: gather the networks that a directory holds beside its base, with the digest of every file.
+
+    The stage's directory holds links to the files, or copies where links are impossible.
+
+    Args:
+        source: the directory of components, with its model_index.json.
+        directory: the stage's, in the run.
+        clip_tokenizer_sha256: digest of the tokenizer that the run's noised CLIP was trained with; another one is left out.
+
+    Returns:
+        The record. Its inputs are the digests of the source's files; its summary names the parts, and the SHA-256 of each
+        network's weights in one canonical file.
+
+    Raises:
+        ReleaseError: no such directory, nothing in it to bring in, or files that its own manifest does not list.
+        StorageError: the stage cannot be written.
+    """
+    found, left_out = choose_parts(source, clip_tokenizer_sha256)
+    weights = {name: read_weights(source / name) for name in found if name in OPTIONAL_MODELS}
+    paths = list_sources(source, found, weights)
+    digests = {path: sha256_file(source / path) for path in paths}
+    check_manifest(source, digests)
+    optional = [path for path in (TOKENIZER_PATH, IMPORT_NAME) if (source / path).is_file()]
+
+    def work(partial: Path) -> Mapping[str, Any]:
+        for path in paths:
+            link_or_copy(source / path, partial / path)
+        return {"parts": found, "left_out": left_out, "sources": describe_sources(source, found),
+                "weights": {name: weights_digest(source, files, digests) for name, files in weights.items()},
+                "num_parameters": {name: count_parameters(files.headers) for name, files in weights.items()}}
+
+    inputs = digests | {path: sha256_file(source / path) for path in optional}
+    return run_stage(directory, stage=COMPANIONS_STAGE, config={"noised_clip_tokenizer": clip_tokenizer_sha256}, inputs=inputs, work=work)
+
+
+def weights_digest(source: Path, files: WeightFiles, digests: Mapping[str, str]) -> str:
+    """SHA-256 of weights in one canonical file; a file that is canonical already has been hashed."""
+    if len(files.files) == 1 and not find_noncanonical(files):
+        return digests[files.files[0].relative_to(source).as_posix()]
+    return joined_digest(files)
+
+
+def choose_parts(source: Path, clip_tokenizer_sha256: str | None) -> tuple[list[str], dict[str, str]]:
+    """Which parts of a directory are brought in, in their fixed order, and which are not and why.
+
+    Raises:
+        ReleaseError: the directory or its index is refused, or there is nothing to bring in.
+    """
+    from ...models.loading.components import INDEX_NAME, UPSAMPLERS, read_index
+
+    try:
+        held = read_index(source / INDEX_NAME)
+    except CheckpointError as error:
+        raise ReleaseError(f"release.companions: {error}; give a directory such as `glideslope import-openai` writes") from error
+    found = [name for name in OPTIONAL_MODELS if name in held]
+    left_out = {}
+    if "clip_tokenizer" in held:
+        if sha256_file(source / "clip_tokenizer" / COMPANION_FILES["clip_tokenizer"]) == clip_tokenizer_sha256:
+            found.append("clip_tokenizer")
+        else:
+            left_out["clip_tokenizer"] = "the noised CLIP of this run was trained with another tokenizer"
+    if set(found) & set(UPSAMPLERS):
+        found.append("upsampler_scheduler")
+    if not set(found) & set(OPTIONAL_MODELS):
+        raise ReleaseError(f"release.companions: {source} holds none of {', '.join(OPTIONAL_MODELS)}; remove the key or give another directory")
+    return found, left_out
+
+
+def list_sources(source: Path, found: list[str], weights: Mapping[str, WeightFiles]) -> list[str]:
+    """Relative paths of the files of parts: configurations, tokenizers, schedulers, weights and their indices."""
+    paths = [f"{name}/{COMPANION_FILES.get(name, 'config.json')}" for name in found]
+    files = [file for held in weights.values() for file in (*held.files, *([held.index] if held.index else []))]
+    missing = [path for path in paths if not (source / path).is_file()]
+    if missing:
+        raise ReleaseError(f"release.companions: {source} holds no {missing[0]}; import it again")
+    return sorted({*paths, *(file.relative_to(source).as_posix() for file in files)})
+
+
+def check_manifest(source: Path, digests: Mapping[str, str]) -> None:
+    """Where the directory has a manifest, hold the files against it.
+
+    Raises:
+        ReleaseError: a file is not listed, or has other bytes.
+    """
+    if not (source / MANIFEST_NAME).is_file():
+        return
+    try:
+        stated = {entry.path: entry.sha256 for entry in ReleaseManifest.read(source / MANIFEST_NAME).files}
+    except VerificationError as error:
+        raise ReleaseError(f"release.companions: {error}; import the directory again") from error
+    changed = [path for path, digest in digests.items() if stated.get(path) != digest]
+    if changed:
+        raise ReleaseError(f"release.companions: {source / changed[0]} is not the file that {MANIFEST_NAME} beside it lists; import it again")
+
+
+def describe_sources(source: Path, found: list[str]) -> list[dict[str, Any]]:
+    """The published files that an import recorded as the origin of these networks; empty where there is no such record."""
+    if not (source / IMPORT_NAME).is_file():
+        return []
+    report = read_json(source / IMPORT_NAME)
+    try:
+        rows = [{"file": file, "component": str(entry["component"]), "size_bytes": int(entry["size_bytes"]),
+                 "sha256": str(entry["sha256"])}
+                for file, entry in report["sources"].items()]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ReleaseError(f"release.companions: {source / IMPORT_NAME} is malformed ({error!r}); import the directory again") from error
+    return sorted((row for row in rows if row["component"] in found), key=lambda row: row["file"])
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Link to a file, or copy it where that cannot be done."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def companion_claims(release: Release) -> Claims:
+    """What the card says of each network that was brought in, and which those are.
+
+    Raises:
+        ReleaseError: the record or the weights are missing or malformed.
+    """
+    names = [name for name in release.networks if name in OPTIONAL_MODELS]
+    claims: Claims = {"companions": names}
+    for name in names:
+        record = release.record(COMPANIONS_STAGE)
+        sources = record.summary.get("sources", [])
+        claims[f"companions.{name}"] = {
+            "digest": record.summary["weights"][name], "num_parameters": count_parameters(release.weights(name).headers),
+            "evidence": NO_EVIDENCE, "has_same_tokenizer": record.inputs.get(TOKENIZER_PATH) == release.digest(TOKENIZER_PATH),
+            "sources": [row for row in sources if row["component"] == name]}
+    return claims
+
+
+def check_companions(release: Release) -> list[str]:
+    """Companions are there exactly when the recipe asks for them, and their record fits itself."""
+    wanted, there = release.recipe.release.companions is not None, COMPANIONS_STAGE in release.records
+    if wanted != there:
+        return [f"companions: the recipe {'names' if wanted else 'does not name'} a directory of companions, the release holds "
+                f"{'a' if there else 'no'} record of them; pack the release again"]
+    if not there:
+        return []
+    record, where = release.record(COMPANIONS_STAGE), record_path(COMPANIONS_STAGE)
+    problems = [f"{where}: {entry.path} has the digest {entry.sha256[:12]}…, its source has {str(record.inputs.get(entry.path))[:12]}…; "
+                "pack the release again" for entry in record.outputs.files if record.inputs.get(entry.path) != entry.sha256]
+    held = sorted(record.summary.get("weights", {}))
+    networks = sorted(name for name in release.networks if name in OPTIONAL_MODELS)
+    if held != networks:
+        problems.append(f"{where}: states weights of {held}, parts name {networks}; pack the release again")
+    return problems
+
+
+def find_unproven_companions(release: Release) -> list[str]:
+    """One sentence for every network whose training data nothing in the release says anything about."""
+    return [f"{name}: {NO_EVIDENCE}; remove release.companions from the recipe, or let the policy allow networks without evidence"
+            for name in release.networks if name in OPTIONAL_MODELS]

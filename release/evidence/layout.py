@@ -1,0 +1,265 @@
+"""What may lie in a release: paths by pattern, and for each the kind of content and its largest size.
+
+A file is judged by what it holds, not by its name: a pickle named `.json` is still a pickle.
+"""
+
+import os
+import re
+import stat
+import struct
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ...errors import ReleaseError
+from ...store.manifest import MAX_FOLDERS_DEEP
+from ...store.strict_json import MAX_CONTAINERS, load_text, refuse_many
+from ...store.weight_files import MAX_INDEX_BYTES, VARIANTS, index_name, weights_name
+from ..weights import read_header
+
+MEGABYTE = 1_000_000
+MAX_LINES = 1_000_000
+MAX_PIXELS = 50_000_000  # of a picture in a release, told before it is decoded
+MAX_PATH_LENGTH = 200
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|\.eval_results")
+RESERVED_NAMES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
+MODELS = ("base", "noised_clip")
+OPTIONAL_MODELS = ("upsampler", "base_inpaint", "upsampler_inpaint")
+COMPONENT_PATTERN = "|".join((*MODELS, *OPTIONAL_MODELS))
+WEIGHTS_NAME = weights_name()
+STEM = WEIGHTS_NAME.removesuffix(".safetensors")
+INDEX_NAMES = "|".join(re.escape(index_name(variant)) for variant in (None, *VARIANTS))
+
+# What a file may never be, by its first bytes.
+DANGEROUS = (
+    (b"\x7fELF", "an executable"), (b"MZ", "an executable"), (b"\xcf\xfa\xed\xfe", "an executable"), (b"#!", "a script"),
+    (b"PK\x03\x04", "a zip archive, such as a PyTorch pickle"), (b"PK\x05\x06", "a zip archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"), (b"\x1f\x8b", "a gzip archive"), (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ\x00", "an xz archive"), (b"Rar!", "a rar archive"), (b"\x93NUMPY", "a NumPy array, which may hold a pickle"),
+    *((bytes([0x80, protocol]), "a pickle") for protocol in range(1, 6)),
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A pattern of paths (a regular expression for the whole path), what such a file holds, and its largest size."""
+
+    pattern: str
+    kind: str
+    max_bytes: int
+
+
+RULES = (
+    Rule(r"(README|DATASET_CARD|USE_POLICY)\.md|LICENSE|\.eval_results/glideslope\.yaml|evidence/(recipe|policy)\.yaml", "text", MEGABYTE),
+    Rule(r"manifest\.json|rehearsal\.json", "json", 32 * MEGABYTE),
+    Rule(r"manifest\.dsse\.json|model_index\.json", "json", MEGABYTE),
+    Rule(rf"({COMPONENT_PATTERN})/config\.json|(upsampler_)?scheduler/scheduler_config\.json", "json", MEGABYTE),
+    Rule(r"(clip_)?tokenizer/tokenizer\.json", "json", 32 * MEGABYTE),
+    Rule(rf"({COMPONENT_PATTERN})/{STEM}(\.({'|'.join(VARIANTS)}))?(-[0-9]{{5}}-of-[0-9]{{5}})?\.safetensors", "safetensors",
+         20_000 * MEGABYTE),
+    Rule(rf"({COMPONENT_PATTERN})/({INDEX_NAMES})", "json", MAX_INDEX_BYTES),
+    Rule(r"figures/[a-z0-9_]+\.png", "png", 4 * MEGABYTE),
+    Rule(r"evidence/(environment|packing|mlbom\.cdx|croissant)\.json", "json", 32 * MEGABYTE),
+    Rule(r"evidence/(claims|curated|evaluation/evaluation)\.json", "json", 4 * MEGABYTE),
+    Rule(r"evidence/records/[a-z0-9_]+\.json", "json", 16 * MEGABYTE),
+    Rule(r"evidence/filters/[a-z0-9_]+/(filter|classifier)\.json", "json", 4 * MEGABYTE),
+    Rule(r"evidence/golden/golden\.json", "json", MEGABYTE),
+    Rule(r"evidence/golden/picture_\d{2}\.png", "png", 4 * MEGABYTE),
+    Rule(r"evidence/mutations/[a-z0-9_]+/planted\.parquet", "parquet", 100 * MEGABYTE),
+    Rule(r"evidence/filters/[a-z0-9_]+/scores\.parquet", "parquet", 1_000 * MEGABYTE),
+    Rule(r"evidence/filters/[a-z0-9_]+/classifier\.safetensors", "safetensors", 1_000 * MEGABYTE),
+    Rule(r"evidence/audits/[a-z0-9_]+/[a-z0-9_]+/(commitment|sample|audit)\.json", "json", 32 * MEGABYTE),
+    Rule(r"evidence/ledger/shard-\d{5}\.parquet", "parquet", 1_000 * MEGABYTE),
+    Rule(rf"evidence/training/({'|'.join(MODELS)})/metrics\.jsonl", "jsonl", 100 * MEGABYTE),
+    Rule(r"evidence/evaluation/(pairs|guidance)\.jsonl", "jsonl", 100 * MEGABYTE),
+)
+
+
+def rule_of(path: str) -> Rule | None:
+    """The rule for a relative POSIX path, or none when no such file belongs in a release."""
+    return next((rule for rule in RULES if re.fullmatch(rule.pattern, path)), None)
+
+
+def walk(directory: Path, *, depth: int = MAX_FOLDERS_DEEP, without: Collection[str] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below a directory that is not a plain folder, as relative POSIX path and entry, sorted.
+
+    Args:
+        directory: where.
+        depth: how deep folders are looked into; one that lies deeper is given like a file, and so refused as none.
+        without: names directly below it that are not looked at.
+    """
+    with os.scandir(directory) as entries:
+        ordered = sorted((entry for entry in entries if entry.name not in without), key=lambda e: e.name)
+    for entry in ordered:
+        if depth and entry.is_dir(follow_symlinks=False):
+            for below, inner in walk(Path(entry.path), depth=depth - 1):
+                yield f"{entry.name}/{below}", inner
+        else:
+            yield entry.name, entry
+
+
+def find_irregular(directory: Path, *, without: Collection[str] = ()) -> list[str]:
+    """One sentence for everything that is neither a folder nor a file: linked folders, broken links, devices, pipes, folders too deep.
+
+    Links to files pass: a snapshot in the Hub's cache consists of them. Names in `without`, directly below, are not looked at.
+    """
+    problems = []
+    for path, entry in walk(directory, without=without):
+        try:
+            mode = entry.stat().st_mode
+        except OSError as error:
+            problems.append(f"{path}: cannot be opened ({error.strerror})")
+            continue
+        if stat.S_ISDIR(mode) and not entry.is_symlink():
+            problems.append(f"{path[:MAX_PATH_LENGTH]}: a folder more than {MAX_FOLDERS_DEEP} deep; remove it")
+        elif not stat.S_ISREG(mode):
+            problems.append(f"{path}: is not a plain file")
+    return problems
+
+
+def find_strangers(directory: Path) -> list[str]:
+    """One sentence for every file that a release may not hold: by path, name, size or content."""
+    problems = find_irregular(directory)
+    if problems:
+        return problems
+    paths = [path for path, _ in walk(directory)]
+    folded: dict[str, str] = {}
+    for path in paths:
+        twin = folded.setdefault(path.casefold(), path)
+        if twin != path:
+            problems.append(f"{path}: differs from {twin} only by case, and would overwrite it on some machines")
+        try:
+            check_name(path)
+            check_content(directory / path, path)
+        except ReleaseError as error:
+            problems.append(str(error))
+    return problems
+
+
+def check_name(path: str) -> None:
+    """Refuse a path that not every file system can hold.
+
+    Raises:
+        ReleaseError: too long, not in Unicode's composed form, or with a part that is reserved or not portable.
+    """
+    if len(path) > MAX_PATH_LENGTH or path != unicodedata.normalize("NFC", path):
+        raise ReleaseError(f"{path!r:.240}: path is longer than {MAX_PATH_LENGTH} characters or not in composed form; remove the file")
+    for part in path.split("/"):
+        if not NAME_PATTERN.fullmatch(part) or part.endswith(".") or part.split(".")[0].lower() in RESERVED_NAMES:
+            raise ReleaseError(f"{path!r}: {part!r} is not a portable file name; remove the file")
+
+
+def check_content(file: Path, path: str) -> None:
+    """Refuse a file that does not belong in a release or is not what its place in the release says.
+
+    Args:
+        file: where it lies.
+        path: its relative POSIX path in the release.
+
+    Raises:
+        ReleaseError: no rule allows the path, the file is too large, or its content is of another kind.
+    """
+    with file.open("rb") as opened:
+        start = opened.read(512)
+    danger = find_danger(start)
+    if danger is not None:
+        raise ReleaseError(f"{path}: the file is {danger}, by its first bytes; a release holds no such file, remove it")
+    rule = rule_of(path)
+    if rule is None:
+        raise ReleaseError(f"{path}: no such file belongs in a release; remove it")
+    size = file.stat().st_size
+    if size > rule.max_bytes:
+        raise ReleaseError(f"{path}: {size} bytes, at most {rule.max_bytes} are allowed; pack the release again")
+    try:
+        CONTENT_CHECKS[rule.kind](file)
+    except (ValueError, RecursionError) as error:
+        raise ReleaseError(f"{path}: is not {rule.kind} content ({error}); pack the release again") from error
+
+
+def find_danger(start: bytes) -> str | None:
+    """What a file is, if its first 512 bytes show an archive, a pickle, an executable or a script; else none."""
+    if start[4:9] == b"\0\0\0\0{":
+        return None  # the length of a safetensors header may begin like a pickle, but no pickle goes on like this
+    for magic, meaning in DANGEROUS:
+        if start.startswith(magic):
+            return meaning
+    return "a tar archive" if start[257:262] == b"ustar" else None
+
+
+def parse_json_object(text: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object strictly, see `strict_json.load_text`.
+
+    Raises:
+        ValueError: not strict JSON, or not an object.
+    """
+    value = load_text(text if isinstance(text, str) else text.decode())
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def parse_json_lines(text: bytes) -> list[dict[str, Any]]:
+    """Parse JSON objects, one a line, the last line ended too.
+
+    Raises:
+        ValueError: a line that is not a JSON object, which is named; or more than a million lines, or two million objects and lists.
+    """
+    if (num_lines := text.count(b"\n")) > MAX_LINES:
+        raise ValueError(f"{num_lines} lines, at most {MAX_LINES} are read")
+    decoded = text.decode()
+    refuse_many(decoded, MAX_LINES + MAX_CONTAINERS)
+    lines = decoded.split("\n")
+    if lines[-1]:
+        raise ValueError("the last line is not ended")
+    rows = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            rows.append(parse_json_object(line))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+    return rows
+
+
+def _check_text(file: Path) -> None:
+    text = file.read_bytes().decode()
+    if "\0" in text or "\r" in text:
+        raise ValueError("control characters")
+
+
+def _check_json(file: Path) -> None:
+    parse_json_object(file.read_bytes())
+
+
+def _check_json_lines(file: Path) -> None:
+    parse_json_lines(file.read_bytes())
+
+
+def _check_png(file: Path) -> None:
+    data = file.read_bytes()
+    width, height = struct.unpack(">II", data[16:24]) if data[12:16] == b"IHDR" and len(data) > 24 else (0, 0)
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ValueError(f"it states {width} x {height} pixels, at most {MAX_PIXELS} in all are read")
+    if not data.startswith(b"\x89PNG\r\n\x1a\n") or not data.endswith(b"\0\0\0\0IEND\xaeB`\x82"):
+        raise ValueError("first or last bytes are not those of a PNG")
+
+
+def _check_parquet(file: Path) -> None:
+    with file.open("rb") as opened:
+        start = opened.read(4)
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, size - 4))
+        end = opened.read(4)
+    if size < 12 or start != b"PAR1" or end != b"PAR1":
+        raise ValueError("first or last bytes are not those of a parquet file")
+
+
+def _check_safetensors(file: Path) -> None:
+    read_header(file)
+
+
+CONTENT_CHECKS: Mapping[str, Callable[[Path], None]] = MappingProxyType({
+    "text": _check_text, "json": _check_json, "jsonl": _check_json_lines, "png": _check_png,
+    "parquet": _check_parquet, "safetensors": _check_safetensors})

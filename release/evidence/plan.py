@@ -1,0 +1,202 @@
+"""Which file of a release comes from which file of which stage: the list that pack copies and verify follows back."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from ...errors import ReleaseError
+from ...store.records import Record
+from .layout import MODELS, OPTIONAL_MODELS
+
+Origin = tuple[str, str]
+
+COMPANIONS_STAGE = "companions"
+GOLDEN_STAGE = "golden"
+
+FILTER_FILES = ("filter.json", "scores.parquet", "classifier.json", "classifier.safetensors")
+AUDIT_FILES = ("commitment.json", "sample.json", "audit.json")
+WEIGHTS_OF = {"base": "ema.safetensors", "noised_clip": "model.safetensors"}
+COMPANION_FILES = {"clip_tokenizer": "tokenizer.json", "upsampler_scheduler": "scheduler_config.json"}
+GENERATED = ("evidence/packing.json",
+             "LICENSE", "README.md", "DATASET_CARD.md", "model_index.json", "evidence/claims.json", "evidence/policy.yaml",
+             "evidence/recipe.yaml", "USE_POLICY.md", "evidence/environment.json", "evidence/mlbom.cdx.json", "evidence/croissant.json",
+             ".eval_results/glideslope.yaml")
+
+
+def classifier_stage(category: str) -> str:
+    """Name of the stage that fits a category's classifier."""
+    return f"classifiers/{category}"
+
+
+def scores_stage(category: str) -> str:
+    """Name of the stage that scores every input for a category."""
+    return f"scores/{category}"
+
+
+def filter_stage(category: str) -> str:
+    """Name of the stage that sets a category's threshold and measures the filter."""
+    return f"filters/{category}"
+
+
+def audit_stages(records: Mapping[str, Record], category: str) -> list[str]:
+    """Names of the stages of a category's audits, in order."""
+    return sorted(stage for stage in records if stage.startswith(f"audits/{category}/"))
+
+
+def mutation_stage(category: str) -> str:
+    """Name of the stage that tests a category's filter with changed pictures."""
+    return f"mutations/{category}"
+
+
+def training_stage(model: str) -> str:
+    """Name of the stage that trains a model."""
+    return f"training/{model}"
+
+
+def record_path(stage: str) -> str:
+    """Where a stage's record lies in a release."""
+    return f"evidence/records/{stage.replace('/', '__')}.json"
+
+
+def required_stages(categories: Sequence[str]) -> list[str]:
+    """The stages without which there is no release, in their order; `clip` comes on top where its text tower was trained."""
+    filters = [stage(category) for category in categories for stage in (classifier_stage, scores_stage, filter_stage)]
+    return ["index", "labels", *filters, "curated", *map(training_stage, MODELS), "evaluation"]
+
+
+def required_inputs(stage: str, categories: Sequence[str]) -> list[str]:
+    """The stages whose records a stage must name among its inputs."""
+    if stage.startswith("training/"):
+        return ["curated"]
+    needed = {"clip": ["index"], "evaluation": ["training/base", "curated"],
+              GOLDEN_STAGE: [*map(training_stage, MODELS), "evaluation"],
+              "curated": ["index", "labels", *map(scores_stage, categories), *map(filter_stage, categories)]}
+    for category in categories:
+        classifier, scores = classifier_stage(category), scores_stage(category)
+        needed |= {classifier: ["index", "labels"], scores: ["index", classifier],
+                   filter_stage(category): ["index", "labels", classifier, scores]}
+    return needed.get(stage, [])
+
+
+def networks(records: Mapping[str, Record]) -> tuple[str, ...]:
+    """Names of the networks of a release: the trained ones, then those that were brought in."""
+    return (*MODELS, *(name for name in OPTIONAL_MODELS if name in brought_in(records)))
+
+
+def parts(records: Mapping[str, Record]) -> tuple[str, ...]:
+    """Names of everything that model_index.json lists."""
+    return (*networks(records), "tokenizer", "scheduler", *(name for name in brought_in(records) if name not in OPTIONAL_MODELS))
+
+
+def brought_in(records: Mapping[str, Record]) -> list[str]:
+    """Names of the parts that come from the recipe's directory of companions."""
+    if COMPANIONS_STAGE not in records:
+        return []
+    found = records[COMPANIONS_STAGE].summary.get("parts")
+    if not isinstance(found, list) or set(found) - {*OPTIONAL_MODELS, *COMPANION_FILES} or len(set(found)) != len(found):
+        raise ReleaseError(f"{record_path(COMPANIONS_STAGE)}: parts are {found!r:.200}, expected some of "
+                           f"{', '.join((*OPTIONAL_MODELS, *COMPANION_FILES))}; pack the release again")
+    return found
+
+
+def stated_weights(records: Mapping[str, Record], network: str) -> str:
+    """SHA-256 of a network's weights in one canonical file, as the stage that wrote or gathered them recorded it.
+
+    Raises:
+        ReleaseError: the record does not say.
+    """
+    if network in MODELS:
+        stage, name = training_stage(network), WEIGHTS_OF[network]
+        digests = {entry.path: entry.sha256 for entry in records[stage].outputs.files}
+    else:
+        stage, name = COMPANIONS_STAGE, network
+        digests = dict(records[stage].summary.get("weights", {}))
+    if name not in digests:
+        raise ReleaseError(f"stage {stage} has not recorded {name}; remove the stage's directory and run it again")
+    return str(digests[name])
+
+
+def plan_copies(categories: Sequence[str], records: Mapping[str, Record], *, blurred: Collection[str] = ()) -> dict[str, Origin]:
+    """What a release copies from the stages byte for byte; weights are written by `weights.writing`.
+
+    Args:
+        categories: names of the filtered categories.
+        records: stage name -> its record; their outputs say which files there are.
+        blurred: categories of which no picture is released but a blurred one, which is none of the stages' files.
+
+    Returns:
+        path in the release -> stage and path in that stage's directory.
+
+    Raises:
+        ReleaseError: a stage is missing, or has not written a file that every release holds.
+    """
+    missing = [stage for stage in required_stages(categories) if stage not in records]
+    if missing:
+        raise ReleaseError(f"records of stages are missing: {', '.join(map(record_path, missing))}; run the stages, then pack")
+    copies: dict[str, Origin] = {}
+    for category in categories:
+        stage, folder = filter_stage(category), f"evidence/filters/{category}"
+        copies |= {f"{folder}/{name}": (stage, name) for name in FILTER_FILES}
+        copies[f"figures/{category}_precision_recall.png"] = (stage, "precision_recall.png")
+        if category not in blurred:
+            copies |= _optional(records, f"figures/{category}_missed.png", (stage, "missed.png"))
+        if (mutated := mutation_stage(category)) in records:
+            copies |= {f"evidence/{mutated}/planted.parquet": (mutated, "planted.parquet"),
+                       f"figures/{category}_mutations.png": (mutated, "mutations.png")}
+        copies |= {f"evidence/{audit}/{name}": (audit, name) for audit in audit_stages(records, category) for name in AUDIT_FILES}
+    if GOLDEN_STAGE in records:
+        copies |= {f"evidence/golden/{path}": (GOLDEN_STAGE, path) for path in _outputs(records[GOLDEN_STAGE])}
+    copies["evidence/curated.json"] = ("curated", "curated.json")
+    copies |= {f"evidence/{path}": ("curated", path) for path in _outputs(records["curated"]) if path.startswith("ledger/")}
+    for model in MODELS:
+        stage = training_stage(model)
+        copies |= {f"{model}/config.json": (stage, "config.json"),
+                   f"evidence/training/{model}/metrics.jsonl": (stage, "metrics.jsonl")}
+    for name in brought_in(records):
+        path = f"{name}/{COMPANION_FILES.get(name, 'config.json')}"
+        copies[path] = (COMPANIONS_STAGE, path)
+    copies["tokenizer/tokenizer.json"] = ("training/base", "tokenizer.json")
+    copies["scheduler/scheduler_config.json"] = ("training/base", "scheduler_config.json")
+    grids = sorted(path for path in _outputs(records["training/base"]) if path.startswith("samples/") and path.endswith(".png"))
+    if grids:
+        copies["figures/base_samples.png"] = ("training/base", grids[-1])
+    copies |= {f"evidence/evaluation/{name}": ("evaluation", name) for name in ("pairs.jsonl", "evaluation.json")}
+    copies |= _optional(records, "evidence/evaluation/guidance.jsonl", ("evaluation", "guidance.jsonl"))
+    copies |= _optional(records, "figures/evaluation_samples.png", ("evaluation", "samples.png"))
+    _check_written(copies, records)
+    return copies
+
+
+def figure_paths(categories: Sequence[str], records: Mapping[str, Record]) -> set[str]:
+    """The figures that are drawn while packing, from what the release holds."""
+    paths = {"figures/ledger.png", "figures/training_loss.png", *(f"figures/{category}_scores.png" for category in categories)}
+    written = _outputs(records["evaluation"])
+    if "samples.png" in written:
+        paths |= {"figures/evaluation_captions.png", "figures/evaluation_worst.png"}
+    return paths | ({"figures/guidance.png"} if "guidance.jsonl" in written else set())
+
+
+def blurred_paths(blurred: Collection[str], records: Mapping[str, Record]) -> dict[str, Origin]:
+    """The pictures that are released blurred only: path in the release -> stage and path of the clear picture."""
+    origins = {f"figures/{category}_missed.png": (filter_stage(category), "missed.png") for category in blurred}
+    return {path: (stage, inner) for path, (stage, inner) in origins.items() if inner in _outputs(records[stage])}
+
+
+def expected_paths(categories: Sequence[str], records: Mapping[str, Record], *, blurred: Collection[str] = ()) -> set[str]:
+    """Every path of a release but the manifest's and the weights'."""
+    copied = {*plan_copies(categories, records, blurred=blurred), *blurred_paths(blurred, records)}
+    return {*copied, *GENERATED, *figure_paths(categories, records), *map(record_path, records)}
+
+
+def _outputs(record: Record) -> list[str]:
+    return [entry.path for entry in record.outputs.files]
+
+
+def _optional(records: Mapping[str, Record], path: str, origin: Origin) -> dict[str, Origin]:
+    stage, inner = origin
+    return {path: origin} if inner in _outputs(records[stage]) else {}
+
+
+def _check_written(copies: Mapping[str, Origin], records: Mapping[str, Record]) -> None:
+    for path, (stage, inner) in copies.items():
+        if inner not in _outputs(records[stage]):
+            raise ReleaseError(f"stage {stage} has not written {inner}, which the release holds as {path}; "
+                               "remove the stage's directory and run it again")

@@ -1,0 +1,34 @@
+"""Files of a release that follow from its recipe alone: recipe, licence, description of the pipeline."""
+
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any
+
+from ...recipe.recipe import Recipe, dump_recipe
+from .published_recipe import published_recipe
+
+CLASSES = {"base": "TextConditionedUNet", "upsampler": "TextConditionedUNet", "base_inpaint": "TextConditionedUNet",
+           "upsampler_inpaint": "TextConditionedUNet", "noised_clip": "NoisedClip", "tokenizer": "CaptionTokenizer",
+           "clip_tokenizer": "CaptionTokenizer", "scheduler": "GaussianDiffusion", "upsampler_scheduler": "GaussianDiffusion"}
+
+
+def model_index(parts: Iterable[str]) -> dict[str, Any]:
+    """What model_index.json holds for such parts."""
+    return {"_class_name": "GlidePipeline", "_format": "glideslope", "_format_version": 1,
+            **{name: ["glideslope", CLASSES[name]] for name in parts}}
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The text of evidence/recipe.yaml."""
+    return dump_recipe(published_recipe(recipe))
+
+
+def license_text(recipe: Recipe) -> str:
+    """The LICENSE of a release: whose licence it is, the data's credit, and the licence's text where it is known."""
+    identifier = recipe.release.license
+    lines = [f"{recipe.release.title}", "", f"The weights are released under the licence {identifier}."]
+    if recipe.release.data_attribution:
+        lines += ["", f"Training data: {recipe.release.data_attribution.strip()}"]
+    known = resources.files(__package__) / "licenses" / f"{identifier}.txt"
+    text = known.read_text(encoding="utf-8") if known.is_file() else f"Full text: https://spdx.org/licenses/{identifier}.html\n"
+    return "\n".join(lines) + "\n\n" + text.replace("\r\n", "\n")

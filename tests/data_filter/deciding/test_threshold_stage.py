@@ -1,0 +1,196 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glideslope.data_filter.deciding import threshold_stage as filters
+from glideslope.data_filter.deciding.filter_figures import measure_filter
+from glideslope.data_filter.deciding.statistics import choose_threshold
+from glideslope.data_filter.deciding.threshold_stage import build_filter, load_filter
+from glideslope.data_filter.index.parquet import read_table
+from glideslope.data_filter.labels.stage import ROLES, Verdict, import_labels, role_of
+from glideslope.errors import FilterError, StageError
+from glideslope.recipe.recipe import LabelsConfig
+from glideslope.store.records import read_record
+
+from ..classifiers.test_fit_stage import label_with
+from ..conftest import World, category
+
+
+def report(world: World, name: str = "red") -> dict[str, Any]:
+    return dict(json.loads((world.root / "filters" / name / "filter.json").read_text()))
+
+
+def test_a_filter_finds_what_it_was_shown_and_states_its_evidence(fitted: World) -> None:
+    found = report(fitted)
+    assert found["format"] == "glideslope.filter/3"
+    assert found["category"] == {"name": "red", "counts": "a picture that is mostly red", "does_not_count": ""}
+    assert found["audit"]["recall"] == 1.0 and found["audit"]["kept_share"] > 0.8
+    directory = fitted.root / "filters" / "red"
+    assert (directory / "precision_recall.png").read_bytes().startswith(b"\x89PNG")
+    assert not (directory / "missed.png").exists()
+    for name in ("classifier.safetensors", "classifier.json"):
+        assert (directory / name).read_bytes() == (fitted.root / "classifiers" / "red" / name).read_bytes()
+
+
+def test_every_figure_is_recomputed_from_the_scores_and_the_threshold(fitted: World) -> None:
+    found = report(fitted)
+    again = measure_filter(read_table(fitted.root / "filters" / "red" / "scores.parquet"), found["threshold"])
+    assert json.loads(json.dumps(again)) == {name: found[name] for name in again}
+
+
+def test_scores_cover_every_label_and_say_which_were_learned_from(fitted: World) -> None:
+    rows = read_table(fitted.root / "filters" / "red" / "scores.parquet").to_pylist()
+    assert len(rows) == 60
+    assert all(row["role"] == "train" for row in rows if row["in_training"])
+    assert all(row["role"] == role_of(row["concept"], LabelsConfig()) for row in rows)
+    trained = read_table(fitted.root / "classifiers" / "red" / "training.parquet")["key"].to_pylist()
+    assert sorted(row["key"] for row in rows if row["in_training"]) == sorted(trained)
+
+
+def test_another_target_gives_another_threshold_from_the_same_scores(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = report(fitted)
+    monkeypatch.setattr("glideslope.data_filter.classifiers.classifier.Preparation.score", None)
+    build_filter(category(target_recall=0.6), fitted.stages(), fitted.source, fitted.root / "filters" / "red")
+    assert report(fitted)["threshold"] > first["threshold"]
+    assert report(fitted)["classifier"] == first["classifier"]
+
+
+def test_the_threshold_is_a_score_as_it_is_stored(fitted: World) -> None:
+    found = report(fitted)
+    assert np.float32(found["threshold"]) == found["threshold"]
+    held_out, crossed = threshold_scores(fitted)
+    assert found["threshold"] in held_out + crossed
+
+
+def threshold_scores(world: World) -> tuple[list[float], list[float]]:
+    """Scores of the positives that may set the threshold: of those that the classifier never saw, and out of fold."""
+    scores = read_table(world.root / "filters" / "red" / "scores.parquet").to_pylist()
+    training = read_table(world.root / "classifiers" / "red" / "training.parquet").to_pylist()
+    return ([row["score"] for row in scores if row["label"] == 1 and row["role"] == "calibrate"],
+            [row["out_of_fold_score"] for row in training if row["label"] == 1])
+
+
+def test_every_positive_helps_to_set_the_threshold_by_a_classifier_that_never_saw_it(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out, crossed = threshold_scores(fitted)
+    found = report(fitted)
+    assert found["threshold_set_on"] == {"num_held_out": len(held_out), "num_out_of_fold": len(crossed)} and held_out and crossed
+    assert found["threshold"] == choose_threshold(held_out + crossed, 0.99)
+    monkeypatch.setattr("glideslope.data_filter.deciding.threshold_stage.ENOUGH_HELD_OUT", len(held_out))
+    fitted.fit(category(target_recall=0.98))
+    found = report(fitted)
+    assert found["threshold_set_on"] == {"num_held_out": len(held_out), "num_out_of_fold": 0}
+    assert found["threshold"] == choose_threshold(held_out, 0.98)
+
+
+def test_without_calibrate_positives_those_out_of_fold_set_the_threshold(world: World) -> None:
+    label_with(world, [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) != "calibrate"])
+    world.fit()
+    assert report(world)["threshold_set_on"]["num_held_out"] == 0 and report(world)["audit"]["recall"] == 1.0
+
+
+def test_where_no_positive_can_set_a_threshold_it_says_what_to_label(world: World) -> None:
+    label_with(world, [next(n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) == "train")])
+    with pytest.raises(FilterError, match="none of the calibrate labels is positive, and the train labels are too few"):
+        world.fit()
+
+
+def test_what_the_audit_missed_is_listed_with_pictures(fitted: World) -> None:
+    odd = next(n for n in range(60) if n % 3 and role_of(f"{n:03d}.png", LabelsConfig()) == "audit")
+    verdicts = [Verdict(f"{n:03d}.png", "odd", int(n % 3 == 0 or n == odd), "", "", "") for n in range(60)]
+    import_labels(verdicts, fitted.root / "labels", fitted.root / "index", LabelsConfig())
+    record = fitted.fit(category("odd"))
+    found = report(fitted, "odd")
+    assert [row["key"] for row in found["missed"]] == [f"{odd:03d}.png"]
+    assert found["missed"][0]["caption"] == f"green thing {odd}"
+    assert (fitted.root / "filters" / "odd" / "missed.png").exists() and record.summary["num_missed"] == 1
+
+
+def test_a_word_in_the_caption_catches_what_the_classifier_misses(fitted: World) -> None:
+    odd = next(n for n in range(60) if n % 3 and role_of(f"{n:03d}.png", LabelsConfig()) == "audit")
+    verdicts = [Verdict(f"{n:03d}.png", "odd", int(n % 3 == 0 or n == odd), "", "", "") for n in range(60)]
+    import_labels(verdicts, fitted.root / "labels", fitted.root / "index", LabelsConfig())
+    fitted.fit(category("odd", caption_words=(f"Thing {odd}",)))
+    found = report(fitted, "odd")
+    assert found["missed"] == [] and found["audit"]["recall"] == 1.0 and found["judges"]["caption_words"] == [f"Thing {odd}"]
+
+
+def test_judges_that_flag_every_positive_leave_no_threshold_to_set(fitted: World, tmp_path: Path) -> None:
+    with pytest.raises(FilterError, match="all 16 positive labels that could set the classifier's threshold are flagged"):
+        fitted.fit(category(caption_words=("red",)))
+
+
+def test_a_handful_of_positives_gives_a_filter_with_honest_bounds(world: World) -> None:
+    by_role = {role: [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) == role] for role in ROLES}
+    label_with(world, [numbers[0] for numbers in by_role.values()])
+    world.fit()
+    found = report(world)
+    assert found["calibrate"]["recall"] == 1.0
+    assert found["audit"]["num_positive"] == 1 and found["audit"]["recall_lower_bound"] <= 0.05 + 1e-9
+
+
+def test_an_audit_without_positives_proves_nothing_and_says_so(world: World) -> None:
+    label_with(world, [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) != "audit"])
+    world.fit()
+    audit = report(world)["audit"]
+    assert audit["num_positive"] == 0 and audit["recall"] is None and audit["recall_lower_bound"] == 0.0
+
+
+def test_labels_of_inputs_without_a_score_are_counted_and_left_out(fitted: World) -> None:
+    (fitted.root / "images" / "000.png").write_bytes(b"broken")
+    fitted.index()
+    fitted.label()
+    fitted.fit()
+    assert report(fitted)["num_labels_without_score"] == 1
+    assert len(read_table(fitted.root / "filters" / "red" / "scores.parquet")) == 59
+
+
+def test_scores_of_another_classifier_are_refused(fitted: World) -> None:
+    from glideslope.data_filter.classifiers.fit_stage import fit_classifier
+
+    stages = fitted.stages()
+    fit_classifier(category(max_train_labels=9), stages.index, stages.labels, stages.classifier)
+    with pytest.raises(FilterError, match="scores of another classifier"):
+        build_filter(category(), stages, fitted.source, fitted.root / "filters" / "red")
+
+
+@pytest.mark.parametrize("threshold", ["null", "NaN", '"0.5"', "true"])
+def test_a_threshold_that_is_no_number_is_refused(fitted: World, threshold: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fitted.root / "filters" / "red" / "filter.json"
+    path.write_text(json.dumps({**report(fitted), "threshold": 0}).replace('"threshold": 0', f'"threshold": {threshold}'))
+    with pytest.raises(StageError, match="changed since the stage finished"):
+        load_filter("red", path.parent)
+    monkeypatch.setattr(filters, "check_outputs", lambda directory, record: None)
+    with pytest.raises(FilterError, match=r"threshold is .*, expected a number"):
+        load_filter("red", path.parent)
+
+
+def test_a_swapped_classifier_and_another_format_are_refused(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fitted.root / "filters" / "red" / "classifier.safetensors"
+    path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
+    with pytest.raises(StageError, match=r"classifier.safetensors: sha256"):
+        load_filter("red", path.parent)
+    monkeypatch.setattr(filters, "check_outputs", lambda directory, record: None)
+    with pytest.raises(FilterError, match=r"filter.json names .*fit the filter again"):
+        load_filter("red", path.parent)
+    (path.parent / "filter.json").write_text("{}")
+    with pytest.raises(FilterError, match="format is None"):
+        load_filter("red", path.parent)
+
+
+def test_the_summary_says_how_many_labels_its_shares_rest_on_and_rounds_bounds_down(fitted: World) -> None:
+    audit, summary = report(fitted)["audit"], read_record(fitted.root / "filters" / "red").summary
+    assert {name: summary[name] for name in ("num_positive", "num_negative", "recall", "kept_share")} == {
+        name: audit[name] for name in ("num_positive", "num_negative", "recall", "kept_share")}
+    for name in ("recall_lower_bound", "kept_share_lower_bound"):
+        assert 0 < audit[name] - summary[name] < 1e-4 or audit[name] == summary[name]
+    assert summary["num_labels_without_score"] == 0
+
+
+@given(st.floats(0, 1))
+def test_a_bound_is_never_rounded_up(bound: float) -> None:
+    assert 0 <= filters.round_down(bound) <= bound + 1e-9 and bound - filters.round_down(bound) < 1.01e-4

@@ -1,0 +1,159 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glideslope.data_filter.index.parquet import write_table
+from glideslope.data_filter.judges.judges import check_judges, flag, has_word, read_detector
+from glideslope.errors import FilterError
+from glideslope.recipe.recipe import Detector
+from glideslope.store.manifest import sha256_file
+
+from ..conftest import category
+
+WORDS = ("woman", "Straße", "fire arm", "女", "नारी", "café")
+
+
+@pytest.mark.parametrize(("caption", "expected"), [
+    ("a WOMAN walks", True), ("woman", True), ("(woman)", True), ("woman's", True),
+    ("two women", False), ("womanly", False), ("superwoman", False),
+    ("STRASSE", True), ("strassen", False), ("fire\n  arm", True), ("firearm", False), ("fire, arm", False),
+    ("美女图", True), ("नारी है", True), ("नारीवाद", False), ("cafe\u0301", True), ("cafe", False), ("woman\u0301", False), ("", False),
+    ("\uff37\uff2f\uff2d\uff21\uff2e", True), ("snow_woman", False), (None, False)])
+def test_words_are_found_whole_whatever_their_case_or_script(caption: str | None, expected: bool) -> None:
+    assert has_word([caption], WORDS).tolist() == [expected]
+
+
+@given(st.text(alphabet="ab _-é\u0301.", max_size=12))
+def test_a_word_is_found_exactly_where_splitting_finds_it(caption: str) -> None:
+    import re
+    import unicodedata
+
+    folded = unicodedata.normalize("NFKC", caption.casefold())
+    assert has_word([caption], ("ab",))[0] == ("ab" in re.findall(r"[\w\u0301]+", folded))
+
+
+def test_words_mean_what_they_say_not_what_a_pattern_would() -> None:
+    assert has_word(["c++ code", "cxx", "a.b", "axb"], ("c++", "a.b")).tolist() == [True, False, True, False]
+    assert has_word(["anything"], ()).tolist() == [False]
+    with pytest.raises(FilterError, match="'…' holds no letter or digit"):
+        has_word(["x"], ("…",))
+
+
+def test_an_image_without_a_caption_is_flagged_where_caption_words_are_asked() -> None:
+    captions: list[tuple[str, ...]] = [("a person",), (), ("a tree",)]
+    asked = flag(category(caption_words=("person",)), ["a", "b", "c"], captions, [])
+    assert asked.flags == [["caption_words"], ["caption_words:missing"], []]
+    assert flag(category(), ["a", "b", "c"], captions, []).flags == [[], [], []]
+
+
+def test_a_word_in_any_of_several_captions_drops_the_image() -> None:
+    captions = [("a tree", "a person"), ("a tree", "an oak"), ("a person", "a tree")]
+    flags = flag(category(caption_words=("person", "tree an")), ["a", "b", "c"], captions, []).flags
+    assert flags == [["caption_words"], [], ["caption_words"]]
+
+
+def detector(path: Path, threshold: float = 0.5, name: str = "faces") -> Detector:
+    return Detector(name=name, path=str(path), threshold=threshold)
+
+
+def csv_file(tmp_path: Path, text: str) -> Detector:
+    (tmp_path / "scores.csv").write_text(text)
+    return detector(tmp_path / "scores.csv")
+
+
+def flags_of(judge: Detector, keys: list[str]) -> list[list[str]]:
+    return flag(category(detectors=(judge,)), keys, [("caption",)] * len(keys), [sha256_file(Path(judge.path))]).flags
+
+
+def test_a_detector_flags_what_reaches_its_threshold_and_what_it_cannot_judge(tmp_path: Path) -> None:
+    judge = csv_file(tmp_path, "score,key,more\n0.5,at,x\n0.4999,below,x\nnan,nan,x\n,empty,x\ninf,inf,x\n-inf,low,x\n0.9,00012,x\n")
+    keys = ["at", "below", "nan", "empty", "inf", "low", "00012", "12", ""]
+    assert flags_of(judge, keys) == [["faces"], [], ["faces"], ["faces"], ["faces"], [], ["faces"], ["faces:missing"], ["faces:missing"]]
+
+
+def test_the_ending_of_a_file_of_scores_may_have_capitals(tmp_path: Path) -> None:
+    (tmp_path / "scores.CSV").write_text("key,score\na,0.9\n")
+    assert flags_of(detector(tmp_path / "scores.CSV"), ["a", "b"]) == [["faces"], ["faces:missing"]]
+
+
+def test_the_highest_of_several_scores_counts(tmp_path: Path) -> None:
+    assert flags_of(csv_file(tmp_path, "key,score\na,0.1\na,0.9\nb,0.1\nb,nan\nc,0.1\nc,0.2\n"), ["a", "b", "c"]) == [["faces"], ["faces"], []]
+
+
+def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
+    keys, scores = ["b", "a", "\u00fc", "c"], [0.2, 0.7, None, float("nan")]
+    write_table(tmp_path / "scores.parquet", pa.table({"key": keys, "score": pa.array(scores, type=pa.float32())}))
+    lines = [f"{key},{'' if score is None else score}\n" for key, score in zip(keys, scores, strict=True)]
+    same = csv_file(tmp_path, "key,score\n" + "".join(lines))
+    asked = ["a", "b", "c", "d", "\u00fc"]
+    assert flags_of(detector(tmp_path / "scores.parquet"), asked) == flags_of(same, asked)
+
+
+@given(st.dictionaries(st.text(max_size=6), st.floats(width=32), max_size=30), st.lists(st.text(max_size=6), max_size=10))
+def test_every_key_is_found_where_it_stands(tmp_path_factory: pytest.TempPathFactory, table: dict[str, float], others: list[str]) -> None:
+    table = {key.encode("utf-8", "replace").decode(): score for key, score in table.items()}
+    others = [key.encode("utf-8", "replace").decode() for key in others]
+    path = tmp_path_factory.mktemp("detector") / "scores.parquet"
+    write_table(path, pa.table({"key": pa.array(list(table), type=pa.string()), "score": pa.array(list(table.values()), type=pa.float64())}))
+    found = read_detector(detector(path))
+    for key, place in zip([*table, *others], found.find([*table, *others]), strict=True):
+        assert (place >= 0) == (key in table)
+        if place >= 0:
+            expected = table[key]
+            assert found.scores[place] == (np.inf if np.isnan(expected) else expected)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("key,score\na,many\n", "line 2: score is 'many', expected a number"), ("key\na\n", "score"), ("", "found nothing"),
+    ("key,score\na\n", "line 2: 1 cells"), ("key,score\na,0,5\n", "line 2: 3 cells"), ("key,score\na,1_000\n", "score is '1_000'"),
+    ("key,score,score\na,0,1\n", "stands twice"), ('key,score\n"a,0\n', "line 2: a double quote")])
+def test_a_file_that_is_no_list_of_scores_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(FilterError, match=f"detector faces: .*scores.csv.*{message}"):
+        read_detector(csv_file(tmp_path, text))
+
+
+def test_odd_parquet_files_are_refused(tmp_path: Path) -> None:
+    tables = {"is int64, expected text": {"key": pa.array([1]), "score": pa.array([0.5])},
+              "1 rows of .* have no key": {"key": pa.array([None], type=pa.string()), "score": pa.array([0.5])},
+              "Column score does not exist": {"key": pa.array(["a"])},
+              "text column key": {"key": pa.array(["a"]), "score": pa.array(["high"])}}
+    for place, (message, columns) in enumerate(tables.items()):
+        write_table(tmp_path / f"{place}.parquet", pa.table(columns))
+        with pytest.raises(FilterError, match=message):
+            read_detector(detector(tmp_path / f"{place}.parquet"))
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    for path in (tmp_path / "broken.parquet", tmp_path / "none.parquet", tmp_path / "none.csv"):
+        with pytest.raises(FilterError, match="detector faces: "):
+            read_detector(detector(path))
+
+
+@pytest.mark.parametrize(("value", "count", "told"), [
+    ("k" * 140_000_000, 1, "its pages unfold from"), ("k" * 10_000, 500_000, "unfold to over a thousand times"),
+    (None, 5_000_000, "states [0-9]+ rows in")])
+def test_scores_that_unfold_beyond_what_scores_do_are_refused(tmp_path: Path, value: str | None, count: int, told: str) -> None:
+    keys = pa.nulls(count, pa.string()) if value is None else pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, dtype=np.int32)), [value])
+    table = pa.table({"key": keys, "score": pa.array(np.zeros(count))})
+    pq.write_table(table, tmp_path / "s.parquet", compression="zstd", write_statistics=False, store_schema=False, row_group_size=count)
+    with pytest.raises(FilterError, match=f"detector faces: .*{told}"):
+        read_detector(detector(tmp_path / "s.parquet"))
+
+
+def test_scores_of_many_row_groups_are_read_however_they_are_written(tmp_path: Path) -> None:
+    keys = [f"{number:06d}" for number in range(5000)]
+    for place, kind in enumerate((pa.string(), pa.large_string())):
+        table = pa.table({"more": [[1]] * 5000, "score": pa.array(np.arange(5000), type=pa.int16()), "key": pa.array(keys, type=kind)})
+        pq.write_table(table, tmp_path / f"{place}.parquet", row_group_size=700, use_dictionary=False,
+                       column_encoding={"key": "DELTA_BYTE_ARRAY"})
+        found = read_detector(detector(tmp_path / f"{place}.parquet"))
+        assert found.scores[found.find(["004321", "000000"])].tolist() == [4321, 0]
+
+
+def test_judges_of_one_name_are_refused(tmp_path: Path) -> None:
+    for names in (["faces", "faces"], ["caption_words"]):
+        with pytest.raises(FilterError, match="names of their own"):
+            check_judges(category(detectors=tuple(detector(tmp_path / "x", name=name) for name in names)))

@@ -1,0 +1,139 @@
+"""Pictures that change under their names: labels stay with the bytes they were given for, through every stage."""
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+
+from glideslope.data_filter.audits.audit import list_audits
+from glideslope.data_filter.audits.population import AuditRequest, open_kept
+from glideslope.data_filter.audits.report import run_audit
+from glideslope.data_filter.deciding.threshold_stage import SCORES_NAME
+from glideslope.data_filter.index.parquet import read_table, read_tables
+from glideslope.data_filter.labels.join import join_labels, read_judgements
+from glideslope.data_filter.labels.stage import Verdict, import_labels, read_audit_labels, role_of
+from glideslope.errors import FilterError
+from glideslope.recipe.recipe import LabelsConfig
+from glideslope.store.manifest import sha256_file
+
+from ..conftest import World, category, draw
+
+AUDIT = [f"{n:03d}.png" for n in range(60) if role_of(f"{n:03d}.png", LabelsConfig()) == "audit"]
+TRAIN = [f"{n:03d}.png" for n in range(60) if role_of(f"{n:03d}.png", LabelsConfig()) == "train"]
+
+
+def is_red(key: str) -> bool:
+    return int(key[:3]) % 3 == 0
+
+
+def repaint(world: World, *keys: str) -> None:
+    """Other green pictures under these names."""
+    for number, key in enumerate(keys):
+        draw(world.root / "images" / key, (3, 171, 172 + number))
+    world.index()
+
+
+def judge(world: World, key: str, label: int, *, who: str = "") -> None:
+    import_labels([Verdict(key, "red", label, who, "by eye", "test")], world.root / "labels", world.root / "index", LabelsConfig())
+
+
+def ledger(world: World) -> dict[str, dict[str, str]]:
+    return {row["key"]: row for table in read_tables(world.root / "curated" / "ledger") for row in table.to_pylist()}
+
+
+def labelled_keys(world: World) -> set[str]:
+    return {one.key for one in join_labels("red", world.root / "index", world.root / "labels").judgements}
+
+
+def test_labels_of_other_bytes_fit_nothing_and_measure_nothing(fitted: World, caplog: pytest.LogCaptureFixture) -> None:
+    changed = {AUDIT[0], TRAIN[0]}
+    repaint(fitted, *changed)
+    assert labelled_keys(fitted) == {f"{n:03d}.png" for n in range(60)} - changed
+    assert "labels of 2 keys are of other bytes than the index has now" in caplog.text
+    fitted.fit()
+    measured = set(read_table(fitted.root / "filters" / "red" / SCORES_NAME)["key"].to_pylist())
+    learned = set(read_table(fitted.root / "classifiers" / "red" / "training.parquet")["key"].to_pylist())
+    assert not changed & (measured | learned) and len(measured) == 58
+    judge(fitted, AUDIT[0], 0)
+    assert labelled_keys(fitted) == {f"{n:03d}.png" for n in range(60)} - {TRAIN[0]}
+
+
+def test_what_an_import_has_said_is_not_said_again(fitted: World, caplog: pytest.LogCaptureFixture) -> None:
+    repaint(fitted, AUDIT[0])
+    import_labels([], fitted.root / "labels", fitted.root / "index", LabelsConfig())
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        read_judgements("red", fitted.root / "index", fitted.root / "labels")
+    assert caplog.messages == []
+
+
+def test_nothing_can_be_fitted_to_labels_of_other_pictures_alone(fitted: World) -> None:
+    repaint(fitted, *(f"{n:03d}.png" for n in range(60)))
+    with pytest.raises(FilterError, match="none of the 0 train labels is positive"):
+        fitted.fit()
+
+
+def test_what_was_positive_before_it_changed_is_dropped_until_somebody_has_judged_it(fitted: World) -> None:
+    key, other = next(key for key in AUDIT if is_red(key)), next(key for key in AUDIT if not is_red(key))
+    repaint(fitted, key, other)
+    fitted.fit()
+    fitted.curate()
+    row = ledger(fitted)[key]
+    assert (row["decision"], row["reason"]) == ("drop", "label:red")
+    assert row["detail"] == f"input {key} had other bytes when it was labelled; nobody has judged these yet"
+    assert ledger(fitted)[other]["decision"] == "keep", "a no for other bytes neither keeps nor drops: the filter decides"
+    judge(fitted, key, 0)
+    fitted.fit()
+    fitted.curate()
+    assert ledger(fitted)[key]["decision"] == "keep"
+    judge(fitted, key, 1, who="another")
+    fitted.fit()
+    fitted.curate()
+    assert (ledger(fitted)[key]["reason"], ledger(fitted)[key]["detail"]) == ("label:red", None), "people disagree on the new bytes"
+
+
+def drawn_audit(world: World, *, num: int) -> list[list[int]]:
+    """Draw or continue an audit; returns the labels that it has."""
+    run_audit([category()], world.root, world.source, AuditRequest(num=num, claim=0.5, draw=True), import_file=None, who="")
+    return list(json.loads((list_audits(world.root, "red")[-1].directory / "audit.json").read_text())["labels"])
+
+
+def test_an_audit_carries_no_verdict_of_people_who_never_saw_the_pictures(fitted: World) -> None:
+    negative = [key for key in AUDIT if not is_red(key)]
+    repaint(fitted, *negative[:3])
+    fitted.fit()
+    fitted.curate()
+    num = sum(is_free for _, is_free in open_kept(category(), fitted.root).rows())
+    labels = drawn_audit(fitted, num=num)
+    keys = list_audits(fitted.root, "red")[-1].keys
+    assert set(negative) <= set(keys)
+    assert {key for key, given in zip(keys, labels, strict=True) if not given} == set(negative[:3])
+
+
+def test_a_review_counts_for_the_drawn_pictures_even_when_they_have_changed_since(fitted: World) -> None:
+    fitted.num_images = 0
+    free = [f"x{n}.png" for n in range(8)]
+    for number, key in enumerate(free):
+        draw(fitted.root / "images" / key, (2, 150 + number, 190))
+    with (fitted.root / "images" / "metadata.csv").open("a") as file:
+        file.writelines(f"{key},green thing\n" for key in free)
+    fitted.index()
+    fitted.fit()
+    fitted.curate()
+    num = sum(is_free for _, is_free in open_kept(category(), fitted.root).rows())
+    labels = drawn_audit(fitted, num=num)
+    table = list_audits(fitted.root, "red")[-1].directory / "review" / "sample.csv"
+    lines = table.read_text().splitlines()
+    assert sum(not given for given in labels) == len(lines) - 1 == 8
+    before = {key: sha256_file(fitted.root / "images" / key) for key in free}
+    repaint(fitted, *free)
+    table.write_text("\n".join([lines[0], *(line.removesuffix(",,") + ",0,ann" for line in lines[1:])]) + "\n")
+    run_audit([category()], fitted.root, fitted.source, AuditRequest(), import_file=table, who="")
+    found = read_audit_labels(fitted.root / "labels")
+    assert {label.key: label.sha256 for label in found} == before
+    fitted.fit()
+    fitted.curate()
+    fresh = drawn_audit(replace(fitted), num=num)
+    keys = list_audits(fitted.root, "red")[-1].keys
+    assert all(not given for key, given in zip(keys, fresh, strict=True) if key in free), "nobody has seen the pictures of now"

@@ -1,0 +1,214 @@
+import json
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from glideslope.errors import RecipeError, TrainingError
+from glideslope.models.diffusion.process import GaussianDiffusion
+from glideslope.models.drawing.pipeline import GlidePipeline
+from glideslope.models.tokenizer import CaptionTokenizer
+from glideslope.models.training import base as base_training
+from glideslope.models.training.base import BaseBatches, sample_prompts, stratified_steps, train_base
+from glideslope.models.training.data import load_split
+from glideslope.recipe.recipe import BaseModelConfig
+from glideslope.store.manifest import sha256_json
+
+from ...hostile_torch import SURROUNDINGS
+from ..conftest import curated_rows
+
+pytestmark = pytest.mark.processors
+
+CONFIG = BaseModelConfig(preset="glide-micro-16", num_images=40, batch_size=4, learning_rate=1e-3, warmup_images=8, checkpoint_images=12,
+                         sample_images=24, min_snr_gamma=5.0, vocab_size=300)
+FILES = ["config.json", "ema.safetensors", "metrics.jsonl", "model.safetensors", "samples/images-000000024.png",
+         "samples/images-000000040.png", "samples/prompts.json", "scheduler_config.json", "tokenizer.json"]
+
+
+class Stopped(Exception):
+    """Stands for a process that is killed."""
+
+
+@pytest.fixture(autouse=True)
+def _quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_training, "SAMPLE_STEPS", 2)
+    monkeypatch.setattr(base_training, "NUM_SAMPLES", 2)
+
+
+def test_a_stage_that_was_stopped_ends_with_the_record_of_an_undisturbed_one(curated: Path, tmp_path: Path) -> None:
+    whole = train_base(CONFIG, curated, tmp_path / "whole", seed=1, curated_digest="d")
+
+    def stop(done: int, total: int, line: str) -> None:
+        if done == 32:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_base(CONFIG, curated, tmp_path / "stopped", seed=1, curated_digest="d", progress=stop)
+    assert not (tmp_path / "stopped").exists()
+    told: list[int] = []
+    resumed = train_base(CONFIG, curated, tmp_path / "stopped", seed=1, curated_digest="d",
+                         progress=lambda done, total, line: told.append(done))
+    assert told[0] == 28  # from the checkpoint at 24 images
+    assert resumed.digest == whole.digest
+    assert [entry.path for entry in whole.outputs.files] == FILES
+    assert (tmp_path / "stopped" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def stop_at_32(directory: Path, curated: Path) -> None:
+    def stop(done: int, total: int, line: str) -> None:
+        if done == 32:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_base(CONFIG, curated, directory, seed=1, curated_digest="d", progress=stop)
+
+
+def test_how_often_something_is_written_may_change_while_training(curated: Path, tmp_path: Path) -> None:
+    stop_at_32(tmp_path / "base", curated)
+    told: list[int] = []
+    config = CONFIG.model_copy(update={"checkpoint_images": 8, "sample_images": 8})
+    record = train_base(config, curated, tmp_path / "base", seed=1, curated_digest="d", progress=lambda done, *_: told.append(done))
+    assert told[0] == 28
+    assert train_base(CONFIG, curated, tmp_path / "base", seed=1, curated_digest="d") == record, "nor does it undo a finished training"
+    train_base(CONFIG, curated, tmp_path / "whole", seed=1, curated_digest="d")
+    for name in ("model.safetensors", "ema.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "base" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("damage", "first"), [("model.safetensors", 16), ("state.json", 16), ("../../metrics.jsonl", 28)])
+def test_a_power_cut_costs_no_more_than_one_checkpoint(curated: Path, tmp_path: Path, damage: str, first: int) -> None:
+    stop_at_32(tmp_path / "base", curated)
+    path = tmp_path / "base.partial" / "checkpoints" / "step-00000006" / damage
+    path.write_bytes(b"")
+    told: list[int] = []
+    record = train_base(CONFIG, curated, tmp_path / "base", seed=1, curated_digest="d", progress=lambda done, *_: told.append(done))
+    assert told[0] == first
+    assert record.digest == train_base(CONFIG, curated, tmp_path / "whole", seed=1, curated_digest="d").digest
+
+
+def test_settings_that_matter_keep_what_was_trained_aside(curated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stop_at_32(tmp_path / "base", curated)
+    train_base(CONFIG.model_copy(update={"num_images": 4}), curated, tmp_path / "base", seed=1, curated_digest="d")
+    assert "training/base: num_images was 40 and is 4; what had been done so far is kept in" in caplog.text
+    told: list[int] = []
+    train_base(CONFIG, curated, tmp_path / "base", seed=1, curated_digest="d", progress=lambda done, *_: told.append(done))
+    assert told[0] == 28
+
+
+ACCELERATE = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_USE_CPU": "true",
+              "ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_DEEPSPEED": "true",
+              "ACCELERATE_ALLOW_TF32": "1", "ACCELERATE_TORCH_DEVICE": "meta", "ACCELERATE_DOWNCAST_BF16": "true", "WORLD_SIZE": "2",
+              "RANK": "1", "LOCAL_RANK": "1"}
+
+
+@pytest.mark.parametrize("name", [*SURROUNDINGS, "variables of other tools"])
+def test_nothing_that_the_program_around_has_set_changes_a_training(curated: Path, tmp_path: Path, name: str,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CONFIG.model_copy(update={"num_images": 8})
+    alone = train_base(config, curated, tmp_path / "alone", seed=1, curated_digest="d")
+    for variable, value in ACCELERATE.items() if name not in SURROUNDINGS else ():
+        monkeypatch.setenv(variable, value)
+    with SURROUNDINGS[name]() if name in SURROUNDINGS else nullcontext():
+        surrounded = train_base(config, curated, tmp_path / "surrounded", seed=1, curated_digest="d")
+    assert surrounded.digest == alone.digest
+
+
+def test_a_finished_training_states_what_it_consumed_and_can_be_drawn_from(curated: Path, tmp_path: Path) -> None:
+    record = train_base(CONFIG, curated, tmp_path / "base", seed=0, curated_digest="digest of the curated set")
+    lines = [json.loads(line) for line in (tmp_path / "base" / "metrics.jsonl").read_text().splitlines()]
+    assert record.inputs == {"curated": "digest of the curated set"}
+    assert record.summary["consumed_sha256"] == sha256_json(sorted(str(row["sha256"]) for row in curated_rows()[:-1]))
+    assert (record.summary["num_steps"], record.summary["num_images_seen"], record.summary["num_train_examples"]) == (10, 40, 11)
+    assert record.summary["final_loss"] == lines[-1]["loss"]
+    assert record.environment["images_per_second"] > 0
+    assert Image.open(tmp_path / "base" / "samples" / "images-000000040.png").size == (8 * 100 + 4, 104)
+    pipe = GlidePipeline.from_training(tmp_path / "base")
+    assert pipe("a red square", num_steps=1).images[0].size == (16, 16)
+    assert record.summary["num_parameters"] == sum(p.numel() for p in pipe.base.parameters())
+
+
+def test_finished_training_is_not_done_again(curated: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"num_images": 4})
+    first = train_base(config, curated, tmp_path / "base", seed=0, curated_digest="d")
+    told: list[int] = []
+    again = train_base(config, curated, tmp_path / "base", seed=0, curated_digest="d", progress=lambda done, *_: told.append(done))
+    assert again == first
+    assert told == []
+
+
+def test_an_unknown_preset_and_an_empty_split_are_refused(curated: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"base\.preset: 'x' is unknown"):
+        train_base(CONFIG.model_copy(update={"preset": "x"}), curated, tmp_path / "base", seed=0, curated_digest="d")
+    with pytest.raises(TrainingError, match="holds no image"):
+        train_base(CONFIG, tmp_path, tmp_path / "base", seed=0, curated_digest="d")
+
+
+class Listener(nn.Module):
+    """A network that predicts nothing and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.masks: list[Tensor] = []
+        self.inputs: list[Tensor] = []
+
+    def forward(self, x: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        self.masks.append(mask)
+        self.inputs.append(x)
+        return torch.cat([x, x], dim=1) * self.weight
+
+
+def batches_of(config: BaseModelConfig, curated: Path, tokenizer: CaptionTokenizer) -> BaseBatches:
+    return BaseBatches(config, load_split(curated, "train", 16), tokenizer, GaussianDiffusion.create("squaredcos_cap_v2"), 16, 5)
+
+
+def test_a_step_is_the_same_whenever_it_is_computed(curated: Path, tokenizer: CaptionTokenizer) -> None:
+    batches, model = batches_of(CONFIG, curated, tokenizer), Listener()
+    first = batches.loss(model, 6)
+    batches.loss(model, 7)
+    assert batches.loss(model, 6).item() == first.item()
+    assert torch.equal(model.inputs[0], model.inputs[2])
+    assert not torch.equal(model.inputs[0], model.inputs[1])
+
+
+def test_the_asked_share_of_captions_is_dropped(curated: Path, tokenizer: CaptionTokenizer) -> None:
+    batches, model = batches_of(CONFIG.model_copy(update={"batch_size": 500, "caption_dropout": 0.2}), curated, tokenizer), Listener()
+    batches.loss(model, 0)
+    dropped = (~model.masks[0].any(dim=1)).float().mean()
+    assert 0.15 < float(dropped) < 0.25
+
+
+def test_an_image_without_weight_does_not_count(curated: Path, tokenizer: CaptionTokenizer) -> None:
+    batches = batches_of(CONFIG, curated, tokenizer)
+    batches.data.weights.zero_()
+    assert batches.loss(Listener(), 0).item() == 0
+
+
+def test_mirroring_happens_only_when_asked_for(curated: Path, tokenizer: CaptionTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_training, "stratified_steps", lambda batch_size, num_steps: torch.zeros(batch_size, dtype=torch.int64))
+    pixels = load_split(curated, "train", 16).pixels.float() / 127.5 - 1
+    for flip in (False, True):
+        batches, model = batches_of(CONFIG.model_copy(update={"batch_size": 44, "horizontal_flip": flip}), curated, tokenizer), Listener()
+        batches.loss(model, 0)
+        plain = torch.cdist(model.inputs[0].flatten(1), pixels.flatten(1)).min(dim=1).values
+        assert bool((plain > 5).any()) is flip
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_timesteps_are_spread_evenly_over_the_whole_process(batch_size: int) -> None:
+    torch.manual_seed(0)
+    steps = stratified_steps(batch_size, 1000)
+    assert steps.dtype == torch.int64
+    assert Counter((steps * batch_size // 1000).tolist()) == Counter(range(batch_size)) or batch_size == 7
+    drawn = torch.cat([stratified_steps(batch_size, 10) for _ in range(2000 // batch_size)])
+    shares = np.bincount(drawn.numpy(), minlength=10) / len(drawn)
+    assert (abs(shares - 0.1) < 0.03).all()
+
+
+def test_sample_prompts_are_spread_over_the_training_set(curated: Path) -> None:
+    assert sample_prompts(load_split(curated, "train", 16)) == ("a red square", "a yellow bar")
