@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw
 from glideslope.clip.model import Clip
 from glideslope.data_filter.index.stage import ShardTask, index_shard_file, load_clip_once
 from glideslope.data_filter.sources.source import open_source
-from glideslope.recipe.recipe import ClipConfig, FolderSource, IndexConfig
+from glideslope.recipe.filters import ClipConfig, IndexConfig
+from glideslope.recipe.sources import FolderSource
 
 Seconds = tuple[float, float]
 

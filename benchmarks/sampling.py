@@ -27,7 +27,7 @@ from glideslope.errors import StageError
 from glideslope.models.drawing.options import DrawOptions
 from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.drawing.pixels import captioned_sheet, fit_square
-from glideslope.recipe.recipe import ClipConfig
+from glideslope.recipe.filters import ClipConfig
 
 BASELINE = "ddpm 100"
 NUM_RESAMPLES = 200

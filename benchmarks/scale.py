@@ -32,7 +32,8 @@ from glideslope.data_filter.labels.csv_files import Verdict
 from glideslope.data_filter.labels.stage import import_labels
 from glideslope.data_filter.reports.report import gather_report
 from glideslope.data_filter.sources.source import Shard, SourceItem, SourceLabel, digest_shards, shard_name
-from glideslope.recipe.recipe import Recipe, parse_recipe
+from glideslope.recipe.load import parse_recipe
+from glideslope.recipe.recipe import Recipe
 from glideslope.store.manifest import sha256_bytes
 from glideslope.store.records import run_stage
 

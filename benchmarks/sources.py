@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from glideslope.data_filter.sources.source import open_source
-from glideslope.recipe.recipe import DatasetsSource, FolderSource, ParquetSource, Source, WebDatasetSource
+from glideslope.recipe.sources import DatasetsSource, FolderSource, ParquetSource, Source, WebDatasetSource
 
 SHARD_SIZE = 1000
 Pairs = list[tuple[str, bytes, str]]

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .errors import LabelError, RecipeError, StageError
-from .recipe.recipe import ModelConfig, OpenMojiSource, Recipe, dump_recipe, load_recipe
+from .recipe.load import dump_recipe, load_recipe
+from .recipe.recipe import Recipe
+from .recipe.sources import OpenMojiSource
+from .recipe.training import ModelConfig
 from .store.locks import locked
 from .store.manifest import storage_error, write_bytes
 from .store.records import Record, read_record

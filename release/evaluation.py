@@ -15,7 +15,8 @@ from ..errors import StageError
 from ..models.drawing.options import DrawOptions
 from ..models.drawing.pipeline import GlidePipeline
 from ..models.drawing.pixels import contact_sheet, png_bytes
-from ..recipe.recipe import ClipConfig, EvaluateConfig
+from ..recipe.filters import ClipConfig
+from ..recipe.training import EvaluateConfig
 from ..store.manifest import canonical_json, write_bytes, write_json
 from ..store.records import Record, read_record, run_stage
 from .claims.evaluation import compare_with_middle, count_wins, deal_pairs

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import FilterError, StageError
-from ...recipe.recipe import Category
+from ...recipe.filters import Category
 from ...store.manifest import read_json, sha256_json
 from ...store.records import Record
 from ..deciding.ledger import Ledger, open_ledger

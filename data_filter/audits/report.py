@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FilterError
-from ...recipe.recipe import Category
+from ...recipe.filters import Category
 from ...text.number_text import precise_percent
 from ..sources.source import Source
 from .audit import draw_audit, export_review, import_review, list_audits, refresh_audit

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ...errors import FilterError
-from ...recipe.recipe import Category, ClipConfig
+from ...recipe.filters import Category, ClipConfig
 from ...store.manifest import sha256_file, write_json
 from ...store.records import Record, read_record, run_stage
 from ..index.parquet import write_table

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import FilterError, StageError
-from ...recipe.recipe import Category
+from ...recipe.filters import Category
 from ...store.manifest import read_json, sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
 from ..index.parquet import read_table, write_table

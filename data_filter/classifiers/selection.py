@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...recipe.recipe import Category
+from ...recipe.filters import Category
 from ..sources.source import hash_share
 from .calibration import Calibration, fit_calibration
 from .classifier import Average, Classifier, Floats

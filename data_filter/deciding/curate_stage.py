@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import FilterError, StageError
-from ...recipe.recipe import Category, CurateConfig
+from ...recipe.filters import Category, CurateConfig
 from ...store.manifest import sha256_bytes, sha256_json, write_json
 from ...store.records import Record, check_outputs, read_record, run_stage
 from ..classifiers.score_stage import read_shard_scores

@@ -14,7 +14,7 @@ from PIL import Image
 from ...errors import FilterError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
-from ...recipe.recipe import Category
+from ...recipe.filters import Category
 from ...store.manifest import read_json, sha256_file, write_bytes, write_json
 from ...store.records import Record, check_outputs, read_record, run_stage
 from ..classifiers.fit_stage import CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME

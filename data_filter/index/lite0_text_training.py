@@ -22,7 +22,7 @@ from torch.nn import functional
 from ...clip import lite0
 from ...clip.model import normalise
 from ...errors import StageError
-from ...recipe.recipe import ClipConfig
+from ...recipe.filters import ClipConfig
 from ...store.manifest import write_bytes, write_json
 from ...store.records import Record, read_record, run_stage
 from ..sources.source import all_captions, hash_share

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SourceError, StageError
-from ...recipe.recipe import ClipConfig, IndexConfig
-from ...recipe.recipe import Source as SourceConfig
+from ...recipe.filters import ClipConfig, IndexConfig
+from ...recipe.sources import Source as SourceConfig
 from ...store.locks import locked
 from ...store.manifest import read_json, storage_error, write_json
 from ...store.records import finished_record, prepare_partial

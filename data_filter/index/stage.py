@@ -24,8 +24,9 @@ from ...clip.model import Clip, Crops, load_clip
 from ...errors import StageError
 from ...pictures.decode import decode_picture
 from ...pictures.refusals import Refusal, TooLarge
-from ...recipe.recipe import ClipConfig, IndexConfig, source_settings
-from ...recipe.recipe import Source as SourceConfig
+from ...recipe.filters import ClipConfig, IndexConfig
+from ...recipe.sources import Source as SourceConfig
+from ...recipe.sources import source_settings
 from ...store.manifest import sha256_bytes, sha256_json, write_bytes, write_json
 from ...store.records import Record, run_stage
 from ...store.stage_places import INTENT_NAME, StagePlaces

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ...errors import FilterError
-from ...recipe.recipe import Category, Detector
+from ...recipe.filters import Category, Detector
 from ...store.parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
 from ...text.text_files import NotTextError, decode_text
 from ...text.text_tables import TableError, read_csv

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import LabelError
-from ...recipe.recipe import LabelsConfig
+from ...recipe.filters import LabelsConfig
 from ...store.manifest import Manifest, write_json
 from ...store.records import Record, describe_environment, read_record
 from ...store.stage_places import RECORD_NAME

@@ -24,7 +24,8 @@ from PIL import Image
 from ...errors import FilterError, StageError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
-from ...recipe.recipe import Category, ClipConfig, FolderSource, IndexConfig
+from ...recipe.filters import Category, ClipConfig, IndexConfig
+from ...recipe.sources import FolderSource
 from ...store.manifest import read_json, sha256_file, write_bytes, write_json
 from ...store.records import Record, check_outputs, read_record, run_stage
 from ..classifiers.fit_stage import CLASSIFIER_NAME

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RecipeError
-from ...recipe.recipe import Recipe, load_recipe
+from ...recipe.load import load_recipe
+from ...recipe.recipe import Recipe
 from ..sources.source import Source, open_source
 from .balance import WORD_GROUPS
 from .diff import Difference, Tell, check_ending, compare_runs, write_difference

@@ -15,7 +15,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...clip.model import load_clip
-from ...recipe.recipe import Category, Recipe
+from ...recipe.filters import Category
+from ...recipe.recipe import Recipe
 from ...store.manifest import read_json, write_bytes
 from ...store.records import read_record
 from ...store.stage_places import RECORD_NAME

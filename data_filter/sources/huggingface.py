@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ...errors import SourceError
-from ...recipe.recipe import DatasetsSource
+from ...recipe.sources import DatasetsSource
 from ...store.manifest import sha256_json
 from .files import GLOB_SIGNS, MAX_IMAGE_BYTES, Unreadable, below_root, digest_files, locate, read_file, split_path
 from .source import Shard, SourceItem, SourceLabel, describe_item, digest_shards, refuse_changed, shard_name

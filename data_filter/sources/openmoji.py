@@ -7,7 +7,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from ...errors import SourceError
-from ...recipe.recipe import OpenMojiSource
+from ...recipe.sources import OpenMojiSource
 from ...store.manifest import sha256_bytes, sha256_json
 from ...text.text_files import decode_text
 from ...text.text_tables import read_csv

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pyarrow import types
 
 from ...errors import SourceError
-from ...recipe.recipe import ParquetSource
+from ...recipe.sources import ParquetSource
 from ...store.manifest import sha256_bytes, sha256_json
 from ...store.parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
 from .files import (

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import SourceError
-from ...recipe.recipe import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource
-from ...recipe.recipe import Source as SourceConfig
+from ...recipe.sources import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource
+from ...recipe.sources import Source as SourceConfig
 from ...store.manifest import sha256_json
 from ...text.text_files import NotTextError, decode_text, strip_mark
 from ...text.text_tables import read_json_text

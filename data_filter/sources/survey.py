@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import SourceError
-from ...recipe.recipe import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
-from ...recipe.recipe import Source as SourceConfig
+from ...recipe.sources import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
+from ...recipe.sources import Source as SourceConfig
 from .files import IMAGE_SUFFIXES, UNSUPPORTED_SUFFIXES, is_left_out, list_files, locate, plain_text
 from .folder import ImageFolder
 from .folder_survey import survey_folder

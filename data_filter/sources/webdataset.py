@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ...errors import SourceError
-from ...recipe.recipe import WebDatasetSource
+from ...recipe.sources import WebDatasetSource
 from ...store.manifest import sha256_json
 from ...text.text_files import NotTextError, decode_text
 from ...text.text_tables import read_json_text

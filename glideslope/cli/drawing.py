@@ -182,7 +182,7 @@ def choose_guide(name: str | None, pretrained: str | None, options: Any) -> Any:
 
     def load(device: Any) -> Any:
         from ..clip.model import load_clip
-        from ..recipe.recipe import ClipConfig
+        from ..recipe.filters import ClipConfig
 
         return load_clip(ClipConfig(model=name, pretrained=pretrained, batch_size=1), device=str(device))
 

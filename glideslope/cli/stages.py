@@ -33,7 +33,7 @@ def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")]
                                                     help="What to start from, with captions or without: a folder of images, tars, parquet or "
                                                          "Arrow files, or a pattern of such files.")] = None) -> None:
     """Write a recipe with every key and what it means, to be edited."""
-    from ..recipe.recipe import OpenMojiSource
+    from ..recipe.sources import OpenMojiSource
     from .starter import refuse_existing, write_starter
 
     if images is None:

@@ -10,7 +10,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ..errors import RecipeError
-from ..recipe.recipe import BaseModelConfig, Category, CurateConfig, Limits, NoisedClipConfig, Recipe, ReleaseConfig, Source
+from ..recipe.filters import Category, CurateConfig, Limits
+from ..recipe.recipe import Recipe
+from ..recipe.release import ReleaseConfig
+from ..recipe.sources import Source
+from ..recipe.training import BaseModelConfig, NoisedClipConfig
 from ..store.manifest import sha256_bytes, write_bytes
 
 HEADER = """\

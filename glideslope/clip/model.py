@@ -16,7 +16,7 @@ from torch.nn import functional
 from ..device.torch_state import PlainTorch
 from ..errors import CheckpointError, RecipeError, StageError
 from ..pictures.decode import Pixels
-from ..recipe.recipe import ClipConfig
+from ..recipe.filters import ClipConfig
 from . import lite0
 from .crops import three_crops
 

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...device.torch_state import PlainTorch
 from ...errors import CheckpointError, VerificationError
-from ...recipe.recipe import Part, describe_problem
+from ...recipe.strict_model import Part, describe_problem
 from ...store.manifest import sha256_bytes
 from ...store.strict_json import parse_object, read_bounded
 from ...store.weight_files import VARIANTS, TensorHeader, WeightFiles, find_weights, read_header, weights_name

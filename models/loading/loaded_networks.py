@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...recipe.recipe import Part
+from ...recipe.strict_model import Part
 from ..drawing.options import check_lengths
 from ..networks.noised_clip import NoisedClipConfig
 from ..networks.unet import UNetConfig

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...recipe.recipe import Part
+from ...recipe.strict_model import Part
 
 # Pixel statistics of CLIP's training data (arXiv 2103.00020), for pixels in 0..255; the published encoders use the same.
 CHANNEL_MEANS = tuple(255 * mean for mean in (0.48145466, 0.4578275, 0.40821073))

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...recipe.recipe import Part
+from ...recipe.strict_model import Part
 from .text_transformer import TextTransformer
 
 NUM_GROUPS = 32

@@ -15,7 +15,7 @@ from typing import Any
 
 from ... import __version__
 from ...errors import CheckpointError, RequestError, StorageError, VerificationError
-from ...recipe.recipe import Part
+from ...recipe.strict_model import Part
 from ...store.manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, sync_directory, sync_tree, write_bytes, write_json
 from ...store.strict_json import read_bounded
 from ..diffusion.process import NUM_TRAIN_TIMESTEPS

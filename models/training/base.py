@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...recipe.recipe import BaseModelConfig
+from ...recipe.training import BaseModelConfig
 from ...store.manifest import write_bytes, write_json
 from ...store.records import Record, run_stage
 from ..diffusion.guidance import text_denoiser

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...device.dtype_device import choose_device
 from ...device.processor import HALF, choose_precision, instruction_set, threads, warn_of_slow_type
 from ...errors import CheckpointError, StageError, TrainingError
-from ...recipe.recipe import ModelConfig
+from ...recipe.training import ModelConfig
 from ...store.manifest import read_json, write_json
 from ...store.stage_places import CHECKPOINTS
 from ..tokenizer import CaptionTokenizer

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...recipe.recipe import NoisedClipConfig as NoisedClipTraining
+from ...recipe.training import NoisedClipConfig as NoisedClipTraining
 from ...store.manifest import sha256_file, write_json
 from ...store.records import Record, run_stage
 from ..diffusion.process import GaussianDiffusion

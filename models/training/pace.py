@@ -10,7 +10,7 @@ from torch.nn import functional
 from ...device.dtype_device import choose_device
 from ...device.processor import choose_precision
 from ...device.torch_state import PlainTorch
-from ...recipe.recipe import BaseModelConfig, ModelConfig, NoisedClipConfig
+from ...recipe.training import BaseModelConfig, ModelConfig, NoisedClipConfig
 from ..networks.noised_clip import NoisedClip
 from ..networks.presets import noised_clip_preset, unet_preset
 from ..networks.unet import TextConditionedUNet

@@ -7,7 +7,7 @@ from typing import Any
 from ...data_filter.audits.plan import FORMAT, Plan, bind_seed, measure_audit
 from ...data_filter.audits.series import OtherAudit, count_elsewhere, number_of, spend_confidence
 from ...errors import ReleaseError
-from ...recipe.recipe import Category
+from ...recipe.filters import Category
 from ...store.records import Record
 from ..evidence.comparison import show
 from ..evidence.contents import Release

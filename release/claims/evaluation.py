@@ -14,7 +14,7 @@ from typing import Any
 from ...data_filter.deciding.statistics import lower_bound
 from ...data_filter.sources.source import hash_share
 from ...errors import ReleaseError
-from ...recipe.recipe import EvaluateConfig
+from ...recipe.training import EvaluateConfig
 from ...store.records import Record
 from ..evidence.comparison import Claims, show
 from ..evidence.contents import Release, need

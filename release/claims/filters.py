@@ -10,7 +10,7 @@ from ...data_filter.deciding.filter_figures import combined_scores, is_dropped, 
 from ...data_filter.deciding.statistics import lower_bound
 from ...data_filter.reports.report import word_groups
 from ...data_filter.reports.slices import measure_slices, slice_by_groups, slice_by_words
-from ...recipe.recipe import Category
+from ...recipe.filters import Category
 from ..evidence.comparison import Claims, flatten
 from ..evidence.contents import Release, need
 

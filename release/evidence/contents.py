@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 import yaml
 
 from ...errors import GlideslopeError, RecipeError, ReleaseError, VerificationError
-from ...recipe.recipe import Category, Recipe, parse_recipe
+from ...recipe.filters import Category
+from ...recipe.load import parse_recipe
+from ...recipe.recipe import Recipe
 from ...store.manifest import MANIFEST_NAME, ReleaseManifest, sha256_bytes
 from ...store.parquet_pages import Budget, open_bounded
 from ...store.records import Record

@@ -8,7 +8,8 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from ...recipe.recipe import Part, Recipe
+from ...recipe.recipe import Recipe
+from ...recipe.strict_model import Part
 
 WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 HOME = re.compile(r"~[^/\\]*[\\/]")

@@ -12,7 +12,9 @@ from typing import Any
 from ...data_filter.classifiers.fit_stage import FIELDS as CLASSIFIER_FIELDS
 from ...data_filter.classifiers.score_stage import FIELDS as SCORES_FIELDS
 from ...data_filter.judges.judges import PLACES
-from ...recipe.recipe import Part, Recipe, source_settings
+from ...recipe.recipe import Recipe
+from ...recipe.sources import source_settings
+from ...recipe.strict_model import Part
 from ...store.records import Record
 from ...store.stage_places import StagePlaces
 from .comparison import show

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from ...recipe.recipe import Recipe, dump_recipe
+from ...recipe.load import dump_recipe
+from ...recipe.recipe import Recipe
 from .published_recipe import published_recipe
 
 CLASSES = {"base": "TextConditionedUNet", "upsampler": "TextConditionedUNet", "base_inpaint": "TextConditionedUNet",

@@ -12,7 +12,8 @@ from typing import Any
 from ...data_filter.deciding.filter_figures import measure_filter
 from ...data_filter.labels.stage import FITTING_ROLES
 from ...errors import ReleaseError
-from ...recipe.recipe import Category, Recipe
+from ...recipe.filters import Category
+from ...recipe.recipe import Recipe
 from ...store.manifest import read_json
 from ..claims.audits import read_audits
 from ..claims.evaluation import count_wins

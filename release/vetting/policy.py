@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ...errors import ReleaseError
-from ...recipe.recipe import Part, describe_problem
+from ...recipe.strict_model import Part, describe_problem
 from ...store.manifest import sha256_bytes
 from ...store.strict_yaml import load_yaml
 from ...trust.keys import KEY_ID_PATTERN

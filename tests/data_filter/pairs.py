@@ -15,8 +15,9 @@ from PIL import Image
 
 from glideslope.data_filter.index.stage import build_index, read_index
 from glideslope.data_filter.sources.source import Source, SourceItem, open_source
-from glideslope.recipe.recipe import ClipConfig, DatasetsSource, FolderSource, IndexConfig, ParquetSource, WebDatasetSource
-from glideslope.recipe.recipe import Source as SourceConfig
+from glideslope.recipe.filters import ClipConfig, IndexConfig
+from glideslope.recipe.sources import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
+from glideslope.recipe.sources import Source as SourceConfig
 from glideslope.store.manifest import sha256_bytes
 
 

@@ -13,7 +13,7 @@ from glideslope.cli.starter import starter_recipe
 from glideslope.data_filter.audits.population import AuditRequest
 from glideslope.data_filter.sources.survey import look_at
 from glideslope.errors import LabelError, RecipeError, ReleaseError, SourceError, StageError, StorageError
-from glideslope.recipe.recipe import load_recipe, parse_recipe
+from glideslope.recipe.load import load_recipe, parse_recipe
 from glideslope.release.evidence.settings import expected_settings
 from glideslope.run import Engine, Run, Silent, find_recipe, open_run
 from glideslope.store.manifest import write_json

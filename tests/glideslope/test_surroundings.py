@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from glideslope.cli.starter import write_starter
-from glideslope.recipe.recipe import FolderSource, load_recipe
+from glideslope.recipe.load import load_recipe
+from glideslope.recipe.sources import FolderSource
 
 COMMAND = f'"{sys.executable}" -m glideslope'
 NAMES = (os.fsdecode(b"caf\xe9"), os.fsdecode(b"\xff\xfe"), "r\N{LATIN SMALL LETTER E WITH ACUTE}sum", "a b",

@@ -26,7 +26,9 @@ from glideslope.data_filter.index.parquet import write_table
 from glideslope.data_filter.labels.stage import role_of
 from glideslope.errors import VerificationError
 from glideslope.models.drawing.pixels import contact_sheet
-from glideslope.recipe.recipe import Category, LabelsConfig, Recipe, dump_recipe, parse_recipe
+from glideslope.recipe.filters import Category, LabelsConfig
+from glideslope.recipe.load import dump_recipe, parse_recipe
+from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
 from glideslope.release.claims.evaluation import deal_pairs
 from glideslope.release.evaluation import EVALUATION_FORMAT, summarise

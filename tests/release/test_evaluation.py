@@ -16,7 +16,7 @@ from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.networks.presets import UNET_PRESETS
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
-from glideslope.recipe.recipe import EvaluateConfig
+from glideslope.recipe.training import EvaluateConfig
 from glideslope.release.claims.evaluation import deal_captions
 from glideslope.release.evaluation import (
     TellsOfAll,

@@ -12,7 +12,7 @@ from glideslope.data_filter.index.parquet import read_table
 from glideslope.data_filter.labels.join import join_labels
 from glideslope.data_filter.labels.stage import Verdict, import_labels, role_of
 from glideslope.errors import FilterError, StageError
-from glideslope.recipe.recipe import LabelsConfig
+from glideslope.recipe.filters import LabelsConfig
 
 from ..conftest import World, category
 

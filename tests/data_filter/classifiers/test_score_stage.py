@@ -13,7 +13,7 @@ from glideslope.data_filter.classifiers.score_stage import read_scores, score_in
 from glideslope.data_filter.index.parquet import read_table, write_table
 from glideslope.data_filter.index.stage import read_index
 from glideslope.errors import FilterError, StageError
-from glideslope.recipe.recipe import Category, Detector
+from glideslope.recipe.filters import Category, Detector
 from glideslope.store.records import Record
 
 from ..conftest import World, category

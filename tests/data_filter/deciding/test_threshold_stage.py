@@ -14,7 +14,7 @@ from glideslope.data_filter.deciding.threshold_stage import build_filter, load_f
 from glideslope.data_filter.index.parquet import read_table
 from glideslope.data_filter.labels.stage import ROLES, Verdict, import_labels, role_of
 from glideslope.errors import FilterError, StageError
-from glideslope.recipe.recipe import LabelsConfig
+from glideslope.recipe.filters import LabelsConfig
 from glideslope.store.records import read_record
 
 from ..classifiers.test_fit_stage import label_with

@@ -13,7 +13,7 @@ from glideslope.data_filter.index.parquet import write_table
 from glideslope.data_filter.index.repeated_keys import write_duplicates
 from glideslope.data_filter.index.stage import INDEX_SCHEMA
 from glideslope.errors import StageError
-from glideslope.recipe.recipe import ClipConfig
+from glideslope.recipe.filters import ClipConfig
 from glideslope.store.records import run_stage
 
 CONFIG = ClipConfig(text_epochs=6, text_batch_size=16, text_learning_rate=3e-3)

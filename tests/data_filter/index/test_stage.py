@@ -16,7 +16,8 @@ from PIL import Image
 
 from glideslope.data_filter.index.stage import INDEX_SCHEMA, build_index, mark_repeated, read_index
 from glideslope.errors import StageError, StorageError
-from glideslope.recipe.recipe import ClipConfig, FolderSource, IndexConfig, ParquetSource, WebDatasetSource
+from glideslope.recipe.filters import ClipConfig, IndexConfig
+from glideslope.recipe.sources import FolderSource, ParquetSource, WebDatasetSource
 from glideslope.store.manifest import sha256_file
 
 from ..conftest import TinyClip, World, draw, fill_folder
@@ -280,7 +281,7 @@ def test_an_edited_index_is_refused(world: World) -> None:
 
 def test_rendered_pngs_are_the_original_bytes(tmp_path: Path, tiny_clip: TinyClip) -> None:
     from glideslope.data_filter.sources.source import open_source
-    from glideslope.recipe.recipe import OpenMojiSource
+    from glideslope.recipe.sources import OpenMojiSource
 
     config = OpenMojiSource(image_size=32, limit=4)
     build_index(config, ClipConfig(), IndexConfig(), tmp_path / "index")

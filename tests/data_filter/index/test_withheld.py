@@ -12,7 +12,8 @@ from glideslope.data_filter.index.stage import build_index, read_index
 from glideslope.data_filter.index.withheld import withhold_secrets
 from glideslope.data_filter.labels.csv_files import read_label_csv
 from glideslope.errors import LabelError
-from glideslope.recipe.recipe import ClipConfig, FolderSource, IndexConfig
+from glideslope.recipe.filters import ClipConfig, IndexConfig
+from glideslope.recipe.sources import FolderSource
 from glideslope.release.vetting.secret_files import scan_file
 
 from ..conftest import TinyClip, World, draw

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from glideslope.data_filter.index.parquet import write_table
 from glideslope.data_filter.judges.judges import check_judges, flag, has_word, read_detector
 from glideslope.errors import FilterError
-from glideslope.recipe.recipe import Detector
+from glideslope.recipe.filters import Detector
 from glideslope.store.manifest import sha256_file
 
 from ..conftest import category

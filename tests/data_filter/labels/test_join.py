@@ -14,7 +14,7 @@ from glideslope.data_filter.index.parquet import read_table, read_tables
 from glideslope.data_filter.labels.join import join_labels, read_judgements
 from glideslope.data_filter.labels.stage import Verdict, import_labels, read_audit_labels, role_of
 from glideslope.errors import FilterError
-from glideslope.recipe.recipe import LabelsConfig
+from glideslope.recipe.filters import LabelsConfig
 from glideslope.store.manifest import sha256_file
 
 from ..conftest import World, category, draw

@@ -31,7 +31,7 @@ from glideslope.data_filter.labels.stage import (
 from glideslope.data_filter.sources.openmoji import read_rows
 from glideslope.data_filter.sources.source import SourceLabel
 from glideslope.errors import LabelError, StageError
-from glideslope.recipe.recipe import LabelsConfig
+from glideslope.recipe.filters import LabelsConfig
 from glideslope.store.manifest import sha256_file
 from glideslope.store.records import Record
 

@@ -9,7 +9,7 @@ from glideslope.data_filter.index.parquet import read_table
 from glideslope.data_filter.mutations.image_changes import MUTATIONS
 from glideslope.data_filter.mutations.stage import PLANTED_SCHEMA, Plan, measure_mutations, mutate
 from glideslope.errors import FilterError, StageError
-from glideslope.recipe.recipe import ClipConfig
+from glideslope.recipe.filters import ClipConfig
 from glideslope.store.records import Record
 
 from ..conftest import TinyClip, World, category

@@ -8,7 +8,7 @@ import pytest
 from glideslope.data_filter.sources.folder import ImageFolder
 from glideslope.data_filter.sources.source import SourceItem, open_source
 from glideslope.errors import SourceError
-from glideslope.recipe.recipe import FolderSource
+from glideslope.recipe.sources import FolderSource
 from glideslope.store.manifest import sha256_bytes, sha256_json
 
 from ..conftest import draw

@@ -10,7 +10,7 @@ from glideslope.data_filter.sources.huggingface import LoadedDataset, digest_dat
 from glideslope.data_filter.sources.source import SourceItem
 from glideslope.data_filter.sources.tables import content_key
 from glideslope.errors import SourceError
-from glideslope.recipe.recipe import DatasetsSource
+from glideslope.recipe.sources import DatasetsSource
 from glideslope.store.manifest import sha256_bytes
 
 from ..conftest import TinyClip

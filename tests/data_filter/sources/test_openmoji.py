@@ -9,7 +9,7 @@ from glideslope.data_filter.sources import openmoji
 from glideslope.data_filter.sources.openmoji import OpenMoji, choose_rows, read_rows
 from glideslope.data_filter.sources.source import open_source
 from glideslope.errors import SourceError
-from glideslope.recipe.recipe import OpenMojiSource
+from glideslope.recipe.sources import OpenMojiSource
 
 
 def test_all_drawings_are_listed_with_their_attribution() -> None:

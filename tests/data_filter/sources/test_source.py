@@ -25,17 +25,9 @@ from glideslope.data_filter.sources.source import (
     shard_name,
 )
 from glideslope.errors import SourceError
-from glideslope.recipe.recipe import (
-    ClipConfig,
-    DatasetsSource,
-    FolderSource,
-    IndexConfig,
-    LabelsConfig,
-    OpenMojiSource,
-    ParquetSource,
-    WebDatasetSource,
-)
-from glideslope.recipe.recipe import Source as SourceConfig
+from glideslope.recipe.filters import ClipConfig, IndexConfig, LabelsConfig
+from glideslope.recipe.sources import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource
+from glideslope.recipe.sources import Source as SourceConfig
 from glideslope.store.manifest import sha256_bytes
 from glideslope.store.records import Record
 

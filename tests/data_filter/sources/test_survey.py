@@ -11,7 +11,7 @@ import pytest
 from glideslope.data_filter.sources.source import open_source
 from glideslope.data_filter.sources.survey import look_at
 from glideslope.errors import SourceError
-from glideslope.recipe.recipe import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
+from glideslope.recipe.sources import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
 
 from ..pairs import Pair, encode, image_table, some_pairs, tar_members, write_saved, write_tar
 

@@ -7,7 +7,8 @@ import yaml
 
 from glideslope.cli.starter import run_name, starter_recipe, write_starter
 from glideslope.errors import RecipeError, StorageError
-from glideslope.recipe.recipe import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource, load_recipe
+from glideslope.recipe.load import load_recipe
+from glideslope.recipe.sources import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource
 
 
 def keys(value: Any, prefix: str = "") -> set[str]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from glideslope.clip.model import Clip, find_longer, load_clip, normalise
 from glideslope.errors import CheckpointError, RecipeError, StageError
-from glideslope.recipe.recipe import ClipConfig
+from glideslope.recipe.filters import ClipConfig
 
 pytestmark = pytest.mark.processors
 

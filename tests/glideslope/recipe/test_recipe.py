@@ -7,7 +7,10 @@ import yaml
 from pydantic import BaseModel
 
 from glideslope.errors import RecipeError
-from glideslope.recipe.recipe import Category, FolderSource, Limits, OpenMojiSource, Recipe, dump_recipe, load_recipe, parse_recipe
+from glideslope.recipe.filters import Category, Limits
+from glideslope.recipe.load import dump_recipe, load_recipe, parse_recipe
+from glideslope.recipe.recipe import Recipe
+from glideslope.recipe.sources import FolderSource, OpenMojiSource
 from glideslope.run import find_recipe
 
 RECIPES = Path(__file__).parents[3] / "recipes"

@@ -17,7 +17,7 @@ from glideslope.models.networks.presets import NOISED_CLIP_PRESETS, PUBLISHED, U
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.published import importing
 from glideslope.models.published.importing import IMPORT_NAME, ImportOptions, import_published, published_architectures
-from glideslope.recipe.recipe import Part
+from glideslope.recipe.strict_model import Part
 from glideslope.store.manifest import read_json
 
 from ..archives import save_as_published

@@ -16,7 +16,7 @@ from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training import base as base_training
 from glideslope.models.training.base import BaseBatches, sample_prompts, stratified_steps, train_base
 from glideslope.models.training.data import load_split
-from glideslope.recipe.recipe import BaseModelConfig
+from glideslope.recipe.training import BaseModelConfig
 from glideslope.store.manifest import sha256_json
 
 from ...hostile_torch import SURROUNDINGS

@@ -28,7 +28,7 @@ from glideslope.models.training.loop import (
     train,
     update_average,
 )
-from glideslope.recipe.recipe import ModelConfig
+from glideslope.recipe.training import ModelConfig
 from glideslope.store.manifest import write_bytes
 
 pytestmark = pytest.mark.processors

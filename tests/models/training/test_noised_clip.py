@@ -14,7 +14,7 @@ from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training.checkpoints import load_tensors
 from glideslope.models.training.data import load_split
 from glideslope.models.training.noised_clip import ContrastiveBatches, train_noised_clip
-from glideslope.recipe.recipe import NoisedClipConfig
+from glideslope.recipe.training import NoisedClipConfig
 from glideslope.store.manifest import sha256_file
 
 CONFIG = NoisedClipConfig(preset="noised-clip-micro-16", num_images=64, batch_size=8, learning_rate=1e-3, warmup_images=8, checkpoint_images=24)

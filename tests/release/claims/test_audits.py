@@ -28,7 +28,8 @@ from glideslope.data_filter.audits.plan import (
 from glideslope.data_filter.audits.population import digest_ledger
 from glideslope.data_filter.audits.series import OtherAudit, spend_confidence
 from glideslope.errors import ReleaseError, StageError, VerificationError
-from glideslope.recipe.recipe import Recipe, dump_recipe
+from glideslope.recipe.load import dump_recipe
+from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack, verify
 from glideslope.release.claims.audit_checks import check_audits
 from glideslope.release.evidence.contents import Release

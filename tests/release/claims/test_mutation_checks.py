@@ -10,7 +10,8 @@ import pytest
 from glideslope.data_filter.index.parquet import write_table
 from glideslope.data_filter.mutations.stage import PLANTED_SCHEMA, measure_mutations
 from glideslope.errors import VerificationError
-from glideslope.recipe.recipe import ClipConfig, Recipe
+from glideslope.recipe.filters import ClipConfig
+from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
 from glideslope.release.claims.mutation_checks import check_mutations
 from glideslope.release.evidence.contents import Release

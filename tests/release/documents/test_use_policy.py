@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from glideslope.errors import ReleaseError
-from glideslope.recipe.recipe import DatasetsSource, Recipe
+from glideslope.recipe.recipe import Recipe
+from glideslope.recipe.sources import DatasetsSource
 from glideslope.release import pack
 from glideslope.release.documents.use_policy import (
     built_in_policy,

@@ -5,7 +5,9 @@ import pytest
 import yaml
 
 from glideslope.errors import ReleaseError
-from glideslope.recipe.recipe import Category, DatasetsSource, Detector, FolderSource, ParquetSource, Recipe
+from glideslope.recipe.filters import Category, Detector
+from glideslope.recipe.recipe import Recipe
+from glideslope.recipe.sources import DatasetsSource, FolderSource, ParquetSource
 from glideslope.release import pack
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.published_recipe import last_part, published_recipe

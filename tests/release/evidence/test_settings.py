@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from glideslope.errors import ReleaseError, VerificationError
-from glideslope.recipe.recipe import Recipe, parse_recipe
+from glideslope.recipe.load import parse_recipe
+from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
 from glideslope.release.evidence.chain import check_ledger
 from glideslope.release.evidence.contents import Release

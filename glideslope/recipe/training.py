@@ -1,0 +1,58 @@
+"""How the networks are trained, and the pictures drawn to show that captions count."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .strict_model import Count, Part
+
+NUM_TRAIN_STEPS = 1000  # of the schedule that the networks are trained with
+Scale = Annotated[float, Field(ge=0, le=1000)]  # of guidance, as far as drawing takes it
+
+
+class ModelConfig(Part):
+    """The optimisation that the base model and the noised CLIP share."""
+
+    PACE = frozenset({"checkpoint_images"})
+    batch_size: Count = Field(32, description="images per step")
+    num_images: Count = Field(description="images to train on, repeats counted; rounded up to whole steps")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(description="peak learning rate of AdamW")
+    warmup_images: Annotated[int, Field(ge=0)] = Field(1000, description="images over which the learning rate rises linearly")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's decoupled weight decay")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="bfloat16 runs the network under autocast; auto: bfloat16 where the device computes it faster, else float32")
+    checkpoint_images: Count = Field(8000, description="images between checkpoints, the unit of resuming")
+
+
+class BaseModelConfig(ModelConfig):
+    """The GLIDE base model and its training."""
+
+    PACE = frozenset({"checkpoint_images", "sample_images"})
+    preset: str = Field("glide-tiny-24", description="name in glideslope.models.networks.presets")
+    caption_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share of captions dropped for classifier-free guidance")
+    ema_half_life_images: Count = Field(20_000, description="images after which the average has forgotten half; shorter at the start")
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weighting (arXiv 2303.09556); none: uniform")
+    high_noise_weight: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="most that the error of very noisy images is raised by, to learn captions sooner (arXiv 2202.00512); none: 1")
+    vocab_size: Annotated[int, Field(ge=300)] = Field(2048, description="tokens of the byte-pair encoding trained on the captions")
+    horizontal_flip: bool = Field(False, description="mirror half of the images; wrong where text or direction matters")
+    sample_images: Count = Field(16_000, description="images between sample grids")
+
+
+class NoisedClipConfig(ModelConfig):
+    """The noised CLIP and its training."""
+
+    preset: str = Field("noised-clip-tiny-24", description="name in glideslope.models.networks.presets")
+
+
+class EvaluateConfig(Part):
+    """The pictures drawn to show that captions count."""
+
+    num_pairs: Annotated[int, Field(ge=1, le=2048)] = Field(64, description="prompt-seed pairs; a sheet of more opens in few programs")
+    captions_from: Literal["validation", "train"] = Field(
+        "validation", description="take captions held back from training first, or captions that were trained on")
+    num_steps: Annotated[int, Field(ge=1, le=NUM_TRAIN_STEPS)] = Field(50, description="denoising steps per picture, at most the schedule's")
+    guidance_scale: Scale = Field(3.0, description="classifier-free guidance scale; 1 is none")
+    sweep_scales: Annotated[tuple[Scale, ...], Field(strict=False)] = Field(
+        (), description="further guidance scales to draw the first pairs with, for the card's table of what guidance does")
+    sweep_pairs: Count = Field(16, description="how many pairs are drawn with each of them")
