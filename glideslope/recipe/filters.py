@@ -4,10 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .strict_model import Count, Part, Share
+from .strict_model import Count, Share, StrictModel
 
 
-class ClipConfig(Part):
+class ClipConfig(StrictModel):
     """The CLIP that embeds the images for the classifiers and scores pictures against captions."""
 
     PACE = frozenset({"batch_size"})
@@ -19,14 +19,14 @@ class ClipConfig(Part):
     text_learning_rate: Annotated[float, Field(gt=0)] = Field(2e-3, description="lite0 only: peak learning rate of the text tower")
 
 
-class IndexConfig(Part):
+class IndexConfig(StrictModel):
     """How the inputs are read and embedded."""
 
     shard_size: Count = Field(256, description="inputs per index shard where the source has no shards of its own; the unit of resuming")
     max_pixels: Count = Field(50_000_000, description="a larger image is refused as a decompression bomb, in pixels")
 
 
-class LabelsConfig(Part):
+class LabelsConfig(StrictModel):
     """How labels get their roles: by hash of the concept, so that variants of one concept never straddle roles."""
 
     train_share: Share = Field(0.65, description="share of concepts whose labels fit classifiers and, scored by a classifier that "
@@ -42,7 +42,7 @@ class LabelsConfig(Part):
         return self
 
 
-class Limits(Part):
+class Limits(StrictModel):
     """What the release accepts for a category; a gate compares the measured evidence with it."""
 
     min_recall: Share = Field(0.99, description="smallest accepted recall on audit labels, point estimate")
@@ -53,7 +53,7 @@ class Limits(Part):
         None, description="largest accepted upper bound of its share among the kept images, shown by `glideslope audit`; none: no audit needed")
 
 
-class Detector(Part):
+class Detector(StrictModel):
     """A second opinion from outside: scores that another tool gave to the same inputs (a face detector, say)."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")] = Field(description="short name, used in reasons")
@@ -64,7 +64,7 @@ class Detector(Part):
 ClassifierKind = Literal["rbf_svm", "logistic", "mlp", "zero_shot"]
 
 
-class Category(Part):
+class Category(StrictModel):
     """One thing that must not be learned: its specification, and how it is found. Dropped if any judge says so."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")] = Field(description="short name, used in paths and reasons")
@@ -83,7 +83,7 @@ class Category(Part):
     limits: Limits = Field(description="what the release accepts")
 
 
-class CurateConfig(Part):
+class CurateConfig(StrictModel):
     """How the curated set is written."""
 
     shard_size: Count = Field(1024, description="most images per parquet file")
@@ -92,7 +92,7 @@ class CurateConfig(Part):
         "required", description="required: an image without a caption is dropped; optional: it is kept, but training is refused")
 
 
-class WordGroup(Part):
+class WordGroup(StrictModel):
     """Captions that have one of some words, as a group for figures."""
 
     name: Annotated[str, Field(min_length=1, max_length=60)] = Field(description="the group's name")
@@ -100,14 +100,14 @@ class WordGroup(Part):
         description="words and phrases, in any case; a caption with one of them as whole words belongs to the group")
 
 
-class AttributeValue(Part):
+class AttributeValue(StrictModel):
     """One value of an attribute, and the caption that describes it."""
 
     value: Annotated[str, Field(min_length=1, max_length=60)] = Field(description="short name of the value")
     prompt: Annotated[str, Field(min_length=1)] = Field(description="caption of an image that has it, for example `a photo of a woman`")
 
 
-class Attribute(Part):
+class Attribute(StrictModel):
     """A group that a CLIP guesses: an image has the value whose prompt it is closest to."""
 
     name: Annotated[str, Field(min_length=1, max_length=60)] = Field(description="the attribute's name")
@@ -115,7 +115,7 @@ class Attribute(Part):
         description="all values, one for `none of these` included")
 
 
-class ReportConfig(Part):
+class ReportConfig(StrictModel):
     """The groups that report.html and the comparison of runs give figures for, beyond those of the labels."""
 
     word_groups: tuple[WordGroup, ...] = Field((), strict=False, description="further groups; one with a built-in name replaces it")

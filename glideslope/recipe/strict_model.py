@@ -8,7 +8,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Part(BaseModel):
+class StrictModel(BaseModel):
     """Base of every part of a recipe: immutable, strictly typed, no unknown keys.
 
     Attributes:

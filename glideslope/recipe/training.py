@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .strict_model import Count, Part
+from .strict_model import Count, StrictModel
 
 NUM_TRAIN_STEPS = 1000  # of the schedule that the networks are trained with
 Scale = Annotated[float, Field(ge=0, le=1000)]  # of guidance, as far as drawing takes it
 
 
-class ModelConfig(Part):
+class ModelConfig(StrictModel):
     """The optimisation that the base model and the noised CLIP share."""
 
     PACE = frozenset({"checkpoint_images"})
@@ -45,7 +45,7 @@ class NoisedClipConfig(ModelConfig):
     preset: str = Field("noised-clip-tiny-24", description="name in glideslope.models.networks.presets")
 
 
-class EvaluateConfig(Part):
+class EvaluateConfig(StrictModel):
     """The pictures drawn to show that captions count."""
 
     num_pairs: Annotated[int, Field(ge=1, le=2048)] = Field(64, description="prompt-seed pairs; a sheet of more opens in few programs")

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...device.torch_state import PlainTorch
 from ...errors import CheckpointError, VerificationError
-from ...recipe.strict_model import Part, describe_problem
+from ...recipe.strict_model import StrictModel, describe_problem
 from ...store.manifest import sha256_bytes
 from ...store.strict_json import parse_object, read_bounded
 from ...store.weight_files import VARIANTS, TensorHeader, WeightFiles, find_weights, read_header, weights_name
@@ -36,7 +36,7 @@ INDEX_FORMAT = "glideslope"
 MAX_CONFIG_BYTES = 1_000_000
 WEIGHT_DTYPES = tuple(DTYPES)
 
-COMPONENTS: dict[str, tuple[type[Part], type[nn.Module]]] = {
+COMPONENTS: dict[str, tuple[type[StrictModel], type[nn.Module]]] = {
     "TextConditionedUNet": (UNetConfig, TextConditionedUNet),
     "NoisedClip": (NoisedClipConfig, NoisedClip),
 }
@@ -125,7 +125,7 @@ def read_schedule(path: Path, digests: Digests | None = None) -> str:
     return str(value["schedule"])
 
 
-def read_component_config(path: Path, digests: Digests | None = None) -> tuple[str, Part]:
+def read_component_config(path: Path, digests: Digests | None = None) -> tuple[str, StrictModel]:
     """Read and check a config.json.
 
     Returns:
@@ -137,7 +137,7 @@ def read_component_config(path: Path, digests: Digests | None = None) -> tuple[s
     return parse_component_config(read_object(path, digests), where=str(path))
 
 
-def parse_component_config(value: Mapping[str, Any], *, where: str) -> tuple[str, Part]:
+def parse_component_config(value: Mapping[str, Any], *, where: str) -> tuple[str, StrictModel]:
     """Check plain data as `read_component_config` does."""
     if value.get("_class_name") not in tuple(COMPONENTS):
         raise CheckpointError(f"{where}: _class_name is {value.get('_class_name')!r:.80}, expected one of {', '.join(COMPONENTS)}")
@@ -168,14 +168,14 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def build_on_meta(class_name: str, config: Part) -> nn.Module:
+def build_on_meta(class_name: str, config: StrictModel) -> nn.Module:
     """The network without storage, to know names and shapes."""
     with torch.device("meta"), _Unfilled():
         return COMPONENTS[class_name][1](config)
 
 
 @lru_cache(maxsize=32)
-def expected_tensors(class_name: str, config: Part) -> Mapping[str, tuple[int, ...]]:
+def expected_tensors(class_name: str, config: StrictModel) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of the weights an architecture has."""
     return {name: tuple(tensor.shape) for name, tensor in build_on_meta(class_name, config).state_dict().items()}
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...recipe.strict_model import Part
+from ...recipe.strict_model import StrictModel
 from ..drawing.options import check_lengths
 from ..networks.noised_clip import NoisedClipConfig
 from ..networks.unet import UNetConfig
@@ -14,7 +14,7 @@ from ..tokenizer import CaptionTokenizer
 class Architecture:
     """The configuration of each network that will be loaded, and the tokenizers, both by name."""
 
-    configs: Mapping[str, Part]
+    configs: Mapping[str, StrictModel]
     tokenizers: Mapping[str, CaptionTokenizer]
 
     def check_lengths(self, prompts: Sequence[str]) -> None:

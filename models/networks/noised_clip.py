@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...recipe.strict_model import Part
+from ...recipe.strict_model import StrictModel
 
 # Pixel statistics of CLIP's training data (arXiv 2103.00020), for pixels in 0..255; the published encoders use the same.
 CHANNEL_MEANS = tuple(255 * mean for mean in (0.48145466, 0.4578275, 0.40821073))
@@ -19,7 +19,7 @@ CHANNEL_STDS = tuple(255 * std for std in (0.26862954, 0.26130258, 0.27577711))
 MAX_PATCHES_SIDE = 128  # attention takes time with the fourth power, with weights of any size
 
 
-class NoisedClipConfig(Part):
+class NoisedClipConfig(StrictModel):
     """Architecture of a noised CLIP; the bounds keep a hostile configuration from allocating a machine's memory."""
 
     image_size: Annotated[int, Field(ge=4, le=1024)] = Field(description="side of the images in pixels")

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...recipe.strict_model import Part
+from ...recipe.strict_model import StrictModel
 from .text_transformer import TextTransformer
 
 NUM_GROUPS = 32
@@ -22,7 +22,7 @@ ROW_MULTIPLE = 16
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-class UNetConfig(Part):
+class UNetConfig(StrictModel):
     """Architecture of a GLIDE U-Net; the bounds keep a hostile configuration from allocating a machine's memory."""
 
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(description="side of the images in pixels")

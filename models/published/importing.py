@@ -15,7 +15,7 @@ from typing import Any
 
 from ... import __version__
 from ...errors import CheckpointError, RequestError, StorageError, VerificationError
-from ...recipe.strict_model import Part
+from ...recipe.strict_model import StrictModel
 from ...store.manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, sync_directory, sync_tree, write_bytes, write_json
 from ...store.strict_json import read_bounded
 from ..diffusion.process import NUM_TRAIN_TIMESTEPS
@@ -40,7 +40,7 @@ MEGABYTE = 1_000_000
 Progress = Callable[[int, int, str], None]
 
 
-def published_architectures() -> dict[str, Part]:
+def published_architectures() -> dict[str, StrictModel]:
     """Component -> architecture of the published checkpoint."""
     return {name: noised_clip_preset(preset) if name == "noised_clip" else unet_preset(preset) for name, preset in PUBLISHED.items()}
 
@@ -62,7 +62,7 @@ class ImportOptions:
     gpt2_source: str | None = None
     clip_source: str | None = None
     digests: Mapping[str, str] | None = None
-    architectures: Mapping[str, Part] = field(default_factory=lambda: published_architectures())  # noqa: PLW0108
+    architectures: Mapping[str, StrictModel] = field(default_factory=lambda: published_architectures())  # noqa: PLW0108
 
     def __post_init__(self) -> None:
         """Refuse impossible choices.
@@ -314,7 +314,7 @@ def write_release(root: Path, sources: Mapping[str, Mapping[str, Source]], token
     return report
 
 
-def write_component(directory: Path, component: str, tensors: Mapping[str, Source], architecture: Part, meter: Meter) -> None:
+def write_component(directory: Path, component: str, tensors: Mapping[str, Source], architecture: StrictModel, meter: Meter) -> None:
     """Write one component, read it back and compare."""
     meter.text = f"writing {component}"
     write_weights(directory / WEIGHTS_NAME, tensors, meter.advance)

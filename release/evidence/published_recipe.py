@@ -9,7 +9,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ...recipe.recipe import Recipe
-from ...recipe.strict_model import Part
+from ...recipe.strict_model import StrictModel
 
 WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 HOME = re.compile(r"~[^/\\]*[\\/]")
@@ -38,7 +38,7 @@ def last_part(path: str) -> str:
 
 def _shorten(part: Any, *fields: str) -> Any:
     """A part of a recipe with the paths in these fields shortened; fields that it does not have are left out."""
-    assert isinstance(part, Part)
+    assert isinstance(part, StrictModel)
     update: dict[str, Any] = {}
     for field in fields:
         value = getattr(part, field, None)

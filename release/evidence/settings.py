@@ -1,7 +1,7 @@
 """What the records of a run must say if it was run with a recipe: every setting that a result depends on, stage by stage.
 
 `pack` and `verify` compare it with the records. A setting that a record lacks is refused like one that differs: nothing passes
-because nobody wrote it down. Settings that no result depends on (`Part.PACE`), places of files, and what a release merely demands of
+because nobody wrote it down. Settings that no result depends on (`StrictModel.PACE`), places of files, and what a release merely demands of
 its figures are not settings of a stage.
 """
 
@@ -14,7 +14,7 @@ from ...data_filter.classifiers.score_stage import FIELDS as SCORES_FIELDS
 from ...data_filter.judges.judges import PLACES
 from ...recipe.recipe import Recipe
 from ...recipe.sources import source_settings
-from ...recipe.strict_model import Part
+from ...recipe.strict_model import StrictModel
 from ...store.records import Record
 from ...store.stage_places import StagePlaces
 from .comparison import show
@@ -44,7 +44,7 @@ def expected_settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return expected
 
 
-def settings_of(part: Part) -> dict[str, Any]:
+def settings_of(part: StrictModel) -> dict[str, Any]:
     """A part of a recipe as plain data, without what no result depends on."""
     return part.model_dump(mode="json", exclude=set(part.PACE))
 

@@ -1,7 +1,7 @@
 """One self-contained module out of several of ours: the definitions that a root needs, in order, and nothing else.
 
 For places that cannot import glideslope. The sources are read as text and never run; annotations stay text, so that what
-only they name is left out. Configurations (`config.Part`) become plain frozen dataclasses: their values were checked before.
+only they name is left out. Configurations (`StrictModel`) become plain frozen dataclasses: their values were checked before.
 """
 
 import ast
@@ -13,7 +13,7 @@ from importlib import resources
 from ...errors import ReleaseError
 
 PACKAGE = "glideslope"
-CONFIG_BASE = "Part"
+CONFIG_BASE = "StrictModel"
 Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 Place = tuple[str, str]
 

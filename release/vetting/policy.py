@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ...errors import ReleaseError
-from ...recipe.strict_model import Part, describe_problem
+from ...recipe.strict_model import StrictModel, describe_problem
 from ...store.manifest import sha256_bytes
 from ...store.strict_yaml import load_yaml
 from ...trust.keys import KEY_ID_PATTERN
@@ -40,7 +40,7 @@ Device = Literal["cpu", "cuda", "mps"]
 KeyId = Annotated[str, Field(pattern=rf"^{KEY_ID_PATTERN.pattern}$")]
 
 
-class CategoryPolicy(Part):
+class CategoryPolicy(StrictModel):
     """What the filter of one category must show on audit labels; none leaves a limit to the recipe."""
 
     min_recall: Chance | None = Field(None, description="smallest share of positives that are caught")
@@ -55,7 +55,7 @@ class CategoryPolicy(Part):
         return CategoryPolicy(**least, max_leak_rate=_stricter(self.max_leak_rate, other.max_leak_rate, min))
 
 
-class GoldenPolicy(Part):
+class GoldenPolicy(StrictModel):
     """How golden samples are compared with what is drawn again."""
 
     min_pictures: Annotated[int, Field(ge=1, le=64)] = Field(1, description="smallest number of golden pictures")
@@ -71,7 +71,7 @@ class GoldenPolicy(Part):
                             exact_on_same_machine=self.exact_on_same_machine or other.exact_on_same_machine)
 
 
-class SignersPolicy(Part):
+class SignersPolicy(StrictModel):
     """Who must have signed: keys by their whole id, and how many of them."""
 
     keys: Annotated[tuple[KeyId, ...], Field(min_length=1, max_length=MAX_SIGNERS, strict=False)] = Field(
@@ -92,14 +92,14 @@ class SignersPolicy(Part):
         return SignerRule.of(self.keys, self.threshold)
 
 
-class PublishPolicy(Part):
+class PublishPolicy(StrictModel):
     """What publishing to a Hub asks for beside the gates."""
 
     require_rehearsal: bool = Field(description="a rehearsal of this very release, passed")
     require_signature: bool = Field(description="signatures as `signers` asks; refused without `signers`, as any key would do then")
 
 
-class Policy(Part):
+class Policy(StrictModel):
     """What a release must fulfil."""
 
     format: Literal["glideslope.policy/1"]

@@ -17,7 +17,7 @@ from glideslope.models.networks.presets import NOISED_CLIP_PRESETS, PUBLISHED, U
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.published import importing
 from glideslope.models.published.importing import IMPORT_NAME, ImportOptions, import_published, published_architectures
-from glideslope.recipe.strict_model import Part
+from glideslope.recipe.strict_model import StrictModel
 from glideslope.store.manifest import read_json
 
 from ..archives import save_as_published
@@ -26,7 +26,7 @@ from ..closed_form import with_closed_form_weights
 PROMPT = "An oil painting of a corgi's “hat”"
 
 
-def tiny_architectures() -> dict[str, Part]:
+def tiny_architectures() -> dict[str, StrictModel]:
     """The published layout at small sizes, with the published vocabularies."""
     base = UNET_PRESETS["glide-micro-16"].model_copy(update={"n_vocab": 50_257, "xf_width": 8})
     upsampler = base.model_copy(update={"image_size": 32, "super_res": True})

@@ -64,11 +64,12 @@ def test_definitions_that_need_each_other_are_both_there() -> None:
 
 
 def test_a_configuration_becomes_a_plain_dataclass_with_its_defaults_and_properties() -> None:
-    root = ("from .config import Part\nfrom pydantic import Field, model_validator\nfrom typing import Annotated\n\nclass root(Part):\n"
+    root = ("from .config import StrictModel\nfrom pydantic import Field, model_validator\nfrom typing import Annotated\n\n"
+            "class root(StrictModel):\n"
             "    side: Annotated[int, Field(ge=1)] = Field(description='d')\n    rate: float = Field(0.5, description='d')\n\n"
             "    @model_validator(mode='after')\n    def _check(self):\n        return self\n\n"
             "    @property\n    def twice(self):\n        return 2 * self.side\n")
-    text = sources(root=root, config="class Part:\n    pass\n").text("t")
+    text = sources(root=root, config="class StrictModel:\n    pass\n").text("t")
     found = run(text)["root"](side=3)
     assert (found.side, found.rate, found.twice) == (3, 0.5, 6)
     assert dataclasses.is_dataclass(found) and "pydantic" not in text and "_check" not in text
