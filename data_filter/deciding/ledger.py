@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from ...errors import StageError
 from ...store.manifest import read_json, sha256_file
 from ...store.records import Record, read_record
+from ...text.caption_words import CAPTION_BREAK
 from ..index.parquet import read_table
-from ..sources.source import CAPTION_BREAK
 
 FOLDER = "ledger/"
 SEVERAL = "captions"

@@ -4,10 +4,9 @@ A judge that cannot say anything about an image, because its score is missing or
 """
 
 import re
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from ...errors import FilterError
 from ...recipe.filters import Category, Detector
 from ...store.parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
+from ...text.caption_words import CAPTION_BREAK, has_words, split_phrase
 from ...text.text_files import NotTextError, decode_text
 from ...text.text_tables import TableError, read_csv
 
@@ -30,60 +30,6 @@ NO_SCORE = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none"})
 NUMBER = re.compile(r"[+-]?(?:inf(?:inity)?|(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII)
 # Left out of records: where a detector's file lies says nothing of what it holds; its digest is an input of the stage that reads it.
 PLACES: dict[str, Any] = {"detectors": {"__all__": {"path"}}}
-# Scripts that put no space between words: there a word counts wherever it stands.
-UNSPACED_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-
-
-@cache
-def letter_class() -> str:
-    """A regular expression's class of what belongs to a word: `\\w` and every combining mark, which `\\w` lacks."""
-    marks = [code for code in range(0x300, 0x1F000) if unicodedata.category(chr(code)).startswith("M")]
-    runs: list[list[int]] = []
-    for code in marks:
-        if runs and code == runs[-1][1] + 1:
-            runs[-1][1] = code
-        else:
-            runs.append([code, code])
-    return r"[\w" + "".join(f"{chr(first)}-{chr(last)}" for first, last in runs) + "]"
-
-
-def fold(text: str) -> str:
-    """Text as it is compared: letters in their plain forms and composed, case-folded, composed again (folding may take letters apart)."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-
-
-@lru_cache(maxsize=16)
-def caption_pattern(words: tuple[str, ...]) -> re.Pattern[str] | None:
-    """A pattern that finds any of the words as a whole word in folded text; None without words.
-
-    A word may be a phrase: any white space stands for any other.
-
-    Raises:
-        FilterError: a word without a letter or digit.
-    """
-    parts = []
-    for word in words:
-        pieces = fold(word).split()
-        if not any(character.isalnum() for character in word):
-            raise FilterError(f"caption_words: {word!r} holds no letter or digit; remove it")
-        phrase = r"\s+".join(map(re.escape, pieces))
-        before = "" if is_unspaced(pieces[0][0]) else f"(?<!{letter_class()})"
-        after = "" if is_unspaced(pieces[-1][-1]) else f"(?!{letter_class()})"
-        parts.append(f"{before}{phrase}{after}")
-    return re.compile("|".join(parts)) if parts else None
-
-
-def is_unspaced(character: str) -> bool:
-    """Whether a character is of a script that puts no space between words."""
-    return unicodedata.name(character, "").startswith(UNSPACED_SCRIPTS)
-
-
-def has_word(captions: Iterable[str | None], words: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Whether each caption holds one of the words as a whole word, whatever its case: bool (N,)."""
-    pattern = caption_pattern(words)
-    if pattern is None:
-        return np.array([False for _ in captions], dtype=bool)
-    return np.array([caption is not None and pattern.search(fold(caption)) is not None for caption in captions], dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -212,11 +158,13 @@ def flag(category: Category, keys: Sequence[str], captions: Sequence[tuple[str, 
         FilterError: a detector's file or a word cannot be used.
     """
     flags: list[list[str]] = [[] for _ in keys]
-    for names, texts in zip(flags, captions, strict=True) if category.caption_words else ():
-        if not texts:
-            names.append(CAPTION_WORDS + MISSING)
-        elif has_word(texts, category.caption_words).any():
-            names.append(CAPTION_WORDS)
+    if category.caption_words:
+        has_word = has_words([CAPTION_BREAK.join(texts) for texts in captions], category.caption_words)
+        for names, texts, is_hit in zip(flags, captions, has_word.tolist(), strict=True):
+            if not texts:
+                names.append(CAPTION_WORDS + MISSING)
+            elif is_hit:
+                names.append(CAPTION_WORDS)
     num_found = {}
     for detector, sha256 in zip(category.detectors, detector_digests, strict=True):
         scores = read_detector_once(detector, sha256)
@@ -231,12 +179,16 @@ def flag(category: Category, keys: Sequence[str], captions: Sequence[tuple[str, 
 
 
 def check_judges(category: Category) -> None:
-    """Refuse judges that share a name.
+    """Refuse judges that share a name, and caption words that no caption can have.
 
     Raises:
-        FilterError: two detectors of one name, or one that is called like the caption words.
+        FilterError: two detectors of one name, or one that is called like the caption words; a word without a letter or digit.
     """
     names = [CAPTION_WORDS, *(detector.name for detector in category.detectors)]
     if len(set(names)) != len(names):
         raise FilterError(f"{category.name}: detectors need names of their own, other than {CAPTION_WORDS}; got {', '.join(names[1:])}")
-    caption_pattern(category.caption_words)
+    for word in category.caption_words:
+        try:
+            split_phrase(word)
+        except ValueError as error:
+            raise FilterError(f"{category.name}: caption_words: {error}") from error

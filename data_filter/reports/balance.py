@@ -6,7 +6,6 @@ inputs whose caption has it, among all judged inputs and among those that were k
 of the same kind; for the run itself the shares are plain counts.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ...text.caption_words import CaptionTokens, split_phrase
 from ..deciding.ledger import read_rows
 from ..index.parquet import read_tables
 from .ratios import compare_shares, compare_with_all
@@ -27,7 +27,6 @@ MIN_INPUTS = 20
 MIN_LETTERS = 2
 NUM_LISTED = 20
 CONFIDENCE = 0.95
-BREAK = r"[^\p{L}\p{M}\p{N}]"
 Tell = Callable[[int], None]
 
 # Words that captions in English use for people; a recipe adds its own (report.word_groups).
@@ -99,67 +98,6 @@ def is_judged(reasons: pa.Array) -> pa.Array:
     return pc.or_(pc.equal(reasons, ""), pc.match_substring_regex(reasons, "^(filter|label):"))
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """The words of some captions in small letters, in their order: runs of letters, marks and digits.
-
-    Attributes:
-        num_captions: how many captions there are.
-        rows: int64 (T,), the caption of each word, rising.
-        codes: int64 (T,), each word's place in `words`.
-        words: the different words.
-    """
-
-    num_captions: int
-    rows: NDArray[np.int64]
-    codes: NDArray[np.int64]
-    words: Sequence[str]
-
-    @classmethod
-    def of(cls, captions: pa.Array) -> "Tokens":
-        """Split captions, string (N,); null has no words."""
-        tokens = pc.split_pattern_regex(pc.utf8_lower(captions), pattern=f"{BREAK}+")
-        coded = pc.list_flatten(tokens).dictionary_encode()
-        words = coded.dictionary.to_pylist()
-        rows, codes = pc.list_parent_indices(tokens).to_numpy().astype(np.int64), coded.indices.to_numpy().astype(np.int64)
-        if "" in words:  # before the first and after the last word
-            there = codes != words.index("")
-            rows, codes = rows[there], codes[there]
-        return cls(len(captions), rows, codes, words)
-
-    def have(self, phrases: Iterable[Sequence[str]]) -> NDArray[np.bool_]:
-        """Which captions have one of the phrases, its words side by side: bool (N,)."""
-        places = {word: place for place, word in enumerate(self.words)}
-        found = np.zeros(self.num_captions, dtype=bool)
-        for phrase in phrases:
-            codes = [places.get(word, -1) for word in phrase]
-            if min(codes) < 0:
-                continue
-            starts = np.flatnonzero(self.codes == codes[0])
-            starts = starts[starts + len(codes) <= len(self.codes)]
-            for step, code in enumerate(codes):
-                starts = starts[(self.codes[starts + step] == code) & (self.rows[starts + step] == self.rows[starts])]
-            found[self.rows[starts]] = True
-        return found
-
-
-def split_phrase(phrase: str) -> tuple[str, ...]:
-    """The words of a phrase, as `Tokens` has them.
-
-    Raises:
-        ValueError: it holds no letter and no digit.
-    """
-    words = tuple("".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in phrase.lower()).split())
-    if not words:
-        raise ValueError(f"{phrase!r} holds no letter and no digit")
-    return words
-
-
-def has_words(captions: Sequence[str | None], words: Iterable[str]) -> NDArray[np.bool_]:
-    """Which captions have one of the words or phrases as whole words, whatever the case: bool (N,), false without a caption."""
-    return Tokens.of(pa.array(captions, type=pa.string())).have([split_phrase(word) for word in words])
-
-
 def count_captions(ledger_dir: Path, groups: Mapping[str, Iterable[str]] = WORD_GROUPS, *, max_words: int = MAX_WORDS,
                    tell: Tell | None = None) -> CaptionCounts:
     """Count words and groups of words over a ledger.
@@ -180,7 +118,7 @@ def count_captions(ledger_dir: Path, groups: Mapping[str, Iterable[str]] = WORD_
     num_rows = 0
     for reasons, captions, num_here in judged_rows(ledger_dir, counts):
         counts.everyone.add(reasons)
-        tokens = Tokens.of(captions)
+        tokens = CaptionTokens.of(captions.to_pylist())
         for name, found in counts.groups.items():
             found.add(reasons.filter(pa.array(tokens.have(phrases[name]))))
         words.add(tokens, pc.equal(reasons, "").to_numpy(zero_copy_only=False))
@@ -278,7 +216,7 @@ def recount(ledger_dir: Path, first: "WordTable") -> "WordTable":
     """Count only the words that the first count still knows, exactly."""
     words = WordTable(len(first.places) + 1, only=first.places.keys())
     for reasons, captions, _ in judged_rows(ledger_dir):
-        words.add(Tokens.of(captions), pc.equal(reasons, "").to_numpy(zero_copy_only=False))
+        words.add(CaptionTokens.of(captions.to_pylist()), pc.equal(reasons, "").to_numpy(zero_copy_only=False))
     return words
 
 
@@ -297,7 +235,7 @@ class WordTable:
         self.num_forgotten = 0
         self._found: NDArray[np.int64] = np.zeros((1024, 2), dtype=np.int64)
 
-    def add(self, tokens: Tokens, kept: NDArray[np.bool_]) -> None:
+    def add(self, tokens: CaptionTokens, kept: NDArray[np.bool_]) -> None:
         """Count the words of some captions, each word once per caption; `kept` says which captions stay, bool (N,)."""
         num_words = max(1, len(tokens.words))
         pairs = np.sort(tokens.rows * num_words + tokens.codes)

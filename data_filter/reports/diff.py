@@ -21,9 +21,10 @@ from ...errors import StageError
 from ...store.manifest import write_bytes, write_json
 from ...store.records import read_record
 from ...store.strict_yaml import load_yaml
+from ...text.caption_words import CaptionTokens, Phrase, split_phrase
 from ..deciding.ledger import Ledger, open_ledger
 from ..labels.stage import consensus, read_labels, sort_labels
-from .balance import Tokens, combine, split_phrase
+from .balance import combine
 
 FORMAT = "glideslope.diff/1"
 POLICY_PARTS = ("source", "clip", "index", "labels", "categories", "curate")
@@ -183,7 +184,7 @@ def match_loose(loose: tuple[list[pa.Table], list[pa.Table]], found: Difference)
         yield a.take(places), b.filter(matched)
 
 
-def count_pairs(found: Difference, a: pa.Table, b: pa.Table, phrases: Mapping[str, Sequence[Sequence[str]]]) -> None:
+def count_pairs(found: Difference, a: pa.Table, b: pa.Table, phrases: Mapping[str, Sequence[Phrase]]) -> None:
     """Count matched rows: kept and dropped, reasons, caption groups."""
     kept_a, kept_b = is_kept(a), is_kept(b)
     found.everyone.add(kept_a, kept_b)
@@ -193,7 +194,7 @@ def count_pairs(found: Difference, a: pa.Table, b: pa.Table, phrases: Mapping[st
     same = pc.fill_null(pc.equal(a["sha256"], b["sha256"]), False)
     both_missing = pc.and_(pc.is_null(a["sha256"]), pc.is_null(b["sha256"]))
     found.num_other_content += len(a) - (pc.sum(pc.or_(same, both_missing)).as_py() or 0)
-    tokens = Tokens.of(combine(b["caption"]))
+    tokens = CaptionTokens.of(b["caption"].to_pylist())
     for name, change in found.groups.items():
         rows = tokens.have(phrases[name])
         change.add(kept_a[rows], kept_b[rows])

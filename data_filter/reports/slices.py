@@ -15,10 +15,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ...errors import StageError
+from ...text.caption_words import has_words
 from ..deciding.filter_figures import measure_kept, measure_recall
 from ..index.parquet import read_table
 from ..index.stage import read_index
-from .balance import GroupCounts, combine, has_words, is_judged, measure_word
+from .balance import GroupCounts, combine, is_judged, measure_word
 from .ratios import compare_shares
 
 MIN_POSITIVES = 59  # all of 59 caught: recall at least 95 % with 95 % confidence

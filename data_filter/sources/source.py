@@ -14,12 +14,12 @@ from ...errors import SourceError
 from ...recipe.sources import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource
 from ...recipe.sources import Source as SourceConfig
 from ...store.manifest import sha256_json
+from ...text.caption_words import CAPTION_BREAK
 from ...text.text_files import NotTextError, decode_text, strip_mark
 from ...text.text_tables import read_json_text
 
 PROJECT_SALT = "glideslope"
 FIELD_PREFIX = "json:"  # before a JSON field's name, where a recipe says where captions are
-CAPTION_BREAK = " | "
 MAX_CAPTION_LETTERS = 1 << 18  # far more than any model reads; a tokenizer takes time by the square of a word's letters
 CAPTION = "caption"  # the reason of an input whose caption cannot be used; its image may be sound all the same
 

@@ -61,6 +61,7 @@ class Detector(StrictModel):
     threshold: float = Field(description="a score of at least this drops the image")
 
 
+CaptionWord = Annotated[str, Field(pattern=r"^[^|]*[^\W_|][^|]*$")]  # with a letter or digit, and without the bar between captions
 ClassifierKind = Literal["rbf_svm", "logistic", "mlp", "zero_shot"]
 
 
@@ -78,7 +79,8 @@ class Category(StrictModel):
     kernel_gamma: Annotated[float, Field(gt=0)] | None = Field(
         None, description="narrowness of the RBF kernel; rare and varied: higher; none: chosen by cross-validation")
     prompts: tuple[str, ...] = Field((), strict=False, description="captions that describe the category, for zero_shot; none: its name")
-    caption_words: tuple[str, ...] = Field((), strict=False, description="an image whose caption has one of these as a whole word is dropped")
+    caption_words: tuple[CaptionWord, ...] = Field(
+        (), strict=False, description="an image whose caption has one of these as whole words is dropped; signs only separate words")
     detectors: tuple[Detector, ...] = Field((), strict=False, description="second opinions from outside")
     limits: Limits = Field(description="what the release accepts")
 
@@ -96,7 +98,7 @@ class WordGroup(StrictModel):
     """Captions that have one of some words, as a group for figures."""
 
     name: Annotated[str, Field(min_length=1, max_length=60)] = Field(description="the group's name")
-    words: Annotated[tuple[Annotated[str, Field(pattern=r"[^\W_]")], ...], Field(min_length=1, strict=False)] = Field(
+    words: Annotated[tuple[CaptionWord, ...], Field(min_length=1, strict=False)] = Field(
         description="words and phrases, in any case; a caption with one of them as whole words belongs to the group")
 
 
