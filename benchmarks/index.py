@@ -20,9 +20,9 @@ from PIL import Image, ImageDraw
 
 from glideslope.clip.model import Clip
 from glideslope.data_filter.index.stage import ShardTask, index_shard_file, load_clip_once
-from glideslope.data_filter.sources.source import open_source
+from glideslope.data_filter.sources.folder import FolderSource
+from glideslope.data_filter.sources.kind import open_source
 from glideslope.recipe.filters import ClipConfig, IndexConfig
-from glideslope.recipe.sources import FolderSource
 
 Seconds = tuple[float, float]
 

@@ -21,8 +21,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from glideslope.data_filter.index.stage import build_index, load_clip_once
+from glideslope.data_filter.sources.webdataset import WebDatasetSource
 from glideslope.recipe.filters import ClipConfig, IndexConfig
-from glideslope.recipe.sources import WebDatasetSource
 
 PICTURES_PER_TAR = 1000
 

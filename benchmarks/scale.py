@@ -31,6 +31,7 @@ from glideslope.data_filter.index.stage import INDEX_SCHEMA, read_index
 from glideslope.data_filter.labels.csv_files import Verdict
 from glideslope.data_filter.labels.stage import import_labels
 from glideslope.data_filter.reports.report import gather_report
+from glideslope.data_filter.sources.kinds import read_source
 from glideslope.data_filter.sources.source import Shard, SourceItem, SourceLabel, digest_shards, shard_name
 from glideslope.recipe.load import parse_recipe
 from glideslope.recipe.recipe import Recipe
@@ -66,6 +67,13 @@ class Synthetic:
             if keys is None or key in keys:
                 yield SourceItem(key, key, key.encode(), caption_of(row))
 
+    def look_ahead(self, *, needs_captions: bool) -> None:
+        """Nothing to find."""
+
+    def notes(self) -> list[str]:
+        """None."""
+        return []
+
     def labels(self, categories: Collection[str]) -> list[SourceLabel]:
         """None."""
         return []
@@ -92,7 +100,8 @@ def make_recipe(num_rows: int) -> Recipe:
                 "max_train_labels": NUM_LABELS, "caption_words": ["gun"], "limits": {"min_recall_lower_bound": 0.0, "min_kept_share": 0.0}}
     model = {"num_images": 1, "learning_rate": 1e-3}
     return parse_recipe({"name": f"rows-{num_rows}", "source": {"kind": "webdataset", "path": "synthetic"}, "categories": [category],
-                         "clip": {"model": "synthetic", "pretrained": "none"}, "base": model, "noised_clip": model}, where="benchmark")
+                         "clip": {"model": "synthetic", "pretrained": "none"}, "base": model, "noised_clip": model}, read_source,
+                        where="benchmark")
 
 
 def make_shard(shard: Shard) -> pa.Table:

@@ -20,14 +20,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from glideslope.data_filter.sources.source import open_source
-from glideslope.recipe.sources import DatasetsSource, FolderSource, ParquetSource, Source, WebDatasetSource
+from glideslope.data_filter.sources.folder import FolderSource
+from glideslope.data_filter.sources.huggingface import DatasetsSource
+from glideslope.data_filter.sources.kind import open_source
+from glideslope.data_filter.sources.parquet import ParquetSource
+from glideslope.data_filter.sources.webdataset import WebDatasetSource
+from glideslope.recipe.sources import SourceSettings
 
 SHARD_SIZE = 1000
 Pairs = list[tuple[str, bytes, str]]
 
 
-def write_folder(root: Path, pairs: Pairs) -> Source:
+def write_folder(root: Path, pairs: Pairs) -> SourceSettings:
     with (root / "metadata.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file_name", "text"])
@@ -37,14 +41,14 @@ def write_folder(root: Path, pairs: Pairs) -> Source:
     return FolderSource(path=str(root))
 
 
-def write_text_folder(root: Path, pairs: Pairs) -> Source:
+def write_text_folder(root: Path, pairs: Pairs) -> SourceSettings:
     for name, image, caption in pairs:
         (root / f"{name}.jpg").write_bytes(image)
         (root / f"{name}.txt").write_text(caption)
     return FolderSource(path=str(root))
 
 
-def write_webdataset(root: Path, pairs: Pairs) -> Source:
+def write_webdataset(root: Path, pairs: Pairs) -> SourceSettings:
     for start in range(0, len(pairs), SHARD_SIZE):
         with tarfile.open(root / f"{start:08d}.tar", "w") as archive:
             for name, image, caption in pairs[start:start + SHARD_SIZE]:
@@ -61,13 +65,13 @@ def table_of(pairs: Pairs) -> pa.Table:
     return pa.table({"key": [name for name, _, _ in pairs], "image": images, "text": [caption for _, _, caption in pairs]})
 
 
-def write_parquet(root: Path, pairs: Pairs) -> Source:
+def write_parquet(root: Path, pairs: Pairs) -> SourceSettings:
     for start in range(0, len(pairs), 10 * SHARD_SIZE):
         pq.write_table(table_of(pairs[start:start + 10 * SHARD_SIZE]), root / f"{start:08d}.parquet", row_group_size=SHARD_SIZE)
     return ParquetSource(path=str(root), key_column="key")
 
 
-def write_parquet_paths(root: Path, pairs: Pairs) -> Source:
+def write_parquet_paths(root: Path, pairs: Pairs) -> SourceSettings:
     for name, image, _ in pairs:
         (root / f"{name}.jpg").write_bytes(image)
     table = pa.table({"image": [f"{name}.jpg" for name, _, _ in pairs], "text": [caption for _, _, caption in pairs]})
@@ -75,7 +79,7 @@ def write_parquet_paths(root: Path, pairs: Pairs) -> Source:
     return ParquetSource(path=str(root))
 
 
-def write_saved(root: Path, pairs: Pairs) -> Source:
+def write_saved(root: Path, pairs: Pairs) -> SourceSettings:
     import datasets
 
     datasets.disable_progress_bars()
@@ -83,17 +87,17 @@ def write_saved(root: Path, pairs: Pairs) -> Source:
     return DatasetsSource(path=str(root), key_column="key")
 
 
-def write_stream(root: Path, pairs: Pairs) -> Source:
+def write_stream(root: Path, pairs: Pairs) -> SourceSettings:
     write_parquet(root, pairs)
     return DatasetsSource(path="parquet", data_files=(str(root / "*.parquet"),), streaming=True, key_column="key")
 
 
-WRITERS: dict[str, Callable[[Path, Pairs], Source]] = {
+WRITERS: dict[str, Callable[[Path, Pairs], SourceSettings]] = {
     "folder, metadata.csv": write_folder, "folder, .txt": write_text_folder, "webdataset": write_webdataset, "parquet, bytes": write_parquet,
     "parquet, paths": write_parquet_paths, "datasets, saved": write_saved, "datasets, streaming": write_stream}
 
 
-def measure(config: Source, num_images: int) -> tuple[float, float, float]:
+def measure(config: SourceSettings, num_images: int) -> tuple[float, float, float]:
     """Processor seconds to open, to list with digests, and to read everything as a worker does."""
     started = time.process_time()
     source = open_source(config, shard_size=SHARD_SIZE)

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from .index.lite0_text_training import train_text_tower
     from .index.stage import build_index
     from .labels.stage import import_labels, read_label_csv
-    from .sources.source import Source, open_source
+    from .sources.kind import open_source
+    from .sources.source import Source
 
 _HOMES = {
     "train_text_tower": "index.lite0_text_training", "curate": "deciding.curate_stage", "measure_filter": "deciding.filter_figures",
     "build_filter": "deciding.threshold_stage", "fit_classifier": "classifiers.fit_stage", "build_index": "index.stage",
     "import_labels": "labels.stage", "read_label_csv": "labels.stage", "score_index": "classifiers.score_stage", "Source": "sources.source",
-    "open_source": "sources.source",
+    "open_source": "sources.kind",
 }
 
 __all__ = ["Source", "build_filter", "build_index", "curate", "fit_classifier", "import_labels", "measure_filter",

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 from .errors import LabelError, RecipeError, StageError
 from .recipe.load import dump_recipe, load_recipe
 from .recipe.recipe import Recipe
-from .recipe.sources import OpenMojiSource
 from .recipe.training import ModelConfig
 from .store.locks import locked
 from .store.manifest import storage_error, write_bytes
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from .data_filter.reports.galleries import Pictures
     from .data_filter.reports.report import Report
 
-NUM_OPENMOJI = 4460
 PASSES_OF_GRID = 16 * 30 * 2  # passes of one grid of samples: pictures, steps, with guidance
 
 log = logging.getLogger(__name__)
@@ -50,6 +48,13 @@ class Silent:
         yield lambda done, total, text: None
 
 
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe whose source is of any kind that there is; see `load_recipe`."""
+    from .data_filter.sources.kinds import read_source
+
+    return load_recipe(path, read_source)
+
+
 def find_recipe(name: str) -> Recipe:
     """Read a recipe by path, or one of the ready-made ones by name.
 
@@ -58,13 +63,13 @@ def find_recipe(name: str) -> Recipe:
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or path.exists():
-        return load_recipe(path)
+        return read_recipe(path)
     ready = resources.files("glideslope.recipes")
     known = sorted(item.name.removesuffix(".yaml") for item in ready.iterdir() if item.name.endswith(".yaml"))
     if name not in known:
         raise RecipeError(f"recipe {name!r}: no such file, and no ready-made recipe of that name (there are {', '.join(known)})")
     with resources.as_file(ready / f"{name}.yaml") as file:
-        return load_recipe(file)
+        return read_recipe(file)
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,8 @@ class Run:
         with self.reporter.stage("labels"):
             if csv_path is not None:
                 given = read_label_file(csv_path)
-            elif isinstance(self.recipe.source, OpenMojiSource):
-                verdicts = verdicts_of_source(self._open_source().labels(names), who="openmoji_labels.csv")
+            elif self.recipe.source.LABELS_FROM:
+                verdicts = verdicts_of_source(self._open_source().labels(names), who=self.recipe.source.LABELS_FROM)
                 given = LabelFile(verdicts, len(verdicts), 0)
             elif (self.directory / "labels" / "labels.jsonl").is_file():
                 given = LabelFile((), 0, 0)
@@ -299,9 +304,9 @@ class Run:
             "training/base": lambda: base * time_base_training(recipe.base) + grids * PASSES_OF_GRID * draw(),
             "training/noised_clip": lambda: clip * time_clip_training(recipe.noised_clip),
             "evaluation": lambda: passes * evaluation.num_steps * draw()}
-        if isinstance(recipe.source, OpenMojiSource) and recipe.clip.model == "lite0":
+        num_inputs = recipe.source.known_size()
+        if num_inputs is not None and recipe.clip.model == "lite0":
             # the shares of an embedding's time were measured, see docs/measured.md
-            num_inputs = recipe.source.limit or NUM_OPENMOJI
             embed = cache(lambda: num_inputs * time_embedding(recipe.clip))
             stages = {"index": lambda: 1.3 * embed(), "clip": lambda: 0.054 * recipe.clip.text_epochs * embed(),
                       **{f"classifiers/{category.name}": lambda: 0.36 * embed() for category in recipe.categories}} | stages
@@ -373,7 +378,7 @@ def warn_of_other_source(recipe: Recipe, directory: Path) -> None:
     if not path.is_file():
         return
     try:
-        before = load_recipe(path).source
+        before = read_recipe(path).source
     except RecipeError:  # of another version: what it was made of is no longer to be read
         return
     new, old = (f"{source.kind} {getattr(source, 'path', '')}".strip() for source in (recipe.source, before))

@@ -20,7 +20,7 @@ from ...store.manifest import read_json, sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
 from ..index.parquet import read_table, write_table
 from ..index.stage import Progress, read_index
-from ..judges.judges import PLACES, check_judges, flag, read_detector_once
+from ..judges.judges import check_judges, flag, read_detector_once
 from ..labels.join import embedding_matrix
 from ..sources.source import all_captions
 from ..workers.engine import run_tasks
@@ -100,7 +100,7 @@ def score_index(category: Category, index_dir: Path, classifier_dir: Path, direc
                  for name in shard_names(index_dir)]
         return summarise(category, index_dir, digests, score_shards(tasks, index_dir, engine, workers, progress))
 
-    config = category.model_dump(mode="json", include=set(FIELDS), exclude=PLACES)
+    config = {key: value for key, value in category.without_places().items() if key in FIELDS}
     return run_stage(directory, stage=f"scores/{category.name}", config=config, inputs=inputs, work=work)
 
 

@@ -21,7 +21,6 @@ from ..classifiers.fit_stage import CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME
 from ..classifiers.score_stage import read_scores
 from ..index.parquet import read_table, write_table
 from ..index.stage import read_images
-from ..judges.judges import PLACES
 from ..labels.join import check_labels, count_roles, read_judgements
 from ..labels.stage import Judgement
 from ..sources.source import Source, joined_captions
@@ -80,7 +79,7 @@ def build_filter(category: Category, stages: Stages, source: Source, directory: 
             check_outputs(stage, read_record(stage))
         return write_filter(category, stages, source, partial)
 
-    config = category.model_dump(mode="json", exclude={"limits": True, **PLACES})
+    config = {key: value for key, value in category.without_places().items() if key != "limits"}
     return run_stage(directory, stage=f"filters/{category.name}", config=config, inputs=inputs, work=work)
 
 

@@ -11,18 +11,19 @@ from typing import Any
 
 from ...errors import SourceError, StageError
 from ...recipe.filters import ClipConfig, IndexConfig
-from ...recipe.sources import Source as SourceConfig
+from ...recipe.sources import SourceSettings
 from ...store.locks import locked
 from ...store.manifest import read_json, storage_error, write_json
 from ...store.records import finished_record, prepare_partial
 from ...store.stage_places import StagePlaces
-from ..sources.source import Shard, digest_shards, open_source
+from ..sources.kind import open_source
+from ..sources.source import Shard, digest_shards
 from .stage import Progress, ShardTask, adopt_partial, identify, index_shards
 
 FORMAT = "glideslope.shards/1"
 
 
-def build_part(source: SourceConfig, clip: ClipConfig, index: IndexConfig, directory: Path, *, part: int, num_parts: int,
+def build_part(source: SourceSettings, clip: ClipConfig, index: IndexConfig, directory: Path, *, part: int, num_parts: int,
                engine: str = "local", workers: int | None = None, progress: Progress | None = None) -> dict[str, int]:
     """Work on every `num_parts`-th shard of the stage `index`; `build_index` ends the stage once every part is done.
 
@@ -70,7 +71,7 @@ def list_path(directory: Path) -> Path:
     return directory.with_name(f".{directory.name}.shards.json")
 
 
-def read_or_list(path: Path, source: SourceConfig, shard_size: int) -> list[Shard]:
+def read_or_list(path: Path, source: SourceSettings, shard_size: int) -> list[Shard]:
     """The shards of a source as a job before this one has listed them; else they are listed, and written down."""
     settings: Mapping[str, Any] = {"format": FORMAT, "source": source.model_dump(mode="json"), "shard_size": shard_size}
     if path.is_file():

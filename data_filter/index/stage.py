@@ -25,13 +25,12 @@ from ...errors import StageError
 from ...pictures.decode import decode_picture
 from ...pictures.refusals import Refusal, TooLarge
 from ...recipe.filters import ClipConfig, IndexConfig
-from ...recipe.sources import Source as SourceConfig
-from ...recipe.sources import source_settings
+from ...recipe.sources import SourceSettings
 from ...store.manifest import sha256_bytes, sha256_json, write_bytes, write_json
 from ...store.records import Record, run_stage
 from ...store.stage_places import INTENT_NAME, StagePlaces
-from ..sources.folder import ImageFolder
-from ..sources.source import CAPTION, Shard, Source, SourceItem, describe_keys, open_source
+from ..sources.kind import as_kind, open_source
+from ..sources.source import CAPTION, Shard, Source, SourceItem
 from ..workers.engine import available_threads, run_tasks, worker_number
 from ..workers.read_ahead import map_ahead
 from .parquet import read_table, write_table
@@ -71,7 +70,7 @@ class ShardTask:
         path: the index file to write.
     """
 
-    source: SourceConfig
+    source: SourceSettings
     clip: ClipConfig
     index: IndexConfig
     shard: Shard
@@ -91,7 +90,7 @@ class ShardResult:
     num_rows: int
 
 
-def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, directory: Path, *, engine: str = "local",
+def build_index(source: SourceSettings, clip: ClipConfig, index: IndexConfig, directory: Path, *, engine: str = "local",
                 workers: int | None = None, progress: Progress | None = None) -> Record:
     """Run the stage `index`.
 
@@ -110,8 +109,8 @@ def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, dire
     """
     open_source_once.cache_clear()  # the files may have changed since this process last looked
     opened = open_source_once(source, index.shard_size)
-    if isinstance(opened, ImageFolder) and opened.others:
-        log.warning("%s", opened.describe_others())
+    for note in opened.notes():
+        log.warning("%s", note)
     identity = identify(opened.fingerprint(), source, clip, index)
     adopt_partial(StagePlaces.of(directory), identity)
 
@@ -125,9 +124,9 @@ def build_index(source: SourceConfig, clip: ClipConfig, index: IndexConfig, dire
     return run_stage(directory, **identity, work=work, is_costly=True)
 
 
-def identify(fingerprint: str, source: SourceConfig, clip: ClipConfig, index: IndexConfig) -> dict[str, Any]:
+def identify(fingerprint: str, source: SourceSettings, clip: ClipConfig, index: IndexConfig) -> dict[str, Any]:
     """What makes the stage this one and no other: its name, configuration and inputs."""
-    config = {"format": INDEX_FORMAT, "source": source_settings(source), "clip": image_settings(clip), "index": index.model_dump(mode="json")}
+    config = {"format": INDEX_FORMAT, "source": source.identity(), "clip": image_settings(clip), "index": index.model_dump(mode="json")}
     return {"stage": "index", "config": config, "inputs": {"source": fingerprint}}
 
 
@@ -171,7 +170,7 @@ def index_shards(tasks: Sequence[ShardTask], finished: Path, engine: str, worker
         sizes.add(result.num_rows)
         finished_paths.append(tasks[0].path.with_name(f"{result.name}.parquet"))
         if len(finished_paths).bit_count() == 1:  # whenever their number has doubled: soon, and in twice the time of one look at all
-            refuse_repeated(finished_paths, find_repeated(finished_paths), describe_keys(tasks[0].source))
+            refuse_repeated(finished_paths, find_repeated(finished_paths), as_kind(tasks[0].source).describe_keys())
         if progress is not None:
             progress(sizes.num_rows, sizes.estimate(), "images embedded")
 
@@ -216,7 +215,7 @@ def summarise(tasks: Sequence[ShardTask], directory: Path) -> dict[str, Any]:
     """
     repeated = write_duplicates([task.name for task in tasks], directory)
     if tasks:
-        refuse_repeated([directory / f"{task.name}.parquet" for task in tasks], repeated, describe_keys(tasks[0].source))
+        refuse_repeated([directory / f"{task.name}.parquet" for task in tasks], repeated, as_kind(tasks[0].source).describe_keys())
     reasons: Counter[str] = Counter()
     examples: dict[str, str | None] = {}
     for _, table in read_index(directory, columns=["reason", "error"]):
@@ -246,7 +245,7 @@ def index_shard_file(task: ShardTask) -> ShardResult:
 
 
 @lru_cache(maxsize=1)
-def open_source_once(config: SourceConfig, shard_size: int) -> Source:
+def open_source_once(config: SourceSettings, shard_size: int) -> Source:
     """The source of this process."""
     return open_source(config, shard_size=shard_size)
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +27,6 @@ MISSING = ":missing"
 FREE_SCORES = 1 << 20  # rows of a file of any size; keys that count up shrink to next to nothing
 NO_SCORE = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none"})
 NUMBER = re.compile(r"[+-]?(?:inf(?:inity)?|(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII)
-# Left out of records: where a detector's file lies says nothing of what it holds; its digest is an input of the stage that reads it.
-PLACES: dict[str, Any] = {"detectors": {"__all__": {"path"}}}
 
 
 @dataclass(frozen=True)

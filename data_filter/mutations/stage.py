@@ -25,7 +25,6 @@ from ...errors import FilterError, StageError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
 from ...recipe.filters import Category, ClipConfig, IndexConfig
-from ...recipe.sources import FolderSource
 from ...store.manifest import read_json, sha256_file, write_bytes, write_json
 from ...store.records import Record, check_outputs, read_record, run_stage
 from ..classifiers.fit_stage import CLASSIFIER_NAME
@@ -37,6 +36,7 @@ from ..deciding.threshold_stage import FILTER_NAME, SCORES_NAME
 from ..index.parquet import read_table, write_table
 from ..index.stage import Progress, build_index, image_settings, read_images, read_index
 from ..labels.join import embedding_matrix
+from ..sources.folder import FolderSource
 from ..sources.source import Source, hash_share
 from .image_changes import MUTATIONS, TITLES, Subject, find_subject
 

@@ -7,7 +7,9 @@ from typing import Any
 from ...errors import RecipeError
 from ...recipe.load import load_recipe
 from ...recipe.recipe import Recipe
-from ..sources.source import Source, open_source
+from ..sources.kind import open_source
+from ..sources.kinds import read_source
+from ..sources.source import Source
 from .balance import WORD_GROUPS
 from .diff import Difference, Tell, check_ending, compare_runs, write_difference
 from .diff_page import write_difference_page
@@ -42,14 +44,14 @@ def compare(run_a: Path, run_b: Path, out_file: Path | None, *, pictures: Pictur
 
 def source_of(run_dir: Path) -> Source:
     """The source of a run, by its recipe."""
-    recipe = load_recipe(run_dir / "recipe.yaml")
+    recipe = load_recipe(run_dir / "recipe.yaml", read_source)
     return open_source(recipe.source, shard_size=recipe.index.shard_size)
 
 
 def groups_of(run_dir: Path) -> Mapping[str, Sequence[str]]:
     """The caption groups of a run's recipe; the built-in ones where it was written for another version."""
     try:
-        recipe: Recipe = load_recipe(run_dir / "recipe.yaml")
+        recipe: Recipe = load_recipe(run_dir / "recipe.yaml", read_source)
     except RecipeError:
         return WORD_GROUPS
     return word_groups(recipe)

@@ -5,17 +5,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ...errors import SourceError
 from ...text.text_files import NotTextError, decode_text
 from ...text.text_tables import TableError, read_header, read_json_lines, read_json_text
 from .files import MAX_TEXT_BYTES, Unreadable, fold, plain_text, read_file
-from .folder import list_folder
+from .folder_listing import list_folder
 from .source import fields_with_text
-
-if TYPE_CHECKING:
-    from .folder import ImageFolder
 
 MOST_JSON = 32
 
@@ -90,26 +85,3 @@ def read_fields(path: Path) -> dict[str, object]:
     except (Unreadable, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def refuse_folder(source: "ImageFolder") -> None:
-    """Refuse a folder of which no image has a caption.
-
-    Raises:
-        SourceError: so it is; the message names what might hold captions.
-    """
-    if any(entry.caption is not None for entry in source.entries):
-        return
-    described = [entry for entry in source.entries if entry.image is not None and entry.caption_file is not None]
-    is_field = source.caption_field is not None
-    if described and not (is_field and all(source.caption_field not in read_fields(source.root / (entry.caption_file or ""))
-                                           for entry in described[:MOST_JSON])):
-        return
-    where = f"the field {source.caption_field} of a .json file" if is_field else f"a {source.caption_suffix} file"
-    num_images = sum(entry.image is not None for entry in source.entries)
-    raise SourceError(
-        f"{source.root}: none of the {num_images} images has a caption (in metadata.csv or metadata.jsonl, column "
-        f"{source.caption_column}, or in "
-        f"{where} beside it); {survey_folder(source.root).describe()}. Add captions, or set source.caption_column to the column or "
-        "source.caption_file to the ending of the files that hold them; or, to filter images without captions, set curate.captions to optional "
-        "in the recipe")

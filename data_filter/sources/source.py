@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import SourceError
-from ...recipe.sources import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource
-from ...recipe.sources import Source as SourceConfig
 from ...store.manifest import sha256_json
 from ...text.caption_words import CAPTION_BREAK
 from ...text.text_files import NotTextError, decode_text, strip_mark
@@ -117,51 +115,11 @@ class Source(Protocol):
             SourceError: read to its end without `keys`, the shard turns out to be another than its fingerprint says.
         """
 
+    def notes(self) -> Sequence[str]:
+        """What whoever indexes the source should hear of it beside its inputs: one sentence each."""
+
     def labels(self, categories: Collection[str]) -> list[SourceLabel]:
         """The labels that come with the data for these categories; none for most sources."""
-
-
-def open_source(config: SourceConfig, *, shard_size: int) -> Source:
-    """Open a source.
-
-    Args:
-        config: the recipe's part.
-        shard_size: inputs per shard where the source has no shards of its own.
-
-    Raises:
-        SourceError: it cannot be opened as a whole; single bad inputs are reported row by row instead.
-    """
-    if isinstance(config, OpenMojiSource):
-        from .openmoji import OpenMoji
-
-        return OpenMoji(config, shard_size=shard_size)
-    if isinstance(config, FolderSource):
-        from .files import locate
-        from .folder import ImageFolder
-
-        return ImageFolder(locate(config.path), caption_column=config.caption_column, caption_file=config.caption_file,
-                           shard_size=shard_size)
-    if isinstance(config, WebDatasetSource):
-        from .webdataset import WebDataset
-
-        return WebDataset(config)
-    if isinstance(config, ParquetSource):
-        from .parquet import ParquetFiles
-
-        return ParquetFiles(config, shard_size=shard_size)
-    assert isinstance(config, DatasetsSource)
-    from .huggingface import LoadedDataset
-
-    return LoadedDataset(config, shard_size=shard_size)
-
-
-def describe_keys(config: SourceConfig) -> str:
-    """What to do where many inputs of a source have the same key."""
-    if isinstance(config, WebDatasetSource) and config.keys == "member":
-        return "Set source.keys to tar/member"
-    if isinstance(config, ParquetSource | DatasetsSource) and config.key_column is not None:
-        return f"Column {config.key_column} does not name the rows: name another with source.key_column, or none (null)"
-    return "Give each input a name of its own"
 
 
 def shard_name(number: int) -> str:

@@ -148,6 +148,11 @@ def refuse_rows(rows: Iterable[TableRow], columns: Columns, where: str, *, needs
                           f"source.caption_column; {optional}")
 
 
+def describe_key_column(column: str) -> str:
+    """What to do where many rows have the same key in a column."""
+    return f"Column {column} does not name the rows: name another with source.key_column, or none (null)"
+
+
 def is_text_type(kind: pa.DataType) -> bool:
     """Whether a type holds text, or bytes that may be text."""
     kind = kind.value_type if types.is_dictionary(kind) else kind

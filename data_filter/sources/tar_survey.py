@@ -6,26 +6,76 @@ A look takes the names in the first 8 tars (4,096 members of each at most) and t
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO, Protocol
 
 from ...errors import SourceError
 from ...text.text_files import decode_text
 from ...text.text_tables import read_json_text
 from .files import MAX_TEXT_BYTES, plain_text
 from .source import FIELD_PREFIX, fields_with_text
-from .tars import Member, list_members
-
-if TYPE_CHECKING:
-    from .webdataset import Sample, WebDataset
+from .tars import Member, Sample, TarContents, list_members
 
 MOST_TARS, MOST_MEMBERS, MOST_SAMPLES = 8, 4096, 32
 MOST_COMPARED, COMPARED_BYTES = 32, 1 << 12
 NUMBERED = re.compile(r"[\d._-]+")
 TOO_MANY = 0.5  # from this share of bad samples on, a setting is wrong and not the samples
 TOO_MANY_REPEATED = 0.1  # names mostly start again in all tars or in none
+
+
+class TarSettings(Protocol):
+    """The settings that a look may find wrong."""
+
+    @property
+    def path(self) -> str:
+        """The tars."""
+
+    @property
+    def image_member(self) -> str | None:
+        """Suffix of the image member, if one is named."""
+
+    @property
+    def name_until(self) -> str:
+        """Where a sample's name ends."""
+
+
+class TarSource(Protocol):
+    """Tars as the settings of a recipe read them."""
+
+    @property
+    def config(self) -> TarSettings:
+        """The settings."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that the tars' paths count from."""
+
+    @property
+    def files(self) -> Sequence[str]:
+        """The tars, relative to that folder."""
+
+    @property
+    def caption_member(self) -> str:
+        """The suffix of the captions' member, in small letters."""
+
+    @property
+    def caption_place(self) -> str:
+        """That suffix, or `json:` and the field."""
+
+    def group(self, contents: TarContents, tar: str) -> tuple[list[Sample], str | None]:
+        """The samples of a tar, and the key of one that a cut took with it."""
+
+    def is_image(self, handle: int, suffix: str, member: Member) -> bool:
+        """Whether a member is an image."""
+
+    def names_image(self, sample: Sample) -> bool:
+        """Whether a sample has a member that is called as images are."""
+
+    def hint_crowded(self) -> str:
+        """What to do where a sample has several images."""
 
 
 @dataclass
@@ -68,7 +118,7 @@ class TarSurvey:
         return (told or "nothing") + (f"; the JSON has text in {fields}" if fields else "")
 
 
-def survey_tars(source: "WebDataset") -> TarSurvey:
+def survey_tars(source: TarSource) -> TarSurvey:
     """Look at the first tars of a source, with its settings.
 
     Raises:
@@ -92,7 +142,7 @@ def survey_tars(source: "WebDataset") -> TarSurvey:
     return survey
 
 
-def look_for_repeated(survey: TarSurvey, samples: "list[Sample]", path: Path, seen: dict[str, tuple[Path, Member]]) -> None:
+def look_for_repeated(survey: TarSurvey, samples: list[Sample], path: Path, seen: dict[str, tuple[Path, Member]]) -> None:
     """Count the names that an earlier tar has too, unless all that were compared mean the same; `seen`: name -> its largest member there."""
     survey.num_names += len(samples)
     repeated, num_compared = 0, 0
@@ -116,7 +166,7 @@ def read_start(path: Path, member: Member) -> bytes:
         return os.pread(file.fileno(), min(member.size, COMPARED_BYTES), member.offset)
 
 
-def look_into(survey: TarSurvey, sample: "Sample", file: BinaryIO, source: "WebDataset", tar: str) -> None:
+def look_into(survey: TarSurvey, sample: Sample, file: BinaryIO, source: TarSource, tar: str) -> None:
     """Count what one sample holds."""
     members, handle = dict(sample.members), file.fileno()
     survey.num_samples += 1
@@ -157,7 +207,7 @@ def read_fields(handle: int, member: Member) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def refuse_tars(source: "WebDataset", *, needs_captions: bool) -> None:
+def refuse_tars(source: TarSource, *, needs_captions: bool) -> None:
     """Refuse tars of which, by a look at the first of them, most samples or all captions would be lost with these settings.
 
     Raises:

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -49,6 +50,19 @@ class TarContents:
     damage: str = ""
     cut: Member | None = None
     has_end_mark: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The members of one sample.
+
+    Attributes:
+        key: their common name, after that of the tar where the recipe wants it so.
+        members: each by its suffix, in small letters.
+    """
+
+    key: str
+    members: Sequence[tuple[str, Member]]
 
 
 def list_members(file: BinaryIO, size_bytes: int, *, most: int | None = None) -> TarContents:

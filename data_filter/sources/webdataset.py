@@ -8,12 +8,12 @@ was cut. Names that start with a dot, and what systems leave behind, are not loo
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ...errors import SourceError
-from ...recipe.sources import WebDatasetSource
 from ...store.manifest import sha256_json
 from ...text.text_files import NotTextError, decode_text
 from ...text.text_tables import read_json_text
@@ -29,6 +29,7 @@ from .files import (
     plain_text,
     split_path,
 )
+from .kind import CAPTION_SUFFIXES, Found, Place, SourceKind
 from .source import (
     CAPTION,
     FIELD_PREFIX,
@@ -42,13 +43,45 @@ from .source import (
     refuse_changed,
     shard_name,
 )
-from .tars import Member, TarContents, list_members, refuse_start
+from .survey import choose, count
+from .tables import CAPTION_COLUMNS
+from .tar_survey import TarSurvey, refuse_tars, survey_tars
+from .tars import Member, Sample, TarContents, list_members, refuse_start
 
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 JSON_SUFFIX = "json"
 HEAD_BYTES = 16
 MOST_NAMED = 8
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+
+
+class WebDatasetSource(SourceKind):
+    """Tar files whose members pair up by name: `000123.jpg`, `000123.txt`, `000123.json`."""
+
+    kind: Literal["webdataset"] = "webdataset"
+    PLACES = frozenset({"path"})
+    path: str = Field(description="a directory of .tar files, one file, a glob, or a brace range like `part-{0000..0099}.tar`")
+    caption_member: Annotated[str, Field(min_length=1)] = Field(
+        "txt", description="suffix of the caption member, or `json:<field>` to take a field of the JSON member")
+    image_member: str | None = Field(None, description="suffix of the image member, `jpg` say; none: the only member that is an image")
+    name_until: Literal["first_dot", "last_dot"] = Field(
+        "first_dot", description="where a member's name ends and its suffix begins; last_dot: names have dots in them, as in `22.05.png`")
+    keys: Literal["member", "tar/member"] = Field(
+        "member", description="key of a sample: its own name, or with the tar's before it where names start again in every tar")
+
+    @classmethod
+    def look_at(cls, place: Place) -> Found | None:
+        """Tars; compressed ones are refused."""
+        is_compressed = place.text.lower().endswith(COMPRESSED_SUFFIXES)
+        return look_at_tars(place.text) if place.holds(".tar") or (is_compressed and not place.path.is_dir()) else None
+
+    def open(self, *, shard_size: int) -> "WebDataset":
+        """Open the tars; a tar is a shard, whatever `shard_size` says."""
+        return WebDataset(self)
+
+    def describe_keys(self) -> str:
+        """What to do where many samples have the same key."""
+        return "Set source.keys to tar/member" if self.keys == "member" else super().describe_keys()
 
 
 class BadSample(Exception):
@@ -62,19 +95,6 @@ class BadSample(Exception):
         """Keep both."""
         super().__init__(error)
         self.reason = reason
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The members of one sample.
-
-    Attributes:
-        key: their common name, after that of the tar where the recipe wants it so.
-        members: each by its suffix, in small letters.
-    """
-
-    key: str
-    members: Sequence[tuple[str, Member]]
 
 
 class WebDataset:
@@ -160,8 +180,6 @@ class WebDataset:
 
     def look_ahead(self, *, needs_captions: bool) -> None:
         """Look at the names in the first tars, and into their first samples; see `refuse_tars`."""
-        from .tar_survey import refuse_tars
-
         self.refuse_if_none_is_a_tar()
         refuse_tars(self, needs_captions=needs_captions)
 
@@ -169,6 +187,10 @@ class WebDataset:
         """The samples of a tar in the order of their first members, and the key of one that a cut took with it."""
         at_last, prefix = self.config.name_until == "last_dot", f"{tar}/" if self.config.keys == "tar/member" else ""
         return group_members(contents, at_last=at_last, prefix=prefix)
+
+    def notes(self) -> list[str]:
+        """Nothing: what a tar holds is a sample, or an input that says what is wrong."""
+        return []
 
     def labels(self, categories: Collection[str]) -> list[SourceLabel]:
         """None: tars bring no labels."""
@@ -336,3 +358,46 @@ def looks_like_image(head: bytes) -> bool:
     """Whether the first 16 bytes are those of a JPEG, PNG, GIF, WebP, TIFF, BMP, JPEG 2000 or AVIF file."""
     return (head.startswith(MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or (head[:2] == b"BM" and head[6:10] == bytes(4))
             or head[4:12] in (b"ftypavif", b"ftypavis", b"ftypmif1"))
+
+
+def look_at_tars(images: str) -> Found:
+    """Tars: where names start again in every tar, have dots in them, or captions stand elsewhere, the settings say so."""
+    source = WebDatasetSource(path=images)
+    opened = WebDataset(source)
+    opened.refuse_if_none_is_a_tar()
+    survey = survey_tars(opened)
+    dotted = survey.dotted
+    if survey.num_dotted * 2 > survey.num_samples:
+        source = source.model_copy(update={"name_until": "last_dot"})
+        survey = survey_tars(WebDataset(source))
+    if survey.repeated:
+        source = source.model_copy(update={"keys": "tar/member"})
+    member = choose_member(survey)
+    source = source.model_copy(update={} if member is None else {"caption_member": member})
+    if survey.num_crowded * 2 > survey.num_samples:
+        source = source.model_copy(update={"image_member": survey.images.most_common(1)[0][0]})
+    told = [f"{images}: {count(survey.num_tars, 'tar')}; of the first {survey.num_samples} samples "
+            f"{survey.num_samples - survey.num_without_image} have an image"]
+    if member is None:
+        told.append(f"and none has a caption that is known by its name (there are {survey.describe_members()})")
+    else:
+        told.append(f"and {number_of_captions(survey, member)} have a caption ({member})")
+    notes = [(source.name_until == "last_dot", f"names have dots in them, so that they end at the last ({dotted})"),
+             (source.keys == "tar/member", f"names start again in every tar ({survey.repeated.rpartition('/')[2]}), so that keys name the "
+                                           f"tar too"),
+             (source.image_member is not None, f"samples have several images ({', '.join(sorted(survey.images))}), of which "
+                                               f"{source.image_member} is taken")]
+    return Found(source, member is not None, "; ".join([" ".join(told), *(note for holds, note in notes if holds)]))
+
+
+def choose_member(survey: TarSurvey) -> str | None:
+    """Where most of the samples have their captions; None: nothing is called as captions are."""
+    members = [name for name in CAPTION_SUFFIXES if survey.captioned[name]]
+    name = choose([place.removeprefix(FIELD_PREFIX) for place in survey.captioned if place.startswith(FIELD_PREFIX)], CAPTION_COLUMNS)
+    fields = [] if name is None else [f"{FIELD_PREFIX}{name}"]
+    return max([*members, *fields], key=lambda member: number_of_captions(survey, member), default=None)
+
+
+def number_of_captions(survey: TarSurvey, member: str) -> int:
+    """How many of the samples that were looked into have such a member, or such a field."""
+    return survey.captioned[member]

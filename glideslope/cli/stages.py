@@ -33,14 +33,14 @@ def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")]
                                                     help="What to start from, with captions or without: a folder of images, tars, parquet or "
                                                          "Arrow files, or a pattern of such files.")] = None) -> None:
     """Write a recipe with every key and what it means, to be edited."""
-    from ..recipe.sources import OpenMojiSource
+    from ..data_filter.sources.openmoji import OpenMojiSource
     from .starter import refuse_existing, write_starter
 
     if images is None:
         write_starter(path, OpenMojiSource())
         out.print(f"wrote {path}; edit it, then: glideslope run {path}", markup=False, highlight=False)
         return
-    from ..data_filter.sources.survey import look_at
+    from ..data_filter.sources.kinds import look_at
 
     refuse_existing(path)
     found = look_at(images)

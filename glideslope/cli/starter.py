@@ -13,7 +13,7 @@ from ..errors import RecipeError
 from ..recipe.filters import Category, CurateConfig, Limits
 from ..recipe.recipe import Recipe
 from ..recipe.release import ReleaseConfig
-from ..recipe.sources import Source
+from ..recipe.sources import SourceSettings
 from ..recipe.training import BaseModelConfig, NoisedClipConfig
 from ..store.manifest import sha256_bytes, write_bytes
 
@@ -24,7 +24,7 @@ HEADER = """\
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")  # as `Recipe.name`
 
 
-def write_starter(path: Path, source: Source, *, has_captions: bool = True) -> Recipe:
+def write_starter(path: Path, source: SourceSettings, *, has_captions: bool = True) -> Recipe:
     """Write a commented recipe, and return it.
 
     Args:
@@ -60,7 +60,7 @@ def run_name(path: Path) -> str:
     return f"{left or 'run'}-{sha256_bytes(path.stem.encode('utf-8', 'surrogateescape'))[:8]}"
 
 
-def starter_recipe(source: Source, *, name: str, has_captions: bool = True) -> Recipe:
+def starter_recipe(source: SourceSettings, *, name: str, has_captions: bool = True) -> Recipe:
     """A small recipe that runs as it is on the images of a source, in a run of that name.
 
     Args:

@@ -56,6 +56,7 @@ class Limits(StrictModel):
 class Detector(StrictModel):
     """A second opinion from outside: scores that another tool gave to the same inputs (a face detector, say)."""
 
+    PLACES = frozenset({"path"})
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")] = Field(description="short name, used in reasons")
     path: str = Field(description="CSV or parquet file with the columns key and score; an input without a score is dropped")
     threshold: float = Field(description="a score of at least this drops the image")

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, InstanceOf, SerializeAsAny, model_validator
 
 from .filters import Category, ClipConfig, CurateConfig, IndexConfig, LabelsConfig, ReportConfig
 from .release import ReleaseConfig
-from .sources import Source
+from .sources import SourceSettings
 from .strict_model import StrictModel
 from .training import BaseModelConfig, EvaluateConfig, NoisedClipConfig
 
@@ -16,7 +16,7 @@ class Recipe(StrictModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")] = Field(description="name of the run and its directory")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of everything that draws random numbers")
-    source: Source = Field(description="where the images and captions come from")
+    source: SerializeAsAny[InstanceOf[SourceSettings]] = Field(description="where the images and captions come from")
     clip: ClipConfig = Field(ClipConfig())
     index: IndexConfig = Field(IndexConfig())
     labels: LabelsConfig = Field(LabelsConfig())

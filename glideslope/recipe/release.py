@@ -10,6 +10,7 @@ from .strict_model import Share, StrictModel
 class ReleaseConfig(StrictModel):
     """What the release says of itself beyond its evidence."""
 
+    PLACES = frozenset({"use_policy", "policy", "companions"})
     title: Annotated[str, Field(min_length=1)] = Field("glideslope model", description="the model's name on the card")
     license: str = Field("apache-2.0", description="licence identifier of the weights, as the Hub spells it")
     data_attribution: str = Field("", description="credit that the data's licence asks for")

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from ...data_filter.sources.kinds import read_source
 from ...errors import GlideslopeError, RecipeError, ReleaseError, VerificationError
 from ...recipe.filters import Category
 from ...recipe.load import parse_recipe
@@ -78,7 +79,7 @@ class Release:
         except yaml.YAMLError as error:
             raise ReleaseError(f"evidence/recipe.yaml: not readable as YAML ({' '.join(str(error).split())}); pack again") from error
         try:
-            return parse_recipe(value, where="evidence/recipe.yaml")
+            return parse_recipe(value, read_source, where="evidence/recipe.yaml")
         except RecipeError as error:
             raise ReleaseError(str(error)) from error
 

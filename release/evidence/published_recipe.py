@@ -6,10 +6,12 @@ so the chain of digests holds wherever they lay. Only the recipe names places, a
 
 import re
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 
 from ...recipe.recipe import Recipe
 from ...recipe.strict_model import StrictModel
+
+Part = TypeVar("Part", bound=StrictModel)
 
 WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 HOME = re.compile(r"~[^/\\]*[\\/]")
@@ -20,11 +22,7 @@ def published_recipe(recipe: Recipe) -> Recipe:
 
     Relative paths and addresses stay. Publishing twice changes nothing more.
     """
-    source = _shorten(recipe.source, "path", "image_root", "data_files")
-    categories = tuple(category.model_copy(update={"detectors": tuple(_shorten(detector, "path") for detector in category.detectors)})
-                       for category in recipe.categories)
-    release = _shorten(recipe.release, "use_policy", "policy", "companions")
-    return recipe.model_copy(update={"source": source, "categories": categories, "release": release})
+    return _without_machine(recipe)
 
 
 def last_part(path: str) -> str:
@@ -36,14 +34,17 @@ def last_part(path: str) -> str:
     return path
 
 
-def _shorten(part: Any, *fields: str) -> Any:
-    """A part of a recipe with the paths in these fields shortened; fields that it does not have are left out."""
-    assert isinstance(part, StrictModel)
+def _without_machine(part: Part) -> Part:
+    """A part of a recipe, and its own parts, with what `PLACES` names shortened."""
     update: dict[str, Any] = {}
-    for field in fields:
-        value = getattr(part, field, None)
-        if isinstance(value, str):
-            update[field] = last_part(value)
-        elif isinstance(value, tuple):
-            update[field] = tuple(map(last_part, value))
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if name in part.PLACES and isinstance(value, str):
+            update[name] = last_part(value)
+        elif name in part.PLACES and isinstance(value, tuple):
+            update[name] = tuple(map(last_part, value))
+        elif isinstance(value, StrictModel):
+            update[name] = _without_machine(value)
+        elif isinstance(value, tuple) and value and isinstance(value[0], StrictModel):
+            update[name] = tuple(map(_without_machine, value))
     return part.model_copy(update=update)

@@ -11,9 +11,7 @@ from typing import Any
 
 from ...data_filter.classifiers.fit_stage import FIELDS as CLASSIFIER_FIELDS
 from ...data_filter.classifiers.score_stage import FIELDS as SCORES_FIELDS
-from ...data_filter.judges.judges import PLACES
 from ...recipe.recipe import Recipe
-from ...recipe.sources import source_settings
 from ...recipe.strict_model import StrictModel
 from ...store.records import Record
 from ...store.stage_places import StagePlaces
@@ -28,13 +26,13 @@ def expected_settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Stage -> the settings that its record must state, plain data; a record may state more."""
     seed, clip = {"seed": recipe.seed}, recipe.clip.model_dump(mode="json")
     expected: dict[str, dict[str, Any]] = {
-        "index": {"source": source_settings(recipe.source), "clip": {key: clip[key] for key in IMAGE_TOWER},
+        "index": {"source": recipe.source.identity(), "clip": {key: clip[key] for key in IMAGE_TOWER},
                   "index": settings_of(recipe.index)},
         "labels": settings_of(recipe.labels), "curated": settings_of(recipe.curate),
         training_stage("base"): settings_of(recipe.base) | seed, training_stage("noised_clip"): settings_of(recipe.noised_clip) | seed,
         "evaluation": settings_of(recipe.evaluate) | seed | {"clip": recipe.clip.model}}
     for category in recipe.categories:
-        whole = category.model_dump(mode="json", exclude={"limits": True, **PLACES})
+        whole = {key: value for key, value in category.without_places().items() if key != "limits"}
         expected |= {classifier_stage(category.name): {key: whole[key] for key in CLASSIFIER_FIELDS} | seed,
                      scores_stage(category.name): {key: whole[key] for key in SCORES_FIELDS}, filter_stage(category.name): whole}
     if recipe.clip.model == "lite0":

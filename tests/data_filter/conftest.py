@@ -22,9 +22,8 @@ from glideslope.data_filter.deciding.threshold_stage import Stages, build_filter
 from glideslope.data_filter.index import stage as index
 from glideslope.data_filter.index.stage import build_index
 from glideslope.data_filter.labels.stage import import_labels, read_label_csv
-from glideslope.data_filter.sources.folder import ImageFolder
+from glideslope.data_filter.sources.folder import FolderSource, ImageFolder
 from glideslope.recipe.filters import Category, ClipConfig, CurateConfig, IndexConfig, LabelsConfig, Limits
-from glideslope.recipe.sources import FolderSource
 from glideslope.store.records import Record
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")

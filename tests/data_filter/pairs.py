@@ -14,10 +14,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from glideslope.data_filter.index.stage import build_index, read_index
-from glideslope.data_filter.sources.source import Source, SourceItem, open_source
+from glideslope.data_filter.sources.folder import FolderSource
+from glideslope.data_filter.sources.huggingface import DatasetsSource
+from glideslope.data_filter.sources.kind import open_source
+from glideslope.data_filter.sources.parquet import ParquetSource
+from glideslope.data_filter.sources.source import Source, SourceItem
+from glideslope.data_filter.sources.webdataset import WebDatasetSource
 from glideslope.recipe.filters import ClipConfig, IndexConfig
-from glideslope.recipe.sources import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
-from glideslope.recipe.sources import Source as SourceConfig
+from glideslope.recipe.sources import SourceSettings
 from glideslope.store.manifest import sha256_bytes
 
 
@@ -63,7 +67,7 @@ def image_table(images: Sequence[Any], captions: Sequence[Any], **others: Sequen
     return pa.table({"image": pa.array(images, type=kind), "text": pa.array(captions, type=pa.string()), **others})
 
 
-def write_folder(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
+def write_folder(root: Path, pairs: Sequence[Pair]) -> SourceSettings:
     root.mkdir()
     for pair in pairs:
         (root / f"{pair.name}.png").write_bytes(pair.image)
@@ -72,26 +76,26 @@ def write_folder(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
     return FolderSource(path=str(root))
 
 
-def write_webdataset(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
+def write_webdataset(root: Path, pairs: Sequence[Pair]) -> SourceSettings:
     for number in range(2):
         write_tar(root / f"part-{number}.tar", tar_members(pairs[number::2]))
     return WebDatasetSource(path=str(root))
 
 
-def write_parquet_bytes(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
+def write_parquet_bytes(root: Path, pairs: Sequence[Pair]) -> SourceSettings:
     root.mkdir()
     table = pa.table({"image": pa.array([pair.image for pair in pairs], type=pa.binary()), "text": [pair.caption for pair in pairs]})
     pq.write_table(table, root / "a.parquet", row_group_size=3)
     return ParquetSource(path=str(root))
 
 
-def write_parquet_structs(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
+def write_parquet_structs(root: Path, pairs: Sequence[Pair]) -> SourceSettings:
     root.mkdir()
     pq.write_table(image_table([{"bytes": pair.image, "path": None} for pair in pairs], [pair.caption for pair in pairs]), root / "a.parquet")
     return ParquetSource(path=str(root / "*.parquet"))
 
 
-def write_parquet_paths(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
+def write_parquet_paths(root: Path, pairs: Sequence[Pair]) -> SourceSettings:
     (root / "images").mkdir(parents=True)
     for pair in pairs:
         (root / "images" / f"{pair.name}.dat").write_bytes(pair.image)
@@ -100,7 +104,7 @@ def write_parquet_paths(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
     return ParquetSource(path=str(root / "a.parquet"), image_column="file")
 
 
-def write_saved(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
+def write_saved(root: Path, pairs: Sequence[Pair]) -> SourceSettings:
     import datasets
 
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
@@ -109,17 +113,17 @@ def write_saved(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
     return DatasetsSource(path=str(root))
 
 
-def write_datasets_parquet(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
+def write_datasets_parquet(root: Path, pairs: Sequence[Pair]) -> SourceSettings:
     write_parquet_structs(root, pairs)
     return DatasetsSource(path="parquet", data_files=(str(root / "*.parquet"),))
 
 
-def write_datasets_stream(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
+def write_datasets_stream(root: Path, pairs: Sequence[Pair]) -> SourceSettings:
     write_parquet_structs(root, pairs)
     return DatasetsSource(path="parquet", data_files=(str(root / "*.parquet"),), streaming=True)
 
 
-def write_imagefolder(root: Path, pairs: Sequence[Pair]) -> SourceConfig:
+def write_imagefolder(root: Path, pairs: Sequence[Pair]) -> SourceSettings:
     write_folder(root, pairs)
     return DatasetsSource(path=str(root))
 
@@ -129,11 +133,11 @@ WRITERS = {writer.__name__.removeprefix("write_"): writer for writer in (
     write_datasets_stream, write_imagefolder)}
 
 
-def open_small(config: SourceConfig) -> Source:
+def open_small(config: SourceSettings) -> Source:
     return open_source(config, shard_size=4)
 
 
-def read_items(config: SourceConfig) -> list[SourceItem]:
+def read_items(config: SourceSettings) -> list[SourceItem]:
     source = open_small(config)
     return [item for shard in source.shards() for item in source.read(shard)]
 
@@ -142,7 +146,7 @@ def count_pairs(items: Iterable[SourceItem]) -> Counter[tuple[str, str | None]]:
     return Counter((sha256_bytes(item.image or b""), item.caption) for item in items)
 
 
-def index_rows(config: SourceConfig, directory: Path) -> list[dict[str, Any]]:
+def index_rows(config: SourceSettings, directory: Path) -> list[dict[str, Any]]:
     """Every row of the index of a source; needs the fixture `tiny_clip`."""
     build_index(config, ClipConfig(), IndexConfig(shard_size=4, max_pixels=10_000), directory)
     columns = ["key", "status", "reason", "error", "caption", "sha256"]

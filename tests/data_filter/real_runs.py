@@ -10,8 +10,8 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
 from safetensors.torch import save_file
 
+from glideslope.data_filter.sources.folder import FolderSource
 from glideslope.recipe.filters import ClipConfig, IndexConfig
-from glideslope.recipe.sources import FolderSource
 from glideslope.store.records import Record
 
 NUM_PICTURES, SHARD_SIZE = 120, 4

@@ -11,7 +11,7 @@ import yaml
 from glideslope import run as recipe_module
 from glideslope.cli.starter import starter_recipe
 from glideslope.data_filter.audits.population import AuditRequest
-from glideslope.data_filter.sources.survey import look_at
+from glideslope.data_filter.sources.kinds import look_at, read_source
 from glideslope.errors import LabelError, RecipeError, ReleaseError, SourceError, StageError, StorageError
 from glideslope.recipe.load import load_recipe, parse_recipe
 from glideslope.release.evidence.settings import expected_settings
@@ -24,15 +24,15 @@ __all__ = ["tiny_clip"]  # a fixture
 
 
 def test_a_run_has_its_own_directory_with_the_resolved_recipe(recipe_file: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(recipe_file)
+    recipe = load_recipe(recipe_file, read_source)
     with open_run(recipe, tmp_path / "runs") as run:
         assert run.directory == tmp_path / "runs" / "small"
-        assert load_recipe(run.directory / "recipe.yaml") == recipe
+        assert load_recipe(run.directory / "recipe.yaml", read_source) == recipe
         assert isinstance(run.reporter, Silent)
 
 
 def test_a_second_run_in_the_same_process_is_refused_until_the_first_is_closed(recipe_file: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(recipe_file)
+    recipe = load_recipe(recipe_file, read_source)
     with (open_run(recipe, tmp_path), pytest.raises(StageError, match="another glideslope process is working on this run; wait for it"),
           open_run(recipe, tmp_path)):
         pytest.fail("the run was opened twice")
@@ -41,7 +41,7 @@ def test_a_second_run_in_the_same_process_is_refused_until_the_first_is_closed(r
 
 
 def test_parts_of_a_stage_share_a_run_with_each_other_and_with_nobody_else(recipe_file: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(recipe_file)
+    recipe = load_recipe(recipe_file, read_source)
     with open_run(recipe, tmp_path, is_part=True), open_run(recipe, tmp_path, is_part=True, engine=Engine("ray", 3)) as run:
         assert run.engine == Engine("ray", 3)
         with pytest.raises(StageError, match="another glideslope process is working on this run"), open_run(recipe, tmp_path):
@@ -58,13 +58,13 @@ def test_a_second_process_on_the_same_run_is_refused_and_a_killed_one_leaves_no_
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "open\n"
-            with pytest.raises(StageError, match="another glideslope process"), open_run(load_recipe(recipe_file), tmp_path):
+            with pytest.raises(StageError, match="another glideslope process"), open_run(load_recipe(recipe_file, read_source), tmp_path):
                 pytest.fail("the run was opened twice")
         finally:
             holder.kill()
     for _ in range(50):
         try:
-            with open_run(load_recipe(recipe_file), tmp_path):
+            with open_run(load_recipe(recipe_file, read_source), tmp_path):
                 return
         except StageError:
             time.sleep(0.1)
@@ -74,12 +74,12 @@ def test_a_second_process_on_the_same_run_is_refused_and_a_killed_one_leaves_no_
 def test_a_runs_directory_that_cannot_be_made_is_one_clear_error(recipe_file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (pytest.raises(StorageError, match=r"cannot write .*file/small: Not a directory"),
-          open_run(load_recipe(recipe_file), tmp_path / "file")):
+          open_run(load_recipe(recipe_file, read_source), tmp_path / "file")):
         pytest.fail("the run was opened")
 
 
 def test_a_recipe_is_found_by_path_or_by_ready_made_name(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_recipe(str(recipe_file)) == load_recipe(recipe_file)
+    assert find_recipe(str(recipe_file)) == load_recipe(recipe_file, read_source)
     assert find_recipe("openmoji-demo").name == "openmoji-demo"
     with pytest.raises(RecipeError, match=r"recipe 'openmojis': no such file, and no ready-made recipe .*\(there are .*openmoji-demo"):
         find_recipe("openmojis")
@@ -91,7 +91,7 @@ def test_a_recipe_is_found_by_path_or_by_ready_made_name(recipe_file: Path, tmp_
 
 
 def run_in(directory: Path, plain: dict[str, Any]) -> Run:
-    return Run(parse_recipe(plain, where="recipe"), directory, Silent())
+    return Run(parse_recipe(plain, read_source, where="recipe"), directory, Silent())
 
 
 def test_models_that_do_not_fit_together_are_refused_before_anything_is_read(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
@@ -185,7 +185,7 @@ def test_a_category_that_the_policy_promises_and_the_recipe_does_not_filter_is_r
 def test_more_steps_than_the_schedule_has_are_refused_with_the_recipe(plain_recipe: dict[str, Any]) -> None:
     plain_recipe["evaluate"] = {"num_steps": 2000}
     with pytest.raises(RecipeError, match=r"evaluate.num_steps: .* less than or equal to 1000 .got 2000"):
-        parse_recipe(plain_recipe, where="recipe")
+        parse_recipe(plain_recipe, read_source, where="recipe")
 
 
 def test_training_before_curating_is_refused(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
@@ -205,22 +205,22 @@ def test_running_everything_goes_through_the_stages_in_their_order(
 
 
 def test_the_resolved_recipe_is_itself_a_recipe_for_the_same_run(recipe_file: Path, tmp_path: Path) -> None:
-    with open_run(load_recipe(recipe_file), tmp_path) as run:
+    with open_run(load_recipe(recipe_file, read_source), tmp_path) as run:
         written = run.directory / "recipe.yaml"
-    assert find_recipe(str(written)) == load_recipe(recipe_file)
+    assert find_recipe(str(written)) == load_recipe(recipe_file, read_source)
     assert yaml.safe_load(written.read_text())["seed"] == 0
 
 
 def test_another_source_in_the_same_run_directory_is_named(
         recipe_file: Path, tmp_path: Path, plain_recipe: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
-    first = load_recipe(recipe_file)
+    first = load_recipe(recipe_file, read_source)
     for _ in range(2):
         with open_run(first, tmp_path):
             pass
     assert caplog.messages == []
     plain_recipe["source"] = {"kind": "folder", "path": "elsewhere"}
-    with open_run(parse_recipe(plain_recipe, where="recipe"), tmp_path) as run:
-        assert load_recipe(run.directory / "recipe.yaml").source.kind == "folder"
+    with open_run(parse_recipe(plain_recipe, read_source, where="recipe"), tmp_path) as run:
+        assert load_recipe(run.directory / "recipe.yaml", read_source).source.kind == "folder"
     (only,) = caplog.messages
     assert "small: held a run on the source" in only and "names folder elsewhere" in only and "another name" in only
 
@@ -228,7 +228,7 @@ def test_another_source_in_the_same_run_directory_is_named(
 @pytest.mark.parametrize("stage", ["train", "evaluate", "pack", "all"])
 def test_what_needs_captions_is_refused_at_once_where_they_are_optional(stage: str, plain_recipe: dict[str, Any], tmp_path: Path) -> None:
     plain_recipe["curate"] = {"captions": "optional"}
-    with (open_run(parse_recipe(plain_recipe, where="recipe"), tmp_path) as run,
+    with (open_run(parse_recipe(plain_recipe, read_source, where="recipe"), tmp_path) as run,
           pytest.raises(RecipeError, match=r"needs captions, .*To filter only: index, label, fit, curate, audit, report")):
         getattr(run, stage)()
     assert {path.name for path in run.directory.iterdir()} == {".lock", "recipe.yaml"}
@@ -255,12 +255,12 @@ def test_a_folder_without_captions_is_refused_before_it_is_embedded_where_they_a
     fill_folder(tmp_path / "images", 6)
     (tmp_path / "images" / "metadata.csv").unlink()
     plain_recipe["source"]["path"] = str(tmp_path / "images")
-    with open_run(parse_recipe(plain_recipe, where="recipe"), tmp_path) as run:
+    with open_run(parse_recipe(plain_recipe, read_source, where="recipe"), tmp_path) as run:
         for index in (run.index, lambda: run.index_part(0, 2)):
             with pytest.raises(SourceError, match=r"none of the 6 images has a caption .* set curate\.captions to optional"):
                 index()
     assert tiny_clip.num_images == 0
     (tmp_path / "images" / "003.txt").write_text("a caption")
-    with open_run(parse_recipe(plain_recipe, where="recipe"), tmp_path) as run:
+    with open_run(parse_recipe(plain_recipe, read_source, where="recipe"), tmp_path) as run:
         assert run.index_part(0, 1)
     assert tiny_clip.num_images == 6

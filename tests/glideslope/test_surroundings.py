@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from glideslope.cli.starter import write_starter
+from glideslope.data_filter.sources.folder import FolderSource
+from glideslope.data_filter.sources.kinds import read_source
 from glideslope.recipe.load import load_recipe
-from glideslope.recipe.sources import FolderSource
 
 COMMAND = f'"{sys.executable}" -m glideslope'
 NAMES = (os.fsdecode(b"caf\xe9"), os.fsdecode(b"\xff\xfe"), "r\N{LATIN SMALL LETTER E WITH ACUTE}sum", "a b",
@@ -69,7 +70,7 @@ def test_names_that_the_terminal_cannot_show_are_shown_by_numbers(tmp_path: Path
 def test_a_recipe_may_bear_any_name_and_read_any_folder(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = write_starter(Path(f"{name}.yaml"), FolderSource(path=name))
-    assert load_recipe(Path(f"{name}.yaml")) == recipe
+    assert load_recipe(Path(f"{name}.yaml"), read_source) == recipe
 
 
 def test_a_current_directory_that_was_removed_is_one_line(tmp_path: Path) -> None:

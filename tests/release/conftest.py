@@ -24,6 +24,7 @@ from glideslope.data_filter.deciding.filter_figures import SCORES_SCHEMA, measur
 from glideslope.data_filter.deciding.statistics import choose_threshold
 from glideslope.data_filter.index.parquet import write_table
 from glideslope.data_filter.labels.stage import role_of
+from glideslope.data_filter.sources.kinds import read_source
 from glideslope.errors import VerificationError
 from glideslope.models.drawing.pixels import contact_sheet
 from glideslope.recipe.filters import Category, LabelsConfig
@@ -78,7 +79,7 @@ def recipe() -> Recipe:
         "base": {"num_images": NUM_STEPS * 32, "learning_rate": 3e-4, "preset": "test"},
         "noised_clip": {"num_images": NUM_STEPS * 32, "learning_rate": 1e-3, "preset": "test"},
         "evaluate": {"num_pairs": NUM_PAIRS, "num_steps": 10},
-        "release": {"title": "Small test model", "data_attribution": "OpenMoji, CC BY-SA 4.0"}}, where="test recipe")
+        "release": {"title": "Small test model", "data_attribution": "OpenMoji, CC BY-SA 4.0"}}, read_source, where="test recipe")
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ import os, sys, time
 os.umask(int(sys.argv[4], 8))
 time.tzset()
 from pathlib import Path
+from glideslope.data_filter.sources.kinds import read_source
 from glideslope.recipe.load import load_recipe
 from glideslope.release.pack import pack
-print(pack(Path(sys.argv[1]), load_recipe(Path(sys.argv[2])), Path(sys.argv[3])).summary["manifest_root"])
+print(pack(Path(sys.argv[1]), load_recipe(Path(sys.argv[2]), read_source), Path(sys.argv[3])).summary["manifest_root"])
 """
 VERIFY_CODE = """
 import sys

@@ -5,9 +5,9 @@ import pytest
 from glideslope.data_filter.index import parts as index_parts
 from glideslope.data_filter.index.parts import build_part
 from glideslope.data_filter.index.stage import build_index
+from glideslope.data_filter.sources.folder import FolderSource
 from glideslope.errors import SourceError, StageError, StorageError
 from glideslope.recipe.filters import ClipConfig, IndexConfig
-from glideslope.recipe.sources import FolderSource
 
 from ..conftest import TinyClip, World, draw
 

@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from glideslope.data_filter.index.stage import INDEX_SCHEMA, build_index, mark_repeated, read_index
+from glideslope.data_filter.sources.folder import FolderSource
+from glideslope.data_filter.sources.parquet import ParquetSource
+from glideslope.data_filter.sources.webdataset import WebDatasetSource
 from glideslope.errors import StageError, StorageError
 from glideslope.recipe.filters import ClipConfig, IndexConfig
-from glideslope.recipe.sources import FolderSource, ParquetSource, WebDatasetSource
 from glideslope.store.manifest import sha256_file
 
 from ..conftest import TinyClip, World, draw, fill_folder
@@ -280,8 +282,8 @@ def test_an_edited_index_is_refused(world: World) -> None:
 
 
 def test_rendered_pngs_are_the_original_bytes(tmp_path: Path, tiny_clip: TinyClip) -> None:
-    from glideslope.data_filter.sources.source import open_source
-    from glideslope.recipe.sources import OpenMojiSource
+    from glideslope.data_filter.sources.kind import open_source
+    from glideslope.data_filter.sources.openmoji import OpenMojiSource
 
     config = OpenMojiSource(image_size=32, limit=4)
     build_index(config, ClipConfig(), IndexConfig(), tmp_path / "index")

@@ -11,9 +11,9 @@ from glideslope.data_filter.index.parquet import write_table
 from glideslope.data_filter.index.stage import build_index, read_index
 from glideslope.data_filter.index.withheld import withhold_secrets
 from glideslope.data_filter.labels.csv_files import read_label_csv
+from glideslope.data_filter.sources.folder import FolderSource
 from glideslope.errors import LabelError
 from glideslope.recipe.filters import ClipConfig, IndexConfig
-from glideslope.recipe.sources import FolderSource
 from glideslope.release.vetting.secret_files import scan_file
 
 from ..conftest import TinyClip, World, draw

@@ -20,11 +20,11 @@ from glideslope.data_filter.reports.diff_page import choose_changes, render_diff
 from glideslope.data_filter.reports.diff_report import compare, describe_difference
 from glideslope.data_filter.reports.galleries import sample_rows, scan_scores
 from glideslope.data_filter.reports.report import Report, gather_report, signed_percent, times, write_report
+from glideslope.data_filter.sources.folder import FolderSource
 from glideslope.errors import StageError
 from glideslope.recipe.filters import ClipConfig, CurateConfig, LabelsConfig, ReportConfig, WordGroup
 from glideslope.recipe.load import dump_recipe
 from glideslope.recipe.recipe import Recipe
-from glideslope.recipe.sources import FolderSource
 from glideslope.recipe.training import BaseModelConfig, NoisedClipConfig
 
 from ..conftest import TinyClip, World, category, fill_folder

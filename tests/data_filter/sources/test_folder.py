@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from glideslope.data_filter.sources.folder import ImageFolder
-from glideslope.data_filter.sources.source import SourceItem, open_source
+from glideslope.data_filter.sources.folder import FolderSource, ImageFolder
+from glideslope.data_filter.sources.kind import open_source
+from glideslope.data_filter.sources.source import SourceItem
 from glideslope.errors import SourceError
-from glideslope.recipe.sources import FolderSource
 from glideslope.store.manifest import sha256_bytes, sha256_json
 
 from ..conftest import draw

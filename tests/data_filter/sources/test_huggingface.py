@@ -6,11 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from glideslope.data_filter.sources.huggingface import LoadedDataset, digest_data_files
+from glideslope.data_filter.sources.huggingface import DatasetsSource, LoadedDataset, digest_data_files
 from glideslope.data_filter.sources.source import SourceItem
 from glideslope.data_filter.sources.tables import content_key
 from glideslope.errors import SourceError
-from glideslope.recipe.sources import DatasetsSource
 from glideslope.store.manifest import sha256_bytes
 
 from ..conftest import TinyClip

@@ -6,10 +6,9 @@ import pytest
 from PIL import Image
 
 from glideslope.data_filter.sources import openmoji
-from glideslope.data_filter.sources.openmoji import OpenMoji, choose_rows, read_rows
-from glideslope.data_filter.sources.source import open_source
+from glideslope.data_filter.sources.kind import open_source
+from glideslope.data_filter.sources.openmoji import OpenMoji, OpenMojiSource, choose_rows, read_rows
 from glideslope.errors import SourceError
-from glideslope.recipe.sources import OpenMojiSource
 
 
 def test_all_drawings_are_listed_with_their_attribution() -> None:

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from glideslope.data_filter.sources.parquet import ParquetFiles
+from glideslope.data_filter.sources.parquet import ParquetFiles, ParquetSource
 from glideslope.data_filter.sources.source import SourceItem
 from glideslope.errors import SourceError
-from glideslope.recipe.sources import ParquetSource
 
 from ..conftest import TinyClip
 from ..pairs import bad_rows, encode, image_table, index_rows, some_pairs

@@ -11,6 +11,11 @@ from hypothesis import strategies as st
 
 from glideslope.data_filter.index.stage import build_index
 from glideslope.data_filter.labels.stage import import_labels, read_label_csv
+from glideslope.data_filter.sources.folder import FolderSource
+from glideslope.data_filter.sources.huggingface import DatasetsSource
+from glideslope.data_filter.sources.kind import open_source
+from glideslope.data_filter.sources.openmoji import OpenMojiSource
+from glideslope.data_filter.sources.parquet import ParquetSource
 from glideslope.data_filter.sources.source import (
     Shard,
     Source,
@@ -20,14 +25,13 @@ from glideslope.data_filter.sources.source import (
     describe_item,
     digest_shards,
     hash_share,
-    open_source,
     refuse_changed,
     shard_name,
 )
+from glideslope.data_filter.sources.webdataset import WebDatasetSource
 from glideslope.errors import SourceError
 from glideslope.recipe.filters import ClipConfig, IndexConfig, LabelsConfig
-from glideslope.recipe.sources import DatasetsSource, FolderSource, OpenMojiSource, ParquetSource, WebDatasetSource
-from glideslope.recipe.sources import Source as SourceConfig
+from glideslope.recipe.sources import SourceSettings
 from glideslope.store.manifest import sha256_bytes
 from glideslope.store.records import Record
 
@@ -158,7 +162,7 @@ def test_a_shard_that_changed_while_it_was_read_is_refused_by_name() -> None:
 class SourceWorld(World):
     """A small run on any source, whose keys are `000` and so on with a suffix."""
 
-    config: SourceConfig = field(default_factory=OpenMojiSource)
+    config: SourceSettings = field(default_factory=OpenMojiSource)
     suffix: str = ".png"
 
     @property
@@ -195,7 +199,7 @@ def test_the_same_pairs_and_keys_are_curated_to_the_same_bytes_from_every_source
     pq.write_table(structs, tmp_path / "structs.parquet", row_group_size=7)
     pq.write_table(pa.table({"image": [f"images/{path.name}" for path in files], "text": captions, "id": keys}), tmp_path / "paths.parquet")
     rows = DatasetsSource(path="parquet", data_files=(str(tmp_path / "structs.parquet"),), key_column="id", streaming=bool(suffix))
-    configs: list[SourceConfig] = [ParquetSource(path=str(tmp_path / "structs.parquet"), key_column="id"), rows]
+    configs: list[SourceSettings] = [ParquetSource(path=str(tmp_path / "structs.parquet"), key_column="id"), rows]
     if suffix:  # keys of a folder have one, those of tars have none
         configs += [FolderSource(path=str(tmp_path / "images")), ParquetSource(path=str(tmp_path / "paths.parquet"), key_column="id")]
     else:

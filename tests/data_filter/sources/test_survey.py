@@ -8,10 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from glideslope.data_filter.sources.source import open_source
-from glideslope.data_filter.sources.survey import look_at
+from glideslope.data_filter.sources.folder import FolderSource
+from glideslope.data_filter.sources.huggingface import DatasetsSource
+from glideslope.data_filter.sources.kind import open_source
+from glideslope.data_filter.sources.kinds import look_at
+from glideslope.data_filter.sources.parquet import ParquetSource
+from glideslope.data_filter.sources.webdataset import WebDatasetSource
 from glideslope.errors import SourceError
-from glideslope.recipe.sources import DatasetsSource, FolderSource, ParquetSource, WebDatasetSource
 
 from ..pairs import Pair, encode, image_table, some_pairs, tar_members, write_saved, write_tar
 

@@ -11,9 +11,8 @@ from PIL import Image
 
 from glideslope.data_filter.sources import tar_survey, webdataset
 from glideslope.data_filter.sources.source import SourceItem
-from glideslope.data_filter.sources.webdataset import WebDataset, is_hidden, looks_like_image, split_name
+from glideslope.data_filter.sources.webdataset import WebDataset, WebDatasetSource, is_hidden, looks_like_image, split_name
 from glideslope.errors import SourceError
-from glideslope.recipe.sources import WebDatasetSource
 
 from ..conftest import TinyClip
 from ..pairs import Pair, bad_rows, encode, index_rows, some_pairs, tar_members, write_tar

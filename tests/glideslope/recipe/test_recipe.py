@@ -6,11 +6,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from glideslope.data_filter.sources.folder import FolderSource
+from glideslope.data_filter.sources.kinds import read_source
+from glideslope.data_filter.sources.openmoji import OpenMojiSource
 from glideslope.errors import RecipeError
 from glideslope.recipe.filters import Category, Limits
 from glideslope.recipe.load import dump_recipe, load_recipe, parse_recipe
 from glideslope.recipe.recipe import Recipe
-from glideslope.recipe.sources import FolderSource, OpenMojiSource
 from glideslope.run import find_recipe
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -56,7 +58,7 @@ Change = Callable[[dict[str, Any]], Any]
 def test_a_wrong_key_type_or_value_is_one_error_that_names_it(plain_recipe: dict[str, Any], change: Change, told: str) -> None:
     change(plain_recipe)
     with pytest.raises(RecipeError, match=f"^my recipe: {told}") as caught:
-        parse_recipe(plain_recipe, where="my recipe")
+        parse_recipe(plain_recipe, read_source, where="my recipe")
     assert ";" not in str(caught.value).replace("; see `glideslope init`", "").replace("; in YAML", "")
     assert "\n" not in str(caught.value)
 
@@ -65,7 +67,7 @@ def test_every_problem_is_named_at_once(plain_recipe: dict[str, Any]) -> None:
     plain_recipe |= {"seed": -1, "sead": 1}
     plain_recipe["base"]["num_images"] = "many"
     with pytest.raises(RecipeError, match=r"seed: .*base\.num_images: .*sead: unknown key"):
-        parse_recipe(dict(sorted(plain_recipe.items(), reverse=True)), where="recipe")
+        parse_recipe(dict(sorted(plain_recipe.items(), reverse=True)), read_source, where="recipe")
 
 
 @pytest.mark.parametrize(("content", "told"), [
@@ -78,38 +80,39 @@ def test_a_file_that_is_no_recipe_is_refused_in_one_line(tmp_path: Path, content
     path = tmp_path / "recipe.yaml"
     path.write_bytes(content)
     with pytest.raises(RecipeError, match=told) as caught:
-        load_recipe(path)
+        load_recipe(path, read_source)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"missing\.yaml: No such file or directory"):
-        load_recipe(tmp_path / "missing.yaml")
+        load_recipe(tmp_path / "missing.yaml", read_source)
     with pytest.raises(RecipeError, match="Is a directory"):
-        load_recipe(tmp_path)
+        load_recipe(tmp_path, read_source)
 
 
 def test_a_resolved_recipe_reads_back_as_itself(recipe_file: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(recipe_file)
+    recipe = load_recipe(recipe_file, read_source)
     (tmp_path / "resolved.yaml").write_text(dump_recipe(recipe))
-    assert load_recipe(tmp_path / "resolved.yaml") == recipe
+    assert load_recipe(tmp_path / "resolved.yaml", read_source) == recipe
     assert set(yaml.safe_load(dump_recipe(recipe))) == set(Recipe.model_fields)
 
 
 def test_lists_of_the_release_are_read_from_yaml(plain_recipe: dict[str, Any]) -> None:
-    recipe = parse_recipe(plain_recipe | {"release": {"variants": ["fp16", "bf16"], "languages": ["en", "de"], "tags": ["icons"]}}, where="")
+    recipe = parse_recipe(plain_recipe | {"release": {"variants": ["fp16", "bf16"], "languages": ["en", "de"], "tags": ["icons"]}},
+                          read_source, where="")
     assert (recipe.release.variants, recipe.release.languages, recipe.release.tags) == (("fp16", "bf16"), ("en", "de"), ("icons",))
-    assert parse_recipe(yaml.safe_load(dump_recipe(recipe)), where="here") == recipe
+    assert parse_recipe(yaml.safe_load(dump_recipe(recipe)), read_source, where="here") == recipe
 
 
 def test_a_recipe_cannot_be_changed_once_it_is_read(recipe_file: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load_recipe(recipe_file).seed = 1  # type: ignore[misc]  # that it is refused is the point
+        load_recipe(recipe_file, read_source).seed = 1  # type: ignore[misc]  # that it is refused is the point
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_ready_made_recipe_loads_by_path_and_by_name(path: Path) -> None:
-    recipe = load_recipe(path)
+    recipe = load_recipe(path, read_source)
     assert recipe.name == path.stem
     assert find_recipe(path.stem) == find_recipe(str(path)) == recipe
     assert isinstance(recipe.source, OpenMojiSource)
@@ -141,14 +144,14 @@ def all_parts(part: type[BaseModel]) -> list[type[BaseModel]]:
         {"value": "in", "prompt": "indoors"}, {"value": "out", "prompt": "outdoors"}]}]}), "report.attributes with clip.model lite0")])
 def test_optional_captions_are_refused_where_captions_are_needed(change: Change, told: str, plain_recipe: dict[str, Any]) -> None:
     change(plain_recipe)
-    parse_recipe(plain_recipe, where="recipe")
+    parse_recipe(plain_recipe, read_source, where="recipe")
     plain_recipe["curate"] = {"captions": "optional"}
     with pytest.raises(RecipeError, match=f"curate.captions is optional, but captions are needed by {told}"):
-        parse_recipe(plain_recipe, where="recipe")
+        parse_recipe(plain_recipe, read_source, where="recipe")
 
 
 def test_a_clip_with_a_text_tower_of_its_own_needs_no_captions(plain_recipe: dict[str, Any]) -> None:
     plain_recipe["curate"] = {"captions": "optional"}
     plain_recipe["clip"] = {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}
     plain_recipe["categories"][0]["classifiers"] = ["zero_shot"]
-    assert parse_recipe(plain_recipe, where="recipe").curate.captions == "optional"
+    assert parse_recipe(plain_recipe, read_source, where="recipe").curate.captions == "optional"

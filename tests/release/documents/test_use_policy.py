@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
+from glideslope.data_filter.sources.huggingface import DatasetsSource
 from glideslope.errors import ReleaseError
 from glideslope.recipe.recipe import Recipe
-from glideslope.recipe.sources import DatasetsSource
 from glideslope.release import pack
 from glideslope.release.documents.use_policy import (
     built_in_policy,

@@ -4,10 +4,12 @@ from typing import Any
 import pytest
 import yaml
 
+from glideslope.data_filter.sources.folder import FolderSource
+from glideslope.data_filter.sources.huggingface import DatasetsSource
+from glideslope.data_filter.sources.parquet import ParquetSource
 from glideslope.errors import ReleaseError
 from glideslope.recipe.filters import Category, Detector
 from glideslope.recipe.recipe import Recipe
-from glideslope.recipe.sources import DatasetsSource, FolderSource, ParquetSource
 from glideslope.release import pack
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.published_recipe import last_part, published_recipe

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from glideslope.data_filter.sources.kinds import read_source
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.recipe.load import parse_recipe
 from glideslope.recipe.recipe import Recipe
@@ -46,7 +47,7 @@ def edited(recipe: Recipe, key: str, value: Any) -> Recipe:
         plain["source"] = {"kind": "folder", "path": "photos"}
     else:
         place[last] = value
-    return parse_recipe(plain, where="edited")
+    return parse_recipe(plain, read_source, where="edited")
 
 
 def leaves(value: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
