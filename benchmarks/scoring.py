@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from sklearn.svm import SVC
 
-from glideslope.data_filter.classifiers.classifier import RbfSvm
-from glideslope.data_filter.classifiers.estimators import TrainingSet, balance, fit_kind
+from glideslope.data_filter.classifiers.estimator import TrainingSet, balance
+from glideslope.data_filter.classifiers.rbf_svm import RbfSvm, RbfSvmEstimator
 
 GAMMA, REGULARISATION = 4.0, 3.0
 
@@ -30,7 +30,7 @@ def fit(num_vectors: int, width: int, generator: np.random.Generator) -> tuple[R
     """A machine of exactly so many support vectors, as ours and as scikit-learn's: random labels make every example one."""
     x, labels = draw(num_vectors, width, generator), np.arange(num_vectors) % 3 // 2
     data = TrainingSet(x, labels.astype(np.int64), np.ones(num_vectors))
-    ours = fit_kind("rbf_svm", {"gamma": GAMMA, "C": REGULARISATION}, data)
+    ours = RbfSvmEstimator(GAMMA, REGULARISATION).fit(data)
     prepared = ours.preparation.apply(x).numpy()
     theirs = SVC(C=REGULARISATION, gamma=GAMMA, cache_size=500).fit(prepared, labels, sample_weight=balance(np.ones(num_vectors), data.labels))
     return ours, theirs

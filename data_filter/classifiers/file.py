@@ -8,7 +8,8 @@ from safetensors.torch import save
 
 from ...errors import FilterError
 from ...store.manifest import write_bytes
-from .classifier import Classifier, build_classifier
+from .classifier import Classifier
+from .kinds import build_classifier
 
 FORMAT = re.compile(r"glideslope\.classifier\.([a-z_]+)/1")
 

@@ -19,8 +19,9 @@ from ..index.stage import read_index
 from ..labels.join import LabelledSet, check_labels, count_roles, join_labels, read_judgements
 from .calibration import Calibration, fit_calibration, measure_reliability
 from .classifier import Classifier
-from .estimators import TrainingSet, zero_shot
+from .estimator import Task, TrainingSet
 from .file import load_classifier, save_classifier
+from .kinds import find_kind
 from .selection import MAX_CROSS_VALIDATED, Selection, choose_training, concept_weights, fit_chosen, list_candidates, select
 
 FORMAT = "glideslope.classifier_report/2"
@@ -40,23 +41,23 @@ def fit_classifier(category: Category, index_dir: Path, labels_dir: Path, direct
         category: what to find, and which kinds of classifiers to choose from.
         index_dir, labels_dir: finished stages.
         directory: the stage's directory.
-        clip: for `zero_shot` only: the CLIP of the index.
-        text_dir: for `zero_shot` with lite0 only: the finished stage `clip`.
-        seed: of the initial weights of `mlp`.
+        clip: the CLIP of the index, for kinds that compare images with text.
+        text_dir: for these with lite0: the finished stage `clip`.
+        seed: see `Estimator.fit`.
 
     Raises:
         FilterError: too few labels for a classifier or a threshold; the message says which.
         StageError, StorageError: as in `run_stage`.
     """
     inputs = {"index": read_record(index_dir).digest, "labels": read_record(labels_dir).digest}
-    if "zero_shot" in category.classifiers and text_dir is not None:
+    if text_dir is not None and any(find_kind(name).NEEDS_TEXT for name in category.classifiers):
         inputs["clip"] = read_record(text_dir).digest
     config = category.model_dump(mode="json", include=set(FIELDS)) | {"seed": seed, "format": FORMAT}
 
     def work(partial: Path) -> dict[str, Any]:
         data = join_labels(category.name, index_dir, labels_dir)
         check_joined(category.name, data, index_dir, labels_dir)
-        return write_classifier(category, data, load_zero_shot(category, clip, text_dir), partial, seed)
+        return write_classifier(Task(category, clip or ClipConfig(), text_dir), data, partial, seed)
 
     return run_stage(directory, stage=f"classifiers/{category.name}", config=config, inputs=inputs, work=work)
 
@@ -91,24 +92,13 @@ def find_lost(category: str, data: LabelledSet, index_dir: Path, labels_dir: Pat
     return found
 
 
-def load_zero_shot(category: Category, clip: ClipConfig | None, text_dir: Path | None) -> Classifier | None:
-    """The `zero_shot` classifier of a category, or None where it is not asked for."""
-    if "zero_shot" not in category.classifiers:
-        return None
-    from ...clip.model import load_clip
-
-    loaded = load_clip(clip or ClipConfig(), text_dir=text_dir)
-    prompts = loaded.encode_text(category.prompts or (category.name.replace("_", " "),))
-    return zero_shot(None if loaded.image_mean is None else loaded.image_mean.numpy(), prompts)
-
-
-def write_classifier(category: Category, data: LabelledSet, untrained: Classifier | None, directory: Path, seed: int) -> dict[str, Any]:
+def write_classifier(task: Task, data: LabelledSet, directory: Path, seed: int) -> dict[str, Any]:
     """Choose, fit, calibrate and write; returns the summary."""
     counts = count_roles(data.values, data.roles)
-    chosen = choose_training(data.judgements, category.max_train_labels)
+    chosen = choose_training(data.judgements, task.category.max_train_labels)
     training = training_set(data, chosen)
-    selection = choose_classifier(category, data, chosen, untrained, seed)
-    save_classifier(fit_chosen(selection, training, untrained=untrained, seed=seed), directory / CLASSIFIER_NAME)
+    selection = choose_classifier(task, data, chosen, seed)
+    save_classifier(fit_chosen(selection, training, seed=seed), directory / CLASSIFIER_NAME)
     num_positive, num_negative = counts["train"]
     calibration = None if selection.out_of_fold is None else fit_calibration(
         selection.out_of_fold, training.labels, positive_share=num_positive / (num_positive + num_negative))
@@ -119,7 +109,7 @@ def write_classifier(category: Category, data: LabelledSet, untrained: Classifie
         "out_of_fold_score": unscored if selection.out_of_fold is None else selection.out_of_fold.astype(np.float32)}, schema=TRAINING_SCHEMA))
     sha256 = sha256_file(directory / CLASSIFIER_NAME)
     write_json(directory / REPORT_NAME, {
-        "format": FORMAT, "category": category.name, "sha256": sha256, **selection.chosen.to_json(),
+        "format": FORMAT, "category": task.category.name, "sha256": sha256, **selection.chosen.to_json(),
         "num_train": {"positive": int((training.labels == 1).sum()), "negative": int((training.labels == 0).sum())},
         "num_ambiguous": data.num_ambiguous, "selection": selection.report,
         "calibration": None if calibration is None else calibration.to_json(),
@@ -127,13 +117,13 @@ def write_classifier(category: Category, data: LabelledSet, untrained: Classifie
     return {"classifier_sha256": sha256, "kind": selection.chosen.kind, "num_train_labels": len(chosen)}
 
 
-def choose_classifier(category: Category, data: LabelledSet, chosen: NDArray[np.int64], untrained: Classifier | None, seed: int) -> Selection:
+def choose_classifier(task: Task, data: LabelledSet, chosen: NDArray[np.int64], seed: int) -> Selection:
     """Choose by cross-validation, with many labels on a part of them; the scores out of fold are those of all chosen labels."""
     part = chosen if len(chosen) <= MAX_CROSS_VALIDATED else choose_training(data.judgements, MAX_CROSS_VALIDATED)
-    selection = select(list_candidates(category), training_set(data, part), data.concepts[part], untrained=untrained, seed=seed)
+    selection = select(list_candidates(task), training_set(data, part), data.concepts[part], seed=seed)
     if len(part) == len(chosen):
         return selection
-    whole = select([selection.chosen], training_set(data, chosen), data.concepts[chosen], untrained=untrained, seed=seed)
+    whole = select([selection.chosen], training_set(data, chosen), data.concepts[chosen], seed=seed)
     return replace(whole, report=selection.report)
 
 

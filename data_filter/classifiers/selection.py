@@ -10,16 +10,19 @@ machine; `docs/measured.md` has the figures.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ...recipe.filters import Category
 from ..sources.source import hash_share
+from .average import AVERAGE, Average
 from .calibration import Calibration, fit_calibration
-from .classifier import Average, Classifier, Floats
-from .estimators import Labels, TrainingSet, check_training, fit_kind, score_rbf_grid
+from .classifier import Classifier, Floats
+from .estimator import Estimator, Labels, Task, TrainingSet, check_training
+from .kinds import find_kind, simplicity
 
 POSITIVE_SHARE = 0.3
 NUM_FOLDS = 5
@@ -28,11 +31,6 @@ RECALLS = (0.95, 0.97, 0.98, 0.99)
 MARGIN = 0.1
 MIN_POSITIVES = 20  # with fewer, cross-validation cannot tell candidates apart and the first is taken
 ALL_KEPT = 0.999
-SIMPLICITY = ("zero_shot", "logistic", "rbf_svm", "mlp", "average")
-REGULARISATION = 10.0  # of the machines; wide ones need it where positives are many, to narrow ones it makes no difference
-WIDE_GAMMA, MIDDLE_GAMMA, NARROW_GAMMA = 1.0, 2.0, 3.0
-
-Settings = Mapping[str, float]
 
 
 class Labelled(Protocol):
@@ -83,48 +81,37 @@ def concept_weights(concepts: NDArray[np.object_]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A classifier that may be taken: one fitted part, or the average of two.
+    """A classifier that may be taken: one estimator, or the average of two.
 
     Attributes:
-        parts: kind and settings of each.
+        parts: the estimators.
     """
 
-    parts: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
+    parts: tuple[Estimator, ...]
 
     @property
     def kind(self) -> str:
         """The kind of the one part, or `average`."""
-        return self.parts[0][0] if len(self.parts) == 1 else "average"
+        return self.parts[0].kind if len(self.parts) == 1 else AVERAGE
 
     def to_json(self) -> dict[str, Any]:
         """The candidate as plain data."""
-        return {"kind": self.kind, "parts": [{"kind": kind, **dict(settings)} for kind, settings in self.parts]}
+        return {"kind": self.kind, "parts": [{"kind": part.kind, **dict(sorted(part.settings().items()))} for part in self.parts]}
 
 
-def list_candidates(category: Category) -> list[Candidate]:
+def list_candidates(task: Task) -> list[Candidate]:
     """What there is to choose from, the sturdiest first: it is taken unless another is clearly better.
 
-    First the average of a wide and a narrow machine: one generalises to what is unlike the train labels, the other knows what is
-    like them, and neither alone did well everywhere. Then averages of two kinds, then single kinds in the recipe's order.
+    First what a kind calls its sturdiest. Then averages of two kinds, then single estimators, in the recipe's order.
+
+    Raises:
+        FilterError: the recipe names a kind that is none.
     """
-    kinds, gamma = list(dict.fromkeys(category.classifiers)), category.kernel_gamma
-    settings: dict[str, list[dict[str, float]]] = {
-        "rbf_svm": [{"gamma": value, "C": REGULARISATION} for value in ((gamma,) if gamma else (MIDDLE_GAMMA, WIDE_GAMMA, NARROW_GAMMA))],
-        "logistic": [{"C": 10.0}, {"C": 100.0}], "mlp": [{"width": 64, "alpha": 0.1}], "zero_shot": [{}]}
-    single = [Candidate((freeze(kind, setting),)) for kind in kinds for setting in settings[kind]]
-    paired = {kind: freeze(kind, found[0]) for kind, found in settings.items()}
-    if gamma is not None:  # somebody knew better
-        first = [Candidate((paired["rbf_svm"],))] if "rbf_svm" in kinds else []
-        single = [candidate for candidate in single if candidate not in first]
-    else:
-        wide, paired["rbf_svm"] = (freeze("rbf_svm", {"gamma": value, "C": REGULARISATION}) for value in (WIDE_GAMMA, NARROW_GAMMA))
-        first = [Candidate((wide, paired["rbf_svm"]))] if "rbf_svm" in kinds else []
-    return [*first, *(Candidate((paired[a], paired[b])) for n, a in enumerate(kinds) for b in kinds[n + 1:]), *single]
-
-
-def freeze(kind: str, settings: Settings) -> tuple[str, tuple[tuple[str, float], ...]]:
-    """A part of a candidate."""
-    return kind, tuple(sorted(settings.items()))
+    grids = {kind: kind.grid(task) for kind in map(find_kind, dict.fromkeys(task.category.classifiers))}
+    first = [Candidate(parts) for kind, grid in grids.items() for parts in kind.sturdiest(grid)]
+    single = [Candidate((estimator,)) for grid in grids.values() for estimator in grid]
+    partners = [kind.partner(grid) for kind, grid in grids.items()]
+    return [*first, *(Candidate(pair) for pair in combinations(partners, 2)), *(candidate for candidate in single if candidate not in first)]
 
 
 def assign_folds(concepts: NDArray[np.object_], labels: Labels, num_folds: int) -> NDArray[np.int64]:
@@ -171,16 +158,14 @@ class Selection:
     report: dict[str, Any]
 
 
-def select(candidates: Sequence[Candidate], data: TrainingSet, concepts: NDArray[np.object_], *, untrained: Classifier | None = None,
-           seed: int = 0) -> Selection:
+def select(candidates: Sequence[Candidate], data: TrainingSet, concepts: NDArray[np.object_], *, seed: int = 0) -> Selection:
     """Choose among candidates by cross-validation that keeps concepts whole.
 
     Args:
         candidates: from `list_candidates`.
         data: train labels with their embeddings.
         concepts: (N,), what each example shows.
-        untrained: the `zero_shot` classifier, where it is a candidate.
-        seed: of the initial weights of `mlp`.
+        seed: see `Estimator.fit`.
 
     Raises:
         FilterError: a class is missing, or a number is not finite.
@@ -193,7 +178,7 @@ def select(candidates: Sequence[Candidate], data: TrainingSet, concepts: NDArray
         report: dict[str, Any] = {"method": "none: cross-validation needs two concepts of each label", "chosen": single.to_json()}
         return Selection(single, {}, np.zeros(len(concepts), dtype=np.int64), None, report)
     parts = list(dict.fromkeys(part for candidate in candidates for part in candidate.parts))
-    scores = cross_validate(parts, data, folds, untrained, seed)
+    scores = cross_validate(parts, data, folds, seed)
     odds = {part: fit_calibration(scores[part], data.labels) for part in parts}
     pooled = [scores[c.parts[0]] if len(c.parts) == 1 else np.mean([odds[part].log_odds(scores[part]) for part in c.parts], axis=0)
               for c in candidates]
@@ -218,36 +203,29 @@ def choose(candidates: Sequence[Candidate], criteria: Sequence[float], num_posit
     if criteria[taken] < ALL_KEPT:
         return taken
     perfect = [place for place, value in enumerate(criteria) if value >= ALL_KEPT]
-    return min(perfect, key=lambda place: (SIMPLICITY.index(candidates[place].kind), place))
+    return min(perfect, key=lambda place: (simplicity(candidates[place].kind), place))
 
 
-def cross_validate(parts: Sequence[tuple[str, tuple[tuple[str, float], ...]]], data: TrainingSet, folds: NDArray[np.int64],
-                   untrained: Classifier | None, seed: int) -> dict[Any, Floats]:
-    """Scores of every example by a classifier that was fitted without its fold: part -> float64 (N,)."""
+def cross_validate(parts: Sequence[Estimator], data: TrainingSet, folds: NDArray[np.int64], seed: int) -> dict[Estimator, Floats]:
+    """Scores of every example by a classifier that was fitted without its fold: estimator -> float64 (N,)."""
     scores = {part: np.zeros(len(folds)) for part in parts}
-    machines = [part for part in parts if part[0] == "rbf_svm"]
+    of_kind: dict[type[Estimator], list[Estimator]] = defaultdict(list)
+    for part in parts:
+        of_kind[type(part)].append(part)
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
         learned, rows = data.take(~held_out), data.embeddings[held_out]
-        for part, found in zip(machines, score_rbf_grid(learned, rows, [dict(part[1]) for part in machines]), strict=True):
-            scores[part][held_out] = found
-        for part in parts:
-            if part[0] == "zero_shot" and untrained is not None:
-                scores[part][held_out] = untrained.score(rows)
-            elif part[0] != "rbf_svm":
-                scores[part][held_out] = fit_kind(part[0], dict(part[1]), learned, seed=seed).score(rows)
+        for kind, estimators in of_kind.items():
+            for estimator, values in zip(estimators, kind.score_held_out(estimators, learned, rows, seed=seed), strict=True):
+                scores[estimator][held_out] = values
     return scores
 
 
-def fit_chosen(selection: Selection, data: TrainingSet, *, untrained: Classifier | None = None, seed: int = 0) -> Classifier:
+def fit_chosen(selection: Selection, data: TrainingSet, *, seed: int = 0) -> Classifier:
     """Fit what cross-validation chose to all train labels."""
-    import torch
-
-    members: list[Classifier] = []
-    for kind, settings in selection.chosen.parts:
-        members.append(untrained if kind == "zero_shot" and untrained is not None else fit_kind(kind, dict(settings), data, seed=seed))
+    members = [part.fit(data, seed=seed) for part in selection.chosen.parts]
     if len(members) == 1:
         return members[0]
-    found = [selection.calibrations[place] for place in range(len(members))]
-    return Average(members, torch.tensor([one.slope for one in found], dtype=torch.float64),
-                   torch.tensor([one.offset for one in found], dtype=torch.float64))
+    calibrations = [selection.calibrations[number] for number in range(len(members))]
+    return Average(members, torch.tensor([one.slope for one in calibrations], dtype=torch.float64),
+                   torch.tensor([one.offset for one in calibrations], dtype=torch.float64))

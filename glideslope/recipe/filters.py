@@ -63,7 +63,7 @@ class Detector(StrictModel):
 
 
 CaptionWord = Annotated[str, Field(pattern=r"^[^|]*[^\W_|][^|]*$")]  # with a letter or digit, and without the bar between captions
-ClassifierKind = Literal["rbf_svm", "logistic", "mlp", "zero_shot"]
+ClassifierName = Literal["rbf_svm", "logistic", "mlp", "zero_shot"]
 
 
 class Category(StrictModel):
@@ -75,7 +75,7 @@ class Category(StrictModel):
     examples: tuple[str, ...] = Field((), strict=False, description="short descriptions of images that count, for whoever labels")
     max_train_labels: Annotated[int, Field(ge=2)] = Field(4000, description="label budget: most train labels the classifier may use")
     target_recall: Share = Field(0.99, description="share of positives that the threshold is set to catch")
-    classifiers: Annotated[tuple[ClassifierKind, ...], Field(min_length=1, strict=False)] = Field(
+    classifiers: Annotated[tuple[ClassifierName, ...], Field(min_length=1, strict=False)] = Field(
         ("rbf_svm", "logistic", "mlp"), description="kinds to choose from by cross-validated kept share at the target recall")
     kernel_gamma: Annotated[float, Field(gt=0)] | None = Field(
         None, description="narrowness of the RBF kernel; rare and varied: higher; none: chosen by cross-validation")

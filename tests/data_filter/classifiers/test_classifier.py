@@ -6,12 +6,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glideslope.data_filter.classifiers.average import Average
 from glideslope.data_filter.classifiers.calibration import Calibration
-from glideslope.data_filter.classifiers.classifier import BLOCK_ROWS, Average, Classifier, Linear, Preparation, build_classifier
-from glideslope.data_filter.classifiers.estimators import TrainingSet, balance, fit_kind
+from glideslope.data_filter.classifiers.classifier import BLOCK_ROWS, Classifier, Preparation
+from glideslope.data_filter.classifiers.estimator import Estimator, TrainingSet, balance
+from glideslope.data_filter.classifiers.kinds import build_classifier
+from glideslope.data_filter.classifiers.linear import Linear
+from glideslope.data_filter.classifiers.logistic import LogisticEstimator
+from glideslope.data_filter.classifiers.mlp import MlpEstimator
+from glideslope.data_filter.classifiers.rbf_svm import RbfSvmEstimator
 from glideslope.errors import FilterError
 
-SETTINGS = {"rbf_svm": {"gamma": 1.5, "C": 3.0}, "logistic": {"C": 10.0}, "mlp": {"width": 8, "alpha": 0.1}}
+ESTIMATORS: list[Estimator] = [RbfSvmEstimator(gamma=1.5, C=3.0), LogisticEstimator(10.0), MlpEstimator(width=8)]
 
 
 def two_clouds(num: int = 120, width: int = 12) -> TrainingSet:
@@ -26,11 +32,11 @@ NEW = np.random.default_rng(2).normal(size=(1400, 12)) + 3
 
 
 def average() -> Average:
-    members = [fit_kind(kind, settings, DATA) for kind, settings in SETTINGS.items()]
+    members = [estimator.fit(DATA) for estimator in ESTIMATORS]
     return Average(members, torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64), torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64))
 
 
-ALL: list[Classifier] = [*(fit_kind(kind, settings, DATA) for kind, settings in SETTINGS.items()), average()]
+ALL: list[Classifier] = [*(estimator.fit(DATA) for estimator in ESTIMATORS), average()]
 
 
 @pytest.mark.parametrize("gamma", [0.1, 1.5, 10.0, 400.0])
@@ -38,7 +44,7 @@ ALL: list[Classifier] = [*(fit_kind(kind, settings, DATA) for kind, settings in 
 def test_a_machine_scores_as_the_decision_function_of_scikit_learn(gamma: float, regularisation: float) -> None:
     from sklearn.svm import SVC
 
-    ours = fit_kind("rbf_svm", {"gamma": gamma, "C": regularisation}, DATA)
+    ours = RbfSvmEstimator(gamma, regularisation).fit(DATA)
     prepared = Preparation.fit(DATA.embeddings)
     oracle = SVC(C=regularisation, gamma=gamma).fit(prepared.apply(DATA.embeddings).numpy(), DATA.labels,
                                                     sample_weight=balance(DATA.weights, DATA.labels))
@@ -54,7 +60,7 @@ def test_logistic_regression_scores_as_the_decision_function_of_scikit_learn() -
     prepared = Preparation.fit(DATA.embeddings)
     oracle = LogisticRegression(C=10.0, max_iter=1000).fit(prepared.apply(DATA.embeddings).numpy(), DATA.labels,
                                                            sample_weight=balance(DATA.weights, DATA.labels))
-    np.testing.assert_allclose(fit_kind("logistic", SETTINGS["logistic"], DATA).score(NEW),
+    np.testing.assert_allclose(LogisticEstimator(10.0).fit(DATA).score(NEW),
                                oracle.decision_function(prepared.apply(NEW).numpy()), rtol=1e-6)
 
 
@@ -69,7 +75,7 @@ def test_a_perceptron_scores_as_the_log_odds_of_scikit_learn(monkeypatch: pytest
             return super().fit(*args, **settings)
 
     monkeypatch.setattr(sklearn.neural_network, "MLPClassifier", Kept)
-    ours = fit_kind("mlp", SETTINGS["mlp"], DATA, seed=3)
+    ours = MlpEstimator(width=8).fit(DATA, seed=3)
     p = fitted[0].predict_proba(4.0 * Preparation.fit(DATA.embeddings).apply(NEW).numpy())[:, 1]
     np.testing.assert_allclose(ours.score(NEW), np.log(p / (1 - p)), rtol=1e-4, atol=1e-4)
 
@@ -99,7 +105,7 @@ def test_half_precision_embeddings_score_as_what_they_hold(classifier: Classifie
 
 
 def test_an_embedding_at_the_center_scores_as_the_formula_says() -> None:
-    machine = fit_kind("rbf_svm", SETTINGS["rbf_svm"], DATA)
+    machine = RbfSvmEstimator(1.5, 3.0).fit(DATA)
     tensors = machine.tensors()
     vectors = Preparation(tensors["center"], tensors["scale"]).apply(tensors["support_embeddings"])
     expected = (torch.exp(-1.5 * vectors.square().sum(1)) @ tensors["dual_coefficients"] + tensors["intercept"]).item()
@@ -154,6 +160,8 @@ def test_averages_that_are_none_are_refused() -> None:
     cases = {
         "2 members and 3 slopes": {name: tensor for name, tensor in whole.items() if not name.startswith("2.")},
         "3.average.slopes, which is no part": {**whole, "3.average.slopes": whole["slopes"]},
+        "unknown kind 'forest'": {**whole, "3.forest.weights": whole["slopes"]},
+        "2.mlp, which is no part": {**whole, "2.mlp": whole["slopes"]},
         "1 members and 1 slopes": {"slopes": whole["slopes"][:1], "offsets": whole["offsets"][:1],
                                    **{name: tensor for name, tensor in whole.items() if name.startswith("0.")}},
         "different widths": mixed,

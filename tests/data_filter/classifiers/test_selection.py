@@ -1,12 +1,18 @@
 from collections import Counter
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glideslope.data_filter.classifiers.classifier import Average
-from glideslope.data_filter.classifiers.estimators import TrainingSet, zero_shot
+from glideslope.data_filter.classifiers.average import Average
+from glideslope.data_filter.classifiers.estimator import Task, TrainingSet
+from glideslope.data_filter.classifiers.linear import Linear
+from glideslope.data_filter.classifiers.logistic import LogisticEstimator
+from glideslope.data_filter.classifiers.mlp import MlpEstimator
+from glideslope.data_filter.classifiers.rbf_svm import RbfSvmEstimator
 from glideslope.data_filter.classifiers.selection import (
     MARGIN,
     Candidate,
@@ -15,15 +21,20 @@ from glideslope.data_filter.classifiers.selection import (
     choose_training,
     concept_weights,
     fit_chosen,
-    freeze,
     kept_shares,
     list_candidates,
     select,
 )
+from glideslope.data_filter.classifiers.zero_shot import ZeroShotEstimator, compare_with
 from glideslope.data_filter.labels.stage import Judgement
 from glideslope.errors import FilterError
+from glideslope.recipe.filters import ClipConfig
 
 from ..conftest import category
+
+
+def task(**settings: Any) -> Task:
+    return Task(category(**settings), ClipConfig())
 
 
 def make_labels(spec: list[tuple[str, int, str, int]]) -> list[Judgement]:
@@ -92,9 +103,8 @@ def test_kept_shares_are_counted_by_hand() -> None:
 
 
 def test_the_first_candidate_gives_way_only_to_a_clearly_better_one_or_where_all_is_kept_to_the_simplest() -> None:
-    average, svm, logistic = (Candidate(tuple(freeze(kind, {}) for kind in kinds))
-                              for kinds in (("rbf_svm", "logistic"), ("rbf_svm",), ("logistic",)))
-    candidates = [average, svm, logistic]
+    svm, logistic = RbfSvmEstimator(1.0), LogisticEstimator(10.0)
+    candidates = [Candidate((svm, logistic)), Candidate((svm,)), Candidate((logistic,))]
     assert choose(candidates, [0.7, 0.7 + MARGIN - 0.01, 0.5], 100) == 0
     assert choose(candidates, [0.7, 0.7 + MARGIN + 0.01, 0.5], 100) == 1
     assert choose(candidates, [0.7, 0.7 + MARGIN + 0.01, 0.5], 10) == 0, "ten positives tell nothing apart"
@@ -104,13 +114,22 @@ def test_the_first_candidate_gives_way_only_to_a_clearly_better_one_or_where_all
 
 
 def test_candidates_are_averages_of_two_kinds_and_each_kind_alone() -> None:
-    found = list_candidates(category(classifiers=("rbf_svm", "logistic", "mlp")))
-    assert [candidate.kind for candidate in found] == ["average"] * 4 + ["rbf_svm"] * 3 + ["logistic"] * 2 + ["mlp"]
-    assert [dict(settings)["gamma"] for _, settings in found[0].parts] == [1.0, 3.0]
-    narrow = list_candidates(category(classifiers=("rbf_svm", "logistic"), kernel_gamma=7.0))
-    assert [candidate.kind for candidate in narrow] == ["rbf_svm", "average", "logistic", "logistic"]
-    assert {dict(settings)["gamma"] for candidate in narrow for kind, settings in candidate.parts if kind == "rbf_svm"} == {7.0}
-    assert [candidate.kind for candidate in list_candidates(category(classifiers=("zero_shot",)))] == ["zero_shot"]
+    machine, line, network = RbfSvmEstimator, LogisticEstimator, MlpEstimator
+    assert [candidate.parts for candidate in list_candidates(task(classifiers=("rbf_svm", "logistic", "mlp")))] == [
+        (machine(1.0), machine(3.0)), (machine(3.0), line(10.0)), (machine(3.0), network()), (line(10.0), network()),
+        (machine(2.0),), (machine(1.0),), (machine(3.0),), (line(10.0),), (line(100.0),), (network(),)]
+    assert [candidate.parts for candidate in list_candidates(task(classifiers=("rbf_svm", "logistic"), kernel_gamma=7.0))] == [
+        (machine(7.0),), (machine(7.0), line(10.0)), (line(10.0),), (line(100.0),)]
+    assert [candidate.parts for candidate in list_candidates(task(name="gun_fight", classifiers=("zero_shot",)))] == [
+        (ZeroShotEstimator(("gun fight",), ClipConfig()),)]
+
+
+def test_a_candidate_is_reported_with_the_settings_of_its_parts() -> None:
+    parts = (RbfSvmEstimator(gamma=3.0), MlpEstimator(), LogisticEstimator(100.0), ZeroShotEstimator(("a",), ClipConfig()))
+    assert Candidate(parts).to_json() == {"kind": "average", "parts": [
+        {"kind": "rbf_svm", "C": 10.0, "gamma": 3.0}, {"kind": "mlp", "alpha": 0.1, "width": 64}, {"kind": "logistic", "C": 100.0},
+        {"kind": "zero_shot"}]}
+    assert Candidate(parts[1:2]).to_json()["kind"] == "mlp"
 
 
 def rings(num: int = 240) -> tuple[TrainingSet, np.ndarray]:
@@ -124,7 +143,7 @@ def rings(num: int = 240) -> tuple[TrainingSet, np.ndarray]:
 
 def test_cross_validation_takes_what_keeps_clearly_more() -> None:
     data, concepts = rings()
-    single = [Candidate((freeze("logistic", {"C": 10.0}),)), Candidate((freeze("rbf_svm", {"gamma": 2.0, "C": 3.0}),))]
+    single = [Candidate((LogisticEstimator(10.0),)), Candidate((RbfSvmEstimator(gamma=2.0, C=3.0),))]
     found = select(single, data, concepts)
     assert found.chosen.kind == "rbf_svm"
     shares = {row["kind"]: np.mean(row["kept_shares"]) for row in found.report["candidates"]}
@@ -134,7 +153,7 @@ def test_cross_validation_takes_what_keeps_clearly_more() -> None:
 
 def test_an_average_is_fitted_with_the_calibrations_of_its_parts() -> None:
     data, concepts = rings()
-    pair = Candidate((freeze("rbf_svm", {"gamma": 2.0, "C": 3.0}), freeze("logistic", {"C": 10.0})))
+    pair = Candidate((RbfSvmEstimator(gamma=2.0, C=3.0), LogisticEstimator(10.0)))
     found = select([pair], data, concepts)
     fitted = fit_chosen(found, data)
     assert isinstance(fitted, Average) and [member.kind for member in fitted.members] == ["rbf_svm", "logistic"]
@@ -146,24 +165,32 @@ def test_scores_out_of_fold_come_from_classifiers_that_had_not_seen_the_concept(
     x = np.random.default_rng(2).normal(size=(100, 20)).repeat(3, axis=0)  # three equal examples to a concept, labels drawn per concept
     data = TrainingSet(x, labels[:100].repeat(3), np.ones(300))
     concepts = np.array([f"c{n // 3}" for n in range(300)], dtype=object)
-    found = select([Candidate((freeze("rbf_svm", {"gamma": 4.0, "C": 3.0}),))], data, concepts)
+    found = select([Candidate((RbfSvmEstimator(gamma=4.0, C=3.0),))], data, concepts)
     assert found.out_of_fold is not None
     positive, negative = found.out_of_fold[data.labels == 1], found.out_of_fold[data.labels == 0]
     assert abs(np.mean(positive[:, None] > negative) - 0.5) < 0.15, "labels are noise: whoever ranks them has seen them"
 
 
+class Known(ZeroShotEstimator):
+    """Looks along an axis instead of at prompts."""
+
+    @cached_property
+    def _classifier(self) -> Linear:
+        return compare_with(None, np.eye(3)[:1])
+
+
 def test_zero_shot_is_scored_without_being_fitted() -> None:
     data, concepts = rings()
-    untrained = zero_shot(None, np.eye(3)[:1])
-    found = select([Candidate((freeze("zero_shot", {}),))], data, concepts, untrained=untrained)
-    np.testing.assert_allclose(found.out_of_fold, untrained.score(data.embeddings))
-    assert fit_chosen(found, data, untrained=untrained) is untrained
+    estimator = Known(("a",), ClipConfig())
+    found = select([Candidate((estimator,))], data, concepts)
+    np.testing.assert_allclose(found.out_of_fold, compare_with(None, np.eye(3)[:1]).score(data.embeddings))
+    assert fit_chosen(found, data) is fit_chosen(found, data)
 
 
 @pytest.mark.parametrize("concepts", [["p", "p", "n1", "n2"], ["p1", "p2", "n", "n"], ["a", "b", "a", "b"]])
 def test_too_few_concepts_leave_the_first_single_kind_without_cross_validation(concepts: list[str]) -> None:
     data = TrainingSet(np.array([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1]]), np.array([1, 1, 0, 0]), np.ones(4))
-    found = select(list_candidates(category(classifiers=("rbf_svm", "logistic"))), data, np.array(concepts, dtype=object))
+    found = select(list_candidates(task(classifiers=("rbf_svm", "logistic"))), data, np.array(concepts, dtype=object))
     if "a" not in concepts:
         assert found.out_of_fold is None and found.chosen.kind == "rbf_svm" and found.report["method"].startswith("none")
     assert fit_chosen(found, data).score(data.embeddings).shape == (4,)
@@ -171,5 +198,5 @@ def test_too_few_concepts_leave_the_first_single_kind_without_cross_validation(c
 
 def test_one_class_is_refused() -> None:
     with pytest.raises(FilterError, match="needs labels of both kinds"):
-        select(list_candidates(category()), TrainingSet(np.eye(4), np.ones(4, dtype=np.int64), np.ones(4)),
+        select(list_candidates(task()), TrainingSet(np.eye(4), np.ones(4, dtype=np.int64), np.ones(4)),
                np.array(list("abcd"), dtype=object))
