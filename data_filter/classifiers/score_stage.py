@@ -20,9 +20,9 @@ from ...store.manifest import read_json, sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
 from ..index.parquet import read_table, write_table
 from ..index.stage import Progress, read_index
-from ..judges.judges import check_judges, flag, read_detector_once
+from ..judges.judge import OutsideJudge
+from ..judges.outside import flag_rows, open_judges
 from ..labels.join import embedding_matrix
-from ..sources.source import all_captions
 from ..workers.engine import run_tasks
 from .calibration import Calibration
 from .classifier import Classifier
@@ -30,7 +30,6 @@ from .file import load_classifier
 from .fit_stage import CLASSIFIER_NAME, REPORT_NAME
 from .fit_stage import FORMAT as CLASSIFIER_FORMAT
 
-MAX_NAMED = 5
 SHARD_SCHEMA = pa.schema([
     pa.field("key", pa.string(), nullable=False),
     pa.field("score", pa.float32()),
@@ -49,8 +48,7 @@ class ScoreTask:
         name: of the shard.
         index_dir, classifier_dir: finished stages.
         classifier_sha256: of the classifier's file.
-        category: its caption words and detectors.
-        detector_digests: sha256 of each detector's file.
+        judges: those beside the classifier.
         path: the file to write.
     """
 
@@ -58,19 +56,17 @@ class ScoreTask:
     index_dir: Path
     classifier_dir: Path
     classifier_sha256: str
-    category: Category
-    detector_digests: tuple[str, ...]
+    judges: tuple[OutsideJudge, ...]
     path: Path
 
 
 @dataclass(frozen=True)
 class ShardCounts:
-    """What scoring one shard came to: inputs, scores, inputs flagged by judge, inputs known to each detector."""
+    """What scoring one shard came to: inputs, scores, and inputs by flag."""
 
     num_inputs: int
     num_scored: int
     num_flagged: dict[str, int]
-    num_found: dict[str, int]
 
 
 def score_index(category: Category, index_dir: Path, classifier_dir: Path, directory: Path, *, engine: str = "local",
@@ -88,28 +84,20 @@ def score_index(category: Category, index_dir: Path, classifier_dir: Path, direc
         FilterError: a classifier of another CLIP, or a detector's file that cannot be used.
         StageError, StorageError: as in `run_stage`.
     """
-    check_judges(category)
+    judges = open_judges(category)
     inputs = {"index": read_record(index_dir).digest, f"classifiers/{category.name}": read_record(classifier_dir).digest}
-    digests = tuple(digest_detector(Path(detector.path), detector.name) for detector in category.detectors)
-    inputs |= {f"detector {detector.name}": sha256 for detector, sha256 in zip(category.detectors, digests, strict=True)}
+    for judge in judges:
+        inputs |= judge.inputs()
 
     def work(partial: Path) -> dict[str, Any]:
         check_outputs(classifier_dir, read_record(classifier_dir))
         sha256 = sha256_file(classifier_dir / CLASSIFIER_NAME)
-        tasks = [ScoreTask(name, index_dir, classifier_dir, sha256, category, digests, partial / f"{name}.parquet")
+        tasks = [ScoreTask(name, index_dir, classifier_dir, sha256, judges, partial / f"{name}.parquet")
                  for name in shard_names(index_dir)]
-        return summarise(category, index_dir, digests, score_shards(tasks, index_dir, engine, workers, progress))
+        return summarise(judges, index_dir, score_shards(tasks, index_dir, engine, workers, progress))
 
     config = {key: value for key, value in category.without_places().items() if key in FIELDS}
     return run_stage(directory, stage=f"scores/{category.name}", config=config, inputs=inputs, work=work)
-
-
-def digest_detector(path: Path, name: str) -> str:
-    """sha256 of a detector's file."""
-    try:
-        return sha256_file(path)
-    except OSError as error:
-        raise FilterError(f"detector {name}: {path} cannot be read ({error.strerror})") from error
 
 
 def shard_names(index_dir: Path) -> list[str]:
@@ -133,12 +121,10 @@ def score_shards(tasks: Sequence[ScoreTask], index_dir: Path, engine: str, worke
 def score_shard_file(task: ScoreTask) -> ShardCounts:
     """Write the scores of one shard."""
     (_, index), = read_index(task.index_dir, columns=["key", "caption", "captions", "status", "embedding"], names=[task.name])
-    keys = index["key"].to_pylist()
-    captions = list(map(all_captions, index["caption"].to_pylist(), index["captions"].to_pylist()))
-    flags = flag(task.category, keys, captions, task.detector_digests)
+    flags = flag_rows(task.judges, index)
     classifier, calibration = load_classifier_once(task.classifier_dir, task.classifier_sha256)
     present = np.asarray(pc.and_(pc.equal(index["status"], "ok"), pc.is_valid(index["embedding"])).to_numpy(), dtype=bool)
-    scores = np.full(len(keys), np.nan, dtype=np.float32)
+    scores = np.full(len(index), np.nan, dtype=np.float32)
     if present.any():
         scores[present] = classifier.score(embedding_matrix(index["embedding"].filter(pa.array(present)), where=task.name))
     is_score = np.isfinite(scores)
@@ -146,8 +132,8 @@ def score_shard_file(task: ScoreTask) -> ShardCounts:
     write_table(task.path, pa.table({
         "key": index["key"], "score": pa.array(scores, mask=~is_score),
         "probability": pa.array(probabilities, mask=~is_score | (calibration is None)),
-        "flags": pa.array(flags.flags, type=pa.list_(pa.string()))}, schema=SHARD_SCHEMA))
-    return ShardCounts(len(keys), int(is_score.sum()), dict(Counter(name for names in flags.flags for name in names)), flags.num_found)
+        "flags": pa.array(flags, type=pa.list_(pa.string()))}, schema=SHARD_SCHEMA))
+    return ShardCounts(len(index), int(is_score.sum()), dict(Counter(name for names in flags for name in names)))
 
 
 @lru_cache(maxsize=2)
@@ -166,26 +152,18 @@ def load_classifier_once(classifier_dir: Path, sha256: str) -> tuple[Classifier,
     return load_classifier(classifier_dir / CLASSIFIER_NAME), calibration and Calibration(calibration["slope"], calibration["offset"])
 
 
-def summarise(category: Category, index_dir: Path, digests: Sequence[str], counts: Sequence[ShardCounts]) -> dict[str, Any]:
-    """What the record says: numbers of inputs, scores and flags, and keys of detectors that the index does not know."""
-    flagged: Counter[str] = Counter()
+def summarise(judges: Sequence[OutsideJudge], index_dir: Path, counts: Sequence[ShardCounts]) -> dict[str, Any]:
+    """What the record says: numbers of inputs, scores and flags, and what judges add, such as keys that the index does not know."""
+    num_inputs, num_flagged = sum(shard.num_inputs for shard in counts), Counter[str]()
     for shard in counts:
-        flagged.update(shard.num_flagged)
-    detectors = {}
-    for detector, sha256 in zip(category.detectors, digests, strict=True):
-        scores = read_detector_once(detector, sha256)
-        num_unknown = len(scores.keys) - sum(shard.num_found[detector.name] for shard in counts)
-        examples: list[str] = []
-        if num_unknown:
-            known = np.zeros(len(scores.keys), dtype=bool)
-            for _, table in read_index(index_dir, columns=["key"]):
-                places = scores.find(table["key"].to_pylist())
-                known[places[places >= 0]] = True
-            num_unknown = int((~known).sum())
-            examples = [scores.keys[int(place)].as_py() for place in np.flatnonzero(~known)[:MAX_NAMED]]
-        detectors[detector.name] = {"num_keys": len(scores.keys), "num_unknown_keys": num_unknown, "unknown_keys": examples}
-    return {"num_inputs": sum(shard.num_inputs for shard in counts), "num_scored": sum(shard.num_scored for shard in counts),
-            "num_flagged": dict(sorted(flagged.items())), "detectors": detectors}
+        num_flagged.update(shard.num_flagged)
+
+    def read_keys() -> Iterator[list[str]]:
+        return (table["key"].to_pylist() for _, table in read_index(index_dir, columns=["key"]))
+
+    said = {judge.name: judge.summary(num_inputs, num_flagged, read_keys) for judge in judges}
+    return {"num_inputs": num_inputs, "num_scored": sum(shard.num_scored for shard in counts),
+            "num_flagged": dict(sorted(num_flagged.items())), "detectors": {name: summary for name, summary in said.items() if summary}}
 
 
 def read_scores(scores_dir: Path, index_dir: Path, *, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table, pa.Table]]:

@@ -7,12 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.data_filter.index.parquet import write_table
-from glideslope.data_filter.judges.judges import flag
+from glideslope.data_filter.judges.caption_words import CaptionWordsJudge
 from glideslope.data_filter.reports.balance import WORD_GROUPS, count_captions, measure_balance
 from glideslope.data_filter.sources.source import joined_captions
 from glideslope.errors import StageError
-
-from ..conftest import category
 
 Rows = list[tuple[str | None, str]]
 TEXTS = st.lists(st.sampled_from(["gun", "_", " ", "old", "man", "女", "|", "-", "A", "b", "\uff47un"]), min_size=1, max_size=6).map("".join)
@@ -37,10 +35,11 @@ def words_by_hand(caption: str) -> list[str]:
 def test_a_group_counts_the_inputs_that_the_filter_drops_by_its_words(tmp_path_factory: pytest.TempPathFactory, inputs: list[list[str]],
                                                                      words: tuple[str, ...]) -> None:
     captions = [tuple(dict.fromkeys(texts)) for texts in inputs]
-    flags = flag(category(caption_words=words), [str(number) for number in range(len(captions))], captions, []).flags
+    table = pa.table({"caption": pa.nulls(len(captions), pa.string()), "captions": pa.array(map(list, captions), type=pa.list_(pa.string()))})
+    flags = CaptionWordsJudge(words).flag(table)
     rows: Rows = [(joined_captions(None, texts) or None, "") for texts in captions]
     counts = count_captions(write_ledger(tmp_path_factory.mktemp("ledger"), rows), {"group": words})
-    assert counts.groups["group"].num_inputs == flags.count(["caption_words"])
+    assert counts.groups["group"].num_inputs == flags.count("caption_words")
 
 
 @given(rows=st.lists(st.tuples(CAPTIONS, st.sampled_from(["", "filter:person", "label:person", "unreadable"])), min_size=1, max_size=40))

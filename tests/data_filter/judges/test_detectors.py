@@ -8,25 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.data_filter.index.parquet import write_table
-from glideslope.data_filter.judges.judges import check_judges, flag, read_detector
+from glideslope.data_filter.judges.detectors import DetectorJudge, read_detector
 from glideslope.errors import FilterError
 from glideslope.recipe.filters import Detector
-from glideslope.store.manifest import sha256_file
-
-from ..conftest import category
-
-
-def test_an_image_without_a_caption_is_flagged_where_caption_words_are_asked() -> None:
-    captions: list[tuple[str, ...]] = [("a person",), (), ("a tree",)]
-    asked = flag(category(caption_words=("person",)), ["a", "b", "c"], captions, [])
-    assert asked.flags == [["caption_words"], ["caption_words:missing"], []]
-    assert flag(category(), ["a", "b", "c"], captions, []).flags == [[], [], []]
-
-
-def test_a_word_in_any_of_several_captions_drops_the_image() -> None:
-    captions = [("a tree", "a person"), ("a tree", "an oak"), ("a person", "a tree")]
-    flags = flag(category(caption_words=("person", "tree an")), ["a", "b", "c"], captions, []).flags
-    assert flags == [["caption_words"], [], ["caption_words"]]
 
 
 def detector(path: Path, threshold: float = 0.5, name: str = "faces") -> Detector:
@@ -38,23 +22,23 @@ def csv_file(tmp_path: Path, text: str) -> Detector:
     return detector(tmp_path / "scores.csv")
 
 
-def flags_of(judge: Detector, keys: list[str]) -> list[list[str]]:
-    return flag(category(detectors=(judge,)), keys, [("caption",)] * len(keys), [sha256_file(Path(judge.path))]).flags
+def flags_of(judge: Detector, keys: list[str]) -> list[str]:
+    return DetectorJudge.open(judge).flag(pa.table({"key": keys}))
 
 
 def test_a_detector_flags_what_reaches_its_threshold_and_what_it_cannot_judge(tmp_path: Path) -> None:
     judge = csv_file(tmp_path, "score,key,more\n0.5,at,x\n0.4999,below,x\nnan,nan,x\n,empty,x\ninf,inf,x\n-inf,low,x\n0.9,00012,x\n")
     keys = ["at", "below", "nan", "empty", "inf", "low", "00012", "12", ""]
-    assert flags_of(judge, keys) == [["faces"], [], ["faces"], ["faces"], ["faces"], [], ["faces"], ["faces:missing"], ["faces:missing"]]
+    assert flags_of(judge, keys) == ["faces", "", "faces", "faces", "faces", "", "faces", "faces:missing", "faces:missing"]
 
 
 def test_the_ending_of_a_file_of_scores_may_have_capitals(tmp_path: Path) -> None:
     (tmp_path / "scores.CSV").write_text("key,score\na,0.9\n")
-    assert flags_of(detector(tmp_path / "scores.CSV"), ["a", "b"]) == [["faces"], ["faces:missing"]]
+    assert flags_of(detector(tmp_path / "scores.CSV"), ["a", "b"]) == ["faces", "faces:missing"]
 
 
 def test_the_highest_of_several_scores_counts(tmp_path: Path) -> None:
-    assert flags_of(csv_file(tmp_path, "key,score\na,0.1\na,0.9\nb,0.1\nb,nan\nc,0.1\nc,0.2\n"), ["a", "b", "c"]) == [["faces"], ["faces"], []]
+    assert flags_of(csv_file(tmp_path, "key,score\na,0.1\na,0.9\nb,0.1\nb,nan\nc,0.1\nc,0.2\n"), ["a", "b", "c"]) == ["faces", "faces", ""]
 
 
 def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
@@ -125,18 +109,20 @@ def test_scores_of_many_row_groups_are_read_however_they_are_written(tmp_path: P
         assert found.scores[found.find(["004321", "000000"])].tolist() == [4321, 0]
 
 
-def test_judges_of_one_name_are_refused(tmp_path: Path) -> None:
-    for names in (["faces", "faces"], ["caption_words"]):
-        with pytest.raises(FilterError, match="names of their own"):
-            check_judges(category(detectors=tuple(detector(tmp_path / "x", name=name) for name in names)))
+def test_keys_that_no_input_has_are_counted_and_some_are_named(tmp_path: Path) -> None:
+    judge = DetectorJudge.open(csv_file(tmp_path, "key,score\n" + "".join(f"{number},0.1\n" for number in range(12))))
+    shards = [["1", "2"], ["3", "x"]]
+    flags = [flag for keys in shards for flag in judge.flag(pa.table({"key": keys}))]
+    assert judge.summary(4, {"faces:missing": flags.count("faces:missing")}, lambda: iter(shards)) == {
+        "num_keys": 12, "num_unknown_keys": 9, "unknown_keys": ["0", "10", "11", "4", "5"]}
 
 
-def test_caption_words_that_no_caption_can_have_are_refused() -> None:
-    with pytest.raises(FilterError, match="caption_words: '\u200d' holds no letter or digit"):
-        check_judges(category(caption_words=("gun", "\u200d")))
+def test_where_every_key_is_an_input_no_key_is_read_again(tmp_path: Path) -> None:
+    judge = DetectorJudge.open(csv_file(tmp_path, "key,score\na,0.1\nb,0.9\n"))
+    assert judge.summary(3, {"faces:missing": 1, "faces": 1}, lambda: pytest.fail("read again")) == {
+        "num_keys": 2, "num_unknown_keys": 0, "unknown_keys": []}
 
 
-@pytest.mark.parametrize("word", ["…", "_", "", "a|b"])
-def test_a_recipe_with_such_caption_words_is_refused(word: str) -> None:
-    with pytest.raises(ValueError, match="caption_words"):
-        category(caption_words=(word,))
+def test_a_detector_whose_file_is_missing_is_refused_when_it_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(FilterError, match=r"detector faces: .*none\.csv cannot be read"):
+        DetectorJudge.open(detector(tmp_path / "none.csv"))

@@ -1,13 +1,12 @@
-"""Judges beside the classifier: words in the caption, and scores from detectors outside. An image is dropped if any judge says so.
-
-A judge that cannot say anything about an image, because its score is missing or is no number, says "drop".
-"""
+"""The judge that goes by scores of a detector outside: a file of keys and numbers."""
 
 import re
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,17 +15,76 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ...errors import FilterError
-from ...recipe.filters import Category, Detector
+from ...recipe.filters import Detector
+from ...store.manifest import sha256_file
 from ...store.parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
-from ...text.caption_words import CAPTION_BREAK, has_words, split_phrase
 from ...text.text_files import NotTextError, decode_text
 from ...text.text_tables import TableError, read_csv
+from .judge import MISSING, ReadKeys
 
-CAPTION_WORDS = "caption_words"
-MISSING = ":missing"
 FREE_SCORES = 1 << 20  # rows of a file of any size; keys that count up shrink to next to nothing
+MAX_NAMED = 5
 NO_SCORE = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none"})
 NUMBER = re.compile(r"[+-]?(?:inf(?:inity)?|(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True)
+class DetectorJudge:
+    """Flags an input whose score reaches the threshold, and one without a score.
+
+    Attributes:
+        detector: the recipe's part.
+        sha256: of its file.
+    """
+
+    detector: Detector
+    sha256: str
+
+    @classmethod
+    def open(cls, detector: Detector) -> "DetectorJudge":
+        """The judge of a detector whose file is as it is now.
+
+        Raises:
+            FilterError: the file cannot be read.
+        """
+        try:
+            return cls(detector, sha256_file(Path(detector.path)))
+        except OSError as error:
+            raise FilterError(f"detector {detector.name}: {detector.path} cannot be read ({error.strerror})") from error
+
+    @property
+    def name(self) -> str:
+        """The detector's."""
+        return self.detector.name
+
+    def flag(self, rows: pa.Table) -> list[str]:
+        """See `Judge`; reads the column key.
+
+        Raises:
+            FilterError: the file cannot be used.
+        """
+        scores = read_detector_once(self.detector, self.sha256)
+        flags = []
+        for row in scores.find(rows["key"].to_pylist()).tolist():
+            is_kept = row >= 0 and scores.scores[row] < self.detector.threshold
+            flags.append("" if is_kept else self.name if row >= 0 else self.name + MISSING)
+        return flags
+
+    def inputs(self) -> Mapping[str, str]:
+        """See `OutsideJudge`."""
+        return {f"detector {self.name}": self.sha256}
+
+    def summary(self, num_inputs: int, num_flagged: Mapping[str, int], read_keys: ReadKeys) -> Mapping[str, Any]:
+        """Keys of the file that no input has: how many, and some of them."""
+        scores = read_detector_once(self.detector, self.sha256)
+        if num_inputs - num_flagged.get(self.name + MISSING, 0) == len(scores.keys):
+            return {"num_keys": len(scores.keys), "num_unknown_keys": 0, "unknown_keys": []}
+        is_known = np.zeros(len(scores.keys), dtype=bool)
+        for keys in read_keys():
+            rows = scores.find(keys)
+            is_known[rows[rows >= 0]] = True
+        examples = [scores.keys[int(row)].as_py() for row in np.flatnonzero(~is_known)[:MAX_NAMED]]
+        return {"num_keys": len(scores.keys), "num_unknown_keys": int((~is_known).sum()), "unknown_keys": examples}
 
 
 @dataclass(frozen=True)
@@ -43,17 +101,14 @@ class KeyedScores:
 
     def find(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """Where each key stands, -1 where it is not: int64 (M,)."""
-        return np.array([self._find(key) for key in keys], dtype=np.int64)
+        return np.array([self._find(key.encode("utf-8", "surrogatepass")) for key in keys], dtype=np.int64)
 
-    def _find(self, key: str) -> int:
-        low, high, wanted = 0, len(self.keys), key.encode("utf-8", "surrogatepass")
-        while low < high:
-            middle = (low + high) // 2
-            if self.keys[middle].as_buffer().to_pybytes() < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < len(self.keys) and self.keys[low].as_buffer().to_pybytes() == wanted else -1
+    def _find(self, key: bytes) -> int:
+        row = bisect_left(range(len(self.keys)), key, key=self._key)
+        return row if row < len(self.keys) and self._key(row) == key else -1
+
+    def _key(self, row: int) -> bytes:
+        return bytes(self.keys[row].as_buffer().to_pybytes())
 
 
 def read_detector(detector: Detector) -> KeyedScores:
@@ -127,65 +182,3 @@ def read_score_parquet(path: Path) -> pa.Table:
 def read_detector_once(detector: Detector, sha256: str) -> KeyedScores:
     """The detector's scores in this process; `sha256` names the file's content."""
     return read_detector(detector)
-
-
-@dataclass(frozen=True)
-class Flags:
-    """What the judges beside the classifier say of some inputs.
-
-    Attributes:
-        flags: per input the names of those that say "drop", `<name>:missing` where a detector has no score or there is no caption.
-        num_found: detector -> how many of the inputs it has a score for.
-    """
-
-    flags: list[list[str]]
-    num_found: dict[str, int]
-
-
-def flag(category: Category, keys: Sequence[str], captions: Sequence[tuple[str, ...]], detector_digests: Sequence[str]) -> Flags:
-    """Ask every judge beside the classifier about some inputs.
-
-    Args:
-        category: its caption words and detectors.
-        keys: of the inputs.
-        captions: all captions of each input, any of which drops it; where there is none, caption words cannot say that nothing is wrong.
-        detector_digests: sha256 of each detector's file.
-
-    Raises:
-        FilterError: a detector's file or a word cannot be used.
-    """
-    flags: list[list[str]] = [[] for _ in keys]
-    if category.caption_words:
-        has_word = has_words([CAPTION_BREAK.join(texts) for texts in captions], category.caption_words)
-        for names, texts, is_hit in zip(flags, captions, has_word.tolist(), strict=True):
-            if not texts:
-                names.append(CAPTION_WORDS + MISSING)
-            elif is_hit:
-                names.append(CAPTION_WORDS)
-    num_found = {}
-    for detector, sha256 in zip(category.detectors, detector_digests, strict=True):
-        scores = read_detector_once(detector, sha256)
-        found = scores.find(keys)
-        num_found[detector.name] = int((found >= 0).sum())
-        for names, at in zip(flags, found.tolist(), strict=True):
-            if at < 0:
-                names.append(detector.name + MISSING)
-            elif not scores.scores[at] < detector.threshold:
-                names.append(detector.name)
-    return Flags(flags, num_found)
-
-
-def check_judges(category: Category) -> None:
-    """Refuse judges that share a name, and caption words that no caption can have.
-
-    Raises:
-        FilterError: two detectors of one name, or one that is called like the caption words; a word without a letter or digit.
-    """
-    names = [CAPTION_WORDS, *(detector.name for detector in category.detectors)]
-    if len(set(names)) != len(names):
-        raise FilterError(f"{category.name}: detectors need names of their own, other than {CAPTION_WORDS}; got {', '.join(names[1:])}")
-    for word in category.caption_words:
-        try:
-            split_phrase(word)
-        except ValueError as error:
-            raise FilterError(f"{category.name}: caption_words: {error}") from error
