@@ -20,7 +20,7 @@ from glideslope.models.diffusion.process import (
     strided_timesteps,
 )
 from glideslope.models.diffusion.samplers import Prediction, ddim, ddpm, run
-from glideslope.models.loading.components import expected_tensors
+from glideslope.models.networks.components import expected_tensors
 from glideslope.models.networks.noised_clip import ImageEncoder, NoisedClipConfig, TextEncoder
 from glideslope.models.networks.presets import GPT2_VOCAB, NOISED_CLIP_PRESETS, UNET_PRESETS
 from glideslope.models.networks.unet import TextConditionedUNet, UNetConfig, condition_input

@@ -11,6 +11,7 @@ from .. import __version__
 from ..data_filter.audits.audit import list_fresh
 from ..errors import ReleaseError
 from ..model_cards.card import render_card, render_dataset_card, templates_sha256
+from ..recipe.components import INDEX_NAME, model_index
 from ..recipe.recipe import Recipe
 from ..store.manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, storage_error, write_bytes, write_json
 from ..store.records import Record, check_outputs, read_record, run_stage
@@ -43,7 +44,7 @@ from .evidence.plan import (
 )
 from .evidence.published_recipe import published_recipe
 from .evidence.settings import find_changed_settings
-from .evidence.texts import license_text, model_index, recipe_text
+from .evidence.texts import license_text, recipe_text
 from .progress import Meter, Progress
 from .vetting.policy import POLICY_PATH, Policy, load_policy
 from .vetting.secret_files import refuse_secrets
@@ -222,7 +223,7 @@ def write_generated(recipe: Recipe, records: Mapping[str, Record], directory: Pa
     write_bytes(directory / "evidence/recipe.yaml", recipe_text(recipe).encode())
     write_bytes(directory / "LICENSE", license_text(recipe).encode())
     write_bytes(directory / POLICY_PATH, packed_policy(recipe).text.encode())
-    write_json(directory / "model_index.json", model_index(parts(records)))
+    write_json(directory / INDEX_NAME, model_index(parts(records)))
     write_bytes(directory / USE_POLICY_PATH, use_policy_text(recipe).encode())
     write_json(directory / PACKING_PATH, packing_facts())
     release = Release(directory)

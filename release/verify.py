@@ -10,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from ..errors import ReleaseError, VerificationError
+from ..recipe.components import INDEX_NAME, model_index
 from ..store.manifest import MANIFEST_NAME, SIGNATURE_NAME, UNLISTED, sha256_bytes
 from ..trust.signatures import Signers
 from ..trust.signers import SignerRule
@@ -26,7 +27,7 @@ from .evidence.golden import check_golden
 from .evidence.layout import find_irregular, find_strangers, parse_json_object
 from .evidence.packing import packing_facts, read_packing
 from .evidence.plan import expected_paths, parts
-from .evidence.texts import license_text, model_index, recipe_text
+from .evidence.texts import license_text, recipe_text
 from .publishing.snapshot import release_in
 from .rehearsal.transcript import check_transcript
 from .vetting.policy import check_policy
@@ -137,8 +138,8 @@ def check_generated(release: Release) -> list[str]:
     problems = find_changed_policy(release)
     for path, expected in texts.items():
         problems += _compare_text(path, release.read(path, bytes.decode), expected)
-    if release.read("model_index.json", parse_json_object) != model_index(parts(release.records)):
-        problems.append("model_index.json: names other components than a release has; pack the release again")
+    if release.read(INDEX_NAME, parse_json_object) != model_index(parts(release.records)):
+        problems.append(f"{INDEX_NAME}: names other components than a release has; pack the release again")
     return problems
 
 

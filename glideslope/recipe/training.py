@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .components import NUM_TRAIN_STEPS
 from .strict_model import Count, StrictModel
 
-NUM_TRAIN_STEPS = 1000  # of the schedule that the networks are trained with
 Scale = Annotated[float, Field(ge=0, le=1000)]  # of guidance, as far as drawing takes it
 
 

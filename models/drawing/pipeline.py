@@ -14,6 +14,7 @@ from ...device.dtype_device import choose_device, choose_dtype
 from ...device.processor import warn_of_slow_type
 from ...device.torch_state import PlainTorch
 from ...errors import CheckpointError, RequestError
+from ...recipe.components import CONFIG_NAME, NETWORKS
 from ...text.vocabulary_files import MAX_TOKENIZER_BYTES
 from ...trust.hub import HubOptions
 from ...trust.signers import Keys
@@ -23,7 +24,7 @@ from ..diffusion.process import GaussianDiffusion
 from ..diffusion.sampler_timesteps import sampling_timesteps
 from ..diffusion.samplers import SAMPLERS, Denoiser, SeededNoise
 from ..loading.companions import Companions, check_together, choose_components, load_companions, load_unet
-from ..loading.components import CONFIG_NAME, OPTIONAL_MODELS, load_component, read_bytes, read_component_config, read_schedule
+from ..loading.components import load_component, read_bytes, read_component_config, read_schedule
 from ..loading.loaded_networks import Architecture
 from ..loading.opening import OpenRelease, Trust, find_release
 from ..networks.noised_clip import NoisedClip
@@ -140,7 +141,7 @@ class GlidePipeline:
             for name in ("tokenizer", "clip_tokenizer") if name in parts and ("noised_clip" in parts or name == "tokenizer")
             for path in (root / name / TOKENIZER_NAME,)}
         if before_weights is not None:
-            models = [name for name in ("base", *OPTIONAL_MODELS) if name in parts]
+            models = [name for name in NETWORKS if name in parts]
             before_weights(Architecture({name: read_component_config(root / name / CONFIG_NAME, digests)[1] for name in models}, tokenizers))
         base = load_unet(root / "base", dtype=dtype, device=place, variant=variant, digests=digests)
         warn_of_slow_type(base.token_embedding.weight.dtype, place, "dtype float32")

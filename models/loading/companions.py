@@ -7,12 +7,10 @@ from pathlib import Path
 import torch
 
 from ...errors import CheckpointError, RequestError
+from ...recipe.components import NETWORKS, OPTIONAL_NETWORKS
 from ..networks.unet import TextConditionedUNet, UNetConfig
-from .components import OPTIONAL_MODELS, UPSAMPLERS, load_component, read_schedule
+from .components import load_component, read_schedule
 from .weights import Digests
-
-# What each network's input holds beside the noised image: (super_res, inpaint).
-KINDS = {"base": (False, False), "upsampler": (True, False), "base_inpaint": (False, True), "upsampler_inpaint": (True, True)}
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,10 @@ def check_together(base: TextConditionedUNet, companions: Companions, *, vocab_s
         CheckpointError: one takes other inputs than its place says, knows too few tokens, or its images have another size.
     """
     for name, network in {"base": base, **companions.networks}.items():
-        config = network.config
-        if (config.super_res, config.inpaint) != KINDS[name]:
+        config, row = network.config, NETWORKS[name]
+        if (config.super_res, config.inpaint) != (row.super_res, row.inpaint):
             raise CheckpointError(f"{name}: super_res is {config.super_res} and inpaint is {config.inpaint}, expected "
-                                  f"{KINDS[name][0]} and {KINDS[name][1]}; this is another network, put it in its own place")
+                                  f"{row.super_res} and {row.inpaint}; this is another network, put it in its own place")
         if vocab_size > config.n_vocab:
             raise CheckpointError(f"{name}: knows {config.n_vocab} tokens, but the tokenizer has {vocab_size}")
     _check_sizes(base.config, {name: network.config for name, network in companions.networks.items()})
@@ -65,7 +63,7 @@ def _check_sizes(base: UNetConfig, configs: dict[str, UNetConfig]) -> None:
         raise CheckpointError(f"base_inpaint: draws images of side {inpaint.image_size}, but base draws {base.image_size}")
     if inpaint.text_ctx != base.text_ctx:
         raise CheckpointError(f"base_inpaint: reads captions of {inpaint.text_ctx} tokens, but base reads {base.text_ctx}")
-    sizes = {name: configs[name].image_size for name in UPSAMPLERS if name in configs}
+    sizes = {name: config.image_size for name, config in configs.items() if config.super_res}
     for name, size in sizes.items():
         if size <= base.image_size:
             raise CheckpointError(f"{name}: draws images of side {size}, which is not larger than base's {base.image_size}")
@@ -91,9 +89,9 @@ def choose_components(held: Collection[str], components: Collection[str] | None,
         return None
     if isinstance(components, str):
         raise RequestError(f"components is {components!r}; expected a list of names, such as [{components!r}]")
-    unknown = [name for name in components if name not in OPTIONAL_MODELS]
+    unknown = [name for name in components if name not in OPTIONAL_NETWORKS]
     if unknown:
-        raise RequestError(f"components: {', '.join(map(repr, unknown))} is unknown; choose from {', '.join(OPTIONAL_MODELS)} "
+        raise RequestError(f"components: {', '.join(map(repr, unknown))} is unknown; choose from {', '.join(OPTIONAL_NETWORKS)} "
                            "(base, tokenizer and schedulers are always loaded)")
     missing = [name for name in components if name not in held]
     if missing:
@@ -113,7 +111,7 @@ def load_companions(root: Path, names: Collection[str], *, dtype: torch.dtype | 
     for name in networks:
         if name in names:
             networks[name] = load_unet(root / name, dtype=dtype, device=device, variant=variant, digests=digests)
-    if all(networks[name] is None for name in UPSAMPLERS):
+    if all(networks[name] is None for name in networks if NETWORKS[name].super_res):
         return Companions(base_inpaint=networks["base_inpaint"])
     return Companions(networks["upsampler"], networks["base_inpaint"], networks["upsampler_inpaint"],
                       read_schedule(root / "upsampler_scheduler" / "scheduler_config.json", digests))

@@ -1,56 +1,41 @@
 """Strict loading: configuration checked, shapes compared before anything is allocated, no code and no pickle.
 
-A component is a directory with config.json and its weights, in one file or in shards (see `weight_files`). Its class is
-looked up in a fixed table; nothing named in a file is ever imported.
+A network is a directory with config.json and its weights, in one file or in shards (see `weight_files`). Its class is
+looked up in a fixed table (see `networks.components`); nothing named in a file is ever imported.
 
 What is read can be held against digests of a manifest. A small file is read once: the bytes that are hashed are the bytes
 that are parsed. Weights are hashed again as they are read into place (see `weights`).
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from ...device.torch_state import PlainTorch
 from ...errors import CheckpointError, VerificationError
-from ...recipe.strict_model import StrictModel, describe_problem
+from ...recipe.components import (
+    COMPONENTS,
+    CONFIG_NAME,
+    FORMAT_VERSION,
+    INDEX_FORMAT,
+    NUM_TRAIN_STEPS,
+    Scheduler,
+    required_components,
+)
+from ...recipe.strict_model import StrictModel
 from ...store.manifest import sha256_bytes
 from ...store.strict_json import parse_object, read_bounded
 from ...store.weight_files import VARIANTS, TensorHeader, WeightFiles, find_weights, read_header, weights_name
-from ..diffusion.process import NUM_TRAIN_TIMESTEPS, SCHEDULES
-from ..networks.noised_clip import NoisedClip, NoisedClipConfig
-from ..networks.unet import TextConditionedUNet, UNetConfig
+from ..diffusion.process import SCHEDULES
+from ..networks.components import build_on_meta, parse_component_config
 from .weights import DTYPES, Digests, Place, read_weights
 
-CONFIG_NAME = "config.json"
 WEIGHTS_NAME = weights_name()
-FORMAT_VERSION = 1
-INDEX_NAME = "model_index.json"
-INDEX_FORMAT = "glideslope"
 MAX_CONFIG_BYTES = 1_000_000
 WEIGHT_DTYPES = tuple(DTYPES)
-
-COMPONENTS: dict[str, tuple[type[StrictModel], type[nn.Module]]] = {
-    "TextConditionedUNet": (UNetConfig, TextConditionedUNet),
-    "NoisedClip": (NoisedClipConfig, NoisedClip),
-}
-PARTS = {"base": "TextConditionedUNet", "upsampler": "TextConditionedUNet", "base_inpaint": "TextConditionedUNet",
-         "upsampler_inpaint": "TextConditionedUNet", "noised_clip": "NoisedClip", "tokenizer": "CaptionTokenizer",
-         "clip_tokenizer": "CaptionTokenizer", "scheduler": "GaussianDiffusion", "upsampler_scheduler": "GaussianDiffusion"}
-REQUIRED_PARTS = frozenset({"base", "tokenizer", "scheduler"})
-UPSAMPLERS = ("upsampler", "upsampler_inpaint")
-OPTIONAL_MODELS = ("noised_clip", "upsampler", "base_inpaint", "upsampler_inpaint")
-
-
-def component_config(model: TextConditionedUNet | NoisedClip) -> dict[str, Any]:
-    """What config.json of a model holds."""
-    return {"_class_name": type(model).__name__, "_format_version": FORMAT_VERSION, **model.config.model_dump(mode="json")}
 
 
 def read_bytes(path: Path, max_bytes: int, digests: Digests | None = None) -> bytes:
@@ -92,24 +77,23 @@ def read_object(path: Path, digests: Digests | None = None) -> dict[str, Any]:
 
 
 def read_index(path: Path, digests: Digests | None = None) -> frozenset[str]:
-    """Read model_index.json: which parts a release has.
+    """Read model_index.json: which components a release has.
 
     Raises:
-        CheckpointError: not of this format, a part is missing or unknown, or one names another class.
+        CheckpointError: not of this format, a component is missing or unknown, or one names another class.
     """
     value = read_object(path, digests)
     if value.get("_format") != INDEX_FORMAT or value.get("_format_version") != FORMAT_VERSION:
         raise CheckpointError(f"{path}: _format is {value.get('_format')!r} in version {value.get('_format_version')!r}; expected "
                               f"{INDEX_FORMAT!r} in version {FORMAT_VERSION}: this is not a release that this glideslope reads")
-    parts = {key: found for key, found in value.items() if not key.startswith("_")}
-    required = REQUIRED_PARTS | ({"upsampler_scheduler"} if any(name in parts for name in UPSAMPLERS) else set())
-    problems = [f"{key} is missing" for key in PARTS if key in required and key not in parts]
-    problems += [f"{key} is unknown" for key in parts if key not in PARTS]
-    problems += [f"{key} is {parts[key]!r:.80}, expected {[INDEX_FORMAT, name]}"
-                 for key, name in PARTS.items() if key in parts and parts[key] != [INDEX_FORMAT, name]]
+    held = {key: entry for key, entry in value.items() if not key.startswith("_")}
+    problems = [f"{name} is missing" for name in required_components(held) if name not in held]
+    problems += [f"{name} is unknown" for name in held if name not in COMPONENTS]
+    problems += [f"{name} is {held[name]!r:.80}, expected {[INDEX_FORMAT, row.class_name]}"
+                 for name, row in COMPONENTS.items() if name in held and held[name] != [INDEX_FORMAT, row.class_name]]
     if problems:
         raise CheckpointError(f"{path}: {'; '.join(problems)}")
-    return frozenset(parts)
+    return frozenset(held)
 
 
 def read_schedule(path: Path, digests: Digests | None = None) -> str:
@@ -119,8 +103,8 @@ def read_schedule(path: Path, digests: Digests | None = None) -> str:
         CheckpointError: malformed, or a process that this glideslope does not know.
     """
     value = read_object(path, digests)
-    expected = {"_class_name": PARTS["scheduler"], "_format_version": FORMAT_VERSION, "num_train_timesteps": NUM_TRAIN_TIMESTEPS}
-    if {key: found for key, found in value.items() if key != "schedule"} != expected or value.get("schedule") not in SCHEDULES:
+    expected = {"_class_name": Scheduler.class_name, "_format_version": FORMAT_VERSION, "num_train_timesteps": NUM_TRAIN_STEPS}
+    if {key: entry for key, entry in value.items() if key != "schedule"} != expected or value.get("schedule") not in SCHEDULES:
         raise CheckpointError(f"{path}: got {value!r:.200}, expected {expected} and as schedule one of {', '.join(SCHEDULES)}")
     return str(value["schedule"])
 
@@ -135,49 +119,6 @@ def read_component_config(path: Path, digests: Digests | None = None) -> tuple[s
         CheckpointError: missing, too large, not JSON, an unknown class, an unknown key or an impossible value.
     """
     return parse_component_config(read_object(path, digests), where=str(path))
-
-
-def parse_component_config(value: Mapping[str, Any], *, where: str) -> tuple[str, StrictModel]:
-    """Check plain data as `read_component_config` does."""
-    if value.get("_class_name") not in tuple(COMPONENTS):
-        raise CheckpointError(f"{where}: _class_name is {value.get('_class_name')!r:.80}, expected one of {', '.join(COMPONENTS)}")
-    if value.get("_format_version") != FORMAT_VERSION:
-        raise CheckpointError(f"{where}: _format_version is {value.get('_format_version')!r}, this glideslope reads {FORMAT_VERSION}")
-    fields = {key: field for key, field in value.items() if key not in ("_class_name", "_format_version")}
-    try:
-        return value["_class_name"], COMPONENTS[value["_class_name"]][0].model_validate(fields)
-    except ValidationError as error:
-        raise CheckpointError(f"{where}: " + "; ".join(describe_problem(p) for p in error.errors())) from error
-
-
-class _Unfilled(TorchFunctionMode):
-    """Draws no random numbers and scales none: to do so without storage would load half of torch's compiler (1 to 3 s)."""
-
-    FILLS = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"})
-    SCALES = frozenset({"mul", "__mul__", "__rmul__"})
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        """Return the tensor that was to be filled, an empty one for a drawn one; run anything else."""
-        name = getattr(func, "__name__", "")
-        if name in self.FILLS:
-            return (kwargs or {}).get("tensor", args[0] if args else None)
-        if name in ("randn", "rand"):
-            return torch.empty(*args, **(kwargs or {}))
-        if name in self.SCALES and isinstance(args[1], int | float):
-            return args[0]
-        return func(*args, **(kwargs or {}))
-
-
-def build_on_meta(class_name: str, config: StrictModel) -> nn.Module:
-    """The network without storage, to know names and shapes."""
-    with torch.device("meta"), _Unfilled():
-        return COMPONENTS[class_name][1](config)
-
-
-@lru_cache(maxsize=32)
-def expected_tensors(class_name: str, config: StrictModel) -> Mapping[str, tuple[int, ...]]:
-    """Names and shapes of the weights an architecture has."""
-    return {name: tuple(tensor.shape) for name, tensor in build_on_meta(class_name, config).state_dict().items()}
 
 
 def tensor_problems(expected: Mapping[str, tuple[int, ...]], headers: Mapping[str, TensorHeader], variant: str | None = None) -> list[str]:

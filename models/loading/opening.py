@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import DownloadError, RequestError, VerificationError
+from ...recipe.components import COMPONENTS, INDEX_NAME, NETWORKS, OPTIONAL_NETWORKS, components_of
 from ...store.manifest import (
     MANIFEST_NAME,
     RELEASE_FORMAT,
@@ -40,7 +41,7 @@ from ...trust.signatures import GUARDS, Signers, verify_guards
 from ...trust.signers import Keys, SignerRule
 from ...trust.status import MAX_STATUS_BYTES, STATUS_NAME, SignedStatus
 from ...trust.unlisted_files import find_misuse, list_release, may_lie_beside
-from .components import CONFIG_NAME, INDEX_NAME, MAX_CONFIG_BYTES, OPTIONAL_MODELS, UPSAMPLERS, read_index
+from .components import MAX_CONFIG_BYTES, read_index
 from .weights import Digests
 
 FIRST_FILES = {**GUARDS, STATUS_NAME: MAX_STATUS_BYTES, INDEX_NAME: MAX_CONFIG_BYTES}
@@ -128,7 +129,7 @@ class OpenRelease:
     @property
     def held_models(self) -> list[str]:
         """The optional models that it has, by its index."""
-        return [name for name in OPTIONAL_MODELS if name in self.parts]
+        return [name for name in OPTIONAL_NETWORKS if name in self.parts]
 
     @property
     def digests(self) -> Digests | None:
@@ -156,16 +157,9 @@ class OpenRelease:
         """
         if variant is not None and variant not in VARIANTS:
             raise RequestError(f"variant is {variant!r:.80}; expected none or one of {', '.join(VARIANTS)}")
-        models = [name for name in ("base", *OPTIONAL_MODELS) if name in parts]
-        others = {"tokenizer": "tokenizer/tokenizer.json", "scheduler": "scheduler/scheduler_config.json"}
-        if "noised_clip" in parts and "clip_tokenizer" in self.parts:
-            others["clip_tokenizer"] = "clip_tokenizer/tokenizer.json"
-        if any(name in parts for name in UPSAMPLERS):
-            others["upsampler_scheduler"] = "upsampler_scheduler/scheduler_config.json"
-        paths = [INDEX_NAME, *others.values()]
-        for model in models:
-            paths += [f"{model}/{CONFIG_NAME}", *self._weight_paths(model, variant)]
-        return paths
+        networks = [name for name in NETWORKS if name in parts]
+        paths = [INDEX_NAME, *(f"{name}/{COMPONENTS[name].file}" for name in components_of(networks, self.parts))]
+        return paths + [path for network in networks for path in self._weight_paths(network, variant)]
 
     def prepare(self, parts: Collection[str], variant: str | None = None) -> Digests | None:
         """Fetch what loading reads, and verify it; what else of the release lies here is verified with it.

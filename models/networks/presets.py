@@ -45,10 +45,6 @@ NOISED_CLIP_PRESETS = {
                                              n_head_state_text=16, n_xf_blocks_text=1, logit_scale=20.0),
 }
 
-# Component of a release -> preset of the published checkpoint that stands there.
-PUBLISHED = {"base": "glide-base-64", "upsampler": "glide-upsampler-256", "base_inpaint": "glide-base-64-inpaint",
-             "upsampler_inpaint": "glide-upsampler-256-inpaint", "noised_clip": "noised-clip-vit-b"}
-
 
 def check_presets(base: str, noised_clip: str) -> None:
     """Refuse a pair of models that cannot draw together.

@@ -15,13 +15,23 @@ from typing import Any
 
 from ... import __version__
 from ...errors import CheckpointError, RequestError, StorageError, VerificationError
+from ...recipe.components import (
+    CONFIG_NAME,
+    INDEX_NAME,
+    NETWORKS,
+    PUBLISHED,
+    SCHEDULERS,
+    TOKENIZERS,
+    components_of,
+    model_index,
+    scheduler_config,
+)
 from ...recipe.strict_model import StrictModel
 from ...store.manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, sync_directory, sync_tree, write_bytes, write_json
 from ...store.strict_json import read_bounded
-from ..diffusion.process import NUM_TRAIN_TIMESTEPS
-from ..loading.companions import KINDS
-from ..loading.components import CONFIG_NAME, FORMAT_VERSION, INDEX_FORMAT, INDEX_NAME, PARTS, UPSAMPLERS, WEIGHTS_NAME, expected_tensors
-from ..networks.presets import PUBLISHED, noised_clip_preset, unet_preset
+from ..loading.components import WEIGHTS_NAME
+from ..networks.components import describe_config, expected_tensors
+from ..networks.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
 from ..tokenizer import CaptionTokenizer
 from .conversion import Source, compare_weights, source_problems, write_weights
 from .torch_archive import TorchArchive
@@ -29,11 +39,6 @@ from .vocabularies import clip_tokenizer, gpt2_tokenizer, installed_clip, instal
 
 IMPORT_NAME = "evidence/import.json"
 IMPORT_FORMAT = "glideslope.import/1"
-# Component -> prefix of its tensors -> the published file they come from, without its ending.
-FILES: Mapping[str, Mapping[str, str]] = {
-    "base": {"": "base"}, "upsampler": {"": "upsample"}, "base_inpaint": {"": "base_inpaint"}, "upsampler_inpaint": {"": "upsample_inpaint"},
-    "noised_clip": {"image_encoder.": "clip_image_enc", "text_encoder.": "clip_text_enc"}}
-SCHEDULES = {"scheduler": "squaredcos_cap_v2", "upsampler_scheduler": "linear"}
 DIGEST_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64}) [ *](?P<name>[^/\\]+)")
 MAX_DIGESTS_BYTES = 100_000
 MEGABYTE = 1_000_000
@@ -42,7 +47,8 @@ Progress = Callable[[int, int, str], None]
 
 def published_architectures() -> dict[str, StrictModel]:
     """Component -> architecture of the published checkpoint."""
-    return {name: noised_clip_preset(preset) if name == "noised_clip" else unet_preset(preset) for name, preset in PUBLISHED.items()}
+    presets: dict[str, StrictModel] = {**UNET_PRESETS, **NOISED_CLIP_PRESETS}
+    return {name: presets[published.preset] for name, published in PUBLISHED.items()}
 
 
 @dataclass(frozen=True)
@@ -72,15 +78,15 @@ class ImportOptions:
         """
         if self.components is None:
             return
-        unknown = sorted(set(self.components) - set(FILES))
+        unknown = sorted(set(self.components) - set(PUBLISHED))
         if unknown or "base" not in self.components:
             problem = f"{', '.join(map(repr, unknown))} is unknown" if unknown else "base is missing, and nothing draws without it"
-            raise RequestError(f"components: {problem}; choose base, and from {', '.join(name for name in FILES if name != 'base')}")
+            raise RequestError(f"components: {problem}; choose base, and from {', '.join(name for name in PUBLISHED if name != 'base')}")
 
     @property
     def chosen(self) -> tuple[str, ...]:
         """The components in their fixed order."""
-        return tuple(name for name in FILES if self.components is None or name in self.components)
+        return tuple(name for name in PUBLISHED if self.components is None or name in self.components)
 
 
 def import_published(directory: Path, release: Path, options: ImportOptions | None = None, *,
@@ -152,7 +158,7 @@ def find_files(directory: Path, components: Collection[str]) -> dict[str, Path]:
     if not directory.is_dir():
         raise CheckpointError(f"{directory}: no such directory; give the one that holds the published .pt files")
     found, missing = {}, []
-    for stem in (stem for component in components for stem in FILES[component].values()):
+    for stem in (stem for component in components for stem in PUBLISHED[component].files.values()):
         there = [path for path in dict.fromkeys(directory / f"{name}.pt" for name in (stem, stem.replace("_", "-"))) if path.exists()]
         if len(there) > 1:
             raise CheckpointError(f"{directory}: holds both {there[0].name} and {there[1].name}; remove the wrong one")
@@ -235,10 +241,10 @@ def match_all(archives: Mapping[str, TorchArchive], options: ImportOptions) -> d
     found = {}
     for component in options.chosen:
         sources = sources_of(component, archives)
-        expected = expected_tensors(PARTS[component], options.architectures[component])
+        expected = expected_tensors(NETWORKS[component].class_name, options.architectures[component])
         problems = source_problems(sources, expected)
         if problems:
-            files = " and ".join(str(archives[stem].path) for stem in FILES[component].values())
+            files = " and ".join(str(archives[stem].path) for stem in PUBLISHED[component].files.values())
             shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
             raise CheckpointError(f"{files}: not the published {component}{recognise(sources, component, options)}: {shown}")
         found[component] = sources
@@ -247,14 +253,17 @@ def match_all(archives: Mapping[str, TorchArchive], options: ImportOptions) -> d
 
 def sources_of(component: str, archives: Mapping[str, TorchArchive]) -> dict[str, Source]:
     """Name in the component -> tensor in its file or files."""
-    return {prefix + name: Source(archives[stem], name) for prefix, stem in FILES[component].items() for name in archives[stem].tensors}
+    stems = PUBLISHED[component].files
+    return {prefix + name: Source(archives[stem], name) for prefix, stem in stems.items() for name in archives[stem].tensors}
 
 
 def recognise(sources: Mapping[str, Source], component: str, options: ImportOptions) -> str:
     """What a wrong file is instead, if it is another of the published networks."""
-    for other in KINDS:
-        if other != component and not source_problems(sources, expected_tensors(PARTS[other], options.architectures[other])):
-            return f", but {FILES[other]['']}.pt under another name"
+    for other, published in PUBLISHED.items():
+        is_whole = "" in published.files  # one file holds it, whose tensors have no prefix
+        expected = expected_tensors(NETWORKS[other].class_name, options.architectures[other])
+        if is_whole and other != component and not source_problems(sources, expected):
+            return f", but {published.files['']}.pt under another name"
     return ""
 
 
@@ -291,23 +300,22 @@ def archives_of(tensors: Mapping[str, Source]) -> list[TorchArchive]:
 def write_release(root: Path, sources: Mapping[str, Mapping[str, Source]], tokenizers: Mapping[str, CaptionTokenizer], options: ImportOptions,
                   meter: Meter) -> dict[str, Any]:
     """Write components, tokenizers, schedules, index, evidence, card and manifest."""
-    index: dict[str, Any] = {"_class_name": "GlidePipeline", "_format": INDEX_FORMAT, "_format_version": FORMAT_VERSION}
     report: dict[str, Any] = {"format": IMPORT_FORMAT, "glideslope_version": __version__, "sources": {}, "components": {},
                               "is_compared_with_given_digests": options.digests is not None}
     for component, tensors in sources.items():
         write_component(root / component, component, tensors, options.architectures[component], meter)
         report["sources"] |= describe_sources(component, tensors)
         report["components"][component] = {
-            "preset": PUBLISHED[component], "num_tensors": len(tensors), "dtypes": sorted({s.tensor.dtype for s in tensors.values()}),
-            "num_bytes": sum(s.tensor.size_bytes for s in tensors.values())}
+            "preset": PUBLISHED[component].preset, "num_tensors": len(tensors),
+            "dtypes": sorted({s.tensor.dtype for s in tensors.values()}), "num_bytes": sum(s.tensor.size_bytes for s in tensors.values())}
     for name, tokenizer in tokenizers.items():
         (root / name).mkdir()
-        tokenizer.save(root / name / "tokenizer.json")
-    schedules = ["scheduler", *(["upsampler_scheduler"] if any(name in sources for name in UPSAMPLERS) else [])]
-    for name in schedules:
-        write_json(root / name / "scheduler_config.json", {"_class_name": PARTS[name], "_format_version": FORMAT_VERSION,
-                                                           "schedule": SCHEDULES[name], "num_train_timesteps": NUM_TRAIN_TIMESTEPS})
-    write_json(root / INDEX_NAME, index | {name: [INDEX_FORMAT, PARTS[name]] for name in (*sources, *tokenizers, *schedules)})
+        tokenizer.save(root / name / TOKENIZERS[name].file)
+    components = components_of(sources, tokenizers)
+    for name in components:
+        if name in SCHEDULERS:
+            write_json(root / name / SCHEDULERS[name].file, scheduler_config(name))
+    write_json(root / INDEX_NAME, model_index(components))
     write_json(root / IMPORT_NAME, report)
     write_bytes(root / "README.md", imported_card(report).encode())
     write_bytes(root / MANIFEST_NAME, ReleaseManifest.from_directory(root).to_bytes())
@@ -320,8 +328,7 @@ def write_component(directory: Path, component: str, tensors: Mapping[str, Sourc
     write_weights(directory / WEIGHTS_NAME, tensors, meter.advance)
     meter.text = f"comparing {component}"
     compare_weights(directory / WEIGHTS_NAME, tensors, meter.advance)
-    config = {"_class_name": PARTS[component], "_format_version": FORMAT_VERSION, **architecture.model_dump(mode="json")}
-    write_json(directory / CONFIG_NAME, config)
+    write_json(directory / CONFIG_NAME, describe_config(NETWORKS[component].class_name, architecture))
 
 
 def describe_sources(component: str, tensors: Mapping[str, Source]) -> dict[str, Any]:

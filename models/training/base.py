@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...recipe.components import CONFIG_NAME, SCHEDULERS, scheduler_config
 from ...recipe.training import BaseModelConfig
 from ...store.manifest import write_bytes, write_json
 from ...store.records import Record, run_stage
@@ -16,7 +17,7 @@ from ..diffusion.guidance import text_denoiser
 from ..diffusion.process import GaussianDiffusion, space_timesteps, training_loss, weigh_errors
 from ..diffusion.samplers import SeededNoise, ddim, run
 from ..drawing.pixels import contact_sheet, png_bytes, to_pil
-from ..loading.components import CONFIG_NAME, component_config
+from ..networks.components import component_config
 from ..networks.presets import unet_preset
 from ..networks.unet import TextConditionedUNet
 from ..tokenizer import CaptionTokenizer
@@ -24,8 +25,7 @@ from .checkpoints import save_tensors
 from .data import CuratedSplit, batch_indices, caption_indices, load_split, take
 from .loop import Progress, TrainedModel, count_cut_captions, seed_step, stage_summary, train
 
-SCHEDULE = "squaredcos_cap_v2"
-SCHEDULER_CONFIG = {"_class_name": "GaussianDiffusion", "_format_version": 1, "schedule": SCHEDULE, "num_train_timesteps": 1000}
+SCHEDULE = SCHEDULERS["scheduler"].schedule
 NUM_SAMPLES = 16
 SAMPLE_STEPS = 30
 SAMPLE_GUIDANCE = 3.0
@@ -149,5 +149,5 @@ def write_results(partial: Path, trained: TrainedModel, tokenizer: CaptionTokeni
     save_tensors(partial / "ema.safetensors", trained.ema or trained.model.state_dict())
     assert isinstance(trained.model, TextConditionedUNet)
     write_json(partial / CONFIG_NAME, component_config(trained.model))
-    write_json(partial / "scheduler_config.json", SCHEDULER_CONFIG)
+    write_json(partial / "scheduler_config.json", scheduler_config("scheduler"))
     tokenizer.save(partial / "tokenizer.json")

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...recipe.components import CONFIG_NAME
 from ...recipe.training import NoisedClipConfig as NoisedClipTraining
 from ...store.manifest import sha256_file, write_json
 from ...store.records import Record, run_stage
 from ..diffusion.process import GaussianDiffusion
-from ..loading.components import CONFIG_NAME, component_config
+from ..networks.components import component_config
 from ..networks.noised_clip import NoisedClip
 from ..networks.presets import noised_clip_preset
 from ..tokenizer import CaptionTokenizer

@@ -1,22 +1,10 @@
-"""Files of a release that follow from its recipe alone: recipe, licence, description of the pipeline."""
+"""Files of a release that follow from its recipe alone: recipe and licence."""
 
-from collections.abc import Iterable
 from importlib import resources
-from typing import Any
 
 from ...recipe.load import dump_recipe
 from ...recipe.recipe import Recipe
 from .published_recipe import published_recipe
-
-CLASSES = {"base": "TextConditionedUNet", "upsampler": "TextConditionedUNet", "base_inpaint": "TextConditionedUNet",
-           "upsampler_inpaint": "TextConditionedUNet", "noised_clip": "NoisedClip", "tokenizer": "CaptionTokenizer",
-           "clip_tokenizer": "CaptionTokenizer", "scheduler": "GaussianDiffusion", "upsampler_scheduler": "GaussianDiffusion"}
-
-
-def model_index(parts: Iterable[str]) -> dict[str, Any]:
-    """What model_index.json holds for such parts."""
-    return {"_class_name": "GlidePipeline", "_format": "glideslope", "_format_version": 1,
-            **{name: ["glideslope", CLASSES[name]] for name in parts}}
 
 
 def recipe_text(recipe: Recipe) -> str:

@@ -17,8 +17,9 @@ import yaml
 
 from ... import __version__
 from ...errors import CheckpointError, ReleaseError
-from ...models.loading.components import OPTIONAL_MODELS, PARTS, read_index, read_schedule
+from ...models.loading.components import read_index, read_schedule
 from ...models.tokenizer import CaptionTokenizer, Kind
+from ...recipe.components import CLIP, COMPONENTS, INDEX_NAME, NETWORKS, OPTIONAL_NETWORKS, SCHEDULERS, TOKENIZERS, UNET
 from ...recipe.recipe import Recipe
 from ...store.manifest import MANIFEST_NAME, Manifest, ReleaseManifest, readable_json, storage_error, sync_directory, sync_tree, write_bytes
 from ...store.protected_places import refuse_in_release
@@ -34,10 +35,10 @@ EXPORT_NAME = "export.json"
 EXPORT_FORMAT = "glideslope.diffusers-export/1"
 DIFFUSERS_VERSION = "0.42.1"
 SHIM = "glideslope.release.exports.shim"
-UNET, CLIP = ("modeling_glide", "GlideUNet"), ("modeling_clip", "GlideNoisedClip")
-NETWORKS = {"base": UNET, "upsampler": UNET, "base_inpaint": UNET, "upsampler_inpaint": UNET, "noised_clip": CLIP}
+# Class of a network -> module and class of its export.
+NETWORK_CLASSES = {UNET: ("modeling_glide", "GlideUNet"), CLIP: ("modeling_clip", "GlideNoisedClip")}
 # The published CLIP's tokenizer cleans captions with ftfy; that of another kind does not ask for it.
-TOKENIZERS: Mapping[Kind, tuple[str, str]] = {kind: ("tokenizer_glide", "GlideTokenizer") for kind in ("own", "gpt2")} | {
+TOKENIZER_CLASSES: Mapping[Kind, tuple[str, str]] = {kind: ("tokenizer_glide", "GlideTokenizer") for kind in ("own", "gpt2")} | {
     "clip": ("tokenizer_clip", "GlideClipTokenizer")}
 SCHEDULER = ("diffusers", "DDPMScheduler")
 PIPELINE = ("pipeline", "GlideDiffusionPipeline")
@@ -118,7 +119,7 @@ def plan_export(release: Release, manifest: ReleaseManifest) -> dict[str, bytes 
         ReleaseError: the release's list of components, a tokenizer or a schedule cannot be read.
     """
     parts = choose_parts(release)
-    components = choose_classes({name: tokenizer_file(release, name) for name in parts if PARTS[name] == PARTS["tokenizer"]}, parts)
+    components = choose_classes({name: tokenizer_file(release, name) for name in parts if name in TOKENIZERS}, parts)
     files: dict[str, bytes | Path] = {**copied_files(release, parts), **generated_files(components)}
     for name in schedulers(parts):
         files[f"{name}/scheduler_config.json"] = scheduler_text(_schedule_of(release.path(f"{name}/scheduler_config.json")))
@@ -134,10 +135,10 @@ def choose_parts(release: Release) -> tuple[str, ...]:
         ReleaseError: the release's list of components cannot be read.
     """
     try:
-        held = read_index(release.path("model_index.json"))
+        held = read_index(release.path(INDEX_NAME))
     except CheckpointError as error:
         raise ReleaseError(f"{error}; pack the release again") from error
-    return tuple(name for name in PARTS if name in held or (name == "clip_tokenizer" and "noised_clip" in held))
+    return tuple(name for name in COMPONENTS if name in held or (name == "clip_tokenizer" and "noised_clip" in held))
 
 
 def tokenizer_file(release: Release, name: str) -> Path:
@@ -147,7 +148,7 @@ def tokenizer_file(release: Release, name: str) -> Path:
 
 def schedulers(parts: Collection[str]) -> list[str]:
     """Those of the components that are noise schedules."""
-    return [name for name in parts if PARTS[name] == PARTS["scheduler"]]
+    return [name for name in parts if name in SCHEDULERS]
 
 
 def choose_classes(tokenizers: Mapping[str, Path], parts: Collection[str]) -> dict[str, tuple[str, str]]:
@@ -164,11 +165,11 @@ def choose_classes(tokenizers: Mapping[str, Path], parts: Collection[str]) -> di
     for name in parts:
         if name in tokenizers:
             try:
-                chosen[name] = TOKENIZERS[CaptionTokenizer.load(tokenizers[name]).kind]
+                chosen[name] = TOKENIZER_CLASSES[CaptionTokenizer.load(tokenizers[name]).kind]
             except CheckpointError as error:
                 raise ReleaseError(f"{error}; pack the release again") from error
         else:
-            chosen[name] = NETWORKS.get(name, SCHEDULER)
+            chosen[name] = NETWORK_CLASSES[NETWORKS[name].class_name] if name in NETWORKS else SCHEDULER
     return chosen
 
 
@@ -176,7 +177,7 @@ def copied_files(release: Release, parts: Collection[str]) -> dict[str, Path]:
     """Configurations, weights, tokenizers and terms, which are copied as they are: path in the export -> the release's file."""
     copies = {name: release.path(name) for name in TERMS if (release.directory / name).is_file()}
     for name in parts:
-        if PARTS[name] == PARTS["tokenizer"]:
+        if name in TOKENIZERS:
             copies[f"{name}/tokenizer.json"] = tokenizer_file(release, name)
         elif name in NETWORKS:
             folder = release.directory / name
@@ -202,7 +203,7 @@ def generated_files(components: Mapping[str, tuple[str, str]]) -> dict[str, byte
         ReleaseError: our sources cannot be bundled.
     """
     code = {path: text.encode() for path, text in generate_code(components).items()}
-    return code | {"model_index.json": readable_json(model_index(components))}
+    return code | {INDEX_NAME: readable_json(model_index(components))}
 
 
 def generate_code(components: Mapping[str, tuple[str, str]]) -> dict[str, str]:
@@ -225,7 +226,7 @@ def generate_code(components: Mapping[str, tuple[str, str]]) -> dict[str, str]:
 def model_index(components: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
     """What diffusers reads first: the pipeline, and module and class of each component."""
     return {"_class_name": list(PIPELINE), "_diffusers_version": DIFFUSERS_VERSION,
-            **{name: list(components.get(name, (None, None))) for name in PARTS}}
+            **{name: list(components.get(name, (None, None))) for name in COMPONENTS}}
 
 
 def scheduler_text(schedule: str) -> bytes:
@@ -253,7 +254,7 @@ def readme(release: Release, manifest: ReleaseManifest, parts: Collection[str]) 
     """The page of an export: what it is, where its evidence lies, how to load it."""
     recipe: Recipe = release.recipe
     warnings = [f"> - {in_code(row['gate'])}, because: {cell(row['reason'])}" for row in unsafe_claims(release)["unsafe.bypasses"]]
-    optional = [f"`{name}`" for name in OPTIONAL_MODELS if name in parts]
+    optional = [f"`{name}`" for name in OPTIONAL_NETWORKS if name in parts]
     evaluate = recipe.evaluate
     header = yaml.safe_dump({"license": recipe.release.license, "library_name": "diffusers", "pipeline_tag": "text-to-image"},
                             sort_keys=False).rstrip()
@@ -264,7 +265,7 @@ def readme(release: Release, manifest: ReleaseManifest, parts: Collection[str]) 
         "the training data, how sure that is and what remains stands on the release's own card, with its evidence.", "",
         f"- Manifest root of the release: `{manifest.root}`", f"- Root of its tensors: `{manifest.tensors_root}`",
         f"- `{EXPORT_NAME}` lists every file of this directory with its digest.",
-        f"- Beside `base` it holds {', '.join(optional) or 'no network'}; each can be left out in loading, as `{OPTIONAL_MODELS[0]}=None`.",
+        f"- Beside `base` it holds {', '.join(optional) or 'no network'}; each can be left out in loading, as `{OPTIONAL_NETWORKS[0]}=None`.",
         "", "```python", "from diffusers import DiffusionPipeline", "from PIL import Image", "",
         'pipe = DiffusionPipeline.from_pretrained("DIRECTORY", trust_remote_code=True)',
         f'image = pipe("a red apple", guidance_scale={evaluate.guidance_scale:g}, num_inference_steps={evaluate.num_steps}, seed=0).images[0]',

@@ -10,7 +10,8 @@ from typing import Any
 
 from ... import __version__
 from ...errors import CheckpointError, ReleaseError, VerificationError
-from ...models.loading.components import PARTS, REQUIRED_PARTS, read_component_config
+from ...models.loading.components import read_component_config
+from ...recipe.components import COMPONENTS, NETWORKS, TOKENIZERS, required_components
 from ...store.manifest import MAX_MANIFEST_BYTES, Manifest, ReleaseManifest, sha256_bytes, sha256_file
 from ...store.strict_json import parse_object, read_bounded
 from ...trust.merkle import DIGEST_PATTERN
@@ -22,7 +23,6 @@ from .diffusers import (
     DIFFUSERS_VERSION,
     EXPORT_FORMAT,
     EXPORT_NAME,
-    NETWORKS,
     TERMS,
     choose_classes,
     generated_files,
@@ -119,11 +119,11 @@ def _compare(present: Mapping[str, str], expected: Mapping[str, str]) -> list[st
 
 def _check_alone(place: Path, present: Mapping[str, str]) -> list[str]:
     """Check an export without its release: generated files byte for byte, all other files for being what their places say."""
-    parts = [name for name in PARTS if (place / name).is_dir()]
-    missing = [f"{name}: is missing" for name in PARTS if name in REQUIRED_PARTS and name not in parts]
+    parts = [name for name in COMPONENTS if (place / name).is_dir()]
+    missing = [f"{name}: is missing" for name in required_components(()) if name not in parts]
     if missing:
         return missing
-    tokenizers = {name: place / name / "tokenizer.json" for name in parts if PARTS[name] == PARTS["tokenizer"]}
+    tokenizers = {name: place / name / "tokenizer.json" for name in parts if name in TOKENIZERS}
     generated = {path: sha256_bytes(content) for path, content in generated_files(choose_classes(tokenizers, parts)).items()}
     schedules = {sha256_bytes(scheduler_text(schedule)): schedule for schedule in BETAS}
     problems = _compare({path: digest for path, digest in present.items() if path in generated}, generated)
@@ -143,8 +143,8 @@ def _check_data(place: Path, path: str, tokenizers: Collection[str]) -> list[str
         return [f"{path}: no such file belongs in an export; remove it"]
     try:
         check_content(place / path, path)
-        if name == "config.json" and (found := read_component_config(place / path)[0]) != PARTS[folder]:
-            return [f"{path}: is that of a {found}, expected {PARTS[folder]}"]
+        if name == "config.json" and (found := read_component_config(place / path)[0]) != COMPONENTS[folder].class_name:
+            return [f"{path}: is that of a {found}, expected {COMPONENTS[folder].class_name}"]
     except (ReleaseError, CheckpointError) as error:
         return [str(error)]
     return []

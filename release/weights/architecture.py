@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from ...errors import GlideslopeError
+from ...recipe.components import NETWORKS, SCHEDULERS, components_of
 from ...store.weight_files import TensorHeader
 from ..evidence.contents import Release
 from ..evidence.layout import parse_json_object
-from ..evidence.texts import CLASSES
 from . import DTYPE_ORDER, find_noncanonical, find_nonfinite
 from .shards import MEGABYTE, cut, index_json, weight_file_names
 from .variants import DTYPES
@@ -43,11 +43,12 @@ def weight_paths(release: Release) -> set[str]:
 
 
 def _check_network(release: Release, network: str) -> list[str]:
-    from ...models.loading.components import expected_tensors, read_component_config
+    from ...models.loading.components import read_component_config
+    from ...models.networks.components import expected_tensors
 
     class_name, config = read_component_config(release.path(f"{network}/config.json"))
-    if class_name != CLASSES[network]:
-        return [f"{network}/config.json: _class_name is {class_name}, expected {CLASSES[network]}"]
+    if class_name != (expected_name := NETWORKS[network].class_name):
+        return [f"{network}/config.json: _class_name is {class_name}, expected {expected_name}"]
     expected, problems = expected_tensors(class_name, config), []
     for variant in (None, *release.recipe.release.variants):
         where = network if variant is None else f"{network} {variant}"
@@ -71,7 +72,8 @@ def _compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor
 def _check_together(release: Release) -> list[str]:
     """Whether the networks can draw with one another; they are built without storage."""
     from ...models.loading.companions import Companions, check_together
-    from ...models.loading.components import build_on_meta, read_component_config, read_schedule
+    from ...models.loading.components import read_component_config, read_schedule
+    from ...models.networks.components import build_on_meta
     from ...models.tokenizer import CaptionTokenizer
 
     built = {name: build_on_meta(*read_component_config(release.path(f"{name}/config.json"))) for name in release.networks}
@@ -84,8 +86,9 @@ def _check_together(release: Release) -> list[str]:
         known: int = built["noised_clip"].config.n_vocab  # type: ignore[union-attr,assignment]  # class checked above
         if vocab_size > known:
             return [f"noised_clip: knows {known} tokens, but its tokenizer has {vocab_size}; pack the release again"]
-        for name in ("scheduler", *(["upsampler_scheduler"] if (release.directory / "upsampler_scheduler").is_dir() else [])):
-            read_schedule(release.path(f"{name}/scheduler_config.json"))
+        for name in components_of(release.networks, ()):
+            if name in SCHEDULERS:
+                read_schedule(release.path(f"{name}/{SCHEDULERS[name].file}"))
     except GlideslopeError as error:
         return [str(error)]
     return []

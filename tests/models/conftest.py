@@ -14,13 +14,14 @@ from PIL import Image
 
 from glideslope.data_filter.index.parquet import write_table
 from glideslope.models.loading.companions import Companions
-from glideslope.models.loading.components import CONFIG_NAME, WEIGHTS_NAME, component_config
+from glideslope.models.loading.components import WEIGHTS_NAME
+from glideslope.models.networks.components import component_config
 from glideslope.models.networks.noised_clip import NoisedClip
 from glideslope.models.networks.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
-from glideslope.models.training.base import SCHEDULER_CONFIG
 from glideslope.models.training.checkpoints import save_tensors
+from glideslope.recipe.components import CONFIG_NAME, scheduler_config
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.store.manifest import ReleaseManifest, sha256_bytes, write_bytes, write_json
 from glideslope.trust.keys import generate_key
@@ -102,7 +103,7 @@ def whole_release(tmp_path_factory: pytest.TempPathFactory, unet: TextConditione
         write_json(directory / name / CONFIG_NAME, component_config(model))
     (directory / "tokenizer").mkdir()
     tokenizer.save(directory / "tokenizer" / "tokenizer.json")
-    write_json(directory / "scheduler" / "scheduler_config.json", SCHEDULER_CONFIG)
+    write_json(directory / "scheduler" / "scheduler_config.json", scheduler_config("scheduler"))
     write_json(directory / "model_index.json", MODEL_INDEX)
     write_bytes(directory / "manifest.json", ReleaseManifest.from_directory(directory).to_bytes())
     return directory
@@ -125,7 +126,7 @@ def full_release(tmp_path_factory: pytest.TempPathFactory, whole_release: Path, 
     for name, model in companions.networks.items():
         save_tensors(directory / name / WEIGHTS_NAME, model.state_dict())
         write_json(directory / name / CONFIG_NAME, component_config(model))
-    write_json(directory / "upsampler_scheduler" / "scheduler_config.json", SCHEDULER_CONFIG | {"schedule": "linear"})
+    write_json(directory / "upsampler_scheduler" / "scheduler_config.json", scheduler_config("upsampler_scheduler"))
     parts = {name: ["glideslope", "TextConditionedUNet"] for name in companions.networks}
     write_json(directory / "model_index.json", MODEL_INDEX | parts | {"upsampler_scheduler": ["glideslope", "GaussianDiffusion"]})
     sign_again(directory)

@@ -23,10 +23,11 @@ import torch
 
 from glideslope.errors import CheckpointError, GlideslopeError, ReleaseError, RequestError, VerificationError
 from glideslope.models.drawing.pipeline import GlidePipeline
-from glideslope.models.loading.components import CONFIG_NAME, WEIGHTS_NAME
+from glideslope.models.loading.components import WEIGHTS_NAME
 from glideslope.models.loading.opening import parse_manifest
 from glideslope.models.published.torch_archive import TorchArchive
 from glideslope.models.training.checkpoints import load_tensors, save_tensors
+from glideslope.recipe.components import CONFIG_NAME
 from glideslope.release.evidence.layout import check_content, check_name
 from glideslope.release.loopback.faults import Fault
 from glideslope.release.loopback.hub import LoopbackHub

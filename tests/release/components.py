@@ -4,13 +4,12 @@ from pathlib import Path
 
 import torch
 
-from glideslope.models.loading.components import component_config
+from glideslope.models.networks.components import component_config
 from glideslope.models.networks.presets import unet_preset
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
-from glideslope.models.training.base import SCHEDULER_CONFIG
 from glideslope.models.training.checkpoints import save_tensors
-from glideslope.release.evidence.texts import model_index
+from glideslope.recipe.components import model_index, scheduler_config
 from glideslope.store.manifest import ReleaseManifest, write_bytes, write_json
 
 CHANGES = {"upsampler": {"image_size": 32, "super_res": True}, "base_inpaint": {"inpaint": True},
@@ -32,10 +31,10 @@ def write_components(directory: Path, networks: tuple[str, ...] = tuple(CHANGES)
         write_json(directory / name / "config.json", component_config(network))
     (directory / "tokenizer").mkdir()
     CaptionTokenizer.train(["another text", "other words"], 300).save(directory / "tokenizer/tokenizer.json")
-    write_json(directory / "scheduler/scheduler_config.json", SCHEDULER_CONFIG)
+    write_json(directory / "scheduler/scheduler_config.json", scheduler_config("scheduler"))
     if any(name.startswith("upsampler") for name in networks):
         parts.append("upsampler_scheduler")
-        write_json(directory / "upsampler_scheduler/scheduler_config.json", SCHEDULER_CONFIG | {"schedule": "linear"})
+        write_json(directory / "upsampler_scheduler/scheduler_config.json", scheduler_config("upsampler_scheduler"))
     if clip_tokenizer:
         write_bytes(directory / "clip_tokenizer/tokenizer.json", clip_tokenizer)
     write_json(directory / "model_index.json", model_index(parts))

@@ -27,6 +27,7 @@ from glideslope.data_filter.labels.stage import role_of
 from glideslope.data_filter.sources.kinds import read_source
 from glideslope.errors import VerificationError
 from glideslope.models.drawing.pixels import contact_sheet
+from glideslope.recipe.components import scheduler_config
 from glideslope.recipe.filters import Category, LabelsConfig
 from glideslope.recipe.load import dump_recipe, parse_recipe
 from glideslope.recipe.recipe import Recipe
@@ -334,12 +335,11 @@ def write_training(directory: Path, model: str, run_dir: Path) -> dict[str, Any]
 
 
 def write_component(directory: Path, model: str) -> int:
-    from glideslope.models.loading.components import component_config
+    from glideslope.models.networks.components import component_config
     from glideslope.models.networks.noised_clip import NoisedClip
     from glideslope.models.networks.presets import noised_clip_preset, unet_preset
     from glideslope.models.networks.unet import TextConditionedUNet
     from glideslope.models.tokenizer import CaptionTokenizer
-    from glideslope.models.training.base import SCHEDULER_CONFIG
     from glideslope.models.training.checkpoints import save_tensors
 
     torch.manual_seed(0)
@@ -353,7 +353,7 @@ def write_component(directory: Path, model: str) -> int:
     if model == "base":
         save_tensors(directory / "ema.safetensors", network.state_dict())
         CaptionTokenizer.train(["a red circle", "a green tree"], 300).save(directory / "tokenizer.json")
-        write_json(directory / "scheduler_config.json", SCHEDULER_CONFIG)
+        write_json(directory / "scheduler_config.json", scheduler_config("scheduler"))
         write_bytes(directory / "samples/images-00000960.png", picture("green"))
         write_bytes(directory / "samples/images-00001920.png", picture("yellow"))
     return sum(parameter.numel() for parameter in network.parameters())

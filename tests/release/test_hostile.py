@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from benchmarks.fuzz import Bench
 from benchmarks.hostile import mutate
 from glideslope.errors import GlideslopeError, VerificationError
-from glideslope.models.loading.components import parse_component_config, read_component_config
+from glideslope.models.loading.components import read_component_config
+from glideslope.models.networks.components import parse_component_config
 from glideslope.release import verify
 from glideslope.store.manifest import ReleaseManifest
 from glideslope.store.weight_files import read_header

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from glideslope.errors import GlideslopeError, StageError
+from glideslope.recipe.components import model_index
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
-from glideslope.release.evidence.texts import license_text, model_index
+from glideslope.release.evidence.texts import license_text
 from glideslope.store.manifest import Manifest, write_bytes
 from glideslope.store.records import read_record
 

@@ -17,11 +17,13 @@ from glideslope.models.drawing.editing import UpsampleOptions
 from glideslope.models.drawing.options import DrawOptions
 from glideslope.models.drawing.pipeline import GlideOutput, GlidePipeline
 from glideslope.models.drawing.pixels import from_pil
-from glideslope.models.loading.components import CONFIG_NAME, WEIGHTS_NAME, component_config
+from glideslope.models.loading.components import WEIGHTS_NAME
+from glideslope.models.networks.components import component_config
 from glideslope.models.networks.noised_clip import NoisedClip
 from glideslope.models.networks.presets import NOISED_CLIP_PRESETS
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
+from glideslope.recipe.components import CONFIG_NAME
 from glideslope.store.manifest import write_json
 
 from ...hostile_torch import SURROUNDINGS

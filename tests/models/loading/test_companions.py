@@ -10,8 +10,9 @@ import torch
 from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
 from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.loading.companions import Companions, check_together
-from glideslope.models.loading.components import CONFIG_NAME, WEIGHTS_NAME
+from glideslope.models.loading.components import WEIGHTS_NAME
 from glideslope.models.networks.unet import TextConditionedUNet
+from glideslope.recipe.components import CONFIG_NAME
 
 from ..conftest import sign_again
 

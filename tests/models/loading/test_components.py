@@ -10,19 +10,12 @@ import pytest
 import torch
 
 from glideslope.errors import CheckpointError, VerificationError
-from glideslope.models.loading.components import (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    build_on_meta,
-    component_config,
-    load_component,
-    read_index,
-    read_object,
-    read_schedule,
-)
+from glideslope.models.loading.components import WEIGHTS_NAME, load_component, read_index, read_object, read_schedule
 from glideslope.models.loading.weights import PIECE_BYTES, Place, read_weights
+from glideslope.models.networks.components import build_on_meta, component_config
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.training.checkpoints import load_tensors, save_tensors
+from glideslope.recipe.components import CONFIG_NAME
 from glideslope.store.manifest import FileEntry, sha256_file, write_json
 from glideslope.store.weight_files import find_weights, index_name, weights_name
 
@@ -288,7 +281,7 @@ def write_zeros(path: Path, shapes: dict[str, tuple[int, ...]]) -> int:
 
 META_CODE = """
 import sys
-from glideslope.models.loading.components import expected_tensors
+from glideslope.models.networks.components import expected_tensors
 from glideslope.models.networks.presets import noised_clip_preset, unet_preset
 meta = [expected_tensors("TextConditionedUNet", unet_preset("glide-micro-16")),
         expected_tensors("NoisedClip", noised_clip_preset("noised-clip-micro-16"))]

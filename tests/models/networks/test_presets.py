@@ -1,9 +1,9 @@
 import pytest
 
 from glideslope.errors import RecipeError
-from glideslope.models.loading.companions import KINDS
-from glideslope.models.loading.components import expected_tensors
-from glideslope.models.networks.presets import NOISED_CLIP_PRESETS, PUBLISHED, UNET_PRESETS, check_presets, noised_clip_preset, unet_preset
+from glideslope.models.networks.components import expected_tensors
+from glideslope.models.networks.presets import NOISED_CLIP_PRESETS, UNET_PRESETS, check_presets, noised_clip_preset, unet_preset
+from glideslope.recipe.components import NETWORKS, PUBLISHED, UNET
 
 from ..closed_form import read_fixture
 
@@ -38,11 +38,12 @@ def test_every_preset_is_an_architecture_that_the_loader_accepts(name: str) -> N
 
 
 def test_every_component_of_the_published_release_has_a_preset_that_takes_what_its_place_gives() -> None:
-    assert set(PUBLISHED) == {"noised_clip", *KINDS}
-    for name, (super_res, inpaint) in KINDS.items():
-        config = unet_preset(PUBLISHED[name])
-        assert (config.super_res, config.inpaint, config.n_vocab, config.text_ctx) == (super_res, inpaint, 50_257, 128)
-    assert noised_clip_preset(PUBLISHED["noised_clip"]).n_timesteps == 1000
+    rows = [row for row in NETWORKS.values() if row.class_name == UNET]
+    assert [row.name for row in rows] == [name for name in NETWORKS if name != "noised_clip"]
+    for row in rows:
+        config = unet_preset(PUBLISHED[row.name].preset)
+        assert (config.super_res, config.inpaint, config.n_vocab, config.text_ctx) == (row.super_res, row.inpaint, 50_257, 128)
+    assert noised_clip_preset(PUBLISHED["noised_clip"].preset).n_timesteps == 1000
 
 
 def test_an_unknown_preset_is_refused_with_the_names_there_are() -> None:

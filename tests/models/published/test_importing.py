@@ -13,10 +13,11 @@ from glideslope.cli.main import main
 from glideslope.errors import CheckpointError, RequestError, StorageError
 from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.networks.noised_clip import ImageEncoder, NoisedClip, NoisedClipConfig, TextEncoder
-from glideslope.models.networks.presets import NOISED_CLIP_PRESETS, PUBLISHED, UNET_PRESETS
+from glideslope.models.networks.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.published import importing
 from glideslope.models.published.importing import IMPORT_NAME, ImportOptions, import_published, published_architectures
+from glideslope.recipe.components import PUBLISHED
 from glideslope.recipe.strict_model import StrictModel
 from glideslope.store.manifest import read_json
 
@@ -44,7 +45,7 @@ def networks() -> dict[str, dict[str, Tensor]]:
     """File name without ending -> state of the small network in it."""
     clip = TINY["noised_clip"]
     assert isinstance(clip, NoisedClipConfig)
-    models = {importing.FILES[name][""]: TextConditionedUNet(TINY[name]) for name in TINY if name != "noised_clip"}
+    models = {PUBLISHED[name].files[""]: TextConditionedUNet(TINY[name]) for name in TINY if name != "noised_clip"}
     models |= {"clip_image_enc": ImageEncoder(clip), "clip_text_enc": TextEncoder(clip)}
     return {stem: with_closed_form_weights(model).state_dict() for stem, model in models.items()}
 
@@ -101,7 +102,7 @@ def test_the_six_files_become_a_release_that_draws(imported: Path) -> None:
 def test_every_weight_is_that_of_its_file(imported: Path, networks: dict[str, dict[str, Tensor]]) -> None:
     pipe = GlidePipeline.from_pretrained(imported, device="cpu")
     assert isinstance(pipe.noised_clip, NoisedClip)
-    found = {"base": pipe.base, **{importing.FILES[name][""]: network for name, network in pipe.companions.networks.items()},
+    found = {"base": pipe.base, **{PUBLISHED[name].files[""]: network for name, network in pipe.companions.networks.items()},
              "clip_image_enc": pipe.noised_clip.image_encoder, "clip_text_enc": pipe.noised_clip.text_encoder}
     assert found.keys() == networks.keys()
     for stem, network in found.items():
@@ -112,7 +113,7 @@ def test_every_weight_is_that_of_its_file(imported: Path, networks: dict[str, di
 
 def test_the_release_says_where_it_comes_from_and_claims_nothing_else(imported: Path, published: Path) -> None:
     report = read_json(imported / IMPORT_NAME)
-    assert report["sources"] == {path.name: {"component": next(c for c, stems in importing.FILES.items() if path.stem in stems.values()),
+    assert report["sources"] == {path.name: {"component": next(c for c, one in PUBLISHED.items() if path.stem in one.files.values()),
                                              "size_bytes": path.stat().st_size, "sha256": sha256(path.read_bytes()).hexdigest()}
                                  for path in published.iterdir()}
     assert set(report["components"]) == set(TINY)
@@ -243,8 +244,8 @@ def test_progress_ends_at_the_whole(published: Path, tmp_path: Path) -> None:
 
 def test_the_architectures_are_those_of_the_published_presets() -> None:
     found = published_architectures()
-    assert found.keys() == PUBLISHED.keys() == importing.FILES.keys()
-    assert all(found[name] == {**UNET_PRESETS, **NOISED_CLIP_PRESETS}[preset] for name, preset in PUBLISHED.items())
+    assert found.keys() == PUBLISHED.keys()
+    assert all(found[name] == {**UNET_PRESETS, **NOISED_CLIP_PRESETS}[one.preset] for name, one in PUBLISHED.items())
 
 
 def test_the_command_imports_and_prints_the_digests(
