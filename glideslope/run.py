@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from .errors import LabelError, RecipeError, StageError
 from .recipe.load import dump_recipe, load_recipe
 from .recipe.recipe import Recipe
-from .recipe.training import ModelConfig
+from .recipe.training import TrainingConfig
 from .store.locks import locked
 from .store.manifest import storage_error, write_bytes
 from .store.records import Record, read_record
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .data_filter.reports.galleries import Pictures
     from .data_filter.reports.report import Report
 
-PASSES_OF_GRID = 16 * 30 * 2  # passes of one grid of samples: pictures, steps, with guidance
 
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
@@ -231,28 +230,27 @@ class Run:
 
     def check_recipe(self, stage: str) -> None:
         """Refuse what evaluation, packing or the gates would refuse whatever is trained."""
-        from .models.networks.presets import check_presets
+        from .models.training.stage import check_trainings
         from .release.vetting.recipe_check import check_recipe
 
         self._need_captions(stage)
-        check_presets(self.recipe.base.preset, self.recipe.noised_clip.preset)
+        check_trainings(self.recipe.trainings)
         check_recipe(self.recipe)
 
     def train(self) -> list[Record]:
-        """Train the base model and the noised CLIP."""
-        from .models import train_base, train_noised_clip
+        """Train each network that the recipe names."""
+        from .models.training.stage import TrainingData, train_network
         from .release.evaluation import refuse_one_caption
 
         self.check_recipe("train")
-        curated, base = self.directory / "curated", self.directory / "training" / "base"
-        digest = read_record(curated).digest
+        curated, trainings = self.directory / "curated", self.directory / "training"
+        data = TrainingData(curated, read_record(curated).digest, trainings / "base" / "tokenizer.json")
         refuse_one_caption(curated)
-        with self.reporter.stage("training/base") as progress:
-            first = train_base(self.recipe.base, curated, base, seed=self.recipe.seed, curated_digest=digest, progress=progress)
-        with self.reporter.stage("training/noised_clip") as progress:
-            second = train_noised_clip(self.recipe.noised_clip, curated, base / "tokenizer.json", self.directory / "training" / "noised_clip",
-                                       seed=self.recipe.seed, curated_digest=digest, progress=progress)
-        return [first, second]
+        records = []
+        for network, config in self.recipe.trainings.items():
+            with self.reporter.stage(f"training/{network}") as progress:
+                records.append(train_network(network, config, data, trainings / network, seed=self.recipe.seed, progress=progress))
+        return records
 
     def evaluate(self) -> Record:
         """Draw from held-back captions and let the run's CLIP judge."""
@@ -291,19 +289,18 @@ class Run:
         number of inputs is not known before the source is read, only training and evaluation are in it.
         """
         from .clip.model import time_embedding
-        from .models.training.pace import time_base_training, time_clip_training, time_drawing
+        from .models.training.pace import time_drawing
+        from .models.training.stage import find_stage
         from .release.evidence.settings import stages_to_do
 
         recipe, evaluation = self.recipe, self.recipe.evaluate
         passes = evaluation.num_pairs * 2 + sum(min(evaluation.sweep_pairs, evaluation.num_pairs) * (1 if scale == 1 else 2)
                                                 for scale in evaluation.sweep_scales if scale != evaluation.guidance_scale)
-        base, clip = (self._images_left(stage, part) for stage, part in (("base", recipe.base), ("noised_clip", recipe.noised_clip)))
-        grids = base // recipe.base.sample_images + 1
         draw = cache(lambda: time_drawing(recipe.base.preset))
         stages: dict[str, Callable[[], float]] = {
-            "training/base": lambda: base * time_base_training(recipe.base) + grids * PASSES_OF_GRID * draw(),
-            "training/noised_clip": lambda: clip * time_clip_training(recipe.noised_clip),
-            "evaluation": lambda: passes * evaluation.num_steps * draw()}
+            f"training/{network}": partial(find_stage(network).estimate, config, self._images_left(network, config), draw)
+            for network, config in recipe.trainings.items()}
+        stages["evaluation"] = lambda: passes * evaluation.num_steps * draw()
         num_inputs = recipe.source.known_size()
         if num_inputs is not None and recipe.clip.model == "lite0":
             # the shares of an embedding's time were measured, see docs/measured.md
@@ -313,12 +310,12 @@ class Run:
         to_do = stages_to_do(recipe, self.directory, stages)
         return {stage: measure() for stage, measure in stages.items() if stage in to_do}
 
-    def _images_left(self, model: str, config: ModelConfig) -> int:
+    def _images_left(self, network: str, config: TrainingConfig) -> int:
         """How many images a training has still to see, after what a stopped one of the same settings has seen."""
         from .models.training.checkpoints import list_checkpoints
         from .release.evidence.settings import is_stated, settings_of
 
-        partial = StagePlaces.of(self.directory / "training" / model).partial
+        partial = StagePlaces.of(self.directory / "training" / network).partial
         begun = StagePlaces.read_identity(partial)
         steps = [int(path.name.removeprefix("step-")) for path in list_checkpoints(partial / CHECKPOINTS)]
         if begun is None or not steps or not is_stated(settings_of(config) | {"seed": self.recipe.seed}, begun["config"]):

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedErro
 from markupsafe import Markup
 
 from ..errors import ReleaseError
+from ..recipe.components import NETWORKS
 from ..store.manifest import sha256_bytes
 from ..text import number_text as wording
 from .metadata import Lookup, dataset_metadata, hub_metadata
@@ -76,8 +77,8 @@ def load_environment() -> Environment:
                               trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     filters: tuple[Callable[..., str], ...] = (
         wording.count, wording.percent, wording.at_least, wording.at_most, wording.at_most_precise, wording.decimal, wording.significant,
-        wording.millions, wording.megabytes, wording.duration, change, code, fenced, group_text, reason_text, link, file_name,
-        rounded_down, rounded_up)
+        wording.millions, wording.megabytes, wording.duration, title_of, first_upper, change, code, fenced, group_text,
+        reason_text, link, file_name, rounded_down, rounded_up)
     environment.filters.update({function.__name__: function for function in filters})
     environment.tests |= {"weak": is_weak, "above_chance": is_above_chance}
     return environment
@@ -91,6 +92,16 @@ def is_weak(lower_bound: float) -> bool:
 def is_above_chance(lower_bound: float) -> bool:
     """Whether a bound on the share of wins rules out that each pair was decided by a fair coin."""
     return lower_bound > CHANCE
+
+
+def title_of(network: str) -> str:
+    """What a network is called: `base model`, `noised CLIP`."""
+    return NETWORKS[network].title
+
+
+def first_upper(text: str) -> str:
+    """Text with its first letter in upper case, the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def change(value: float | None) -> str:

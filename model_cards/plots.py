@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from ..pictures.figure_style import plain_style
@@ -30,7 +31,7 @@ def plot_training_loss(losses: Mapping[str, tuple[Sequence[int], Sequence[float]
     """
     figure = _new_figure()
     panels = figure.subplots(1, len(losses), squeeze=False)[0]
-    for panel, (title, (images, values)), colour in zip(panels, losses.items(), ACCENTS, strict=False):
+    for panel, (title, (images, values)), colour in zip(panels, losses.items(), cycle(ACCENTS), strict=False):
         x, y, spread = smooth(images, values)
         panel.fill_between(x, [low for low, _ in spread], [high for _, high in spread], color=colour, alpha=0.2, linewidth=0)
         panel.plot(x, y, color=colour, linewidth=1.4)

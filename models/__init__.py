@@ -4,13 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .drawing.pipeline import GlideOutput, GlidePipeline
-    from .training.base import train_base
-    from .training.noised_clip import train_noised_clip
+    from .training.stage import train_network
 
-_HOMES = {"train_base": "training.base", "train_noised_clip": "training.noised_clip", "GlideOutput": "drawing.pipeline",
-          "GlidePipeline": "drawing.pipeline"}
+_HOMES = {"GlideOutput": "drawing.pipeline", "GlidePipeline": "drawing.pipeline", "train_network": "training.stage"}
 
-__all__ = ["GlideOutput", "GlidePipeline", "train_base", "train_noised_clip"]
+__all__ = ["GlideOutput", "GlidePipeline", "train_network"]
 
 
 def __getattr__(name: str) -> Any:

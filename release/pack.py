@@ -11,7 +11,7 @@ from .. import __version__
 from ..data_filter.audits.audit import list_fresh
 from ..errors import ReleaseError
 from ..model_cards.card import render_card, render_dataset_card, templates_sha256
-from ..recipe.components import INDEX_NAME, model_index
+from ..recipe.components import INDEX_NAME, NETWORKS, model_index
 from ..recipe.recipe import Recipe
 from ..store.manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, storage_error, write_bytes, write_json
 from ..store.records import Record, check_outputs, read_record, run_stage
@@ -25,17 +25,15 @@ from .evidence.comparison import shorten
 from .evidence.contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, Release
 from .evidence.figures import blur, write_figures
 from .evidence.golden import draw_golden
-from .evidence.layout import MODELS
 from .evidence.packing import PACKING_PATH, packing_facts
 from .evidence.plan import (
     COMPANIONS_STAGE,
     GOLDEN_STAGE,
-    WEIGHTS_OF,
     Origin,
     blurred_paths,
+    components,
     mutation_stage,
     networks,
-    parts,
     plan_copies,
     record_path,
     required_stages,
@@ -83,13 +81,13 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path, *, progress: Progress |
     records = read_stages(run_dir, recipe, progress=progress)
     if problems := find_changed_settings(recipe, records):
         raise ReleaseError(f"{run_dir}: was not run with this recipe, so that no release can say so: {'; '.join(shorten(problems))}")
-    copies = plan_copies([category.name for category in recipe.categories], records, blurred=recipe.release.blurred)
+    copies = plan_copies(recipe, records)
     config = {"recipe": published_recipe(recipe).model_dump(mode="json"), "card_templates": templates_sha256(), "files": digest_files(recipe),
               "policy": packed_policy(recipe).sha256, "glideslope": __version__}
 
     def work(partial: Path) -> Mapping[str, Any]:
         clear(partial)
-        weights = {name: find_source(run_dir, records, name) for name in networks(records)}
+        weights = {name: find_source(run_dir, recipe, records, name) for name in networks(recipe, records)}
         forms = [Form(variant, recipe.release.max_shard_mb * MEGABYTE) for variant in (None, *recipe.release.variants)]
         meter = Meter(progress, sum(written_bytes(source, form) for source in weights.values() for form in forms))
         copy_files(run_dir, copies, records, partial)
@@ -137,7 +135,7 @@ def read_stages(run_dir: Path, recipe: Recipe, *, progress: Progress | None = No
         StageError: a stage has not finished, or its files were changed since.
         ReleaseError: the companions are refused.
     """
-    stages = required_stages([category.name for category in recipe.categories])
+    stages = required_stages(recipe)
     stages += [stage for stage in OPTIONAL_STAGES if (run_dir / stage / RECORD_NAME).is_file()]
     stages += [GOLDEN_STAGE] if recipe.release.golden_prompts else []
     records = {record.stage: record for category in recipe.categories for record in list_fresh(run_dir, category.name)}
@@ -155,7 +153,7 @@ def read_stages(run_dir: Path, recipe: Recipe, *, progress: Progress | None = No
         meter.begin("gathering companions")
         clip_tokenizer = records[training_stage("noised_clip")].inputs.get("tokenizer")
         records[COMPANIONS_STAGE] = gather_companions(Path(recipe.release.companions), run_dir / COMPANIONS_STAGE,
-                                                      clip_tokenizer_sha256=clip_tokenizer)
+                                                      trained=recipe.trainings, clip_tokenizer_sha256=clip_tokenizer)
     return records
 
 
@@ -173,16 +171,16 @@ def list_mutations(run_dir: Path, categories: Sequence[str], records: Mapping[st
     return found
 
 
-def find_source(run_dir: Path, records: Mapping[str, Record], network: str) -> WeightFiles:
+def find_source(run_dir: Path, recipe: Recipe, records: Mapping[str, Record], network: str) -> WeightFiles:
     """Where the weights of a network lie in the run.
 
     Raises:
         ReleaseError: weights that training wrote are not in the canonical form, so that their digest would leave the chain.
     """
-    stated_weights(records, network)
-    if network not in MODELS:
+    stated_weights(recipe, records, network)
+    if network not in recipe.trainings:
         return read_weights(run_dir / COMPANIONS_STAGE / network)
-    source = read_file(run_dir / training_stage(network) / WEIGHTS_OF[network])
+    source = read_file(run_dir / training_stage(network) / str(NETWORKS[network].trained_file))
     problems = find_noncanonical(source)
     if problems:
         raise ReleaseError(f"{source.files[0].parent}: {problems[0]}; remove the stage's directory and train again")
@@ -223,7 +221,7 @@ def write_generated(recipe: Recipe, records: Mapping[str, Record], directory: Pa
     write_bytes(directory / "evidence/recipe.yaml", recipe_text(recipe).encode())
     write_bytes(directory / "LICENSE", license_text(recipe).encode())
     write_bytes(directory / POLICY_PATH, packed_policy(recipe).text.encode())
-    write_json(directory / INDEX_NAME, model_index(parts(records)))
+    write_json(directory / INDEX_NAME, model_index(components(recipe, records)))
     write_bytes(directory / USE_POLICY_PATH, use_policy_text(recipe).encode())
     write_json(directory / PACKING_PATH, packing_facts())
     release = Release(directory)

@@ -26,7 +26,7 @@ from .evidence.figures import can_draw
 from .evidence.golden import check_golden
 from .evidence.layout import find_irregular, find_strangers, parse_json_object
 from .evidence.packing import packing_facts, read_packing
-from .evidence.plan import expected_paths, parts
+from .evidence.plan import expected_paths
 from .evidence.texts import license_text, recipe_text
 from .publishing.snapshot import release_in
 from .rehearsal.transcript import check_transcript
@@ -122,8 +122,7 @@ def check_manifest(release: Release) -> list[str]:
 
 def check_files(release: Release) -> list[str]:
     """The files are those that a release of this recipe holds, each with the content that its place asks for."""
-    names, blurred = [category.name for category in release.categories], release.recipe.release.blurred
-    expected = expected_paths(names, release.records, blurred=blurred) | weight_paths(release) | {MANIFEST_NAME}
+    expected = expected_paths(release.recipe, release.records) | weight_paths(release) | {MANIFEST_NAME}
     present = {path.relative_to(release.directory).as_posix() for path in release.directory.rglob("*") if path.is_file()}
     problems = find_strangers(release.directory)
     problems += [f"{path}: file is missing" for path in sorted(expected - present)]
@@ -138,7 +137,7 @@ def check_generated(release: Release) -> list[str]:
     problems = find_changed_policy(release)
     for path, expected in texts.items():
         problems += _compare_text(path, release.read(path, bytes.decode), expected)
-    if release.read(INDEX_NAME, parse_json_object) != model_index(parts(release.records)):
+    if release.read(INDEX_NAME, parse_json_object) != model_index(release.components):
         problems.append(f"{INDEX_NAME}: names other components than a release has; pack the release again")
     return problems
 

@@ -10,11 +10,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ..errors import RecipeError
+from ..recipe.components import BaseTraining, NoisedClipTraining
 from ..recipe.filters import Category, CurateConfig, Limits
 from ..recipe.recipe import Recipe
 from ..recipe.release import ReleaseConfig
 from ..recipe.sources import SourceSettings
-from ..recipe.training import BaseModelConfig, NoisedClipConfig
 from ..store.manifest import sha256_bytes, write_bytes
 
 HEADER = """\
@@ -77,8 +77,8 @@ def starter_recipe(source: SourceSettings, *, name: str, has_captions: bool = Tr
                         limits=limits)
     return Recipe(name=name, source=source, categories=(person, violence),
                   curate=CurateConfig(captions="required" if has_captions else "optional"),
-                  base=BaseModelConfig(num_images=20_000, learning_rate=1e-3),
-                  noised_clip=NoisedClipConfig(num_images=16_000, batch_size=64, learning_rate=1e-3),
+                  base=BaseTraining(num_images=20_000, learning_rate=1e-3),
+                  noised_clip=NoisedClipTraining(num_images=16_000, batch_size=64, learning_rate=1e-3),
                   release=ReleaseConfig(title="My model"))
 
 

@@ -217,11 +217,11 @@ def summary_rows(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
         caught = f"{claims[f'{audit}.num_caught']} of {claims[f'{audit}.num_positive']}"
         rows.append((f"{name} filter", f"caught {caught} never-seen positives ({percent(recall)}, {at_least(bound)} with 95 % confidence), "
                                        f"kept {percent(claims[f'{audit}.kept_share'])} of the other images"))
-    for model in ("base", "noised_clip"):
-        key = f"training.{model}"
+    for network in (row["name"] for row in claims["components"] if row["is_trained"]):
+        key = f"training.{network}"
         size, seen = claims[f"{key}.num_parameters"] / 1e6, claims[f"{key}.num_images"]
         losses = f"loss {claims[f'{key}.first_loss']:.3f} to {claims[f'{key}.final_loss']:.3f}"
-        rows.append((model.replace("_", " "), f"{size:.1f} M parameters, {seen:,} images seen, {losses}"))
+        rows.append((network.replace("_", " "), f"{size:.1f} M parameters, {seen:,} images seen, {losses}"))
     wins, bound = f"{claims['evaluation.num_wins']} of {claims['evaluation.num_pairs']}", claims["evaluation.share_lower_bound"]
     rows.append(("captions count", f"{wins} pictures fit their own caption better than the middle one of others "
                                    f"({at_least(bound)} with 95 % confidence)"))

@@ -1,17 +1,22 @@
 """The components of a release, a row each: the one table that loading, importing, packing, claims, cards, exports and checks read.
 
 A component is a folder of a release, named as in model_index.json: a network, a tokenizer or a noise schedule. Rows are plain data;
-`models.networks.components` holds the classes that they name.
+`models.networks.components` holds the classes that they name. Whoever adds a network that recipes train adds a row, the class of its
+settings and a field of `TrainedNetworks`, all three here, and `models/training/<name>.py`.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from .strict_model import Count, StrictModel
+from .training import NUM_TRAIN_STEPS, TrainingConfig
 
 INDEX_NAME, CONFIG_NAME = "model_index.json", "config.json"
 INDEX_FORMAT = "glideslope"
 FORMAT_VERSION = 1  # of model_index.json and of every component's configuration
-NUM_TRAIN_STEPS = 1000  # of the noise schedules that the networks are trained with
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Network:
         tokenizers: components that may hold its tokenizer: the first that a release has is the one, and the last is always there.
         scheduler: the component that holds its noise schedule.
         is_required: whether every release has it.
-        trained_file: which of the weight files of its training is released; `None` where no recipe trains it.
+        trained_file: which of the weight files of its training is released; `None` where recipes do not train it.
     """
 
     name: str
@@ -113,6 +118,43 @@ COMPONENTS: Mapping[str, Component] = {**NETWORKS, **TOKENIZERS, **SCHEDULERS}
 PUBLISHED: Mapping[str, Published] = {name: row.published for name, row in NETWORKS.items() if row.published is not None}
 OPTIONAL_NETWORKS = tuple(name for name, row in NETWORKS.items() if not row.is_required)
 TRAINED_NETWORKS = tuple(name for name, row in NETWORKS.items() if row.trained_file is not None)
+
+
+class BaseTraining(TrainingConfig):
+    """The GLIDE base model and its training."""
+
+    PACE = frozenset({"checkpoint_images", "sample_images"})
+    preset: str = Field("glide-tiny-24", description="name in glideslope.models.networks.presets")
+    caption_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share of captions dropped for classifier-free guidance")
+    ema_half_life_images: Count = Field(20_000, description="images after which the average has forgotten half; shorter at the start")
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weighting (arXiv 2303.09556); none: uniform")
+    high_noise_weight: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="most that the error of very noisy images is raised by, to learn captions sooner (arXiv 2202.00512); none: 1")
+    vocab_size: Annotated[int, Field(ge=300)] = Field(2048, description="tokens of the byte-pair encoding trained on the captions")
+    horizontal_flip: bool = Field(False, description="mirror half of the images; wrong where text or direction matters")
+    sample_images: Count = Field(16_000, description="images between sample grids")
+
+
+class NoisedClipTraining(TrainingConfig):
+    """The noised CLIP and its training."""
+
+    preset: str = Field("noised-clip-tiny-24", description="name in glideslope.models.networks.presets")
+
+
+Training = BaseTraining | NoisedClipTraining
+
+
+class TrainedNetworks(StrictModel):
+    """The keys of a recipe that name networks to train, in the order of training; one that a recipe need not train is `None` without a key."""
+
+    base: BaseTraining = Field(description="the base model")
+    noised_clip: NoisedClipTraining = Field(description="the noised CLIP")
+
+    @property
+    def trainings(self) -> dict[str, Training]:
+        """Name of each network to train -> its settings."""
+        settings = {name: getattr(self, name) for name in TrainedNetworks.model_fields}
+        return {name: training for name, training in settings.items() if training is not None}
 
 
 def required_components(held: Collection[str]) -> list[str]:

@@ -4,15 +4,16 @@ from typing import Annotated, Self
 
 from pydantic import Field, InstanceOf, SerializeAsAny, model_validator
 
+from .components import TrainedNetworks
 from .filters import Category, ClipConfig, CurateConfig, IndexConfig, LabelsConfig, ReportConfig
 from .release import ReleaseConfig
 from .sources import SourceSettings
 from .strict_model import StrictModel
-from .training import BaseModelConfig, EvaluateConfig, NoisedClipConfig
+from .training import EvaluateConfig
 
 
-class Recipe(StrictModel):
-    """A whole run."""
+class Curation(StrictModel):
+    """The keys of a recipe that come first: what is filtered out of which images."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")] = Field(description="name of the run and its directory")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of everything that draws random numbers")
@@ -23,8 +24,11 @@ class Recipe(StrictModel):
     categories: Annotated[tuple[Category, ...], Field(min_length=1, strict=False)] = Field(description="what is filtered out")
     curate: CurateConfig = Field(CurateConfig())
     report: ReportConfig = Field(ReportConfig())
-    base: BaseModelConfig = Field(description="the base model")
-    noised_clip: NoisedClipConfig = Field(description="the noised CLIP")
+
+
+class Recipe(TrainedNetworks, Curation):
+    """A whole run: the keys of `Curation`, then those of `TrainedNetworks`, then these."""
+
     evaluate: EvaluateConfig = Field(EvaluateConfig())
     release: ReleaseConfig = Field(ReleaseConfig())
 

@@ -1,17 +1,17 @@
-"""How the networks are trained, and the pictures drawn to show that captions count."""
+"""How networks are trained, and the pictures drawn to show that captions count."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .components import NUM_TRAIN_STEPS
 from .strict_model import Count, StrictModel
 
+NUM_TRAIN_STEPS = 1000  # of the schedule that the networks are trained with
 Scale = Annotated[float, Field(ge=0, le=1000)]  # of guidance, as far as drawing takes it
 
 
-class ModelConfig(StrictModel):
-    """The optimisation that the base model and the noised CLIP share."""
+class TrainingConfig(StrictModel):
+    """The optimisation that all networks share; see `components` for what is a network's own."""
 
     PACE = frozenset({"checkpoint_images"})
     batch_size: Count = Field(32, description="images per step")
@@ -22,27 +22,6 @@ class ModelConfig(StrictModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="bfloat16 runs the network under autocast; auto: bfloat16 where the device computes it faster, else float32")
     checkpoint_images: Count = Field(8000, description="images between checkpoints, the unit of resuming")
-
-
-class BaseModelConfig(ModelConfig):
-    """The GLIDE base model and its training."""
-
-    PACE = frozenset({"checkpoint_images", "sample_images"})
-    preset: str = Field("glide-tiny-24", description="name in glideslope.models.networks.presets")
-    caption_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share of captions dropped for classifier-free guidance")
-    ema_half_life_images: Count = Field(20_000, description="images after which the average has forgotten half; shorter at the start")
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weighting (arXiv 2303.09556); none: uniform")
-    high_noise_weight: Annotated[float, Field(ge=1)] | None = Field(
-        None, description="most that the error of very noisy images is raised by, to learn captions sooner (arXiv 2202.00512); none: 1")
-    vocab_size: Annotated[int, Field(ge=300)] = Field(2048, description="tokens of the byte-pair encoding trained on the captions")
-    horizontal_flip: bool = Field(False, description="mirror half of the images; wrong where text or direction matters")
-    sample_images: Count = Field(16_000, description="images between sample grids")
-
-
-class NoisedClipConfig(ModelConfig):
-    """The noised CLIP and its training."""
-
-    preset: str = Field("noised-clip-tiny-24", description="name in glideslope.models.networks.presets")
 
 
 class EvaluateConfig(StrictModel):

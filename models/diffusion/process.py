@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import RequestError
-from ...recipe.components import NUM_TRAIN_STEPS
+from ...recipe.training import NUM_TRAIN_STEPS
 
 NUM_TRAIN_TIMESTEPS = NUM_TRAIN_STEPS
 SCHEDULES = ("squaredcos_cap_v2", "linear")

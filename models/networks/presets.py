@@ -46,29 +46,18 @@ NOISED_CLIP_PRESETS = {
 }
 
 
-def check_presets(base: str, noised_clip: str) -> None:
-    """Refuse a pair of models that cannot draw together.
-
-    Raises:
-        RecipeError: an unknown preset, or two with images of different sizes.
-    """
-    if unet_preset(base).super_res or unet_preset(base).inpaint:
-        raise RecipeError(f"base.preset: {base!r} is no base model: it takes another picture beside the noised one; choose a preset without "
-                          "upsampler or inpaint in its name")
-    sizes = unet_preset(base).image_size, noised_clip_preset(noised_clip).image_size
-    if sizes[0] != sizes[1]:
-        raise RecipeError(f"noised_clip.preset: {noised_clip!r} reads {sizes[1]}x{sizes[1]} images, but base.preset {base!r} draws "
-                          f"{sizes[0]}x{sizes[0]}; choose presets of one size")
-
-
-def unet_preset(name: str) -> UNetConfig:
+def unet_preset(name: str, *, key: str = "base.preset") -> UNetConfig:
     """The U-Net architecture of that name.
+
+    Args:
+        name: of the preset.
+        key: the key of the recipe that gives the name.
 
     Raises:
         RecipeError: no such preset.
     """
     if name not in UNET_PRESETS:
-        raise RecipeError(f"base.preset: {name!r} is unknown; choose one of {', '.join(UNET_PRESETS)}")
+        raise RecipeError(f"{key}: {name!r} is unknown; choose one of {', '.join(UNET_PRESETS)}")
     return UNET_PRESETS[name]
 
 

@@ -1,7 +1,7 @@
 """Training of the GLIDE base model on the curated set (stage `training/base`)."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...recipe.components import CONFIG_NAME, SCHEDULERS, scheduler_config
-from ...recipe.training import BaseModelConfig
+from ...device.torch_state import PlainTorch
+from ...errors import RecipeError
+from ...recipe.components import CONFIG_NAME, SCHEDULERS, BaseTraining, Training, scheduler_config
 from ...store.manifest import write_bytes, write_json
-from ...store.records import Record, run_stage
 from ..diffusion.guidance import text_denoiser
 from ..diffusion.process import GaussianDiffusion, space_timesteps, training_loss, weigh_errors
 from ..diffusion.samplers import SeededNoise, ddim, run
@@ -23,7 +23,9 @@ from ..networks.unet import TextConditionedUNet
 from ..tokenizer import CaptionTokenizer
 from .checkpoints import save_tensors
 from .data import CuratedSplit, batch_indices, caption_indices, load_split, take
-from .loop import Progress, TrainedModel, count_cut_captions, seed_step, stage_summary, train
+from .loop import TrainedModel, count_cut_captions, seed_step, stage_summary, train
+from .pace import time_training
+from .stage import TrainingStage, TrainingTask
 
 SCHEDULE = SCHEDULERS["scheduler"].schedule
 NUM_SAMPLES = 16
@@ -31,34 +33,10 @@ SAMPLE_STEPS = 30
 SAMPLE_GUIDANCE = 3.0
 
 
-def train_base(config: BaseModelConfig, curated: Path, directory: Path, *, seed: int, curated_digest: str,
-               progress: Progress | None = None) -> Record:
-    """Run the stage `training/base`.
-
-    Args:
-        config: preset and optimisation.
-        curated: directory of the curated set.
-        directory: the stage's directory.
-        seed: of weights, order, noise and dropout.
-        curated_digest: digest of the curated set's record.
-        progress: told images done, images in all, and a line.
-
-    Raises:
-        TrainingError: nothing to train on, or training diverged.
-        RecipeError: unknown preset.
-    """
-    settings = config.model_dump(mode="json", exclude=set(config.PACE)) | {"seed": seed}
-
-    def work(partial: Path) -> Mapping[str, Any]:
-        return _train(config, curated, partial, seed=seed, progress=progress)
-
-    return run_stage(directory, stage="training/base", config=settings, inputs={"curated": curated_digest}, work=work,
-                     is_costly=True, pace=config.PACE)
-
-
-def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, progress: Progress | None) -> dict[str, Any]:
-    preset = unet_preset(config.preset)
-    data = load_split(curated, "train", preset.image_size)
+def train_base(task: TrainingTask[BaseTraining], partial: Path) -> dict[str, Any]:
+    """Train in the stage's partial directory, drawing grids of samples on the way; returns the summary for the record."""
+    config, seed, preset = task.config, task.seed, unet_preset(task.config.preset)
+    data = load_split(task.data.curated, "train", preset.image_size)
     tokenizer = CaptionTokenizer.train(data.texts, config.vocab_size)
     torch.manual_seed(seed)
     model = TextConditionedUNet(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
@@ -71,7 +49,7 @@ def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, 
         if num_images % config.sample_images < config.checkpoint_images:
             write_samples(partial / "samples" / f"images-{num_images:09d}.png", model, weights, tokenizer, prompts, seed)
 
-    trained = train(config, model, batches.loss, partial, ema_half_life_images=config.ema_half_life_images, progress=progress,
+    trained = train(config, model, batches.loss, partial, ema_half_life_images=config.ema_half_life_images, progress=task.progress,
                     at_checkpoint=draw)
     write_results(partial, trained, tokenizer)
     write_samples(partial / "samples" / f"images-{trained.num_images:09d}.png", model, trained.ema or {}, tokenizer, prompts, seed)
@@ -79,10 +57,40 @@ def _train(config: BaseModelConfig, curated: Path, partial: Path, *, seed: int, 
     return stage_summary(trained, data, seed) | cut
 
 
+def check_base(config: BaseTraining, trainings: Mapping[str, Training]) -> None:
+    """Refuse a preset that is unknown, or that of a network that takes another picture beside the noised one.
+
+    Raises:
+        RecipeError: it is such a preset.
+    """
+    preset = unet_preset(config.preset)
+    if preset.super_res or preset.inpaint:
+        raise RecipeError(f"base.preset: {config.preset!r} is no base model: it takes another picture beside the noised one; choose a preset "
+                          "without upsampler or inpaint in its name")
+
+
+@PlainTorch(gradients=True)
+def estimate_base(config: BaseTraining, num_images: int, time_step_of_drawing: Callable[[], float]) -> float:
+    """Seconds that training on so many images takes, with its grids of samples; measured in a few real steps on random numbers."""
+    preset = unet_preset(config.preset)
+    model = TextConditionedUNet(preset)
+
+    def loss(network: nn.Module, step: int) -> Tensor:
+        device, size = next(network.parameters()).device, (config.batch_size, preset.text_ctx)
+        x = torch.randn(config.batch_size, preset.in_channels, preset.image_size, preset.image_size, device=device)
+        output = network(x, torch.full((len(x),), 500, device=device), torch.zeros(size, dtype=torch.int64, device=device),
+                         torch.ones(size, dtype=torch.bool, device=device))
+        return torch.as_tensor(output.float().square().mean())
+
+    seconds = num_images * time_training(config, model, loss, ema_half_life_images=config.ema_half_life_images)
+    num_grids, passes_of_grid = num_images // config.sample_images + 1, NUM_SAMPLES * SAMPLE_STEPS * 2  # with and without the caption
+    return seconds + num_grids * passes_of_grid * time_step_of_drawing()
+
+
 class BaseBatches:
     """Draws the step's images, captions, timesteps and noise, and computes the loss."""
 
-    def __init__(self, config: BaseModelConfig, data: CuratedSplit, tokenizer: CaptionTokenizer, diffusion: GaussianDiffusion,
+    def __init__(self, config: BaseTraining, data: CuratedSplit, tokenizer: CaptionTokenizer, diffusion: GaussianDiffusion,
                  text_ctx: int, seed: int) -> None:
         """Tokenise all captions once."""
         self.config, self.data, self.diffusion, self.seed = config, data, diffusion, seed
@@ -151,3 +159,6 @@ def write_results(partial: Path, trained: TrainedModel, tokenizer: CaptionTokeni
     write_json(partial / CONFIG_NAME, component_config(trained.model))
     write_json(partial / "scheduler_config.json", scheduler_config("scheduler"))
     tokenizer.save(partial / "tokenizer.json")
+
+
+STAGE = TrainingStage(train_base, check_base, estimate_base)

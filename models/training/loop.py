@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...device.dtype_device import choose_device
 from ...device.processor import HALF, choose_precision, instruction_set, threads, warn_of_slow_type
 from ...errors import CheckpointError, StageError, TrainingError
-from ...recipe.training import ModelConfig
+from ...recipe.training import TrainingConfig
 from ...store.manifest import read_json, write_json
 from ...store.stage_places import CHECKPOINTS
 from ..tokenizer import CaptionTokenizer
@@ -121,7 +121,7 @@ class TrainedModel:
     computing: Computing
 
 
-def train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, directory: Path, *, ema_half_life_images: int | None,
+def train(config: TrainingConfig, model: nn.Module, loss_of_step: LossOfStep, directory: Path, *, ema_half_life_images: int | None,
           progress: Progress | None = None, at_checkpoint: AtCheckpoint | None = None) -> TrainedModel:
     """Train until `config.num_images` images were seen, from the newest checkpoint if there is one.
 
@@ -144,7 +144,7 @@ def train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, direc
                       at_checkpoint=at_checkpoint)
 
 
-def _train(config: ModelConfig, model: nn.Module, loss_of_step: LossOfStep, directory: Path, computing: Computing, *,
+def _train(config: TrainingConfig, model: nn.Module, loss_of_step: LossOfStep, directory: Path, computing: Computing, *,
            ema_half_life_images: int | None, progress: Progress | None, at_checkpoint: AtCheckpoint | None) -> TrainedModel:
     # --- set up, or go on from the newest checkpoint
     state = TrainingState.create(config, model, ema_half_life_images, precision=computing.precision)
@@ -190,7 +190,7 @@ class TrainingState:
         precision: `float32`, or `bfloat16` for a network under autocast.
     """
 
-    config: ModelConfig
+    config: TrainingConfig
     model: nn.Module
     optimizer: torch.optim.Optimizer
     ema: dict[str, Tensor] | None
@@ -199,7 +199,7 @@ class TrainingState:
     precision: str
 
     @classmethod
-    def create(cls, config: ModelConfig, model: nn.Module, ema_half_life_images: int | None, *, precision: str) -> "TrainingState":
+    def create(cls, config: TrainingConfig, model: nn.Module, ema_half_life_images: int | None, *, precision: str) -> "TrainingState":
         """Place a model with fresh weights and make its optimiser."""
         device = choose_device(None)
         model.to(device).train()
@@ -242,7 +242,7 @@ def metrics_line(step: int, num_images: int, figures: Mapping[str, float]) -> st
     return json.dumps({"step": step, "num_images": num_images, **figures})
 
 
-def learning_rate(config: ModelConfig, num_images: int) -> float:
+def learning_rate(config: TrainingConfig, num_images: int) -> float:
     """Linear warm-up, then half a cosine down to zero."""
     warmup = min(1.0, (num_images + config.batch_size) / max(config.warmup_images, config.batch_size))
     return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, num_images / config.num_images)))

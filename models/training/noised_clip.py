@@ -1,6 +1,6 @@
 """Training of the noised CLIP on the curated set (stage `training/noised_clip`; arXiv 2112.10741, section 4.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,61 +8,66 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...recipe.components import CONFIG_NAME
-from ...recipe.training import NoisedClipConfig as NoisedClipTraining
-from ...store.manifest import sha256_file, write_json
-from ...store.records import Record, run_stage
+from ...device.torch_state import PlainTorch
+from ...errors import RecipeError
+from ...recipe.components import CONFIG_NAME, NETWORKS, SCHEDULERS, NoisedClipTraining, Training
+from ...store.manifest import write_json
 from ..diffusion.process import GaussianDiffusion
 from ..networks.components import component_config
 from ..networks.noised_clip import NoisedClip
-from ..networks.presets import noised_clip_preset
+from ..networks.presets import noised_clip_preset, unet_preset
 from ..tokenizer import CaptionTokenizer
-from .base import SCHEDULE
 from .checkpoints import save_tensors
 from .data import CuratedSplit, batch_indices, caption_indices, load_split, take
-from .loop import Progress, count_cut_captions, seed_step, stage_summary, train
+from .loop import count_cut_captions, seed_step, stage_summary, train
+from .pace import time_training
+from .stage import TrainingStage, TrainingTask
+
+SCHEDULE = SCHEDULERS[NETWORKS["noised_clip"].scheduler].schedule
 
 
-def train_noised_clip(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, directory: Path, *, seed: int,
-                      curated_digest: str, progress: Progress | None = None) -> Record:
-    """Run the stage `training/noised_clip`.
-
-    Args:
-        config: preset and optimisation.
-        curated: directory of the curated set.
-        tokenizer_path: the base model's tokenizer.json, shared by both models.
-        directory: the stage's directory.
-        seed: of weights, order and noise.
-        curated_digest: digest of the curated set's record.
-        progress: told images done, images in all, and a line.
-
-    Raises:
-        TrainingError: nothing to train on, or training diverged.
-        RecipeError: unknown preset.
-    """
-    settings = config.model_dump(mode="json", exclude=set(config.PACE)) | {"seed": seed}
-    inputs = {"curated": curated_digest, "tokenizer": sha256_file(tokenizer_path)}
-
-    def work(partial: Path) -> Mapping[str, Any]:
-        return _train(config, curated, tokenizer_path, partial, seed=seed, progress=progress)
-
-    return run_stage(directory, stage="training/noised_clip", config=settings, inputs=inputs, work=work, is_costly=True,
-                     pace=config.PACE)
-
-
-def _train(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, partial: Path, *, seed: int,
-           progress: Progress | None) -> dict[str, Any]:
-    preset = noised_clip_preset(config.preset)
-    data = load_split(curated, "train", preset.image_size)
-    tokenizer = CaptionTokenizer.load(tokenizer_path)
-    torch.manual_seed(seed)
+def train_noised_clip(task: TrainingTask[NoisedClipTraining], partial: Path) -> dict[str, Any]:
+    """Train in the stage's partial directory on the base model's tokens; returns the summary for the record."""
+    preset = noised_clip_preset(task.config.preset)
+    data = load_split(task.data.curated, "train", preset.image_size)
+    tokenizer = CaptionTokenizer.load(task.data.tokenizer)
+    torch.manual_seed(task.seed)
     model = NoisedClip(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
     cut = count_cut_captions("training/noised_clip", tokenizer, data, preset.max_text_len - 2)
-    batches = ContrastiveBatches(config, data, tokenizer, preset.max_text_len, seed)
-    trained = train(config, model, batches.loss, partial, ema_half_life_images=None, progress=progress)
+    batches = ContrastiveBatches(task.config, data, tokenizer, preset.max_text_len, task.seed)
+    trained = train(task.config, model, batches.loss, partial, ema_half_life_images=None, progress=task.progress)
     save_tensors(partial / "model.safetensors", model.state_dict())
     write_json(partial / CONFIG_NAME, component_config(model))
-    return stage_summary(trained, data, seed) | cut
+    return stage_summary(trained, data, task.seed) | cut
+
+
+def check_noised_clip(config: NoisedClipTraining, trainings: Mapping[str, Training]) -> None:
+    """Refuse a preset that is unknown, or that reads images of another size than the base model draws.
+
+    Raises:
+        RecipeError: it is such a preset.
+    """
+    base = trainings["base"].preset
+    size, drawn = noised_clip_preset(config.preset).image_size, unet_preset(base).image_size
+    if size != drawn:
+        raise RecipeError(f"noised_clip.preset: {config.preset!r} reads {size}x{size} images, but base.preset {base!r} draws {drawn}x{drawn}; "
+                          "choose presets of one size")
+
+
+@PlainTorch(gradients=True)
+def estimate_noised_clip(config: NoisedClipTraining, num_images: int, time_step_of_drawing: Callable[[], float]) -> float:
+    """Seconds that training on so many images takes, measured in a few real steps on random numbers."""
+    preset = noised_clip_preset(config.preset)
+    model = NoisedClip(preset)
+
+    def loss(network: nn.Module, step: int) -> Tensor:
+        device, n = next(network.parameters()).device, config.batch_size
+        x = torch.randn(n, 3, preset.image_size, preset.image_size, device=device)
+        tokens = torch.zeros(n, preset.max_text_len, dtype=torch.int64, device=device)
+        logits = network(x, tokens[:, 0], tokens, torch.full((n,), preset.max_text_len, device=device))
+        return functional.cross_entropy(logits.float(), torch.arange(n, device=device))
+
+    return num_images * time_training(config, model, loss, ema_half_life_images=None)
 
 
 class ContrastiveBatches:
@@ -87,3 +92,6 @@ class ContrastiveBatches:
         logits = model(x.to(device), steps.to(device), self.tokens[drawn].to(device), self.lengths[drawn].to(device)).float()
         targets = torch.arange(len(logits), device=device)
         return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+
+
+STAGE = TrainingStage(train_noised_clip, check_noised_clip, estimate_noised_clip)

@@ -44,8 +44,8 @@ def claims_of(release: Release) -> Claims:
     claims = recipe_claims(release) | unsafe_claims(release) | ledger_claims(release) | balance_claims(release)
     for category in release.categories:
         claims |= filter_claims(release, category) | audit_claims(release, category) | mutation_claims(release, category.name)
-    for model in release.models:
-        claims |= training_claims(release, model)
+    for network in release.trained_networks:
+        claims |= training_claims(release, network)
     claims |= evaluation_claims(release) | component_claims(release) | companion_claims(release) | cost_claims(release)
     claims |= policy_claims(release) | energy_claims(release) | packing_claims(release)
     claims |= {f"provenance.{stage}": record.digest for stage, record in release.records.items()}

@@ -7,19 +7,15 @@ from ...errors import CheckpointError, ReleaseError
 from ...store.weight_files import VARIANTS, find_weights
 from ..evidence.comparison import Claims
 from ..evidence.contents import Release
-from ..evidence.layout import MODELS, OPTIONAL_MODELS
-from ..evidence.plan import training_stage
 
 
 def component_claims(release: Release) -> Claims:
-    """One row for each network of the release, trained ones first.
+    """One row for each network of the release.
 
     Raises:
         ReleaseError: a network's weights are missing or malformed.
     """
-    rows = [describe_component(release, name) for name in (*MODELS, *OPTIONAL_MODELS)
-            if name in MODELS or (release.directory / name / "config.json").is_file()]
-    return {"components": rows}
+    return {"components": [describe_component(release, name) for name in release.networks]}
 
 
 def describe_component(release: Release, name: str) -> dict[str, Any]:
@@ -30,6 +26,6 @@ def describe_component(release: Release, name: str) -> dict[str, Any]:
         casts = {variant: find_weights(directory, variant) for variant in VARIANTS if list(directory.glob(f"*.{variant}*.safetensors"))}
     except CheckpointError as error:
         raise ReleaseError(f"{error}; pack the release again") from error
-    return {"name": name, "image_size": release.component_config(name).get("image_size"), "is_trained": training_stage(name) in release.records,
+    return {"name": name, "image_size": release.component_config(name).get("image_size"), "is_trained": name in release.trained_networks,
             "num_parameters": sum(prod(header.shape) for header in weights.headers.values()),
             "num_files": len(weights.files), "num_bytes": weights.num_bytes, "variants": list(casts)}

@@ -15,14 +15,14 @@ FINAL_FRACTION = 10
 PRECISIONS = ("float32", "bfloat16")
 
 
-def training_claims(release: Release, model: str) -> Claims:
-    """The claims about the training of one model.
+def training_claims(release: Release, network: str) -> Claims:
+    """The claims about the training of one network.
 
     Raises:
         ReleaseError: evidence is missing or malformed.
     """
-    prefix, where = f"training.{model}", f"evidence/training/{model}/metrics.jsonl"
-    record, rows, config = release.record(training_stage(model)), release.metrics(model), release.component_config(model)
+    prefix, where = f"training.{network}", f"evidence/training/{network}/metrics.jsonl"
+    record, rows, config = release.record(training_stage(network)), release.metrics(network), release.component_config(network)
     if not rows:
         raise ReleaseError(f"{where}: no step is recorded; train again, then pack")
     losses = [need(row, "loss", where=where) for row in rows]
@@ -30,18 +30,18 @@ def training_claims(release: Release, model: str) -> Claims:
     if images != sorted(set(images)):
         raise ReleaseError(f"{where}: the number of images does not grow from step to step; train again, then pack")
     environment = record.environment
-    rate = need(environment, "images_per_second", where=f"record of {training_stage(model)}")
+    rate = need(environment, "images_per_second", where=f"record of {training_stage(network)}")
     if not rate > 0:
-        raise ReleaseError(f"record of {training_stage(model)}: images_per_second is {rate!r}, expected more than 0; train again")
-    settings = release.recipe.base if model == "base" else release.recipe.noised_clip
+        raise ReleaseError(f"record of {training_stage(network)}: images_per_second is {rate!r}, expected more than 0; train again")
+    settings = release.recipe.trainings[network]
     return {f"{prefix}.num_images": images[-1], f"{prefix}.num_steps": len(rows),
-            f"{prefix}.num_train_examples": need(record.summary, "num_train_examples", where=f"record of training/{model}"),
-            f"{prefix}.first_loss": losses[0], f"{prefix}.final_loss": final_loss(release, model),
-            f"{prefix}.num_parameters": count_parameters(release.weights_header(model)),
-            f"{prefix}.size_bytes": sum(file.stat().st_size for file in find_weights(release.directory / model).files),
+            f"{prefix}.num_train_examples": need(record.summary, "num_train_examples", where=f"record of training/{network}"),
+            f"{prefix}.first_loss": losses[0], f"{prefix}.final_loss": final_loss(release, network),
+            f"{prefix}.num_parameters": count_parameters(release.weights_header(network)),
+            f"{prefix}.size_bytes": sum(file.stat().st_size for file in find_weights(release.directory / network).files),
             f"{prefix}.batch_size": settings.batch_size, f"{prefix}.learning_rate": settings.learning_rate,
             f"{prefix}.precision": taken_precision(record, settings.precision), f"{prefix}.preset": settings.preset,
-            f"{prefix}.image_size": need(config, "image_size", where=f"{model}/config.json"),
+            f"{prefix}.image_size": need(config, "image_size", where=f"{network}/config.json"),
             f"{prefix}.images_per_second": rate, f"{prefix}.seconds": round(images[-1] / rate, 1),
             f"{prefix}.device": environment.get("device", "cpu"),
             f"{prefix}.machine": environment.get("machine", "unknown"),

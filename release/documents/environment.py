@@ -63,7 +63,7 @@ def bound_energy(release: Release, model: str) -> dict[str, Any]:
 
 def energy_claims(release: Release) -> dict[str, Any]:
     """The claim `cost.energy`: for each trained model the bound on its energy; see `bound_energy`."""
-    return {"cost.energy": [bound_energy(release, model) for model in release.models]}
+    return {"cost.energy": [bound_energy(release, model) for model in release.trained_networks]}
 
 
 def board_watts(device_name: str | None) -> int | None:

@@ -9,6 +9,7 @@ from ...data_filter.deciding.decision import reason_of
 from ...data_filter.deciding.filter_figures import measure_filter
 from ...data_filter.labels.stage import role_of
 from ...errors import GlideslopeError
+from ...recipe.components import TOKENIZERS, components_of
 from ...store.manifest import sha256_json
 from ..claims.audit_checks import check_audits
 from ..claims.audits import read_audits
@@ -22,7 +23,6 @@ from .contents import Release, need
 from .layout import parse_json_object
 from .plan import (
     classifier_stage,
-    parts,
     plan_copies,
     required_inputs,
     required_stages,
@@ -39,7 +39,7 @@ def check_records(release: Release) -> list[str]:
     """Every stage's record is there and names, as its inputs, the records that lie beside it."""
     categories = [category.name for category in release.categories]
     problems = []
-    for stage in required_stages(categories):
+    for stage in required_stages(release.recipe):
         if stage not in release.records:
             problems.append(f"records: the record of stage {stage} is missing; pack the release again")
     for stage, record in release.records.items():
@@ -58,7 +58,7 @@ def check_records(release: Release) -> list[str]:
 def check_copies(release: Release) -> list[str]:
     """Every file that a stage wrote has the digest that the stage's record states."""
     problems = []
-    copies = plan_copies([c.name for c in release.categories], release.records, blurred=release.recipe.release.blurred)
+    copies = plan_copies(release.recipe, release.records)
     for path, (stage, inner) in copies.items():
         stated = {entry.path: entry.sha256 for entry in release.records[stage].outputs.files}[inner]
         if not (release.directory / path).is_file():
@@ -72,7 +72,7 @@ def check_weights(release: Release) -> list[str]:
     """The weights are those that a stage recorded, whether they lie in one file or in shards."""
     problems = []
     for network in release.networks:
-        weights, stated = release.weights(network), stated_weights(release.records, network)
+        weights, stated = release.weights(network), stated_weights(release.recipe, release.records, network)
         found = joined_digest(weights) if len(weights.files) > 1 else release.digest(f"{network}/{weights.files[0].name}")
         if found != stated:
             problems.append(f"{network}: the weights have the digest {found[:12]}…, the stage that wrote them recorded {stated[:12]}…; "
@@ -110,8 +110,8 @@ def check_consumed(release: Release) -> list[str]:
     rows = zip(ledger["sha256"], ledger["decision"], ledger["split"], strict=True)
     expected = sha256_json(sorted(sha256 for sha256, decision, split in rows if decision == "keep" and split == "train"))
     problems = []
-    for model in release.models:
-        stage = training_stage(model)
+    for network in release.trained_networks:
+        stage = training_stage(network)
         consumed = need(release.record(stage).summary, "consumed_sha256", where=f"record of {stage}")
         if consumed != expected:
             problems.append(f"{stage}: trained on other images than the ledger keeps for training "
@@ -134,22 +134,22 @@ def check_filter_reports(release: Release) -> list[str]:
 
 
 def check_summaries(release: Release) -> list[str]:
-    """Figures that training recorded are those of the evidence, and both models share one tokenizer."""
+    """Figures that training recorded are those of the evidence, and each network reads the released tokenizer."""
     problems = []
-    for model in release.models:
-        stage = training_stage(model)
-        summary, rows, tail = release.record(stage).summary, release.metrics(model), final_loss(release, model)
+    for network in release.trained_networks:
+        stage = training_stage(network)
+        summary, rows, tail = release.record(stage).summary, release.metrics(network), final_loss(release, network)
         found = {"num_steps": len(rows), "num_images_seen": rows[-1]["num_images"] if rows else 0,
-                 "num_parameters": count_parameters(release.weights_header(model)),
+                 "num_parameters": count_parameters(release.weights_header(network)),
                  "num_train_examples": release.ledger["split"].count("train")}
         problems += [f"{stage}: {key} is recorded as {summary[key]}, the evidence gives {number}"
                      for key, number in found.items() if key in summary and summary[key] != number]
         if "final_loss" in summary and not math.isclose(summary["final_loss"], tail, abs_tol=LOSS_TOLERANCE):
             problems.append(f"{stage}: final_loss is recorded as {summary['final_loss']}, the metrics give {tail:.6f}")
-    stated = release.record("training/noised_clip").inputs.get("tokenizer")
-    own = "clip_tokenizer" if "clip_tokenizer" in parts(release.records) else "tokenizer"
-    if stated is not None and stated != release.digest(f"{own}/tokenizer.json"):
-        problems.append("training/noised_clip: was trained with another tokenizer than the released one; train it again")
+        tokenizer = next(name for name in components_of([network], release.components) if name in TOKENIZERS)
+        stated = release.record(stage).inputs.get("tokenizer")
+        if stated is not None and stated != release.digest(f"{tokenizer}/{TOKENIZERS[tokenizer].file}"):
+            problems.append(f"{stage}: was trained with another tokenizer than the released one; train it again")
     return problems
 
 

@@ -6,26 +6,26 @@ about their training data, and everything that a release says of them says so.
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError, ReleaseError, VerificationError
+from ...recipe.components import COMPONENTS, INDEX_NAME, NETWORKS, SCHEDULERS, TOKENIZERS, components_of
 from ...store.manifest import MANIFEST_NAME, ReleaseManifest, read_json, sha256_file
 from ...store.records import Record, run_stage
 from ...store.weight_files import WeightFiles
 from ..weights import count_parameters, find_noncanonical, joined_digest, read_weights
 from .comparison import Claims
 from .contents import Release
-from .layout import OPTIONAL_MODELS
-from .plan import COMPANION_FILES, COMPANIONS_STAGE, record_path
+from .plan import COMPANIONS_STAGE, record_path
 
 IMPORT_NAME = "evidence/import.json"
 TOKENIZER_PATH = "tokenizer/tokenizer.json"
 NO_EVIDENCE = "brought in, no evidence about its training data"
 
 
-def gather_companions(source: Path, directory: Path, *, clip_tokenizer_sha256: str | None) -> Record:
+def gather_companions(source: Path, directory: Path, *, trained: Collection[str], clip_tokenizer_sha256: str | None) -> Record:
     """Run the stage `companions`: gather the networks that a directory holds beside its base, with the digest of every file.
 
     The stage's directory holds links to the files, or copies where links are impossible.
@@ -33,6 +33,7 @@ def gather_companions(source: Path, directory: Path, *, clip_tokenizer_sha256: s
     Args:
         source: the directory of components, with its model_index.json.
         directory: the stage's, in the run.
+        trained: names of the networks that the run trains itself; they are left where they are.
         clip_tokenizer_sha256: digest of the tokenizer that the run's noised CLIP was trained with; another one is left out.
 
     Returns:
@@ -43,8 +44,8 @@ def gather_companions(source: Path, directory: Path, *, clip_tokenizer_sha256: s
         ReleaseError: no such directory, nothing in it to bring in, or files that its own manifest does not list.
         StorageError: the stage cannot be written.
     """
-    found, left_out = choose_parts(source, clip_tokenizer_sha256)
-    weights = {name: read_weights(source / name) for name in found if name in OPTIONAL_MODELS}
+    found, left_out = choose_parts(source, trained, clip_tokenizer_sha256)
+    weights = {name: read_weights(source / name) for name in found if name in NETWORKS}
     paths = list_sources(source, found, weights)
     digests = {path: sha256_file(source / path) for path in paths}
     check_manifest(source, digests)
@@ -68,35 +69,36 @@ def weights_digest(source: Path, files: WeightFiles, digests: Mapping[str, str])
     return joined_digest(files)
 
 
-def choose_parts(source: Path, clip_tokenizer_sha256: str | None) -> tuple[list[str], dict[str, str]]:
-    """Which parts of a directory are brought in, in their fixed order, and which are not and why.
+def choose_parts(source: Path, trained: Collection[str], clip_tokenizer_sha256: str | None) -> tuple[list[str], dict[str, str]]:
+    """Which components of a directory are brought in, in their fixed order, and which are not and why.
 
     Raises:
         ReleaseError: the directory or its index is refused, or there is nothing to bring in.
     """
-    from ...models.loading.components import INDEX_NAME, UPSAMPLERS, read_index
+    from ...models.loading.components import read_index
 
     try:
         held = read_index(source / INDEX_NAME)
     except CheckpointError as error:
         raise ReleaseError(f"release.companions: {error}; give a directory such as `glideslope import-openai` writes") from error
-    found = [name for name in OPTIONAL_MODELS if name in held]
+    wanted = [name for name in NETWORKS if name not in trained]
+    found = [name for name in wanted if name in held]
+    schedulers = [name for name in components_of(found, held) if name in SCHEDULERS and SCHEDULERS[name].trained_with not in trained]
     left_out = {}
     if "clip_tokenizer" in held:
-        if sha256_file(source / "clip_tokenizer" / COMPANION_FILES["clip_tokenizer"]) == clip_tokenizer_sha256:
+        if sha256_file(source / "clip_tokenizer" / TOKENIZERS["clip_tokenizer"].file) == clip_tokenizer_sha256:
             found.append("clip_tokenizer")
         else:
             left_out["clip_tokenizer"] = "the noised CLIP of this run was trained with another tokenizer"
-    if set(found) & set(UPSAMPLERS):
-        found.append("upsampler_scheduler")
-    if not set(found) & set(OPTIONAL_MODELS):
-        raise ReleaseError(f"release.companions: {source} holds none of {', '.join(OPTIONAL_MODELS)}; remove the key or give another directory")
+    found += schedulers
+    if not set(found) & set(wanted):
+        raise ReleaseError(f"release.companions: {source} holds none of {', '.join(wanted)}; remove the key or give another directory")
     return found, left_out
 
 
 def list_sources(source: Path, found: list[str], weights: Mapping[str, WeightFiles]) -> list[str]:
     """Relative paths of the files of parts: configurations, tokenizers, schedulers, weights and their indices."""
-    paths = [f"{name}/{COMPANION_FILES.get(name, 'config.json')}" for name in found]
+    paths = [f"{name}/{COMPONENTS[name].file}" for name in found]
     files = [file for held in weights.values() for file in (*held.files, *([held.index] if held.index else []))]
     missing = [path for path in paths if not (source / path).is_file()]
     if missing:
@@ -151,7 +153,7 @@ def companion_claims(release: Release) -> Claims:
     Raises:
         ReleaseError: the record or the weights are missing or malformed.
     """
-    names = [name for name in release.networks if name in OPTIONAL_MODELS]
+    names = release.brought_in_networks
     claims: Claims = {"companions": names}
     for name in names:
         record = release.record(COMPANIONS_STAGE)
@@ -175,13 +177,13 @@ def check_companions(release: Release) -> list[str]:
     problems = [f"{where}: {entry.path} has the digest {entry.sha256[:12]}…, its source has {str(record.inputs.get(entry.path))[:12]}…; "
                 "pack the release again" for entry in record.outputs.files if record.inputs.get(entry.path) != entry.sha256]
     held = sorted(record.summary.get("weights", {}))
-    networks = sorted(name for name in release.networks if name in OPTIONAL_MODELS)
-    if held != networks:
-        problems.append(f"{where}: states weights of {held}, parts name {networks}; pack the release again")
+    expected = sorted(release.brought_in_networks)
+    if held != expected:
+        problems.append(f"{where}: states weights of {held}, parts name {expected}; pack the release again")
     return problems
 
 
 def find_unproven_companions(release: Release) -> list[str]:
     """One sentence for every network whose training data nothing in the release says anything about."""
     return [f"{name}: {NO_EVIDENCE}; remove release.companions from the recipe, or let the policy allow networks without evidence"
-            for name in release.networks if name in OPTIONAL_MODELS]
+            for name in release.brought_in_networks]

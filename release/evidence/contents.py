@@ -21,8 +21,8 @@ from ...store.weight_files import TensorHeader, WeightFiles
 from ...trust.signatures import Signers, read_guards, verify_guards
 from ..weights import read_weights
 from .digests import Hashed, hash_files, hash_one
-from .layout import MODELS, parse_json_lines, parse_json_object, rule_of
-from .plan import networks, record_path
+from .layout import parse_json_lines, parse_json_object, rule_of
+from .plan import components, networks, record_path
 
 RECORDS_FOLDER = "evidence/records"
 CLAIMS_PATH = "evidence/claims.json"
@@ -231,14 +231,24 @@ class Release:
         return sorted(path.stem for path in (self.directory / "figures").glob("*.png"))
 
     @property
-    def models(self) -> Sequence[str]:
-        """The names of the trained models."""
-        return MODELS
+    def trained_networks(self) -> list[str]:
+        """Names of the networks that the run trained."""
+        return list(self.recipe.trainings)
+
+    @property
+    def brought_in_networks(self) -> list[str]:
+        """Names of the networks that the run did not train."""
+        return [name for name in self.networks if name not in self.trained_networks]
 
     @property
     def networks(self) -> Sequence[str]:
-        """The names of all networks: the trained ones, then those that were brought in."""
-        return networks(self.records)
+        """Names of all networks."""
+        return networks(self.recipe, self.records)
+
+    @property
+    def components(self) -> Sequence[str]:
+        """Names of everything that model_index.json lists."""
+        return components(self.recipe, self.records)
 
     def path(self, relative: str) -> Path:
         """Where a file lies.

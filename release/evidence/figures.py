@@ -14,16 +14,15 @@ from ...pictures import png
 from ...pictures.decode import read_image, to_rgb
 from ...pictures.figure_style import load_matplotlib
 from ...pictures.refusals import Refusal
+from ...recipe.components import NETWORKS
 from ...store.manifest import write_bytes
 from ..claims.evaluation import PAIRS_PATH, list_worst, measure_guidance
 from .contents import Release, need
-from .layout import MODELS
 from .plan import figure_paths
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LOSS_TITLES = {"base": "base model", "noised_clip": "noised CLIP"}
 SAMPLES_PATH = "figures/evaluation_samples.png"
 SHEET_COLUMNS, SHEET_GAP = 8, 4  # as `evaluation` lays its pictures out
 NUM_CAPTIONED = 16
@@ -144,8 +143,8 @@ def _starts(size: int, number: int) -> list[int]:
 
 
 def read_losses(release: Release) -> dict[str, tuple[list[int], list[float]]]:
-    """Title of each model -> images seen after each step, loss of each step."""
-    rows = {LOSS_TITLES[model]: release.metrics(model) for model in MODELS}
+    """Title of each trained network -> images seen after each step, loss of each step."""
+    rows = {NETWORKS[name].title: release.metrics(name) for name in release.trained_networks}
     return {title: ([row["num_images"] for row in found], [row["loss"] for row in found]) for title, found in rows.items() if found}
 
 

@@ -17,13 +17,14 @@ from ...errors import GlideslopeError, ReleaseError
 from ...pictures import png
 from ...pictures.decode import read_image, to_rgb
 from ...pictures.refusals import Refusal
+from ...recipe.components import NETWORKS
 from ...recipe.recipe import Recipe
 from ...store.manifest import sha256_bytes, write_bytes, write_json
 from ...store.records import Record, read_record, run_stage
 from ..vetting.policy import GoldenPolicy
 from .contents import Release, need
 from .layout import parse_json_lines, parse_json_object
-from .plan import GOLDEN_STAGE
+from .plan import GOLDEN_STAGE, required_inputs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,7 +83,7 @@ def draw_golden(run_dir: Path, recipe: Recipe) -> Record | None:
     """
     if recipe.release.golden_prompts == 0:
         return None
-    inputs = {stage: read_record(run_dir / stage).digest for stage in ("training/base", "training/noised_clip", "evaluation")}
+    inputs = {stage: read_record(run_dir / stage).digest for stage in required_inputs(GOLDEN_STAGE, ())}
     config = {"num_pictures": recipe.release.golden_prompts, "num_steps": NUM_STEPS, "sampler": SAMPLER, "guidance_scale": GUIDANCE_SCALE,
               "clip_guidance_scale": CLIP_GUIDANCE_SCALE, "seed": recipe.seed}
 
@@ -92,7 +93,7 @@ def draw_golden(run_dir: Path, recipe: Recipe) -> Record | None:
         from ...models.networks.noised_clip import NoisedClip
 
         pipe = GlidePipeline.from_training(run_dir / "training/base")
-        clip = load_component(run_dir / "training/noised_clip", weights_name="model.safetensors")
+        clip = load_component(run_dir / "training/noised_clip", weights_name=NETWORKS["noised_clip"].trained_file)
         assert isinstance(clip, NoisedClip)
         pipe = GlidePipeline(pipe.base, pipe.tokenizer, noised_clip=clip, schedule=pipe.schedule)
         pairs = parse_json_lines((run_dir / "evaluation/pairs.jsonl").read_bytes())

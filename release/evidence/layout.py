@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...errors import ReleaseError
+from ...recipe.components import NETWORKS, SCHEDULERS, TOKENIZERS, TRAINED_NETWORKS
 from ...store.manifest import MAX_FOLDERS_DEEP
 from ...store.strict_json import MAX_CONTAINERS, load_text, refuse_many
 from ...store.weight_files import MAX_INDEX_BYTES, VARIANTS, index_name, weights_name
@@ -26,12 +27,8 @@ MAX_PIXELS = 50_000_000  # of a picture in a release, told before it is decoded
 MAX_PATH_LENGTH = 200
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|\.eval_results")
 RESERVED_NAMES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
-MODELS = ("base", "noised_clip")
-OPTIONAL_MODELS = ("upsampler", "base_inpaint", "upsampler_inpaint")
-COMPONENT_PATTERN = "|".join((*MODELS, *OPTIONAL_MODELS))
 WEIGHTS_NAME = weights_name()
 STEM = WEIGHTS_NAME.removesuffix(".safetensors")
-INDEX_NAMES = "|".join(re.escape(index_name(variant)) for variant in (None, *VARIANTS))
 
 # What a file may never be, by its first bytes.
 DANGEROUS = (
@@ -52,15 +49,21 @@ class Rule:
     max_bytes: int
 
 
+def one_of(*texts: str) -> str:
+    """A pattern for one of some texts."""
+    return f"({'|'.join(map(re.escape, texts))})"
+
+
+INDEX_NAMES = one_of(*(index_name(variant) for variant in (None, *VARIANTS)))
 RULES = (
     Rule(r"(README|DATASET_CARD|USE_POLICY)\.md|LICENSE|\.eval_results/glideslope\.yaml|evidence/(recipe|policy)\.yaml", "text", MEGABYTE),
     Rule(r"manifest\.json|rehearsal\.json", "json", 32 * MEGABYTE),
     Rule(r"manifest\.dsse\.json|model_index\.json", "json", MEGABYTE),
-    Rule(rf"({COMPONENT_PATTERN})/config\.json|(upsampler_)?scheduler/scheduler_config\.json", "json", MEGABYTE),
-    Rule(r"(clip_)?tokenizer/tokenizer\.json", "json", 32 * MEGABYTE),
-    Rule(rf"({COMPONENT_PATTERN})/{STEM}(\.({'|'.join(VARIANTS)}))?(-[0-9]{{5}}-of-[0-9]{{5}})?\.safetensors", "safetensors",
+    Rule(one_of(*(f"{row.name}/{row.file}" for row in (*NETWORKS.values(), *SCHEDULERS.values()))), "json", MEGABYTE),
+    Rule(one_of(*(f"{row.name}/{row.file}" for row in TOKENIZERS.values())), "json", 32 * MEGABYTE),
+    Rule(rf"{one_of(*NETWORKS)}/{STEM}(\.({'|'.join(VARIANTS)}))?(-[0-9]{{5}}-of-[0-9]{{5}})?\.safetensors", "safetensors",
          20_000 * MEGABYTE),
-    Rule(rf"({COMPONENT_PATTERN})/({INDEX_NAMES})", "json", MAX_INDEX_BYTES),
+    Rule(rf"{one_of(*NETWORKS)}/{INDEX_NAMES}", "json", MAX_INDEX_BYTES),
     Rule(r"figures/[a-z0-9_]+\.png", "png", 4 * MEGABYTE),
     Rule(r"evidence/(environment|packing|mlbom\.cdx|croissant)\.json", "json", 32 * MEGABYTE),
     Rule(r"evidence/(claims|curated|evaluation/evaluation)\.json", "json", 4 * MEGABYTE),
@@ -73,7 +76,7 @@ RULES = (
     Rule(r"evidence/filters/[a-z0-9_]+/classifier\.safetensors", "safetensors", 1_000 * MEGABYTE),
     Rule(r"evidence/audits/[a-z0-9_]+/[a-z0-9_]+/(commitment|sample|audit)\.json", "json", 32 * MEGABYTE),
     Rule(r"evidence/ledger/shard-\d{5}\.parquet", "parquet", 1_000 * MEGABYTE),
-    Rule(rf"evidence/training/({'|'.join(MODELS)})/metrics\.jsonl", "jsonl", 100 * MEGABYTE),
+    Rule(rf"evidence/training/{one_of(*TRAINED_NETWORKS)}/metrics\.jsonl", "jsonl", 100 * MEGABYTE),
     Rule(r"evidence/evaluation/(pairs|guidance)\.jsonl", "jsonl", 100 * MEGABYTE),
 )
 

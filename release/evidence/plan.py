@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from ...errors import ReleaseError
+from ...recipe.components import COMPONENTS, NETWORKS, SCHEDULERS, TOKENIZERS
+from ...recipe.recipe import Recipe
 from ...store.records import Record
-from .layout import MODELS, OPTIONAL_MODELS
 
 Origin = tuple[str, str]
 
@@ -13,8 +14,7 @@ GOLDEN_STAGE = "golden"
 
 FILTER_FILES = ("filter.json", "scores.parquet", "classifier.json", "classifier.safetensors")
 AUDIT_FILES = ("commitment.json", "sample.json", "audit.json")
-WEIGHTS_OF = {"base": "ema.safetensors", "noised_clip": "model.safetensors"}
-COMPANION_FILES = {"clip_tokenizer": "tokenizer.json", "upsampler_scheduler": "scheduler_config.json"}
+GOLDEN_NETWORKS = ("base", "noised_clip")  # that golden pictures are drawn with
 GENERATED = ("evidence/packing.json",
              "LICENSE", "README.md", "DATASET_CARD.md", "model_index.json", "evidence/claims.json", "evidence/policy.yaml",
              "evidence/recipe.yaml", "USE_POLICY.md", "evidence/environment.json", "evidence/mlbom.cdx.json", "evidence/croissant.json",
@@ -46,9 +46,9 @@ def mutation_stage(category: str) -> str:
     return f"mutations/{category}"
 
 
-def training_stage(model: str) -> str:
-    """Name of the stage that trains a model."""
-    return f"training/{model}"
+def training_stage(network: str) -> str:
+    """Name of the stage that trains a network."""
+    return f"training/{network}"
 
 
 def record_path(stage: str) -> str:
@@ -56,10 +56,10 @@ def record_path(stage: str) -> str:
     return f"evidence/records/{stage.replace('/', '__')}.json"
 
 
-def required_stages(categories: Sequence[str]) -> list[str]:
+def required_stages(recipe: Recipe) -> list[str]:
     """The stages without which there is no release, in their order; `clip` comes on top where its text tower was trained."""
-    filters = [stage(category) for category in categories for stage in (classifier_stage, scores_stage, filter_stage)]
-    return ["index", "labels", *filters, "curated", *map(training_stage, MODELS), "evaluation"]
+    filters = [stage(category.name) for category in recipe.categories for stage in (classifier_stage, scores_stage, filter_stage)]
+    return ["index", "labels", *filters, "curated", *map(training_stage, recipe.trainings), "evaluation"]
 
 
 def required_inputs(stage: str, categories: Sequence[str]) -> list[str]:
@@ -67,7 +67,7 @@ def required_inputs(stage: str, categories: Sequence[str]) -> list[str]:
     if stage.startswith("training/"):
         return ["curated"]
     needed = {"clip": ["index"], "evaluation": ["training/base", "curated"],
-              GOLDEN_STAGE: [*map(training_stage, MODELS), "evaluation"],
+              GOLDEN_STAGE: [*map(training_stage, GOLDEN_NETWORKS), "evaluation"],
               "curated": ["index", "labels", *map(scores_stage, categories), *map(filter_stage, categories)]}
     for category in categories:
         classifier, scores = classifier_stage(category), scores_stage(category)
@@ -76,35 +76,43 @@ def required_inputs(stage: str, categories: Sequence[str]) -> list[str]:
     return needed.get(stage, [])
 
 
-def networks(records: Mapping[str, Record]) -> tuple[str, ...]:
-    """Names of the networks of a release: the trained ones, then those that were brought in."""
-    return (*MODELS, *(name for name in OPTIONAL_MODELS if name in brought_in(records)))
+def networks(recipe: Recipe, records: Mapping[str, Record]) -> tuple[str, ...]:
+    """Names of the networks of a release: those that the run trained and those that were brought in."""
+    return tuple(name for name in components(recipe, records) if name in NETWORKS)
 
 
-def parts(records: Mapping[str, Record]) -> tuple[str, ...]:
+def components(recipe: Recipe, records: Mapping[str, Record]) -> tuple[str, ...]:
     """Names of everything that model_index.json lists."""
-    return (*networks(records), "tokenizer", "scheduler", *(name for name in brought_in(records) if name not in OPTIONAL_MODELS))
+    held = {*recipe.trainings, *trained_along(recipe), *brought_in(recipe, records)}
+    return tuple(name for name in COMPONENTS if name in held)
 
 
-def brought_in(records: Mapping[str, Record]) -> list[str]:
-    """Names of the parts that come from the recipe's directory of companions."""
+def trained_along(recipe: Recipe) -> dict[str, str]:
+    """Tokenizers and noise schedules that the trainings of a recipe write -> the network whose training does."""
+    rows = [*TOKENIZERS.values(), *SCHEDULERS.values()]
+    return {row.name: row.trained_with for row in rows if row.trained_with is not None and row.trained_with in recipe.trainings}
+
+
+def brought_in(recipe: Recipe, records: Mapping[str, Record]) -> list[str]:
+    """Names of the components that come from the recipe's directory of companions."""
     if COMPANIONS_STAGE not in records:
         return []
-    found = records[COMPANIONS_STAGE].summary.get("parts")
-    if not isinstance(found, list) or set(found) - {*OPTIONAL_MODELS, *COMPANION_FILES} or len(set(found)) != len(found):
-        raise ReleaseError(f"{record_path(COMPANIONS_STAGE)}: parts are {found!r:.200}, expected some of "
-                           f"{', '.join((*OPTIONAL_MODELS, *COMPANION_FILES))}; pack the release again")
-    return found
+    held = records[COMPANIONS_STAGE].summary.get("parts")
+    expected = [name for name in COMPONENTS if name not in {*recipe.trainings, *trained_along(recipe)}]
+    if not isinstance(held, list) or set(held) - set(expected) or len(set(held)) != len(held):
+        raise ReleaseError(f"{record_path(COMPANIONS_STAGE)}: parts are {held!r:.200}, expected some of {', '.join(expected)}; pack the "
+                           "release again")
+    return held
 
 
-def stated_weights(records: Mapping[str, Record], network: str) -> str:
+def stated_weights(recipe: Recipe, records: Mapping[str, Record], network: str) -> str:
     """SHA-256 of a network's weights in one canonical file, as the stage that wrote or gathered them recorded it.
 
     Raises:
         ReleaseError: the record does not say.
     """
-    if network in MODELS:
-        stage, name = training_stage(network), WEIGHTS_OF[network]
+    if network in recipe.trainings:
+        stage, name = training_stage(network), str(NETWORKS[network].trained_file)
         digests = {entry.path: entry.sha256 for entry in records[stage].outputs.files}
     else:
         stage, name = COMPANIONS_STAGE, network
@@ -114,13 +122,12 @@ def stated_weights(records: Mapping[str, Record], network: str) -> str:
     return str(digests[name])
 
 
-def plan_copies(categories: Sequence[str], records: Mapping[str, Record], *, blurred: Collection[str] = ()) -> dict[str, Origin]:
+def plan_copies(recipe: Recipe, records: Mapping[str, Record]) -> dict[str, Origin]:
     """What a release copies from the stages byte for byte; weights are written by `weights.writing`.
 
     Args:
-        categories: names of the filtered categories.
+        recipe: of the run. Of a category that it blurs no picture is copied: the blurred one is none of the stages' files.
         records: stage name -> its record; their outputs say which files there are.
-        blurred: categories of which no picture is released but a blurred one, which is none of the stages' files.
 
     Returns:
         path in the release -> stage and path in that stage's directory.
@@ -128,15 +135,15 @@ def plan_copies(categories: Sequence[str], records: Mapping[str, Record], *, blu
     Raises:
         ReleaseError: a stage is missing, or has not written a file that every release holds.
     """
-    missing = [stage for stage in required_stages(categories) if stage not in records]
+    missing = [stage for stage in required_stages(recipe) if stage not in records]
     if missing:
         raise ReleaseError(f"records of stages are missing: {', '.join(map(record_path, missing))}; run the stages, then pack")
     copies: dict[str, Origin] = {}
-    for category in categories:
+    for category in [category.name for category in recipe.categories]:
         stage, folder = filter_stage(category), f"evidence/filters/{category}"
         copies |= {f"{folder}/{name}": (stage, name) for name in FILTER_FILES}
         copies[f"figures/{category}_precision_recall.png"] = (stage, "precision_recall.png")
-        if category not in blurred:
+        if category not in recipe.release.blurred:
             copies |= _optional(records, f"figures/{category}_missed.png", (stage, "missed.png"))
         if (mutated := mutation_stage(category)) in records:
             copies |= {f"evidence/{mutated}/planted.parquet": (mutated, "planted.parquet"),
@@ -146,15 +153,14 @@ def plan_copies(categories: Sequence[str], records: Mapping[str, Record], *, blu
         copies |= {f"evidence/golden/{path}": (GOLDEN_STAGE, path) for path in _outputs(records[GOLDEN_STAGE])}
     copies["evidence/curated.json"] = ("curated", "curated.json")
     copies |= {f"evidence/{path}": ("curated", path) for path in _outputs(records["curated"]) if path.startswith("ledger/")}
-    for model in MODELS:
-        stage = training_stage(model)
-        copies |= {f"{model}/config.json": (stage, "config.json"),
-                   f"evidence/training/{model}/metrics.jsonl": (stage, "metrics.jsonl")}
-    for name in brought_in(records):
-        path = f"{name}/{COMPANION_FILES.get(name, 'config.json')}"
+    for network in recipe.trainings:
+        stage, file = training_stage(network), NETWORKS[network].file
+        copies |= {f"{network}/{file}": (stage, file), f"evidence/training/{network}/metrics.jsonl": (stage, "metrics.jsonl")}
+    for name, network in trained_along(recipe).items():
+        copies[f"{name}/{COMPONENTS[name].file}"] = (training_stage(network), COMPONENTS[name].file)
+    for name in brought_in(recipe, records):
+        path = f"{name}/{COMPONENTS[name].file}"
         copies[path] = (COMPANIONS_STAGE, path)
-    copies["tokenizer/tokenizer.json"] = ("training/base", "tokenizer.json")
-    copies["scheduler/scheduler_config.json"] = ("training/base", "scheduler_config.json")
     grids = sorted(path for path in _outputs(records["training/base"]) if path.startswith("samples/") and path.endswith(".png"))
     if grids:
         copies["figures/base_samples.png"] = ("training/base", grids[-1])
@@ -180,10 +186,10 @@ def blurred_paths(blurred: Collection[str], records: Mapping[str, Record]) -> di
     return {path: (stage, inner) for path, (stage, inner) in origins.items() if inner in _outputs(records[stage])}
 
 
-def expected_paths(categories: Sequence[str], records: Mapping[str, Record], *, blurred: Collection[str] = ()) -> set[str]:
+def expected_paths(recipe: Recipe, records: Mapping[str, Record]) -> set[str]:
     """Every path of a release but the manifest's and the weights'."""
-    copied = {*plan_copies(categories, records, blurred=blurred), *blurred_paths(blurred, records)}
-    return {*copied, *GENERATED, *figure_paths(categories, records), *map(record_path, records)}
+    copied = {*plan_copies(recipe, records), *blurred_paths(recipe.release.blurred, records)}
+    return {*copied, *GENERATED, *figure_paths([category.name for category in recipe.categories], records), *map(record_path, records)}
 
 
 def _outputs(record: Record) -> list[str]:

@@ -29,7 +29,7 @@ def expected_settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
         "index": {"source": recipe.source.identity(), "clip": {key: clip[key] for key in IMAGE_TOWER},
                   "index": settings_of(recipe.index)},
         "labels": settings_of(recipe.labels), "curated": settings_of(recipe.curate),
-        training_stage("base"): settings_of(recipe.base) | seed, training_stage("noised_clip"): settings_of(recipe.noised_clip) | seed,
+        **{training_stage(network): settings_of(config) | seed for network, config in recipe.trainings.items()},
         "evaluation": settings_of(recipe.evaluate) | seed | {"clip": recipe.clip.model}}
     for category in recipe.categories:
         whole = {key: value for key, value in category.without_places().items() if key != "limits"}
@@ -61,10 +61,10 @@ def stages_to_do(recipe: Recipe, run_dir: Path, stages: Collection[str]) -> set[
     missing = {stage for stage in stages if found[stage] is None}
     changed = {stage for stage, settings in expected_settings(recipe).items()
                if (before := found[stage]) is not None and not is_stated(settings, before["config"])}
-    last = {training_stage("base"), training_stage("noised_clip"), "evaluation", GOLDEN_STAGE}
+    last = {*map(training_stage, recipe.trainings), "evaluation", GOLDEN_STAGE}
     if changed - last:
         changed |= set(stages) if "index" in changed else last
-    if training_stage("base") in changed:  # its tokenizer is the noised CLIP's, its pictures are evaluated
+    if training_stage("base") in changed:  # the other networks read its tokenizer, its pictures are evaluated
         changed |= last
     return (missing | changed) & set(stages)
 
@@ -79,6 +79,8 @@ def find_changed_settings(recipe: Recipe, records: Mapping[str, Record]) -> list
             problems.append(f"{stage}: its record is missing, the recipe asks for this stage; run it, then pack again")
         else:
             problems += [f"{stage}: {problem}; run it again" for problem in _compare("", settings, records[stage].config)]
+    problems += [f"{stage}: its record is here, the recipe does not train this network; pack again"
+                 for stage in records if stage.startswith("training/") and stage not in expected]
     if GOLDEN_STAGE in records and GOLDEN_STAGE not in expected:
         problems.append(f"{GOLDEN_STAGE}: its record is here, the recipe asks for no golden pictures; pack again")
     return problems

@@ -33,7 +33,7 @@ def find_missing_files(recipe: Recipe) -> Iterator[str]:
     if place is not None and not Path(place).is_dir():
         yield f"release.companions: {place} is no directory; name one, or remove the key"
     elif place is not None:
-        found, _ = choose_parts(Path(place), None)
+        found, _ = choose_parts(Path(place), recipe.trainings, None)
         list_sources(Path(place), found, {})
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ...errors import GlideslopeError
-from ...recipe.components import NETWORKS, SCHEDULERS, components_of
+from ...recipe.components import NETWORKS, SCHEDULERS, TOKENIZERS
 from ...store.weight_files import TensorHeader
 from ..evidence.contents import Release
 from ..evidence.layout import parse_json_object
@@ -77,16 +77,17 @@ def _check_together(release: Release) -> list[str]:
     from ...models.tokenizer import CaptionTokenizer
 
     built = {name: build_on_meta(*read_component_config(release.path(f"{name}/config.json"))) for name in release.networks}
-    companions = Companions(**{name: built[name] for name in built if name not in release.models})  # type: ignore[arg-type]  # class checked above
+    beside = {name: network for name, network in built.items() if name not in ("base", "noised_clip")}
+    companions = Companions(**beside)  # type: ignore[arg-type]  # class checked above
     try:
-        tokenizers = {name: CaptionTokenizer.load(release.path(f"{name}/tokenizer.json"))
-                      for name in ("tokenizer", "clip_tokenizer") if name == "tokenizer" or (release.directory / name).is_dir()}
+        tokenizers = {name: CaptionTokenizer.load(release.path(f"{name}/{TOKENIZERS[name].file}"))
+                      for name in release.components if name in TOKENIZERS}
         check_together(built["base"], companions, vocab_size=tokenizers["tokenizer"].vocab_size)  # type: ignore[arg-type]  # class checked above
         vocab_size = tokenizers.get("clip_tokenizer", tokenizers["tokenizer"]).vocab_size
         known: int = built["noised_clip"].config.n_vocab  # type: ignore[union-attr,assignment]  # class checked above
         if vocab_size > known:
             return [f"noised_clip: knows {known} tokens, but its tokenizer has {vocab_size}; pack the release again"]
-        for name in components_of(release.networks, ()):
+        for name in release.components:
             if name in SCHEDULERS:
                 read_schedule(release.path(f"{name}/{SCHEDULERS[name].file}"))
     except GlideslopeError as error:

@@ -58,9 +58,9 @@ import glideslope, importlib
 for room in ("data_filter", "models", "model_cards", "release"):
     assert importlib.import_module("glideslope." + room).__file__.startswith({str(site)!r})
 from glideslope.run import find_recipe
-from glideslope.models.networks.presets import check_presets
+from glideslope.models.training.stage import check_trainings
 recipe = find_recipe("openmoji-demo")
-check_presets(recipe.base.preset, recipe.noised_clip.preset)
+check_trainings(recipe.trainings)
 assert glideslope.GlidePipeline.__module__ == "glideslope.models.drawing.pipeline"
 assert sys.modules["glideslope.models.drawing.pipeline"].__file__.startswith({str(site)!r})
 print("works")

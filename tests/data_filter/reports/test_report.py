@@ -22,10 +22,10 @@ from glideslope.data_filter.reports.galleries import sample_rows, scan_scores
 from glideslope.data_filter.reports.report import Report, gather_report, signed_percent, times, write_report
 from glideslope.data_filter.sources.folder import FolderSource
 from glideslope.errors import StageError
+from glideslope.recipe.components import BaseTraining, NoisedClipTraining
 from glideslope.recipe.filters import ClipConfig, CurateConfig, LabelsConfig, ReportConfig, WordGroup
 from glideslope.recipe.load import dump_recipe
 from glideslope.recipe.recipe import Recipe
-from glideslope.recipe.training import BaseModelConfig, NoisedClipConfig
 
 from ..conftest import TinyClip, World, category, fill_folder
 
@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 def recipe_of(world: World, *groups: WordGroup) -> Recipe:
     return Recipe(name="small-run", source=FolderSource(path=str(world.root / "images")), categories=(category(),),
-                  base=BaseModelConfig(num_images=1, learning_rate=1e-3), noised_clip=NoisedClipConfig(num_images=1, learning_rate=1e-3),
+                  base=BaseTraining(num_images=1, learning_rate=1e-3), noised_clip=NoisedClipTraining(num_images=1, learning_rate=1e-3),
                   report=ReportConfig(word_groups=groups))
 
 

@@ -15,6 +15,7 @@ from glideslope.cli.terminal import Pace, TerminalReporter, format_seconds, summ
 
 CLAIMS: dict[str, Any] = {
     "ledger.num_seen": 4460, "ledger.num_kept": 2001, "recipe.categories": ["person"],
+    "components": [{"name": name, "is_trained": name != "upsampler"} for name in ("base", "noised_clip", "upsampler")],
     "filters.person.audit.recall": 0.995, "filters.person.audit.recall_lower_bound": 0.98, "filters.person.audit.num_caught": 199,
     "filters.person.audit.num_positive": 200, "filters.person.audit.kept_share": 0.8,
     **{f"training.{model}.{key}": value for model in ("base", "noised_clip")

@@ -2,7 +2,7 @@ import pytest
 
 from glideslope.errors import RecipeError
 from glideslope.models.networks.components import expected_tensors
-from glideslope.models.networks.presets import NOISED_CLIP_PRESETS, UNET_PRESETS, check_presets, noised_clip_preset, unet_preset
+from glideslope.models.networks.presets import NOISED_CLIP_PRESETS, UNET_PRESETS, noised_clip_preset, unet_preset
 from glideslope.recipe.components import NETWORKS, PUBLISHED, UNET
 
 from ..closed_form import read_fixture
@@ -53,20 +53,8 @@ def test_an_unknown_preset_is_refused_with_the_names_there_are() -> None:
         noised_clip_preset("x")
 
 
-def test_two_models_of_different_image_sizes_are_refused() -> None:
-    check_presets("glide-tiny-24", "noised-clip-tiny-24")
-    with pytest.raises(RecipeError, match=r"noised_clip\.preset: 'noised-clip-micro-16' reads 16x16 .* draws 24x24"):
-        check_presets("glide-tiny-24", "noised-clip-micro-16")
-
-
 def _numel(shape: tuple[int, ...]) -> int:
     total = 1
     for size in shape:
         total *= size
     return total
-
-
-@pytest.mark.parametrize("name", [name for name, preset in UNET_PRESETS.items() if preset.super_res or preset.inpaint])
-def test_a_network_that_takes_another_picture_too_is_no_base(name: str) -> None:
-    with pytest.raises(RecipeError, match=f"base.preset: '{name}' is no base model"):
-        check_presets(name, "noised-clip-small-64")

@@ -14,20 +14,29 @@ from glideslope.models.diffusion.process import GaussianDiffusion
 from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training import base as base_training
-from glideslope.models.training.base import BaseBatches, sample_prompts, stratified_steps, train_base
+from glideslope.models.training.base import BaseBatches, sample_prompts, stratified_steps
 from glideslope.models.training.data import load_split
-from glideslope.recipe.training import BaseModelConfig
+from glideslope.models.training.loop import Progress
+from glideslope.models.training.stage import TrainingData, train_network
+from glideslope.recipe.components import BaseTraining
 from glideslope.store.manifest import sha256_json
+from glideslope.store.records import Record
 
 from ...hostile_torch import SURROUNDINGS
 from ..conftest import curated_rows
 
 pytestmark = pytest.mark.processors
 
-CONFIG = BaseModelConfig(preset="glide-micro-16", num_images=40, batch_size=4, learning_rate=1e-3, warmup_images=8, checkpoint_images=12,
-                         sample_images=24, min_snr_gamma=5.0, vocab_size=300)
+CONFIG = BaseTraining(preset="glide-micro-16", num_images=40, batch_size=4, learning_rate=1e-3, warmup_images=8, checkpoint_images=12,
+                      sample_images=24, min_snr_gamma=5.0, vocab_size=300)
 FILES = ["config.json", "ema.safetensors", "metrics.jsonl", "model.safetensors", "samples/images-000000024.png",
          "samples/images-000000040.png", "samples/prompts.json", "scheduler_config.json", "tokenizer.json"]
+
+
+def train_base(config: BaseTraining, curated: Path, directory: Path, *, seed: int, curated_digest: str = "d",
+               progress: Progress | None = None) -> Record:
+    data = TrainingData(curated, curated_digest, Path("no tokenizer is read"))
+    return train_network("base", config, data, directory, seed=seed, progress=progress)
 
 
 class Stopped(Exception):
@@ -41,17 +50,17 @@ def _quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_stage_that_was_stopped_ends_with_the_record_of_an_undisturbed_one(curated: Path, tmp_path: Path) -> None:
-    whole = train_base(CONFIG, curated, tmp_path / "whole", seed=1, curated_digest="d")
+    whole = train_base(CONFIG, curated, tmp_path / "whole", seed=1)
 
     def stop(done: int, total: int, line: str) -> None:
         if done == 32:
             raise Stopped
 
     with pytest.raises(Stopped):
-        train_base(CONFIG, curated, tmp_path / "stopped", seed=1, curated_digest="d", progress=stop)
+        train_base(CONFIG, curated, tmp_path / "stopped", seed=1, progress=stop)
     assert not (tmp_path / "stopped").exists()
     told: list[int] = []
-    resumed = train_base(CONFIG, curated, tmp_path / "stopped", seed=1, curated_digest="d",
+    resumed = train_base(CONFIG, curated, tmp_path / "stopped", seed=1,
                          progress=lambda done, total, line: told.append(done))
     assert told[0] == 28  # from the checkpoint at 24 images
     assert resumed.digest == whole.digest
@@ -65,17 +74,17 @@ def stop_at_32(directory: Path, curated: Path) -> None:
             raise Stopped
 
     with pytest.raises(Stopped):
-        train_base(CONFIG, curated, directory, seed=1, curated_digest="d", progress=stop)
+        train_base(CONFIG, curated, directory, seed=1, progress=stop)
 
 
 def test_how_often_something_is_written_may_change_while_training(curated: Path, tmp_path: Path) -> None:
     stop_at_32(tmp_path / "base", curated)
     told: list[int] = []
     config = CONFIG.model_copy(update={"checkpoint_images": 8, "sample_images": 8})
-    record = train_base(config, curated, tmp_path / "base", seed=1, curated_digest="d", progress=lambda done, *_: told.append(done))
+    record = train_base(config, curated, tmp_path / "base", seed=1, progress=lambda done, *_: told.append(done))
     assert told[0] == 28
-    assert train_base(CONFIG, curated, tmp_path / "base", seed=1, curated_digest="d") == record, "nor does it undo a finished training"
-    train_base(CONFIG, curated, tmp_path / "whole", seed=1, curated_digest="d")
+    assert train_base(CONFIG, curated, tmp_path / "base", seed=1) == record, "nor does it undo a finished training"
+    train_base(CONFIG, curated, tmp_path / "whole", seed=1)
     for name in ("model.safetensors", "ema.safetensors", "metrics.jsonl"):
         assert (tmp_path / "base" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -86,17 +95,17 @@ def test_a_power_cut_costs_no_more_than_one_checkpoint(curated: Path, tmp_path: 
     path = tmp_path / "base.partial" / "checkpoints" / "step-00000006" / damage
     path.write_bytes(b"")
     told: list[int] = []
-    record = train_base(CONFIG, curated, tmp_path / "base", seed=1, curated_digest="d", progress=lambda done, *_: told.append(done))
+    record = train_base(CONFIG, curated, tmp_path / "base", seed=1, progress=lambda done, *_: told.append(done))
     assert told[0] == first
-    assert record.digest == train_base(CONFIG, curated, tmp_path / "whole", seed=1, curated_digest="d").digest
+    assert record.digest == train_base(CONFIG, curated, tmp_path / "whole", seed=1).digest
 
 
 def test_settings_that_matter_keep_what_was_trained_aside(curated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     stop_at_32(tmp_path / "base", curated)
-    train_base(CONFIG.model_copy(update={"num_images": 4}), curated, tmp_path / "base", seed=1, curated_digest="d")
+    train_base(CONFIG.model_copy(update={"num_images": 4}), curated, tmp_path / "base", seed=1)
     assert "training/base: num_images was 40 and is 4; what had been done so far is kept in" in caplog.text
     told: list[int] = []
-    train_base(CONFIG, curated, tmp_path / "base", seed=1, curated_digest="d", progress=lambda done, *_: told.append(done))
+    train_base(CONFIG, curated, tmp_path / "base", seed=1, progress=lambda done, *_: told.append(done))
     assert told[0] == 28
 
 
@@ -110,11 +119,11 @@ ACCELERATE = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMUL
 def test_nothing_that_the_program_around_has_set_changes_a_training(curated: Path, tmp_path: Path, name: str,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     config = CONFIG.model_copy(update={"num_images": 8})
-    alone = train_base(config, curated, tmp_path / "alone", seed=1, curated_digest="d")
+    alone = train_base(config, curated, tmp_path / "alone", seed=1)
     for variable, value in ACCELERATE.items() if name not in SURROUNDINGS else ():
         monkeypatch.setenv(variable, value)
     with SURROUNDINGS[name]() if name in SURROUNDINGS else nullcontext():
-        surrounded = train_base(config, curated, tmp_path / "surrounded", seed=1, curated_digest="d")
+        surrounded = train_base(config, curated, tmp_path / "surrounded", seed=1)
     assert surrounded.digest == alone.digest
 
 
@@ -134,18 +143,18 @@ def test_a_finished_training_states_what_it_consumed_and_can_be_drawn_from(curat
 
 def test_finished_training_is_not_done_again(curated: Path, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"num_images": 4})
-    first = train_base(config, curated, tmp_path / "base", seed=0, curated_digest="d")
+    first = train_base(config, curated, tmp_path / "base", seed=0)
     told: list[int] = []
-    again = train_base(config, curated, tmp_path / "base", seed=0, curated_digest="d", progress=lambda done, *_: told.append(done))
+    again = train_base(config, curated, tmp_path / "base", seed=0, progress=lambda done, *_: told.append(done))
     assert again == first
     assert told == []
 
 
 def test_an_unknown_preset_and_an_empty_split_are_refused(curated: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"base\.preset: 'x' is unknown"):
-        train_base(CONFIG.model_copy(update={"preset": "x"}), curated, tmp_path / "base", seed=0, curated_digest="d")
+        train_base(CONFIG.model_copy(update={"preset": "x"}), curated, tmp_path / "base", seed=0)
     with pytest.raises(TrainingError, match="holds no image"):
-        train_base(CONFIG, tmp_path, tmp_path / "base", seed=0, curated_digest="d")
+        train_base(CONFIG, tmp_path, tmp_path / "base", seed=0)
 
 
 class Listener(nn.Module):
@@ -163,7 +172,7 @@ class Listener(nn.Module):
         return torch.cat([x, x], dim=1) * self.weight
 
 
-def batches_of(config: BaseModelConfig, curated: Path, tokenizer: CaptionTokenizer) -> BaseBatches:
+def batches_of(config: BaseTraining, curated: Path, tokenizer: CaptionTokenizer) -> BaseBatches:
     return BaseBatches(config, load_split(curated, "train", 16), tokenizer, GaussianDiffusion.create("squaredcos_cap_v2"), 16, 5)
 
 

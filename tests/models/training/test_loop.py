@@ -28,12 +28,12 @@ from glideslope.models.training.loop import (
     train,
     update_average,
 )
-from glideslope.recipe.training import ModelConfig
+from glideslope.recipe.training import TrainingConfig
 from glideslope.store.manifest import write_bytes
 
 pytestmark = pytest.mark.processors
 
-CONFIG = ModelConfig(num_images=40, batch_size=4, learning_rate=0.05, warmup_images=8, checkpoint_images=12)
+CONFIG = TrainingConfig(num_images=40, batch_size=4, learning_rate=0.05, warmup_images=8, checkpoint_images=12)
 
 
 class Stopped(Exception):
@@ -198,7 +198,7 @@ def test_two_seeds_never_draw_the_same_in_a_step(first: int, second: int, step: 
 
 
 def test_the_learning_rate_rises_linearly_and_falls_to_zero() -> None:
-    config = ModelConfig(num_images=1000, batch_size=10, learning_rate=1.0, warmup_images=100)
+    config = TrainingConfig(num_images=1000, batch_size=10, learning_rate=1.0, warmup_images=100)
     rates = [learning_rate(config, n) for n in range(0, 1001, 10)]
     assert math.isclose(rates[0], 0.1, rel_tol=1e-9)
     assert rates[9] == max(rates)

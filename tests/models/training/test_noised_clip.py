@@ -13,15 +13,24 @@ from glideslope.models.networks.presets import noised_clip_preset
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training.checkpoints import load_tensors
 from glideslope.models.training.data import load_split
-from glideslope.models.training.noised_clip import ContrastiveBatches, train_noised_clip
-from glideslope.recipe.training import NoisedClipConfig
+from glideslope.models.training.loop import Progress
+from glideslope.models.training.noised_clip import ContrastiveBatches
+from glideslope.models.training.stage import TrainingData, train_network
+from glideslope.recipe.components import NoisedClipTraining
 from glideslope.store.manifest import sha256_file
+from glideslope.store.records import Record
 
-CONFIG = NoisedClipConfig(preset="noised-clip-micro-16", num_images=64, batch_size=8, learning_rate=1e-3, warmup_images=8, checkpoint_images=24)
+CONFIG = NoisedClipTraining(preset="noised-clip-micro-16", num_images=64, batch_size=8, learning_rate=1e-3, warmup_images=8,
+                            checkpoint_images=24)
 
 
 class Stopped(Exception):
     """Stands for a process that is killed."""
+
+
+def train_noised_clip(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, directory: Path, *, seed: int,
+                      progress: Progress | None = None) -> Record:
+    return train_network("noised_clip", config, TrainingData(curated, "d", tokenizer_path), directory, seed=seed, progress=progress)
 
 
 @pytest.fixture
@@ -31,15 +40,15 @@ def tokenizer_path(tmp_path: Path, tokenizer: CaptionTokenizer) -> Path:
 
 
 def test_a_stage_that_was_stopped_ends_with_the_record_of_an_undisturbed_one(curated: Path, tokenizer_path: Path, tmp_path: Path) -> None:
-    whole = train_noised_clip(CONFIG, curated, tokenizer_path, tmp_path / "whole", seed=1, curated_digest="d")
+    whole = train_noised_clip(CONFIG, curated, tokenizer_path, tmp_path / "whole", seed=1)
 
     def stop(done: int, total: int, line: str) -> None:
         if done == 40:
             raise Stopped
 
     with pytest.raises(Stopped):
-        train_noised_clip(CONFIG, curated, tokenizer_path, tmp_path / "stopped", seed=1, curated_digest="d", progress=stop)
-    resumed = train_noised_clip(CONFIG, curated, tokenizer_path, tmp_path / "stopped", seed=1, curated_digest="d")
+        train_noised_clip(CONFIG, curated, tokenizer_path, tmp_path / "stopped", seed=1, progress=stop)
+    resumed = train_noised_clip(CONFIG, curated, tokenizer_path, tmp_path / "stopped", seed=1)
     assert resumed.digest == whole.digest
     assert [entry.path for entry in whole.outputs.files] == ["config.json", "metrics.jsonl", "model.safetensors"]
     assert whole.inputs == {"curated": "d", "tokenizer": sha256_file(tokenizer_path)}
@@ -48,7 +57,7 @@ def test_a_stage_that_was_stopped_ends_with_the_record_of_an_undisturbed_one(cur
 
 def test_training_teaches_it_which_caption_belongs_to_which_picture(curated: Path, tokenizer_path: Path, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"num_images": 1440})
-    train_noised_clip(config, curated, tokenizer_path, tmp_path / "clip", seed=0, curated_digest="d")
+    train_noised_clip(config, curated, tokenizer_path, tmp_path / "clip", seed=0)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "clip" / "metrics.jsonl").read_text().splitlines()]
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
     model, data = load_component(tmp_path / "clip", weights_name="model.safetensors"), load_split(curated, "train", 16)
@@ -75,11 +84,11 @@ def test_the_first_loss_of_a_model_that_knows_nothing_is_that_of_guessing(curate
 def test_a_tokenizer_that_is_none_is_refused(curated: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match="not a tokenizer"):
-        train_noised_clip(CONFIG, curated, tmp_path / "tokenizer.json", tmp_path / "clip", seed=0, curated_digest="d")
+        train_noised_clip(CONFIG, curated, tmp_path / "tokenizer.json", tmp_path / "clip", seed=0)
     assert not (tmp_path / "clip").exists()
 
 
 def test_the_stored_weights_fit_the_tokenizer(curated: Path, tokenizer_path: Path, tokenizer: CaptionTokenizer, tmp_path: Path) -> None:
-    train_noised_clip(CONFIG.model_copy(update={"num_images": 8}), curated, tokenizer_path, tmp_path / "clip", seed=0, curated_digest="d")
+    train_noised_clip(CONFIG.model_copy(update={"num_images": 8}), curated, tokenizer_path, tmp_path / "clip", seed=0)
     weights = load_tensors(tmp_path / "clip" / "model.safetensors")
     assert weights["text_encoder.blocks.input.w_voc"].shape[0] == tokenizer.vocab_size

@@ -19,6 +19,7 @@ from ..components import seal, write_components
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NAMES = ("upsampler", "base_inpaint", "upsampler_inpaint")
+TRAINED = ("base", "noised_clip")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def source(whole: Path, tmp_path: Path) -> Path:
 
 
 def test_the_record_has_the_digest_of_every_source_file_and_those_of_the_import(source: Path, tmp_path: Path) -> None:
-    record = gather_companions(source, tmp_path / "run/companions", clip_tokenizer_sha256=None)
+    record = gather_companions(source, tmp_path / "run/companions", trained=TRAINED, clip_tokenizer_sha256=None)
     assert record.summary["parts"] == [*NAMES, "upsampler_scheduler"]
     expected = {path for name in NAMES for path in (f"{name}/config.json", f"{name}/{WEIGHTS}")}
     assert {entry.path for entry in record.outputs.files} == expected | {"upsampler_scheduler/scheduler_config.json"}
@@ -45,12 +46,12 @@ def test_the_record_has_the_digest_of_every_source_file_and_those_of_the_import(
 
 
 def test_gathering_again_is_skipped_and_another_file_is_gathered_anew(source: Path, tmp_path: Path) -> None:
-    first = gather_companions(source, tmp_path / "companions", clip_tokenizer_sha256=None)
-    assert gather_companions(source, tmp_path / "companions", clip_tokenizer_sha256=None).to_json() == first.to_json()
+    first = gather_companions(source, tmp_path / "companions", trained=TRAINED, clip_tokenizer_sha256=None)
+    assert gather_companions(source, tmp_path / "companions", trained=TRAINED, clip_tokenizer_sha256=None).to_json() == first.to_json()
     shutil.copyfile(source / "base" / WEIGHTS, tmp_path / "other")
     (tmp_path / "other").replace(source / "base_inpaint" / WEIGHTS)
     seal(source)
-    second = gather_companions(source, tmp_path / "companions", clip_tokenizer_sha256=None)
+    second = gather_companions(source, tmp_path / "companions", trained=TRAINED, clip_tokenizer_sha256=None)
     assert second.summary["weights"]["base_inpaint"] == sha256_file(source / "base" / WEIGHTS)
     assert second.digest != first.digest
 
@@ -64,7 +65,7 @@ def test_shards_and_another_order_of_tensors_are_recorded_as_the_one_canonical_f
     save_file(tensors, source / "base_inpaint" / WEIGHTS)
     other = sha256_file(source / "base_inpaint" / WEIGHTS)
     seal(source)
-    record = gather_companions(source, tmp_path / "companions", clip_tokenizer_sha256=None)
+    record = gather_companions(source, tmp_path / "companions", trained=TRAINED, clip_tokenizer_sha256=None)
     assert len([entry for entry in record.outputs.files if entry.path.startswith("upsampler/")]) == 6
     assert record.summary["weights"]["upsampler"] == stated
     assert record.summary["weights"]["base_inpaint"] != other
@@ -77,15 +78,15 @@ def test_without_links_the_files_are_copied(source: Path, tmp_path: Path, monkey
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    gather_companions(source, tmp_path / "companions", clip_tokenizer_sha256=None)
+    gather_companions(source, tmp_path / "companions", trained=TRAINED, clip_tokenizer_sha256=None)
     assert (tmp_path / "companions/upsampler" / WEIGHTS).stat().st_nlink == 1
 
 
 def test_a_clip_tokenizer_is_brought_in_only_for_the_noised_clip_that_reads_it(source: Path, tmp_path: Path) -> None:
-    own = gather_companions(source, tmp_path / "one", clip_tokenizer_sha256=sha256_bytes(b"tokens"))
+    own = gather_companions(source, tmp_path / "one", trained=TRAINED, clip_tokenizer_sha256=sha256_bytes(b"tokens"))
     assert own.summary["parts"] == [*NAMES, "clip_tokenizer", "upsampler_scheduler"]
     assert own.summary["left_out"] == {}
-    other = gather_companions(source, tmp_path / "two", clip_tokenizer_sha256="0" * 64)
+    other = gather_companions(source, tmp_path / "two", trained=TRAINED, clip_tokenizer_sha256="0" * 64)
     assert other.summary["left_out"] == {"clip_tokenizer": "the noised CLIP of this run was trained with another tokenizer"}
 
 
@@ -106,13 +107,21 @@ def cut_weights(source: Path) -> None:
 def test_a_damaged_directory_is_refused(source: Path, tmp_path: Path, damage: Callable[[Path], Any], told: str) -> None:
     damage(source)
     with pytest.raises(ReleaseError, match=told):
-        gather_companions(source, tmp_path / "companions", clip_tokenizer_sha256=None)
+        gather_companions(source, tmp_path / "companions", trained=TRAINED, clip_tokenizer_sha256=None)
     assert not (tmp_path / "companions").exists()
 
 
 def test_a_directory_with_nothing_to_bring_in_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="holds none of upsampler, base_inpaint, upsampler_inpaint"):
-        gather_companions(write_components(tmp_path / "source", ()), tmp_path / "companions", clip_tokenizer_sha256=None)
+        gather_companions(write_components(tmp_path / "source", ()), tmp_path / "companions", trained=TRAINED, clip_tokenizer_sha256=None)
+
+
+def test_a_network_that_the_run_trains_is_not_brought_in(source: Path, tmp_path: Path) -> None:
+    record = gather_companions(source, tmp_path / "companions", trained=(*TRAINED, "upsampler"), clip_tokenizer_sha256=None)
+    assert record.summary["parts"] == ["base_inpaint", "upsampler_inpaint", "upsampler_scheduler"]
+    with pytest.raises(ReleaseError, match="holds none of upsampler_inpaint; remove the key"):
+        gather_companions(write_components(tmp_path / "one", ("upsampler",)), tmp_path / "two",
+                          trained=(*TRAINED, "upsampler", "base_inpaint"), clip_tokenizer_sha256=None)
 
 
 def test_the_claims_say_plainly_that_nothing_is_known_of_their_data(full_release: Path) -> None:

@@ -103,6 +103,12 @@ def test_a_stage_without_a_record_is_named(recipe: Recipe, records: dict[str, Re
                    find_changed_settings(recipe, {name: record for name, record in records.items() if name != stage}))
 
 
+def test_a_training_that_the_recipe_does_not_name_is_refused(recipe: Recipe, records: dict[str, Record]) -> None:
+    more = records | {"training/upsampler": replace(records["training/base"], stage="training/upsampler")}
+    assert find_changed_settings(recipe, more) == [
+        "training/upsampler: its record is here, the recipe does not train this network; pack again"]
+
+
 @pytest.mark.parametrize(("key", "told"), [("clip.model", "index: was run with clip.model 'lite0'"), ("seed", "was run with seed 0"),
                                            ("source.kind", "index: was run with source.kind 'openmoji'")])
 def test_pack_refuses_another_recipe_than_the_run_was_run_with(run_dir: Path, recipe: Recipe, key: str, told: str) -> None:

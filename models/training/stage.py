@@ -1,0 +1,117 @@
+"""The stage `training/<network>`: one for each network that a recipe trains, from the file of that name in this folder.
+
+Such a file ends in `STAGE`: how its network is trained, what its settings must fit, how long it will take.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ...errors import RecipeError
+from ...recipe.components import NETWORKS, TOKENIZERS, TRAINED_NETWORKS, Training
+from ...recipe.training import TrainingConfig
+from ...store.manifest import sha256_file
+from ...store.records import Record, run_stage
+from .loop import Progress
+
+Settings = TypeVar("Settings", bound=TrainingConfig)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training reads.
+
+    Attributes:
+        curated: directory of the curated set.
+        curated_digest: digest of its record.
+        tokenizer: tokenizer.json that an earlier training wrote; not read by the training that writes it.
+    """
+
+    curated: Path
+    curated_digest: str
+    tokenizer: Path
+
+
+@dataclass(frozen=True)
+class TrainingTask(Generic[Settings]):
+    """One training to do.
+
+    Attributes:
+        config: the recipe's settings of the network.
+        data: what it reads.
+        seed: of weights, order, noise and dropout.
+        progress: told images done, images in all, and a line.
+    """
+
+    config: Settings
+    data: TrainingData
+    seed: int
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class TrainingStage(Generic[Settings]):
+    """How one network is trained.
+
+    Attributes:
+        train: does a task in the stage's partial directory, and returns the summary for its record.
+        check: refuses settings that do not fit those of the other networks (by name) with a RecipeError, before anything is read.
+        estimate: seconds that so many images will take on this machine; given what measures the seconds that one image takes when
+            the base model draws a step of it.
+    """
+
+    train: Callable[[TrainingTask[Settings], Path], Mapping[str, Any]]
+    check: Callable[[Settings, Mapping[str, Training]], None]
+    estimate: Callable[[Settings, int, Callable[[], float]], float]
+
+
+def find_stage(network: str) -> TrainingStage[Any]:
+    """The training of a network.
+
+    Raises:
+        RecipeError: a network that recipes do not train.
+    """
+    if network not in TRAINED_NETWORKS:
+        raise RecipeError(f"{network}: recipes do not train such a network; choose from {', '.join(TRAINED_NETWORKS)}")
+    stage: TrainingStage[Any] = import_module(f".{network}", __package__).STAGE
+    return stage
+
+
+def check_trainings(trainings: Mapping[str, Training]) -> None:
+    """Refuse networks that cannot draw together, before anything is read.
+
+    Args:
+        trainings: name of each network to train -> its settings.
+
+    Raises:
+        RecipeError: an unknown preset, or presets that do not fit together.
+    """
+    for network, config in trainings.items():
+        find_stage(network).check(config, trainings)
+
+
+def train_network(network: str, config: Training, data: TrainingData, directory: Path, *, seed: int,
+                  progress: Progress | None = None) -> Record:
+    """Run the stage `training/<network>`.
+
+    Args:
+        network: its name.
+        config: its settings.
+        data: what it reads.
+        directory: the stage's directory.
+        seed: of weights, order, noise and dropout.
+        progress: told images done, images in all, and a line.
+
+    Raises:
+        TrainingError: nothing to train on, or training diverged.
+        RecipeError: an unknown preset, or a network that recipes do not train.
+    """
+    stage, task = find_stage(network), TrainingTask(config, data, seed, progress)
+    inputs = {"curated": data.curated_digest}
+    if TOKENIZERS[NETWORKS[network].tokenizers[-1]].trained_with != network:
+        inputs["tokenizer"] = sha256_file(data.tokenizer)
+    settings = config.model_dump(mode="json", exclude=set(config.PACE)) | {"seed": seed}
+    return run_stage(directory, stage=f"training/{network}", config=settings, inputs=inputs, work=lambda partial: stage.train(task, partial),
+                     is_costly=True, pace=config.PACE)
