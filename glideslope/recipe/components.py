@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from .strict_model import Count, StrictModel
-from .training import NUM_TRAIN_STEPS, TrainingConfig
+from .training import NUM_TRAIN_STEPS, DenoiserTraining, TrainingConfig
 
 INDEX_NAME, CONFIG_NAME = "model_index.json", "config.json"
 INDEX_FORMAT = "glideslope"
@@ -120,16 +120,11 @@ OPTIONAL_NETWORKS = tuple(name for name, row in NETWORKS.items() if not row.is_r
 TRAINED_NETWORKS = tuple(name for name, row in NETWORKS.items() if row.trained_file is not None)
 
 
-class BaseTraining(TrainingConfig):
+class BaseTraining(DenoiserTraining):
     """The GLIDE base model and its training."""
 
     PACE = frozenset({"checkpoint_images", "sample_images"})
     preset: str = Field("glide-tiny-24", description="name in glideslope.models.networks.presets")
-    caption_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share of captions dropped for classifier-free guidance")
-    ema_half_life_images: Count = Field(20_000, description="images after which the average has forgotten half; shorter at the start")
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weighting (arXiv 2303.09556); none: uniform")
-    high_noise_weight: Annotated[float, Field(ge=1)] | None = Field(
-        None, description="most that the error of very noisy images is raised by, to learn captions sooner (arXiv 2202.00512); none: 1")
     vocab_size: Annotated[int, Field(ge=300)] = Field(2048, description="tokens of the byte-pair encoding trained on the captions")
     horizontal_flip: bool = Field(False, description="mirror half of the images; wrong where text or direction matters")
     sample_images: Count = Field(16_000, description="images between sample grids")

@@ -11,7 +11,7 @@ Scale = Annotated[float, Field(ge=0, le=1000)]  # of guidance, as far as drawing
 
 
 class TrainingConfig(StrictModel):
-    """The optimisation that all networks share; see `components` for what is a network's own."""
+    """The optimisation that all trainings share; what is a network's own stands in `components`."""
 
     PACE = frozenset({"checkpoint_images"})
     batch_size: Count = Field(32, description="images per step")
@@ -22,6 +22,17 @@ class TrainingConfig(StrictModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="bfloat16 runs the network under autocast; auto: bfloat16 where the device computes it faster, else float32")
     checkpoint_images: Count = Field(8000, description="images between checkpoints, the unit of resuming")
+
+
+class DenoiserTraining(TrainingConfig):
+    """What the trainings of all GLIDE U-Nets share."""
+
+    preset: str = Field(description="name in glideslope.models.networks.presets")
+    caption_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share of captions dropped for classifier-free guidance")
+    ema_half_life_images: Count = Field(20_000, description="images after which the average has forgotten half; shorter at the start")
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weighting (arXiv 2303.09556); none: uniform")
+    high_noise_weight: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="most that the error of very noisy images is raised by, to learn captions sooner (arXiv 2202.00512); none: 1")
 
 
 class EvaluateConfig(StrictModel):

@@ -1,0 +1,97 @@
+"""What the trainings of GLIDE's U-Nets share: the batches of their steps, the files that they write, how long they take."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...recipe.components import CONFIG_NAME, SCHEDULERS, scheduler_config
+from ...recipe.training import DenoiserTraining
+from ...store.manifest import write_json
+from ..diffusion.process import GaussianDiffusion, training_loss, weigh_errors
+from ..networks.components import component_config
+from ..networks.unet import TextConditionedUNet, UNetConfig
+from ..tokenizer import CaptionTokenizer
+from .checkpoints import save_tensors
+from .data import CuratedSplit, batch_indices, caption_indices, take
+from .loop import TrainedModel, seed_step
+from .pace import time_training
+
+Condition = Callable[[Tensor, Tensor], Tensor]
+
+
+class DenoisingBatches:
+    """Draws the step's images, captions, timesteps and noise, and computes the loss."""
+
+    def __init__(self, config: DenoiserTraining, data: CuratedSplit, tokenizer: CaptionTokenizer, *, schedule: str, text_ctx: int, seed: int,
+                 horizontal_flip: bool = False, condition: Condition | None = None) -> None:
+        """Tokenise all captions once.
+
+        Args:
+            config: settings of the training.
+            data: what is drawn from.
+            tokenizer: of the captions.
+            schedule: of the noise.
+            text_ctx: tokens that the network reads.
+            seed: of everything that a step draws.
+            horizontal_flip: mirror half of the images.
+            condition: noised images (B, 3, H, W) and the images without noise -> what the network sees; `None`: the noised images alone.
+        """
+        self.config, self.data, self.seed, self.horizontal_flip, self.condition = config, data, seed, horizontal_flip, condition
+        self.diffusion = GaussianDiffusion.create(schedule)
+        self.error_weights = weigh_errors(self.diffusion, min_snr_gamma=config.min_snr_gamma, high_noise_weight=config.high_noise_weight)
+        self.tokens, self.mask = tokenizer.encode_padded(data.texts, text_ctx)
+        self.starts = data.starts
+        self.empty_tokens, self.empty_mask = tokenizer.encode_padded([""], text_ctx)
+
+    def loss(self, model: nn.Module, step: int) -> Tensor:
+        """Mean weighted loss of a step."""
+        # --- draw images, captions, timesteps and noise
+        device = next(model.parameters()).device
+        indices = batch_indices(len(self.data), step, self.config.batch_size, self.seed)
+        seed_step(self.seed, step)
+        x_start = take(self.data, indices)
+        if self.horizontal_flip:
+            x_start = torch.where(torch.rand(len(x_start)).view(-1, 1, 1, 1) < 0.5, x_start.flip(-1), x_start)
+        is_dropped = torch.rand(len(x_start)) < self.config.caption_dropout
+        captions = caption_indices(self.starts, indices, step, self.seed)
+        tokens = torch.where(is_dropped[:, None], self.empty_tokens, self.tokens[captions])
+        mask = torch.where(is_dropped[:, None], self.empty_mask, self.mask[captions])
+        steps = stratified_steps(len(x_start), self.diffusion.num_steps)
+        noise = torch.randn_like(x_start)
+        # --- predict the noise and compare
+        x_start, noise, steps, tokens, mask = (t.to(device) for t in (x_start, noise, steps, tokens, mask))
+        x = self.diffusion.add_noise(x_start, steps, noise)
+        output = model(x if self.condition is None else self.condition(x, x_start), steps, tokens, mask)
+        losses = training_loss(self.diffusion, output, x_start=x_start, x=x, noise=noise, steps=steps,
+                               error_weights=self.error_weights)
+        return (losses * self.data.weights[indices].to(device)).mean()
+
+
+def stratified_steps(batch_size: int, num_steps: int) -> Tensor:
+    """Uniform timesteps, one from each of `batch_size` equal strata, shuffled: int64 (B,). Lowers the loss's variance."""
+    positions = (torch.randperm(batch_size) + torch.rand(batch_size)) / batch_size
+    return (positions * num_steps).long().clamp(max=num_steps - 1)
+
+
+def write_denoiser(partial: Path, trained: TrainedModel, scheduler: str) -> None:
+    """Write weights, averaged weights, configuration and the noise schedule of that name."""
+    assert isinstance(trained.model, TextConditionedUNet)
+    save_tensors(partial / "model.safetensors", trained.model.state_dict())
+    save_tensors(partial / "ema.safetensors", trained.ema or trained.model.state_dict())
+    write_json(partial / CONFIG_NAME, component_config(trained.model))
+    write_json(partial / SCHEDULERS[scheduler].file, scheduler_config(scheduler))
+
+
+def time_denoiser(config: DenoiserTraining, architecture: UNetConfig) -> float:
+    """Seconds that an image takes in the training of a U-Net, from a few real steps on random numbers."""
+
+    def loss(network: nn.Module, step: int) -> Tensor:
+        device, size = next(network.parameters()).device, (config.batch_size, architecture.text_ctx)
+        x = torch.randn(config.batch_size, architecture.in_channels, architecture.image_size, architecture.image_size, device=device)
+        output = network(x, torch.full((len(x),), 500, device=device), torch.zeros(size, dtype=torch.int64, device=device),
+                         torch.ones(size, dtype=torch.bool, device=device))
+        return torch.as_tensor(output.float().square().mean())
+
+    return time_training(config, TextConditionedUNet(architecture), loss, ema_half_life_images=config.ema_half_life_images)
