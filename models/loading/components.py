@@ -21,11 +21,11 @@ from ...recipe.components import (
     CONFIG_NAME,
     FORMAT_VERSION,
     INDEX_FORMAT,
-    NUM_TRAIN_STEPS,
     Scheduler,
     required_components,
 )
 from ...recipe.strict_model import StrictModel
+from ...recipe.training import NUM_TRAIN_STEPS
 from ...store.manifest import sha256_bytes
 from ...store.strict_json import parse_object, read_bounded
 from ...store.weight_files import VARIANTS, TensorHeader, WeightFiles, find_weights, read_header, weights_name

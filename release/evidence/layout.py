@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ...errors import ReleaseError
-from ...recipe.components import NETWORKS, SCHEDULERS, TOKENIZERS, TRAINED_NETWORKS
+from ...recipe.components import COMPONENTS, NETWORKS, TOKENIZERS, TRAINED_NETWORKS
 from ...store.manifest import MAX_FOLDERS_DEEP
 from ...store.strict_json import MAX_CONTAINERS, load_text, refuse_many
 from ...store.weight_files import MAX_INDEX_BYTES, VARIANTS, index_name, weights_name
@@ -59,7 +59,7 @@ RULES = (
     Rule(r"(README|DATASET_CARD|USE_POLICY)\.md|LICENSE|\.eval_results/glideslope\.yaml|evidence/(recipe|policy)\.yaml", "text", MEGABYTE),
     Rule(r"manifest\.json|rehearsal\.json", "json", 32 * MEGABYTE),
     Rule(r"manifest\.dsse\.json|model_index\.json", "json", MEGABYTE),
-    Rule(one_of(*(f"{row.name}/{row.file}" for row in (*NETWORKS.values(), *SCHEDULERS.values()))), "json", MEGABYTE),
+    Rule(one_of(*(f"{row.name}/{row.file}" for row in COMPONENTS.values() if row.name not in TOKENIZERS)), "json", MEGABYTE),
     Rule(one_of(*(f"{row.name}/{row.file}" for row in TOKENIZERS.values())), "json", 32 * MEGABYTE),
     Rule(rf"{one_of(*NETWORKS)}/{STEM}(\.({'|'.join(VARIANTS)}))?(-[0-9]{{5}}-of-[0-9]{{5}})?\.safetensors", "safetensors",
          20_000 * MEGABYTE),

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from ...errors import ReleaseError
-from ...recipe.components import COMPONENTS, NETWORKS, SCHEDULERS, TOKENIZERS
+from ...recipe.components import COMPONENTS, NETWORKS, SCHEDULERS, TOKENIZERS, Scheduler, Tokenizer
 from ...recipe.recipe import Recipe
 from ...store.records import Record
 
@@ -89,7 +89,7 @@ def components(recipe: Recipe, records: Mapping[str, Record]) -> tuple[str, ...]
 
 def trained_along(recipe: Recipe) -> dict[str, str]:
     """Tokenizers and noise schedules that the trainings of a recipe write -> the network whose training does."""
-    rows = [*TOKENIZERS.values(), *SCHEDULERS.values()]
+    rows: list[Tokenizer | Scheduler] = [*TOKENIZERS.values(), *SCHEDULERS.values()]
     return {row.name: row.trained_with for row in rows if row.trained_with is not None and row.trained_with in recipe.trainings}
 
 
