@@ -153,7 +153,7 @@ def test_files_may_be_named_with_hyphens_but_not_both_ways(files: Path, tmp_path
 def test_missing_files_are_all_named_and_a_part_is_imported_only_when_asked_for(files: Path, tmp_path: Path) -> None:
     for name in ("upsample.pt", "clip_text_enc.pt"):
         (files / name).unlink()
-    assert "upsample.pt, clip_text_enc.pt is missing; put it there, or import only what is there with --components" in refusal(files)
+    assert "clip_text_enc.pt, upsample.pt is missing; put it there, or import only what is there with --components" in refusal(files)
     import_published(files, tmp_path / "release", ImportOptions(["base_inpaint", "base"], architectures=TINY))
     assert set(GlidePipeline.from_pretrained(tmp_path / "release", device="cpu").companions.networks) == {"base_inpaint"}
     assert not (tmp_path / "release" / "upsampler_scheduler").exists()
@@ -161,7 +161,7 @@ def test_missing_files_are_all_named_and_a_part_is_imported_only_when_asked_for(
 
 
 def test_impossible_choices_of_components_are_refused() -> None:
-    with pytest.raises(RequestError, match="components: 'clip' is unknown; choose base, and from upsampler, "):
+    with pytest.raises(RequestError, match="components: 'clip' is unknown; choose base, and from noised_clip, upsampler, "):
         ImportOptions(["base", "clip"])
     for chosen in ([], ["upsampler"]):
         with pytest.raises(RequestError, match="base is missing, and nothing draws without it"):
