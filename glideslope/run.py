@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .data_filter.reports.galleries import Pictures
     from .data_filter.reports.report import Report
 
-
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 

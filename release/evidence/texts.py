@@ -18,6 +18,6 @@ def license_text(recipe: Recipe) -> str:
     lines = [f"{recipe.release.title}", "", f"The weights are released under the licence {identifier}."]
     if recipe.release.data_attribution:
         lines += ["", f"Training data: {recipe.release.data_attribution.strip()}"]
-    known = resources.files(__package__) / "licenses" / f"{identifier}.txt"
+    known = resources.files("glideslope.release") / "licenses" / f"{identifier}.txt"
     text = known.read_text(encoding="utf-8") if known.is_file() else f"Full text: https://spdx.org/licenses/{identifier}.html\n"
     return "\n".join(lines) + "\n\n" + text.replace("\r\n", "\n")
