@@ -29,7 +29,7 @@ from glideslope.errors import GlideslopeError, VerificationError
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.settings import expected_settings
 from glideslope.release.verify import verify
-from glideslope.store.manifest import UNLISTED, Manifest, ReleaseManifest, canonical_json, sha256_bytes, sha256_json
+from glideslope.trust.release_manifest import UNLISTED, Manifest, ReleaseManifest, canonical_json, sha256_bytes, sha256_json
 
 LIMIT_S, LIMIT_BYTES, KILL_AFTER_S, TELL_EVERY_S = 10, 1 << 30, 60, 20
 STATEMENTS = ("README.md", "DATASET_CARD.md", "USE_POLICY.md", "LICENSE", ".eval_results/glideslope.yaml", "model_index.json",

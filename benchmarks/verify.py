@@ -20,12 +20,12 @@ from pathlib import Path
 
 from glideslope.release.evidence.chain import run_check
 from glideslope.release.evidence.contents import Release
-from glideslope.release.evidence.digests import hash_files
 from glideslope.release.verify import CHECKS
 from glideslope.release.weights import canonical_header
-from glideslope.store.manifest import NUM_THREADS
 from glideslope.store.tensor_entries import is_weight_file
 from glideslope.store.weight_files import TensorHeader, weights_name
+from glideslope.trust.hashed_files import hash_files
+from glideslope.trust.release_manifest import NUM_THREADS
 
 PIECE_BYTES = 1 << 20
 MEGABYTE = 1e6

@@ -14,9 +14,9 @@ from .recipe.load import dump_recipe, load_recipe
 from .recipe.recipe import Recipe
 from .recipe.training import TrainingConfig
 from .store.locks import locked
-from .store.manifest import storage_error, write_bytes
 from .store.records import Record, read_record
 from .store.stage_places import CHECKPOINTS, StagePlaces
+from .trust.release_manifest import storage_error, write_bytes
 
 if TYPE_CHECKING:
     from .data_filter import Source

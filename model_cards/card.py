@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from ..errors import ReleaseError
 from ..recipe.components import NETWORKS
-from ..store.manifest import sha256_bytes
 from ..text import number_text as wording
+from ..trust.release_manifest import sha256_bytes
 from .metadata import Lookup, dataset_metadata, hub_metadata
 
 TEMPLATES = Path(__file__).parent

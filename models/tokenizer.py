@@ -22,9 +22,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor
 
 from ..errors import CheckpointError, VerificationError
-from ..store.manifest import write_bytes
 from ..store.strict_json import read_bounded
 from ..text.vocabulary_files import MAX_TOKEN_LENGTH, MAX_TOKENIZER_BYTES, Vocabulary, rebuild_tokenizer
+from ..trust.release_manifest import write_bytes
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"

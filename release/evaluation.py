@@ -17,8 +17,8 @@ from ..models.drawing.pipeline import GlidePipeline
 from ..models.drawing.pixels import contact_sheet, png_bytes
 from ..recipe.filters import ClipConfig
 from ..recipe.training import EvaluateConfig
-from ..store.manifest import canonical_json, write_bytes, write_json
 from ..store.records import Record, read_record, run_stage
+from ..trust.release_manifest import canonical_json, write_bytes, write_json
 from .claims.evaluation import compare_with_middle, count_wins, deal_pairs
 from .evidence.layout import parse_json_lines
 

@@ -13,10 +13,10 @@ from ..errors import ReleaseError
 from ..model_cards.card import render_card, render_dataset_card, templates_sha256
 from ..recipe.components import INDEX_NAME, NETWORKS, model_index
 from ..recipe.recipe import Recipe
-from ..store.manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, storage_error, write_bytes, write_json
 from ..store.records import Record, check_outputs, read_record, run_stage
 from ..store.stage_places import INTENT_NAME, RECORD_NAME
 from ..store.weight_files import WeightFiles
+from ..trust.release_manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, storage_error, write_bytes, write_json
 from .claims.claims import claims_of
 from .documents import documents_of
 from .documents.use_policy import USE_POLICY_PATH, use_policy_text

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..errors import ReleaseError, VerificationError
 from ..recipe.components import INDEX_NAME, model_index
-from ..store.manifest import MANIFEST_NAME, SIGNATURE_NAME, UNLISTED, sha256_bytes
+from ..trust.hashed_files import compare_files, compare_tensors
+from ..trust.release_manifest import MANIFEST_NAME, SIGNATURE_NAME, UNLISTED, sha256_bytes
 from ..trust.signatures import Signers
 from ..trust.signers import SignerRule
 from .claims.claims import claims_of, compare_claims
@@ -21,7 +22,6 @@ from .documents.use_policy import find_changed_policy
 from .evidence.chain import CHAIN_CHECKS, run_check
 from .evidence.comparison import shorten
 from .evidence.contents import CARD_PATH, Release
-from .evidence.digests import compare_files, compare_tensors
 from .evidence.figures import can_draw
 from .evidence.golden import check_golden
 from .evidence.layout import find_irregular, find_strangers, parse_json_object

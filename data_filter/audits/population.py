@@ -9,8 +9,8 @@ import numpy as np
 
 from ...errors import FilterError, StageError
 from ...recipe.filters import Category
-from ...store.manifest import read_json, sha256_json
 from ...store.records import Record
+from ...trust.release_manifest import read_json, sha256_json
 from ..deciding.ledger import Ledger, open_ledger
 from ..index.parquet import read_table
 from ..index.stage import read_index

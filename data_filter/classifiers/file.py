@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from ...errors import FilterError
-from ...store.manifest import write_bytes
+from ...trust.release_manifest import write_bytes
 from .classifier import Classifier
 from .kinds import build_classifier
 

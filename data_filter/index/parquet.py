@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import StageError
-from ...store.manifest import write_bytes
+from ...trust.release_manifest import write_bytes
 
 
 class ReadTable(Protocol):

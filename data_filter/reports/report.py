@@ -17,10 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ...clip.model import load_clip
 from ...recipe.filters import Category
 from ...recipe.recipe import Recipe
-from ...store.manifest import read_json, write_bytes
 from ...store.records import read_record
 from ...store.stage_places import RECORD_NAME
 from ...text import number_text as wording
+from ...trust.release_manifest import read_json, write_bytes
 from ..classifiers.fit_stage import REPORT_NAME
 from ..deciding.filter_figures import combined_scores, is_dropped
 from ..deciding.ledger import Ledger, open_ledger

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import ReleaseError
-from ..store.manifest import REHEARSAL_NAME, SIGNATURE_NAME
+from ..trust.release_manifest import REHEARSAL_NAME, SIGNATURE_NAME
 from .arguments import RELEASES, JsonOption, PolicyOption, ReleaseArgument, err, out, tell, told_signers
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ..errors import VerificationError
-from ..store.manifest import write_bytes
 from ..store.protected_places import refuse_in_release
+from ..trust.release_manifest import write_bytes
 from .arguments import (
     RELEASES,
     RUNS,

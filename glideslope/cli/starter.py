@@ -15,7 +15,7 @@ from ..recipe.filters import Category, CurateConfig, Limits
 from ..recipe.recipe import Recipe
 from ..recipe.release import ReleaseConfig
 from ..recipe.sources import SourceSettings
-from ..store.manifest import sha256_bytes, write_bytes
+from ..trust.release_manifest import sha256_bytes, write_bytes
 
 HEADER = """\
 # A glideslope recipe: every key, what it means, and its default. Run it with `glideslope run {path}`.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ReleaseError, VerificationError
-from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, storage_error, write_bytes
+from ..trust.release_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, storage_error, write_bytes
 from .strict_json import read_bounded
 
 FORMAT_MARK = b'"glideslope.'  # every manifest of ours names its format so

@@ -19,7 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import GlideslopeError, StageError
-from .manifest import UNWRITABLE, FileEntry, Manifest, canonical_json, read_json, sha256_json, storage_error, sync_tree, write_json
+from ..trust.release_manifest import (
+    UNWRITABLE,
+    FileEntry,
+    Manifest,
+    canonical_json,
+    read_json,
+    sha256_json,
+    storage_error,
+    sync_tree,
+    write_json,
+)
 from .stage_places import CHECKPOINTS, INTENT_NAME, RECORD_NAME, StagePlaces, remove
 
 UNRECORDED = (RECORD_NAME, INTENT_NAME, f"{CHECKPOINTS}/")

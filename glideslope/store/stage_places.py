@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StageError, StorageError
-from .manifest import sha256_json, sync_directory, write_bytes
+from ..trust.release_manifest import sha256_json, sync_directory, write_bytes
 
 RECORD_NAME = "record.json"
 INTENT_NAME = "intent.json"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ReleaseError, VerificationError
-from ..store.manifest import storage_error, write_bytes
 from ..store.protected_places import refuse_near_manifest
 from ..store.strict_json import read_bounded
+from .release_manifest import storage_error, write_bytes
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

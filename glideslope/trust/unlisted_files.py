@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import VerificationError
-from ..store.manifest import list_files
 from ..store.strict_json import parse_object, read_bounded
+from .release_manifest import list_files
 from .status import MAX_STATUS_BYTES, STATUS_NAME, SignedStatus
 
 GIT_NAME = ".git"  # of a clone, a folder; of a clone within a clone, a file

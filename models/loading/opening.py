@@ -21,7 +21,12 @@ from typing import Literal
 
 from ...errors import DownloadError, RequestError, VerificationError
 from ...recipe.components import COMPONENTS, INDEX_NAME, NETWORKS, OPTIONAL_NETWORKS, components_of
-from ...store.manifest import (
+from ...store.strict_json import parse_object, read_bounded
+from ...store.weight_files import VARIANTS, index_name, parse_weights_name
+from ...trust.currency import STALE, Asked, refuse_by_status
+from ...trust.hub import HubOptions, Snapshot, resolve
+from ...trust.lock import ReleaseLock
+from ...trust.release_manifest import (
     MANIFEST_NAME,
     RELEASE_FORMAT,
     SIGNATURE_NAME,
@@ -32,11 +37,6 @@ from ...store.manifest import (
     describe_unlisted,
     sha256_bytes,
 )
-from ...store.strict_json import parse_object, read_bounded
-from ...store.weight_files import VARIANTS, index_name, parse_weights_name
-from ...trust.currency import STALE, Asked, refuse_by_status
-from ...trust.hub import HubOptions, Snapshot, resolve
-from ...trust.lock import ReleaseLock
 from ...trust.signatures import GUARDS, Signers, verify_guards
 from ...trust.signers import Keys, SignerRule
 from ...trust.status import MAX_STATUS_BYTES, STATUS_NAME, SignedStatus

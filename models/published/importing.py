@@ -27,8 +27,8 @@ from ...recipe.components import (
     scheduler_config,
 )
 from ...recipe.strict_model import StrictModel
-from ...store.manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, sync_directory, sync_tree, write_bytes, write_json
 from ...store.strict_json import read_bounded
+from ...trust.release_manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, sync_directory, sync_tree, write_bytes, write_json
 from ..loading.components import WEIGHTS_NAME
 from ..networks.components import describe_config, expected_tensors
 from ..networks.presets import NOISED_CLIP_PRESETS, UNET_PRESETS

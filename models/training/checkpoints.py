@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, StageError
-from ...store.manifest import read_json, sha256_file, sync_directory, write_bytes, write_json
+from ...trust.release_manifest import read_json, sha256_file, sync_directory, write_bytes, write_json
 
 STATE_NAME = "state.json"
 METRICS = "metrics.jsonl"

@@ -21,8 +21,8 @@ from ...device.dtype_device import choose_device
 from ...device.processor import HALF, choose_precision, instruction_set, threads, warn_of_slow_type
 from ...errors import CheckpointError, StageError, TrainingError
 from ...recipe.training import TrainingConfig
-from ...store.manifest import read_json, write_json
 from ...store.stage_places import CHECKPOINTS
+from ...trust.release_manifest import read_json, write_json
 from ..tokenizer import CaptionTokenizer
 from .checkpoints import METRICS, MetricsLog, latest_checkpoint, restore_checkpoint, save_checkpoint
 from .data import CuratedSplit

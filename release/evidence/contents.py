@@ -12,15 +12,15 @@ from ...errors import GlideslopeError, RecipeError, ReleaseError, VerificationEr
 from ...recipe.filters import Category
 from ...recipe.load import parse_recipe
 from ...recipe.recipe import Recipe
-from ...store.manifest import MANIFEST_NAME, ReleaseManifest, sha256_bytes
 from ...store.parquet_pages import Budget, open_bounded
 from ...store.records import Record
 from ...store.strict_json import read_bounded
 from ...store.strict_yaml import load_yaml
 from ...store.weight_files import TensorHeader, WeightFiles
+from ...trust.hashed_files import Hashed, hash_files, hash_one
+from ...trust.release_manifest import MANIFEST_NAME, ReleaseManifest, sha256_bytes
 from ...trust.signatures import Signers, read_guards, verify_guards
 from ..weights import read_weights
-from .digests import Hashed, hash_files, hash_one
 from .layout import parse_json_lines, parse_json_object, rule_of
 from .plan import components, networks, record_path
 

@@ -1,6 +1,6 @@
 """The digest that names a curated set."""
 
-from ...store.manifest import FileEntry, Manifest
+from ...trust.release_manifest import FileEntry, Manifest
 from .contents import Release
 
 

@@ -19,8 +19,8 @@ from ...pictures.decode import read_image, to_rgb
 from ...pictures.refusals import Refusal
 from ...recipe.components import NETWORKS
 from ...recipe.recipe import Recipe
-from ...store.manifest import sha256_bytes, write_bytes, write_json
 from ...store.records import Record, read_record, run_stage
+from ...trust.release_manifest import sha256_bytes, write_bytes, write_json
 from ..vetting.policy import GoldenPolicy
 from .contents import Release, need
 from .layout import parse_json_lines, parse_json_object

@@ -12,9 +12,9 @@ from ... import __version__
 from ...errors import CheckpointError, ReleaseError, VerificationError
 from ...models.loading.components import read_component_config
 from ...recipe.components import COMPONENTS, NETWORKS, TOKENIZERS, required_components
-from ...store.manifest import MAX_MANIFEST_BYTES, Manifest, ReleaseManifest, sha256_bytes, sha256_file
 from ...store.strict_json import parse_object, read_bounded
 from ...trust.merkle import DIGEST_PATTERN
+from ...trust.release_manifest import MAX_MANIFEST_BYTES, Manifest, ReleaseManifest, sha256_bytes, sha256_file
 from ..evidence.contents import Release
 from ..evidence.layout import check_content
 from ..publishing.snapshot import release_in

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ReleaseError
-from ...store.manifest import MANIFEST_NAME, Manifest, ReleaseManifest, canonical_json, write_bytes
 from ...store.protected_places import refuse_in_release
 from ...trust.envelopes import PAYLOAD_TYPE, STATEMENT_TYPE, pre_authentication_encoding
 from ...trust.keys import NEEDS_EXTRA, read_pem_key, write_key_pair
+from ...trust.release_manifest import MANIFEST_NAME, Manifest, ReleaseManifest, canonical_json, write_bytes
 from ..publishing.snapshot import refuse_download
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"

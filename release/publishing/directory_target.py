@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ...errors import ReleaseError
 from ...store.locks import locked
-from ...store.manifest import list_files, sha256_file, storage_error
+from ...trust.release_manifest import list_files, sha256_file, storage_error
 from .snapshot import KEPT_FILES
 from .targets import PIECE_BYTES, Edit, Gated, Moved, TargetFile, TargetState
 

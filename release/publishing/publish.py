@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ReleaseError, VerificationError
-from ...store.manifest import SIGNATURE_NAME
 from ...trust.keys import key_id_of
+from ...trust.release_manifest import SIGNATURE_NAME
 from ...trust.signatures import read_guards, verify_guards
 from ...trust.status import STATUS_NAME, with_current
 from ...trust.unlisted_files import list_release

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ...errors import ReleaseError
-from ...store.manifest import MANIFEST_NAME, ReleaseManifest, list_files, sha256_file
+from ...trust.release_manifest import MANIFEST_NAME, ReleaseManifest, list_files, sha256_file
 from .snapshot import KEPT_FILES
 
 Gated = Literal["auto", "manual", "no"]

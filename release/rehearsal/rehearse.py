@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import ReleaseError
-from ...store.manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, write_bytes
+from ...trust.release_manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, write_bytes
 from ...trust.unlisted_files import list_release
 from ..loopback.hub import OWNER, LoopbackHub
 from ..loopback.state import Repository, StoredFile

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import VerificationError
-from ...store.manifest import REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json
 from ...store.strict_json import parse_object
+from ...trust.release_manifest import REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json
 from ..evidence.contents import Release
 from .scenes import TRANSFERS, Scene, Transfer, scenes_of
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ...errors import ReleaseError
-from ...store.manifest import SIGNATURE_NAME
 from ...text.secrets import private_words
+from ...trust.release_manifest import SIGNATURE_NAME
 from ...trust.signatures import Signers, Vouched
 from ...trust.signers import SignerRule
 from ..claims.audit_checks import check_audits

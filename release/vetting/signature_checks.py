@@ -2,7 +2,7 @@
 
 import re
 
-from ...store.manifest import SIGNATURE_NAME
+from ...trust.release_manifest import SIGNATURE_NAME
 from ..evidence.contents import Release
 from .policy import ALWAYS_RUN, SKIPPABLE, policy_of
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from glideslope.cli.main import app
 from glideslope.errors import GlideslopeError, StageError
-from glideslope.store.manifest import write_json
 from glideslope.store.records import run_stage
+from glideslope.trust.release_manifest import write_json
 
 RECIPE = """
 name: small

@@ -23,8 +23,8 @@ from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training.checkpoints import save_tensors
 from glideslope.recipe.components import CONFIG_NAME, scheduler_config
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
-from glideslope.store.manifest import ReleaseManifest, sha256_bytes, write_bytes, write_json
 from glideslope.trust.keys import generate_key
+from glideslope.trust.release_manifest import ReleaseManifest, sha256_bytes, write_bytes, write_json
 
 from .closed_form import with_closed_form_weights
 from .hub_client import READER, REPO, Load, Strangers

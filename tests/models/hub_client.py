@@ -15,9 +15,9 @@ from typing import Any
 
 from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import MAIN, Account, Commit, StoredFile
-from glideslope.store.manifest import ReleaseManifest, sha256_file, write_bytes
 from glideslope.trust.envelopes import sign_statement
 from glideslope.trust.keys import read_private_key
+from glideslope.trust.release_manifest import ReleaseManifest, sha256_file, write_bytes
 from glideslope.trust.signatures import Vouched, release_statement
 from glideslope.trust.status import STATUS_NAME, ReleaseStatus, Status, times_from, with_current, with_withdrawn
 

@@ -32,8 +32,8 @@ from glideslope.release.evidence.layout import check_content, check_name
 from glideslope.release.loopback.faults import Fault
 from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import StoredFile
-from glideslope.store.manifest import Manifest, ReleaseManifest, write_json
 from glideslope.store.weight_files import index_name, weights_name
+from glideslope.trust.release_manifest import Manifest, ReleaseManifest, write_json
 
 from .archives import read_archive, save_as_published, write_archive
 from .conftest import sign_again

@@ -10,7 +10,7 @@ from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training.checkpoints import save_tensors
 from glideslope.recipe.components import model_index, scheduler_config
-from glideslope.store.manifest import ReleaseManifest, write_bytes, write_json
+from glideslope.trust.release_manifest import ReleaseManifest, write_bytes, write_json
 
 CHANGES = {"upsampler": {"image_size": 32, "super_res": True}, "base_inpaint": {"inpaint": True},
            "upsampler_inpaint": {"image_size": 32, "super_res": True, "inpaint": True}}

@@ -35,7 +35,8 @@ from glideslope.release import pack
 from glideslope.release.claims.evaluation import deal_pairs
 from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
 from glideslope.release.evidence.settings import expected_settings
-from glideslope.store.manifest import (
+from glideslope.store.records import Record, run_stage
+from glideslope.trust.release_manifest import (
     UNLISTED,
     Manifest,
     ReleaseManifest,
@@ -46,7 +47,6 @@ from glideslope.store.manifest import (
     write_bytes,
     write_json,
 )
-from glideslope.store.records import Record, run_stage
 
 from .components import write_components
 

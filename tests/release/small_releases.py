@@ -13,7 +13,7 @@ from glideslope.release.publishing.publication import Options, Plan, plan_public
 from glideslope.release.publishing.publish import Publication, publish
 from glideslope.release.publishing.statuses import StatusWriter
 from glideslope.release.publishing.targets import Target
-from glideslope.store.manifest import MANIFEST_NAME, ReleaseManifest, write_bytes
+from glideslope.trust.release_manifest import MANIFEST_NAME, ReleaseManifest, write_bytes
 from glideslope.trust.status import STATUS_NAME
 from glideslope.trust.unlisted_files import KEPT_FILES
 

@@ -19,8 +19,8 @@ from glideslope.release.evidence.contents import Release
 from glideslope.release.verify import CHECKS
 from glideslope.release.weights.architecture import weight_paths
 from glideslope.release.weights.writing import Form, write_weights
-from glideslope.store.manifest import write_json
 from glideslope.store.records import Record, read_record, run_stage
+from glideslope.trust.release_manifest import write_json
 
 from .test_verify import problems_of
 

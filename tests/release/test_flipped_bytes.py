@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from glideslope.errors import VerificationError
 from glideslope.release import verify
 from glideslope.release.evidence.contents import Release
-from glideslope.release.evidence.digests import Hashed, hash_files, hash_one
 from glideslope.release.verify import CHECKS, check_manifest
 from glideslope.release.vetting.policy import ALWAYS_RUN, SKIPPABLE, policy_of
 from glideslope.release.vetting.signature_checks import check_signature
-from glideslope.store.manifest import MANIFEST_NAME, SIGNATURE_NAME, ReleaseManifest
 from glideslope.trust.envelopes import sign_statement
+from glideslope.trust.hashed_files import Hashed, hash_files, hash_one
 from glideslope.trust.keys import generate_key, read_private_key
+from glideslope.trust.release_manifest import MANIFEST_NAME, SIGNATURE_NAME, ReleaseManifest
 from glideslope.trust.signatures import Vouched, release_statement
 
 

@@ -17,8 +17,8 @@ from glideslope.errors import GlideslopeError, VerificationError
 from glideslope.models.loading.components import read_component_config
 from glideslope.models.networks.components import parse_component_config
 from glideslope.release import verify
-from glideslope.store.manifest import ReleaseManifest
 from glideslope.store.weight_files import read_header
+from glideslope.trust.release_manifest import ReleaseManifest
 
 SEEDS = st.integers(0, 2**32)
 ON_ONE_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -13,7 +13,7 @@ import pytest
 from glideslope.cli import main as cli
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.rehearsal.child import client_environment
-from glideslope.store.manifest import ReleaseManifest
+from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.status import STATUS_NAME, SignedStatus
 
 from .small_releases import REPO, content, make_release, shown

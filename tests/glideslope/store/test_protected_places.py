@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from glideslope.errors import ReleaseError, StorageError
-from glideslope.store.manifest import FileEntry, Manifest, ReleaseManifest, write_bytes, write_json
 from glideslope.store.protected_places import refuse_in_release, refuse_near_manifest, write_new
+from glideslope.trust.release_manifest import FileEntry, Manifest, ReleaseManifest, write_bytes, write_json
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub._local_folder import write_download_metadata
 
-from glideslope.store.manifest import list_files, write_bytes
+from glideslope.trust.release_manifest import list_files, write_bytes
 from glideslope.trust.status import Status, times_from, with_current
 from glideslope.trust.unlisted_files import find_misuse, may_lie_beside
 

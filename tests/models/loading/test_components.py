@@ -16,8 +16,8 @@ from glideslope.models.networks.components import build_on_meta, component_confi
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.training.checkpoints import load_tensors, save_tensors
 from glideslope.recipe.components import CONFIG_NAME
-from glideslope.store.manifest import FileEntry, sha256_file, write_json
 from glideslope.store.weight_files import find_weights, index_name, weights_name
+from glideslope.trust.release_manifest import FileEntry, sha256_file, write_json
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:

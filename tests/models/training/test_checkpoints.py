@@ -14,7 +14,7 @@ from glideslope.models.training.checkpoints import (
     save_checkpoint,
     save_tensors,
 )
-from glideslope.store.manifest import write_bytes
+from glideslope.trust.release_manifest import write_bytes
 
 
 def small_training(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -17,8 +17,8 @@ from glideslope.release.claims.mutation_checks import check_mutations
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.settings import settings_of
 from glideslope.release.verify import verify
-from glideslope.store.manifest import read_json, write_bytes
 from glideslope.store.records import read_record
+from glideslope.trust.release_manifest import read_json, write_bytes
 
 from ..conftest import Tamperer, picture, stage
 

@@ -8,8 +8,8 @@ from glideslope.data_filter.mutations.stage import PLANTED_SCHEMA
 from glideslope.errors import ReleaseError
 from glideslope.release.claims.mutations import mutation_claims, planted_path
 from glideslope.release.evidence.contents import Release
-from glideslope.store.manifest import Manifest
 from glideslope.store.records import Record
+from glideslope.trust.release_manifest import Manifest
 
 
 def planted(release: Release, scores: list[float | None]) -> Release:

@@ -17,7 +17,7 @@ from glideslope.release.evidence.layout import (
     rule_of,
 )
 from glideslope.release.verify import verify
-from glideslope.store.manifest import MAX_FOLDERS_DEEP, list_files
+from glideslope.trust.release_manifest import MAX_FOLDERS_DEEP, list_files
 
 
 @pytest.mark.parametrize("path", ["README.md", "base/diffusion_pytorch_model.safetensors", "evidence/ledger/shard-00012.parquet",

@@ -14,9 +14,9 @@ from glideslope.release.loopback.state import StoredFile
 from glideslope.release.publishing.publish import rollback
 from glideslope.release.publishing.statuses import StatusWriter, renew
 from glideslope.release.publishing.withdraw import withdraw
-from glideslope.store.manifest import ReleaseManifest
 from glideslope.trust.envelopes import sign_statement
 from glideslope.trust.keys import key_id_of
+from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.signatures import Vouched, release_statement
 from glideslope.trust.status import STATUS_NAME, SignedStatus, Status, times_from, with_current
 

@@ -10,8 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.errors import StageError, StorageError, VerificationError
-from glideslope.store import manifest as manifest_module
-from glideslope.store.manifest import Manifest, canonical_json, read_json, sha256_bytes, sha256_file, sha256_json, write_bytes, write_json
+from glideslope.trust import release_manifest as manifest_module
+from glideslope.trust.release_manifest import (
+    Manifest,
+    canonical_json,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    sha256_json,
+    write_bytes,
+    write_json,
+)
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
                     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12)

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import VerificationError
-from ...store.manifest import NUM_THREADS, UNLISTED, FileEntry, ReleaseManifest, describe_unlisted, list_files, sha256_file
-from ...store.tensor_entries import TensorEntry, is_weight_file, read_tensors
+from ..errors import VerificationError
+from ..store.tensor_entries import TensorEntry, is_weight_file, read_tensors
+from .release_manifest import NUM_THREADS, UNLISTED, FileEntry, ReleaseManifest, describe_unlisted, list_files, sha256_file
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from glideslope.errors import VerificationError
-from glideslope.store.manifest import ReleaseManifest, sha256_bytes, sha256_file, write_bytes
 from glideslope.store.tensor_entries import read_tensors
 from glideslope.trust.merkle import check_merkle_proof
+from glideslope.trust.release_manifest import ReleaseManifest, sha256_bytes, sha256_file, write_bytes
 
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"
 HALF = "base/diffusion_pytorch_model.fp16.safetensors"
@@ -71,8 +71,8 @@ def test_any_byte_changed_in_a_manifest_is_refused_or_noticed(release: Path, dat
 
 def reseal(manifest: dict[str, Any]) -> dict[str, Any]:
     """Give an edited manifest the roots of its new lists, as somebody would who wants it to pass."""
-    from glideslope.store.manifest import canonical_json
     from glideslope.trust.merkle import merkle_root
+    from glideslope.trust.release_manifest import canonical_json
 
     roots = {name: merkle_root([canonical_json(entry).encode() for entry in manifest[part]])
              for name, part in (("root", "files"), ("tensors_root", "tensors"))}

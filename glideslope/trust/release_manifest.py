@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import StageError, StorageError, VerificationError
-from ..trust.merkle import DIGEST_PATTERN, MerkleProof, merkle_proof, merkle_root
-from .strict_json import parse_object, read_bounded
-from .tensor_entries import TensorEntry, find_disorder, is_weight_file, read_tensors
+from ..store.strict_json import parse_object, read_bounded
+from ..store.tensor_entries import TensorEntry, find_disorder, is_weight_file, read_tensors
+from .merkle import DIGEST_PATTERN, MerkleProof, merkle_proof, merkle_root
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = "glideslope.manifest/1"
