@@ -29,7 +29,10 @@ from glideslope.errors import GlideslopeError, VerificationError
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.settings import expected_settings
 from glideslope.release.verify import verify
-from glideslope.trust.release_manifest import UNLISTED, Manifest, ReleaseManifest, canonical_json, sha256_bytes, sha256_json
+from glideslope.store.digests import canonical_json, sha256_bytes, sha256_json
+from glideslope.store.stage_manifest import Manifest
+from glideslope.trust.hashed_files import build_manifest
+from glideslope.trust.release_manifest import UNLISTED, ReleaseManifest
 
 LIMIT_S, LIMIT_BYTES, KILL_AFTER_S, TELL_EVERY_S = 10, 1 << 30, 60, 20
 STATEMENTS = ("README.md", "DATASET_CARD.md", "USE_POLICY.md", "LICENSE", ".eval_results/glideslope.yaml", "model_index.json",
@@ -145,7 +148,7 @@ class Bench:
                         data = data.replace(old.encode(), new.encode()).replace(f"{old[:12]}…".encode(), f"{new[:12]}…".encode())
                     path.write_bytes(data)
         try:
-            manifest = ReleaseManifest.from_directory(self.directory)
+            manifest = build_manifest(self.directory)
         except VerificationError:  # weights that nobody can read have no tensors to list
             try:
                 manifest = ReleaseManifest(Manifest.of_directory(self.directory, exclude=UNLISTED).files, ())

@@ -35,8 +35,8 @@ from glideslope.data_filter.sources.kinds import read_source
 from glideslope.data_filter.sources.source import Shard, SourceItem, SourceLabel, digest_shards, shard_name
 from glideslope.recipe.load import parse_recipe
 from glideslope.recipe.recipe import Recipe
+from glideslope.store.digests import sha256_bytes
 from glideslope.store.records import run_stage
-from glideslope.trust.release_manifest import sha256_bytes
 
 SHARD_ROWS, WIDTH, NUM_LABELS = 10_000, 512, 6000
 WORDS = ("a", "the", "red", "blue", "small", "old", "man", "woman", "dog", "house", "tree", "on", "in", "with", "street", "boat", "cup", "sky")

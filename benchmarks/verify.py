@@ -22,10 +22,9 @@ from glideslope.release.evidence.chain import run_check
 from glideslope.release.evidence.contents import Release
 from glideslope.release.verify import CHECKS
 from glideslope.release.weights import canonical_header
-from glideslope.store.tensor_entries import is_weight_file
+from glideslope.store.file_lists import NUM_THREADS
 from glideslope.store.weight_files import TensorHeader, weights_name
-from glideslope.trust.hashed_files import hash_files
-from glideslope.trust.release_manifest import NUM_THREADS
+from glideslope.trust.hashed_files import hash_files, is_weight_file
 
 PIECE_BYTES = 1 << 20
 MEGABYTE = 1e6
@@ -79,18 +78,19 @@ def write_zeros(directory: Path, num_bytes: int) -> Path:
 def compare(directory: Path, name: str) -> None:
     """Print the speeds of one directory, best of three."""
     files = [path for path in directory.rglob("*") if path.is_file()]
+    names = [path.relative_to(directory).as_posix() for path in files]
     num_bytes = sum(path.stat().st_size for path in files)
     num_weights = sum(path.stat().st_size for path in files if is_weight_file(path.relative_to(directory).as_posix()))
     from_disk = []
     for _ in range(3):
         forget(files)
         from_disk.append(measure(lambda: read_all(files)))
-    cached, hashed = ([measure(work) for _ in range(3)] for work in (lambda: read_all(files), lambda: hash_files(directory)))
+    cached, hashed = ([measure(work) for _ in range(3)] for work in (lambda: read_all(files), lambda: hash_files(directory, names)))
     memory = [measure(lambda: hash_memory(max(num_bytes, 200_000_000))) for _ in range(3)]
     speed = max(num_bytes, 200_000_000) / min(memory) / MEGABYTE
     digested = num_bytes + num_weights
     work_s, bare_s = (min(measure(work, time.process_time) for _ in range(3)) for work in
-                      (lambda: hash_files(directory), lambda: hash_memory(digested)))
+                      (lambda: hash_files(directory, names), lambda: hash_memory(digested)))
     print(f"{name}: {num_bytes / MEGABYTE:.0f} MB in {len(files)} files, {digested / MEGABYTE:.0f} MB to digest\n"
           f"  from disk {num_bytes / min(from_disk) / MEGABYTE:.0f} MB/s, from the page cache {num_bytes / min(cached) / MEGABYTE:.0f} MB/s, "
           f"SHA-256 of memory {speed:.0f} MB/s on one core\n"

@@ -4,9 +4,8 @@ A message says what went wrong, where, what was expected, what was found, and wh
 as one line and exits with 1; anything outside this family is a defect and shows its traceback.
 """
 
+import unicodedata
 from collections.abc import Sequence
-
-from .text.number_text import printable
 
 
 class GlideslopeError(Exception):
@@ -75,3 +74,33 @@ class VerificationError(GlideslopeError):
         """Join the problems into one message."""
         self.problems = tuple(problems)
         super().__init__(f"{what}: {len(self.problems)} problem(s): " + "; ".join(self.problems))
+
+
+STEERING = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})  # Unicode's categories: controls, formats, separators of lines, halves of pairs
+BLANKS = frozenset("\u115f\u1160\u17b4\u17b5\u3164\uffa0")  # letters that show nothing
+JOINERS = frozenset("\u200c\u200d")
+
+
+def printable(text: str, *, keep_lines: bool = False) -> str:
+    """Text from outside with nothing in it that acts: every character that steers, hides or reorders is written out, as `<U+001B>`.
+
+    That are control characters, line and paragraph separators, marks of direction (U+202A to U+2069 and their like), characters of no
+    width, and halves of a pair. A joiner stays between characters beyond ASCII, where scripts and emoji need it.
+
+    Args:
+        text: any text.
+        keep_lines: leave line feeds; without it each run of white space becomes one space.
+    """
+    if text.isascii() and text.isprintable():
+        return text if keep_lines else " ".join(text.split())
+    lines = text.split("\n") if keep_lines else [" ".join(text.split())]
+    return "\n".join("".join(_shown(line, place) for place in range(len(line))) for line in lines)
+
+
+def _shown(line: str, place: int) -> str:
+    character = line[place]
+    if unicodedata.category(character) not in STEERING and character not in BLANKS:
+        return character
+    if character in JOINERS and 0 < place < len(line) - 1 and not (line[place - 1].isascii() or line[place + 1].isascii()):
+        return character
+    return f"<U+{ord(character):04X}>"

@@ -16,7 +16,7 @@ from .recipe.training import TrainingConfig
 from .store.locks import locked
 from .store.records import Record, read_record
 from .store.stage_places import CHECKPOINTS, StagePlaces
-from .trust.release_manifest import storage_error, write_bytes
+from .store.whole_files import storage_error, write_bytes
 
 if TYPE_CHECKING:
     from .data_filter import Source

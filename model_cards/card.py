@@ -12,10 +12,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 from markupsafe import Markup
 
-from ..errors import ReleaseError
+from ..errors import ReleaseError, printable
 from ..recipe.components import NETWORKS
+from ..store.digests import sha256_bytes
 from ..text import number_text as wording
-from ..trust.release_manifest import sha256_bytes
 from .metadata import Lookup, dataset_metadata, hub_metadata
 
 TEMPLATES = Path(__file__).parent
@@ -57,12 +57,12 @@ def _render(claims: Mapping[str, Any], template: str, header: Callable[[Lookup],
 
 
 def plain(value: Any) -> Any:
-    """The values of a header with their texts made printable; see `wording.printable`."""
+    """The values of a header with their texts made printable; see `errors.printable`."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
-    return wording.printable(value, keep_lines=True) if isinstance(value, str) else value
+    return printable(value, keep_lines=True) if isinstance(value, str) else value
 
 
 def templates_sha256() -> str:
@@ -141,17 +141,17 @@ def code(text: str) -> Markup:
 
 def fenced(text: str) -> Markup:
     """Text from a recipe inside a block of code, which it cannot end."""
-    return Markup(wording.printable(str(text), keep_lines=True).strip().replace("```", "'''"))
+    return Markup(printable(str(text), keep_lines=True).strip().replace("```", "'''"))
 
 
 def file_name(name: str) -> Markup:
     """A name as a part of a relative address."""
-    return Markup(quote(wording.printable(name), safe=""))
+    return Markup(quote(printable(name), safe=""))
 
 
 def link(address: str) -> Markup:
     """An address that can be followed; what could end it is written in its own code."""
-    shown = "".join(f"%{ord(char):02X}" if char in "<>\"`\\ " else char for char in wording.printable(address))
+    shown = "".join(f"%{ord(char):02X}" if char in "<>\"`\\ " else char for char in printable(address))
     return Markup(f"<{shown}>" if re.match(r"https?://\S+\Z", shown) else wording.cell(address))
 
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError, VerificationError
 from ..store.strict_json import read_bounded
+from ..store.whole_files import write_bytes
 from ..text.vocabulary_files import MAX_TOKEN_LENGTH, MAX_TOKENIZER_BYTES, Vocabulary, rebuild_tokenizer
-from ..trust.release_manifest import write_bytes
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"

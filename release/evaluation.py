@@ -17,8 +17,9 @@ from ..models.drawing.pipeline import GlidePipeline
 from ..models.drawing.pixels import contact_sheet, png_bytes
 from ..recipe.filters import ClipConfig
 from ..recipe.training import EvaluateConfig
+from ..store.digests import canonical_json
 from ..store.records import Record, read_record, run_stage
-from ..trust.release_manifest import canonical_json, write_bytes, write_json
+from ..store.whole_files import write_bytes, write_json
 from .claims.evaluation import compare_with_middle, count_wins, deal_pairs
 from .evidence.layout import parse_json_lines
 

@@ -13,10 +13,14 @@ from ..errors import ReleaseError
 from ..model_cards.card import render_card, render_dataset_card, templates_sha256
 from ..recipe.components import INDEX_NAME, NETWORKS, model_index
 from ..recipe.recipe import Recipe
+from ..store.digests import sha256_file
+from ..store.file_lists import MANIFEST_NAME
 from ..store.records import Record, check_outputs, read_record, run_stage
 from ..store.stage_places import INTENT_NAME, RECORD_NAME
 from ..store.weight_files import WeightFiles
-from ..trust.release_manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, storage_error, write_bytes, write_json
+from ..store.whole_files import storage_error, write_bytes, write_json
+from ..trust.hashed_files import build_manifest
+from ..trust.release_manifest import ReleaseManifest
 from .claims.claims import claims_of
 from .documents import documents_of
 from .documents.use_policy import USE_POLICY_PATH, use_policy_text
@@ -236,7 +240,7 @@ def write_generated(recipe: Recipe, records: Mapping[str, Record], directory: Pa
 
 def write_manifest(directory: Path) -> ReleaseManifest:
     """Write the manifest of everything that lies in a directory."""
-    manifest = ReleaseManifest.from_directory(directory, exclude=(INTENT_NAME,))
+    manifest = build_manifest(directory, exclude=(INTENT_NAME,))
     write_bytes(directory / MANIFEST_NAME, manifest.to_bytes())
     return manifest
 

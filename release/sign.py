@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import ReleaseError, VerificationError
+from ..store.file_lists import MANIFEST_NAME
+from ..store.whole_files import write_bytes
 from ..trust.envelopes import add_signature, sign_statement
 from ..trust.keys import key_id_of, read_private_key
-from ..trust.release_manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, write_bytes
+from ..trust.release_manifest import REHEARSAL_NAME, SIGNATURE_NAME
 from ..trust.signatures import Signers, read_guards, release_statement, verify_envelope, verify_guards
 from .vetting.gates import run_policy
 from .vetting.signature_checks import is_of_signature

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from ..errors import ReleaseError, VerificationError
 from ..recipe.components import INDEX_NAME, model_index
-from ..trust.hashed_files import compare_files, compare_tensors
-from ..trust.release_manifest import MANIFEST_NAME, SIGNATURE_NAME, UNLISTED, sha256_bytes
+from ..store.digests import sha256_bytes
+from ..store.file_lists import MANIFEST_NAME, compare_files
+from ..trust.hashed_files import compare_tensors
+from ..trust.release_manifest import SIGNATURE_NAME, UNLISTED
 from ..trust.signatures import Signers
 from ..trust.signers import SignerRule
 from .claims.claims import claims_of, compare_claims
@@ -117,7 +119,8 @@ def check_manifest(release: Release) -> list[str]:
                  if path not in release.hashed or release.hashed[path].entry.sha256 != sha256_bytes(data)]
     if exchanged:
         return exchanged
-    return compare_files(manifest, release.hashed) or compare_tensors(manifest, release.hashed)
+    found = {path: hashed.entry for path, hashed in release.hashed.items() if path not in UNLISTED}
+    return compare_files(manifest.files, found) or compare_tensors(manifest, release.hashed)
 
 
 def check_files(release: Release) -> list[str]:

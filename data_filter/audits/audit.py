@@ -26,9 +26,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import FilterError, LabelError, StageError
+from ...store.digests import sha256_file, sha256_json
+from ...store.file_lists import FileEntry
 from ...store.records import Record, describe_environment, read_record
+from ...store.stage_manifest import Manifest
 from ...store.stage_places import RECORD_NAME
-from ...trust.release_manifest import FileEntry, Manifest, read_json, sha256_file, sha256_json, sync_directory, write_json
+from ...store.whole_files import read_json, sync_directory, write_json
 from ..labels.stage import import_audit_labels, read_audit_labels, read_labels
 from ..sources.source import Source
 from .plan import FORMAT, Candidate, Plan, bind_seed, digest_population, digest_seed, hash_text, measure_audit, redraw

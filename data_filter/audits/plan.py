@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FilterError
-from ...trust.release_manifest import canonical_json, sha256_bytes
+from ...store.digests import canonical_json, sha256_bytes
 from ..deciding.statistics import count_within, finite_lower_bound, finite_upper_bound, required_trials
 from .double_labels import DoubleLabels
 from .strata import Stratum, anytime_lower_bound, anytime_upper_bound, estimate_total, required_anytime_trials, schedule_strata

@@ -9,8 +9,9 @@ import numpy as np
 
 from ...errors import FilterError, StageError
 from ...recipe.filters import Category
+from ...store.digests import sha256_json
 from ...store.records import Record
-from ...trust.release_manifest import read_json, sha256_json
+from ...store.whole_files import read_json
 from ..deciding.ledger import Ledger, open_ledger
 from ..index.parquet import read_table
 from ..index.stage import read_index

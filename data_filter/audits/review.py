@@ -11,7 +11,8 @@ from PIL import Image, ImageFilter
 from ...errors import LabelError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
-from ...trust.release_manifest import sha256_bytes, write_bytes
+from ...store.digests import sha256_bytes
+from ...store.whole_files import write_bytes
 from ..deciding.plots import CELL_SIZE, draw_contact_sheet
 from ..index.stage import read_index
 from ..labels.csv_files import CsvRow, Verdict, read_csv, read_label

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ...trust.release_manifest import sha256_json
+from ...store.digests import sha256_json
 from .plan import Plan, count_labelled, measure_audit
 
 NUMBERED = re.compile(r"(?P<category>.+)_(?P<number>[0-9]{3,})")

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from ...errors import FilterError
-from ...trust.release_manifest import write_bytes
+from ...store.whole_files import write_bytes
 from .classifier import Classifier
 from .kinds import build_classifier
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ...errors import FilterError
 from ...recipe.filters import Category, ClipConfig
+from ...store.digests import sha256_file
 from ...store.records import Record, read_record, run_stage
-from ...trust.release_manifest import sha256_file, write_json
+from ...store.whole_files import write_json
 from ..index.parquet import write_table
 from ..index.stage import read_index
 from ..labels.join import LabelledSet, check_labels, count_roles, join_labels, read_judgements

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from ...errors import FilterError, StageError
 from ...recipe.filters import Category
+from ...store.digests import sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
-from ...trust.release_manifest import read_json, sha256_file
+from ...store.whole_files import read_json
 from ..index.parquet import read_table, write_table
 from ..index.stage import Progress, read_index
 from ..judges.judge import OutsideJudge

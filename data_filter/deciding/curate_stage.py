@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from ...errors import FilterError, StageError
 from ...recipe.filters import Category, CurateConfig
+from ...store.digests import sha256_bytes, sha256_json
 from ...store.records import Record, check_outputs, read_record, run_stage
-from ...trust.release_manifest import sha256_bytes, sha256_json, write_json
+from ...store.whole_files import write_json
 from ..classifiers.score_stage import read_shard_scores
 from ..index.parquet import write_table
 from ..index.stage import Progress, read_index

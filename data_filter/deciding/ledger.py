@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...errors import StageError
+from ...store.digests import sha256_file
 from ...store.records import Record, read_record
+from ...store.whole_files import read_json
 from ...text.caption_words import CAPTION_BREAK
-from ...trust.release_manifest import read_json, sha256_file
 from ..index.parquet import read_table
 
 FOLDER = "ledger/"

@@ -15,8 +15,9 @@ from ...errors import FilterError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
 from ...recipe.filters import Category
+from ...store.digests import sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
-from ...trust.release_manifest import read_json, sha256_file, write_bytes, write_json
+from ...store.whole_files import read_json, write_bytes, write_json
 from ..classifiers.fit_stage import CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME
 from ..classifiers.score_stage import read_scores
 from ..index.parquet import read_table, write_table

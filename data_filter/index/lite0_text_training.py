@@ -24,7 +24,7 @@ from ...clip.model import normalise
 from ...errors import StageError
 from ...recipe.filters import ClipConfig
 from ...store.records import Record, read_record, run_stage
-from ...trust.release_manifest import write_bytes, write_json
+from ...store.whole_files import write_bytes, write_json
 from ..sources.source import all_captions, hash_share
 from .stage import Progress, read_index
 

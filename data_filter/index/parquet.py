@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import StageError
-from ...trust.release_manifest import write_bytes
+from ...store.whole_files import write_bytes
 
 
 class ReadTable(Protocol):

@@ -15,7 +15,7 @@ from ...recipe.sources import SourceSettings
 from ...store.locks import locked
 from ...store.records import finished_record, prepare_partial
 from ...store.stage_places import StagePlaces
-from ...trust.release_manifest import read_json, storage_error, write_json
+from ...store.whole_files import read_json, storage_error, write_json
 from ..sources.kind import open_source
 from ..sources.source import Shard, digest_shards
 from .stage import Progress, ShardTask, adopt_partial, identify, index_shards

@@ -26,9 +26,10 @@ from ...pictures.decode import decode_picture
 from ...pictures.refusals import Refusal, TooLarge
 from ...recipe.filters import ClipConfig, IndexConfig
 from ...recipe.sources import SourceSettings
+from ...store.digests import sha256_bytes, sha256_json
 from ...store.records import Record, run_stage
 from ...store.stage_places import INTENT_NAME, StagePlaces
-from ...trust.release_manifest import sha256_bytes, sha256_json, write_bytes, write_json
+from ...store.whole_files import write_bytes, write_json
 from ..sources.kind import as_kind, open_source
 from ..sources.source import CAPTION, Shard, Source, SourceItem
 from ..workers.engine import available_threads, run_tasks, worker_number

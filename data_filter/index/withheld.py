@@ -6,8 +6,8 @@ training. So the index finds it: the input is dropped with the reason `secret`, 
 
 from typing import Any
 
+from ...store.digests import sha256_json
 from ...text.secrets import KINDS, find_matches, scan_tree
-from ...trust.release_manifest import sha256_json
 from ..sources.source import all_captions
 
 SECRET = "secret"  # the reason of an input whose caption or name must not be published

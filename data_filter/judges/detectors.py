@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ...errors import FilterError
 from ...recipe.filters import Detector
+from ...store.digests import sha256_file
 from ...store.parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
 from ...text.text_files import NotTextError, decode_text
 from ...text.text_tables import TableError, read_csv
-from ...trust.release_manifest import sha256_file
 from .judge import MISSING, ReadKeys
 
 FREE_SCORES = 1 << 20  # rows of a file of any size; keys that count up shrink to next to nothing

@@ -25,8 +25,9 @@ import pyarrow.compute as pc
 from ...errors import LabelError
 from ...recipe.filters import LabelsConfig
 from ...store.records import Record, describe_environment, read_record
+from ...store.stage_manifest import Manifest
 from ...store.stage_places import RECORD_NAME
-from ...trust.release_manifest import Manifest, write_json
+from ...store.whole_files import write_json
 from ..index.stage import read_index
 from ..sources.source import SourceLabel, hash_share
 from .csv_files import Verdict, read_label_csv

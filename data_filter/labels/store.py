@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StageError
+from ...store.digests import canonical_json, sha256_bytes
 from ...store.records import Record, read_record
 from ...store.stage_places import RECORD_NAME
-from ...trust.release_manifest import canonical_json, read_json, sha256_bytes, write_bytes
+from ...store.whole_files import read_json, write_bytes
 
 LABELS_FORMAT = "glideslope.labels/2"  # changes whenever the lines of the store would be written or read otherwise
 LABELS_NAME, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME = "labels.jsonl", "audits.jsonl", "audits_record.json"

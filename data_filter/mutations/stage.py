@@ -25,8 +25,9 @@ from ...errors import FilterError, StageError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
 from ...recipe.filters import Category, ClipConfig, IndexConfig
+from ...store.digests import sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
-from ...trust.release_manifest import read_json, sha256_file, write_bytes, write_json
+from ...store.whole_files import read_json, write_bytes, write_json
 from ..classifiers.fit_stage import CLASSIFIER_NAME
 from ..classifiers.score_stage import load_classifier_once
 from ..deciding.filter_figures import combined_scores, is_dropped

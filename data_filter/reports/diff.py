@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ...errors import StageError
 from ...store.records import read_record
 from ...store.strict_yaml import load_yaml
+from ...store.whole_files import write_bytes, write_json
 from ...text.caption_words import CaptionTokens, Phrase, split_phrase
-from ...trust.release_manifest import write_bytes, write_json
 from ..deciding.ledger import Ledger, open_ledger
 from ..labels.stage import consensus, read_labels, sort_labels
 from .balance import combine

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from ...trust.release_manifest import write_bytes
+from ...store.whole_files import write_bytes
 from ..sources.source import Source, hash_share
 from .diff import Difference
 from .galleries import Pictures, Shown, all_keys, make_thumbnails

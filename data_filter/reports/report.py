@@ -19,8 +19,8 @@ from ...recipe.filters import Category
 from ...recipe.recipe import Recipe
 from ...store.records import read_record
 from ...store.stage_places import RECORD_NAME
+from ...store.whole_files import read_json, write_bytes
 from ...text import number_text as wording
-from ...trust.release_manifest import read_json, write_bytes
 from ..classifiers.fit_stage import REPORT_NAME
 from ..deciding.filter_figures import combined_scores, is_dropped
 from ..deciding.ledger import Ledger, open_ledger

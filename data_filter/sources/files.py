@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 
 from ...errors import SourceError
-from ...trust.release_manifest import sha256_file
+from ...store.digests import sha256_file
 
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
                             ".tga", ".tif", ".tiff", ".webp"})

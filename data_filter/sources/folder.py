@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ...errors import SourceError
-from ...trust.release_manifest import sha256_bytes, sha256_json
+from ...store.digests import sha256_bytes, sha256_json
 from .files import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, Unreadable, digest_images, locate, plain_text, read_file
 from .folder_listing import Entry, list_entries, list_folder, split_caption_file, suffix_of
 from .folder_survey import MOST_JSON, read_fields, survey_folder

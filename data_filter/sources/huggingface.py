@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ...errors import SourceError
-from ...trust.release_manifest import sha256_json
+from ...store.digests import sha256_json
 from .files import GLOB_SIGNS, MAX_IMAGE_BYTES, Unreadable, below_root, digest_files, list_files, locate, read_file, split_path
 from .kind import Found, Place, SourceKind
 from .parquet import ParquetFiles, ParquetSource, survey_parquet

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from ...errors import SourceError
 from ...recipe.strict_model import Count
+from ...store.digests import sha256_bytes, sha256_json
 from ...text.text_files import decode_text
 from ...text.text_tables import read_csv
-from ...trust.release_manifest import sha256_bytes, sha256_json
 from .kind import SourceKind
 from .source import PROJECT_SALT, Shard, SourceItem, SourceLabel, digest_shards, hash_share, shard_name
 

@@ -13,8 +13,8 @@ from pyarrow import types
 from pydantic import Field
 
 from ...errors import SourceError
+from ...store.digests import sha256_bytes, sha256_json
 from ...store.parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
-from ...trust.release_manifest import sha256_bytes, sha256_json
 from .files import (
     MAX_IMAGE_BYTES,
     MAX_TEXT_BYTES,

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import SourceError
+from ...store.digests import sha256_json
 from ...text.caption_words import CAPTION_BREAK
 from ...text.text_files import NotTextError, decode_text, strip_mark
 from ...text.text_tables import read_json_text
-from ...trust.release_manifest import sha256_json
 
 PROJECT_SALT = "glideslope"
 FIELD_PREFIX = "json:"  # before a JSON field's name, where a recipe says where captions are

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from ...errors import SourceError
-from ...trust.release_manifest import canonical_json
+from ...store.digests import canonical_json
 from .files import Unreadable
 from .source import CAPTION, SourceItem, decode_captions
 

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ...errors import SourceError
+from ...store.digests import sha256_json
 from ...text.text_files import NotTextError, decode_text
 from ...text.text_tables import read_json_text
-from ...trust.release_manifest import sha256_json
 from .files import (
     IMAGE_SUFFIXES,
     MAX_IMAGE_BYTES,

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from .. import __version__
 from ..errors import GlideslopeError, StorageError
-from ..trust.release_manifest import UNWRITABLE, storage_error
+from ..store.whole_files import UNWRITABLE, storage_error
 from . import drawing as cli_drawing
 from . import hub as cli_hub
 from . import release as cli_release

@@ -8,7 +8,7 @@ import typer
 
 from ..errors import VerificationError
 from ..store.protected_places import refuse_in_release
-from ..trust.release_manifest import write_bytes
+from ..store.whole_files import write_bytes
 from .arguments import (
     RELEASES,
     RUNS,

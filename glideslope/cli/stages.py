@@ -229,6 +229,6 @@ def demo(runs_dir: RunsOption = RUNS) -> None:
 
 def read_claims(finished: Run) -> dict[str, Any]:
     """The claims of a packed run."""
-    from ..trust.release_manifest import read_json
+    from ..store.whole_files import read_json
 
     return dict(read_json(finished.directory / "release" / "evidence" / "claims.json"))

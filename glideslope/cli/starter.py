@@ -15,7 +15,8 @@ from ..recipe.filters import Category, CurateConfig, Limits
 from ..recipe.recipe import Recipe
 from ..recipe.release import ReleaseConfig
 from ..recipe.sources import SourceSettings
-from ..trust.release_manifest import sha256_bytes, write_bytes
+from ..store.digests import sha256_bytes
+from ..store.whole_files import write_bytes
 
 HEADER = """\
 # A glideslope recipe: every key, what it means, and its default. Run it with `glideslope run {path}`.

@@ -19,7 +19,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from ..text.number_text import at_least, percent, printable
+from ..errors import printable
+from ..text.number_text import at_least, percent
 
 LINE_EVERY_S = 20.0
 
@@ -35,7 +36,7 @@ class PlainConsole(Console):
         super().__init__(stderr=stderr, width=width, soft_wrap=True, emoji=False, markup=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """As rich does, with every text made printable; see `wording.printable`."""
+        """As rich does, with every text made printable; see `errors.printable`."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text, keep_lines=True), segment.style)
 

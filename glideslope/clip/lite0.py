@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import CheckpointError, SourceError, StageError
+from ..store.digests import sha256_file
 from ..store.strict_json import read_bounded
+from ..store.whole_files import read_json
 from ..text.vocabulary_files import MAX_TOKEN_LENGTH, MAX_TOKENIZER_BYTES, Vocabulary, rebuild_tokenizer
-from ..trust.release_manifest import read_json, sha256_file
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 TRUNK = "tf_efficientnet_lite0"

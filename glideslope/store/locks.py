@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..trust.release_manifest import storage_error
+from .whole_files import storage_error
 
 HELD = frozenset({errno.EAGAIN, errno.EACCES, errno.EDEADLK})  # by another process; the last is what Windows says after its own waiting
 UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF})

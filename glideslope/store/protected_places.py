@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ReleaseError, VerificationError
-from ..trust.release_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, storage_error, write_bytes
+from .file_lists import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from .strict_json import read_bounded
+from .whole_files import storage_error, write_bytes
 
 FORMAT_MARK = b'"glideslope.'  # every manifest of ours names its format so
 
@@ -61,18 +62,6 @@ def write_new(path: Path, data: bytes) -> Path:
             raise
         break
     return name
-
-
-def refuse_near_manifest(key: Path) -> None:
-    """Refuse to write a private key where it could be given away: in a directory with any manifest, or below one.
-
-    Raises:
-        ReleaseError: there is such a directory.
-    """
-    folder = next((folder for folder in key.expanduser().resolve().parents if os.path.lexists(folder / MANIFEST_NAME)), None)
-    if folder is not None:
-        raise ReleaseError(f"{key}: {folder} holds a {MANIFEST_NAME}, so the private key would lie inside what is given to others; keep keys "
-                           "elsewhere, such as ~/keys")
 
 
 def _is_ours(folder: Path) -> bool:

@@ -19,18 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import GlideslopeError, StageError
-from ..trust.release_manifest import (
-    UNWRITABLE,
-    FileEntry,
-    Manifest,
-    canonical_json,
-    read_json,
-    sha256_json,
-    storage_error,
-    sync_tree,
-    write_json,
-)
+from .digests import canonical_json, sha256_json
+from .file_lists import FileEntry
+from .stage_manifest import Manifest
 from .stage_places import CHECKPOINTS, INTENT_NAME, RECORD_NAME, StagePlaces, remove
+from .whole_files import UNWRITABLE, read_json, storage_error, sync_tree, write_json
 
 UNRECORDED = (RECORD_NAME, INTENT_NAME, f"{CHECKPOINTS}/")
 LITTER = ("*.tmp", ".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*")  # what kills, desktops and NFS leave in any folder

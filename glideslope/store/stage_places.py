@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StageError, StorageError
-from ..trust.release_manifest import sha256_json, sync_directory, write_bytes
+from .digests import sha256_json
+from .whole_files import sync_directory, write_bytes
 
 RECORD_NAME = "record.json"
 INTENT_NAME = "intent.json"

@@ -5,13 +5,11 @@ Bounds are rounded to the cautious side, small differences are not rounded away,
 
 import math
 import re
-import unicodedata
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 
+from ..errors import printable
+
 DIGITS = 1
-STEERING = frozenset({"Cc", "Cf", "Zl", "Zp", "Cs"})  # Unicode's categories: controls, formats, separators of lines, halves of pairs
-BLANKS = frozenset("\u115f\u1160\u17b4\u17b5\u3164\uffa0")  # letters that show nothing
-JOINERS = frozenset("\u200c\u200d")
 ADDRESS = re.compile(r"(?i)(?:https?|ftp)://|(?:mailto|xmpp):|www\.|@")  # whatever stands before: some readers find a link in `_www.` too
 BLOCK_START = re.compile(r"\A(\d*)((?<=\d)[.)](?= |\Z)|(?<!\d)[-+=](?= |[-+=]*\Z))")
 
@@ -84,31 +82,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def printable(text: str, *, keep_lines: bool = False) -> str:
-    """Text from outside with nothing in it that acts: every character that steers, hides or reorders is written out, as `<U+001B>`.
-
-    That are control characters, line and paragraph separators, marks of direction (U+202A to U+2069 and their like), characters of no
-    width, and halves of a pair. A joiner stays between characters beyond ASCII, where scripts and emoji need it.
-
-    Args:
-        text: any text.
-        keep_lines: leave line feeds; without it each run of white space becomes one space.
-    """
-    if text.isascii() and text.isprintable():
-        return text if keep_lines else " ".join(text.split())
-    lines = text.split("\n") if keep_lines else [" ".join(text.split())]
-    return "\n".join("".join(_shown(line, place) for place in range(len(line))) for line in lines)
-
-
-def _shown(line: str, place: int) -> str:
-    character = line[place]
-    if unicodedata.category(character) not in STEERING and character not in BLANKS:
-        return character
-    if character in JOINERS and 0 < place < len(line) - 1 and not (line[place - 1].isascii() or line[place + 1].isascii()):
-        return character
-    return f"<U+{ord(character):04X}>"
 
 
 def cell(text: str) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import VerificationError
+from ..store.digests import canonical_json, readable_json
 from ..store.strict_json import parse_object
 from .keys import KEY_ID_PATTERN, SHORT_ID_LENGTH, is_signed_by, is_weak_key, key_id_of
-from .release_manifest import canonical_json, readable_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

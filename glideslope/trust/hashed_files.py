@@ -1,13 +1,23 @@
-"""Every file of a release hashed once, several at a time: what the manifest, the chain and the copies are held against."""
+"""Every file of a release read once, several at a time: its digest, and the digest of each tensor in it.
 
-from collections.abc import Mapping
+Nothing is parsed but the headers of weights, and nothing is held whole.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from ..errors import VerificationError
-from ..store.tensor_entries import TensorEntry, is_weight_file, read_tensors
-from .release_manifest import NUM_THREADS, UNLISTED, FileEntry, ReleaseManifest, describe_unlisted, list_files, sha256_file
+from ..errors import CheckpointError, VerificationError
+from ..store.digests import sha256_file
+from ..store.file_lists import NUM_THREADS, FileEntry, list_files
+from ..store.weight_files import parse_weights_name, read_header
+from .release_manifest import UNLISTED, ReleaseManifest, TensorEntry
+
+PIECE_BYTES = 1 << 20
+MIN_SHARED_BYTES = 1 << 16  # shorter pieces are hashed faster than another thread is woken
 
 
 @dataclass(frozen=True)
@@ -25,16 +35,37 @@ class Hashed:
     problem: str | None = None
 
 
-def hash_files(directory: Path) -> dict[str, Hashed]:
-    """Read every file below a directory once, several at a time and none whole.
+def build_manifest(directory: Path, *, exclude: Collection[str] = ()) -> ReleaseManifest:
+    """The manifest of the release in a directory; manifest, signature and rehearsal are left out.
+
+    Args:
+        directory: the release.
+        exclude: further relative paths to leave out.
+
+    Raises:
+        VerificationError: something below is no plain file, or weights are not readable as safetensors.
+    """
+    hashed = hash_files(directory, [path for path in list_files(directory) if path not in {*UNLISTED, *exclude}])
+    problems = [file.problem for file in hashed.values() if file.problem is not None]
+    tensors = sorted((tensor for file in hashed.values() for tensor in file.tensors), key=lambda tensor: tensor.place)
+    if len({tensor.place for tensor in tensors}) != len(tensors):
+        problems.append("a tensor lies in two weight files of one component; pack the release again")
+    if problems:
+        raise VerificationError(str(directory), problems)
+    return ReleaseManifest(tuple(sorted(file.entry for file in hashed.values())), tuple(tensors))
+
+
+def hash_files(directory: Path, paths: Iterable[str]) -> dict[str, Hashed]:
+    """Read files of a release once, several at a time and none whole.
+
+    Args:
+        directory: where the release lies.
+        paths: relative POSIX paths of its files.
 
     Returns:
         Relative POSIX path -> what was read.
-
-    Raises:
-        VerificationError: something below is no plain file.
     """
-    paths = [path.relative_to(directory).as_posix() for path in list_files(directory)]
+    paths = list(paths)
     with ThreadPoolExecutor(NUM_THREADS) as threads:
         return dict(zip(paths, threads.map(lambda path: hash_one(directory, path), paths), strict=True))
 
@@ -52,21 +83,6 @@ def hash_one(directory: Path, path: str) -> Hashed:
     return Hashed(FileEntry(path, size_bytes, digest), tuple(tensors))
 
 
-def compare_files(manifest: ReleaseManifest, found: Mapping[str, Hashed]) -> list[str]:
-    """One sentence for every file that is changed, missing or not in the manifest."""
-    problems = []
-    for entry in manifest.files:
-        here = found[entry.path].entry if entry.path in found else None
-        if here is None:
-            problems.append(f"{entry.path}: file is missing")
-        elif here.size_bytes != entry.size_bytes:
-            problems.append(f"{entry.path}: size is {here.size_bytes} bytes, expected {entry.size_bytes}")
-        elif here.sha256 != entry.sha256:
-            problems.append(f"{entry.path}: sha256 is {here.sha256[:12]}…, expected {entry.sha256[:12]}…")
-    listed = {entry.path for entry in manifest.files} | UNLISTED
-    return problems + [describe_unlisted(path) for path in sorted(found.keys() - listed)]
-
-
 def compare_tensors(manifest: ReleaseManifest, found: Mapping[str, Hashed]) -> list[str]:
     """One sentence for every tensor that is changed, missing or not in the manifest."""
     unreadable = [hashed.problem for hashed in found.values() if hashed.problem is not None]
@@ -75,3 +91,57 @@ def compare_tensors(manifest: ReleaseManifest, found: Mapping[str, Hashed]) -> l
     problems = [problem for entry in entries if (problem := entry.difference(stated.pop(entry.place, None))) is not None]
     missing = [] if unreadable else [f"{tensor.component}: tensor {tensor.name} is in no weight file" for tensor in stated.values()]
     return unreadable + problems + missing
+
+
+def is_weight_file(path: str) -> bool:
+    """Whether a relative POSIX path in a release is that of a model's weights, whole or a shard."""
+    component, _, name = path.partition("/")
+    return bool(component) and parse_weights_name(name) is not None
+
+
+def read_tensors(directory: Path, path: str) -> tuple[str, list[TensorEntry]]:
+    """Read a weight file of a release once, in pieces of a mebibyte.
+
+    Args:
+        directory: the release.
+        path: relative POSIX path of the file, such as `base/diffusion_pytorch_model.fp16.safetensors`.
+
+    Returns:
+        hex SHA-256 of the file, and the entry of each tensor in the order of its bytes.
+
+    Raises:
+        VerificationError: not the path of a weight file, or not one that `weight_files.read_header` reads.
+    """
+    component, _, name = path.partition("/")
+    parsed = parse_weights_name(name)
+    if parsed is None:
+        raise VerificationError(path, [f"{path}: is not the name of a weight file"])
+    whole, entries = hashlib.sha256(), []
+    try:
+        headers = sorted(read_header(directory / path).items(), key=lambda item: (item[1].begin, item[1].end))
+        num_values = headers[-1][1].end if headers else 0
+        with (directory / path).open("rb") as file, ThreadPoolExecutor(1) as second:
+            _hash_range(file, (directory / path).stat().st_size - num_values, whole, second)
+            for tensor, header in headers:
+                digest = _hash_range(file, header.end - header.begin, whole, second)
+                entries.append(TensorEntry(component, parsed[0], tensor, header.dtype, header.shape, digest))
+    except (OSError, CheckpointError) as error:
+        raise VerificationError(path, [f"{path}: {error}"]) from error
+    return whole.hexdigest(), entries
+
+
+def _hash_range(file: BinaryIO, num_bytes: int, whole: "hashlib._Hash", second: ThreadPoolExecutor) -> str:
+    """Hash the next bytes of a file, for themselves and into the digest of the whole, both at once where that pays."""
+    digest = hashlib.sha256()
+    while num_bytes:
+        piece = file.read(min(num_bytes, PIECE_BYTES))
+        if not piece:
+            raise CheckpointError("not a readable safetensors file (it ends within a tensor)")
+        beside = second.submit(whole.update, piece) if len(piece) >= MIN_SHARED_BYTES else None
+        digest.update(piece)
+        if beside is None:
+            whole.update(piece)
+        else:
+            beside.result()
+        num_bytes -= len(piece)
+    return digest.hexdigest()

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ReleaseError, VerificationError
-from ..store.protected_places import refuse_near_manifest
+from ..store.file_lists import MANIFEST_NAME
 from ..store.strict_json import read_bounded
-from .release_manifest import storage_error, write_bytes
+from ..store.whole_files import storage_error, write_bytes
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -70,6 +70,18 @@ def write_key_pair(path: Path, key: Any, passphrase: str | None) -> None:
     except OSError as error:
         raise storage_error(path, error) from error
     write_bytes(public_path, key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo))
+
+
+def refuse_near_manifest(key: Path) -> None:
+    """Refuse to write a private key where it could be given away: in a directory with any manifest, or below one.
+
+    Raises:
+        ReleaseError: there is such a directory.
+    """
+    folder = next((folder for folder in key.expanduser().resolve().parents if os.path.lexists(folder / MANIFEST_NAME)), None)
+    if folder is not None:
+        raise ReleaseError(f"{key}: {folder} holds a {MANIFEST_NAME}, so the private key would lie inside what is given to others; keep keys "
+                           "elsewhere, such as ~/keys")
 
 
 def read_private_key(path: Path, *, passphrase: str | None = None) -> "Ed25519PrivateKey":

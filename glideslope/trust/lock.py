@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError, VerificationError
+from ..store.digests import DIGEST_PATTERN
 from ..store.locks import locked
 from ..store.strict_json import parse_object, read_bounded
+from ..store.whole_files import storage_error, write_json
 from .hub import COMMIT, REPOSITORY
-from .merkle import DIGEST_PATTERN
-from .release_manifest import storage_error, write_json
 
 LOCK_FORMAT = "glideslope.lock/2"
 MAX_LOCK_BYTES = 10_000

@@ -7,14 +7,14 @@ holding the others.
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..store.digests import DIGEST_PATTERN
+
 LEAF_PREFIX = b"\x00"
 NODE_PREFIX = b"\x01"
-DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
 def leaf_digest(entry: bytes) -> bytes:

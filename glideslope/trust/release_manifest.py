@@ -1,255 +1,71 @@
-"""Canonical JSON, digests of files, and the manifests of a stage's directory and of a release.
+"""The manifest of a release: every file, and every tensor of the weights, each list with a Merkle root.
 
-A manifest lists every file under a directory by its relative POSIX path, size and SHA-256, sorted by path. Two
-directories with equal content have equal manifests whatever the machine or the day. A release's manifest lists every
-tensor of its weights too, and each list has a Merkle root: one file or one tensor can be checked without the others.
+One file or one tensor can be checked without the others. `manifest.json` has one canonical form, so its digest stands for all of it.
 """
 
-import contextlib
-import errno
-import hashlib
-import json
-import os
-import re
-import secrets
-from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from ..errors import StageError, StorageError, VerificationError
+from ..errors import VerificationError
+from ..store.digests import DIGEST_PATTERN, canonical_json, readable_json, sha256_bytes
+from ..store.file_lists import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, compare_files, list_files, measure_files
 from ..store.strict_json import parse_object, read_bounded
-from ..store.tensor_entries import TensorEntry, find_disorder, is_weight_file, read_tensors
-from .merkle import DIGEST_PATTERN, MerkleProof, merkle_proof, merkle_root
+from .merkle import MerkleProof, merkle_proof, merkle_root
 
-MANIFEST_NAME = "manifest.json"
-MANIFEST_FORMAT = "glideslope.manifest/1"
 RELEASE_FORMAT = "glideslope.manifest/2"
 SIGNATURE_NAME = "manifest.dsse.json"
 REHEARSAL_NAME = "rehearsal.json"
 UNLISTED = frozenset({MANIFEST_NAME, SIGNATURE_NAME, REHEARSAL_NAME})  # of a release; each is guarded by its own digest or signature
-# What operating systems put into folders by themselves: name -> who does.
-LITTER = {re.compile(r"\.DS_Store|\._.+|__MACOSX|\.Spotlight-V100|\.fseventsd"): "macOS",
-          re.compile(r"(?i:thumbs\.db|desktop\.ini)"): "Windows",
-          re.compile(r"\.directory|\.nfs[0-9a-f]{16,}|.+~"): "a file manager, editor or network drive"}
-MAX_MANIFEST_BYTES = 32_000_000
-MAX_FOLDERS_DEEP = 32  # a reader that goes down folder by folder must come to an end
-NUM_THREADS = min(8, os.cpu_count() or 1)
-UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO, errno.EBUSY,
-                        errno.EFBIG, errno.ESTALE, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE})
-UNSYNCABLE = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF})  # of network and FUSE folders, which sync by themselves
-
-
-def canonical_json(value: Any) -> str:
-    """Write a value as JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def sha256_bytes(data: bytes) -> str:
-    """Hex SHA-256 of bytes."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def sha256_json(value: Any) -> str:
-    """Hex SHA-256 of a value's canonical JSON."""
-    return sha256_bytes(canonical_json(value).encode())
-
-
-def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def readable_json(value: Any) -> bytes:
-    """JSON as this project writes it for people: sorted keys, two spaces, no NaN, a line end."""
-    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """Write a file whole or not at all: beside, on the disk, then renamed when the block ends without an error; a power cut undoes nothing.
-
-    Raises:
-        StorageError: the directory cannot be written or the disk is full.
-    """
-    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # its own name: another machine may be writing the same file
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise storage_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def sync_directory(directory: Path) -> None:
-    """Bring the names in a directory to the disk, so that a power cut undoes no rename; Windows has no such call and needs none."""
-    if os.name == "posix":
-        _sync(directory)
-
-
-def sync_tree(directory: Path) -> None:
-    """Bring every file and folder below a directory to the disk, whoever wrote it."""
-    if os.name == "posix":
-        for root, _, names in os.walk(directory):
-            for name in names:
-                _sync(Path(root) / name)
-            _sync(Path(root))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in UNSYNCABLE:
-            raise
-    finally:
-        os.close(handle)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write bytes as `written_whole` does."""
-    with written_whole(path) as file:
-        file.write(data)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `readable_json` as `written_whole` does."""
-    write_bytes(path, readable_json(value))
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file of ours.
-
-    Raises:
-        StageError: the file is missing or is not JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise StageError(f"{path}: file is missing; run the stage that writes it") from error
-    except OSError as error:
-        raise StageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise StageError(f"{path}: not readable as JSON ({error}); remove its directory and run the stage again") from error
-
-
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """Turn an operating-system error into one clear line that names the path."""
-    return StorageError(f"cannot write {path}: {error.strerror or error}; free space or choose a writable directory, "
-                        "then run the same command again: finished work is kept")
-
-
-@dataclass(frozen=True, order=True)
-class FileEntry:
-    """One file: relative POSIX path, size in bytes, hex SHA-256."""
-
-    path: str
-    size_bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """The files of a directory, sorted by path."""
+class TensorEntry:
+    """One tensor of a release's weights.
 
-    files: tuple[FileEntry, ...]
+    Attributes:
+        component: the folder of the model.
+        variant: `fp16` or `bf16`; none for the weights as they were trained.
+        name: of the tensor in the model.
+        dtype: as safetensors spells it.
+        shape: sizes of its axes.
+        sha256: hex digest of its values, little-endian and in row-major order, as they lie in the file.
+    """
 
-    @classmethod
-    def of_directory(cls, directory: Path, *, exclude: Collection[str] = (MANIFEST_NAME,)) -> "Manifest":
-        """Hash every file below a directory, apart from the excluded relative paths; one that ends in `/` stands for a folder.
-
-        Raises:
-            VerificationError: something below is no plain file.
-        """
-        paths = _select_files(directory, exclude)
-        return cls(tuple(sorted(FileEntry(name, path.stat().st_size, sha256_file(path)) for name, path in paths.items())))
+    component: str
+    variant: str | None
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
 
     @property
-    def root(self) -> str:
-        """One digest for the whole: SHA-256 of the canonical list of files."""
-        return sha256_json(self.to_json()["files"])
+    def place(self) -> tuple[str, str, str]:
+        """What a list is sorted by and what no two entries share."""
+        return self.component, self.variant or "", self.name
+
+    @property
+    def is_well_formed(self) -> bool:
+        """Whether each field is of its type, as in a list that somebody else wrote it need not be."""
+        texts = (self.component, self.name, self.dtype, self.sha256, *([] if self.variant is None else [self.variant]))
+        return (all(isinstance(text, str) and text for text in texts) and DIGEST_PATTERN.fullmatch(self.sha256) is not None
+                and all(type(size) is int and size >= 0 for size in self.shape))
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as plain data, without its root."""
-        files = [{"path": f.path, "sha256": f.sha256, "size_bytes": f.size_bytes} for f in self.files]
-        return {"format": MANIFEST_FORMAT, "files": files}
+        """The entry as plain data."""
+        return {"component": self.component, "variant": self.variant, "name": self.name, "dtype": self.dtype, "shape": list(self.shape),
+                "sha256": self.sha256}
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Manifest":
-        """Read a manifest from plain data.
-
-        Raises:
-            VerificationError: another format or a malformed entry.
-        """
-        try:
-            if value["format"] != MANIFEST_FORMAT:
-                raise VerificationError("manifest", [f"format is {value['format']!r}, expected {MANIFEST_FORMAT!r}"])
-            files = tuple(FileEntry(str(f["path"]), int(f["size_bytes"]), str(f["sha256"])) for f in value["files"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise VerificationError("manifest", [f"malformed: {error!r}"]) from error
-        return cls(tuple(sorted(files)))
-
-    def differences(self, directory: Path, *, exclude: Collection[str] = (MANIFEST_NAME,)) -> list[str]:
-        """Compare a directory with this manifest: one sentence for every file changed, missing or added."""
-        present = _select_files(directory, exclude)
-        problems = [problem for entry in self.files if (problem := _difference(entry, present.pop(entry.path, None))) is not None]
-        return problems + [describe_unlisted(path) for path in sorted(present)]
-
-    def unlisted(self, directory: Path, *, exclude: Collection[str] = (MANIFEST_NAME,)) -> list[str]:
-        """Relative paths of the files in a directory that this manifest does not list, sorted."""
-        return sorted(_select_files(directory, exclude).keys() - {entry.path for entry in self.files})
-
-
-def _select_files(directory: Path, exclude: Collection[str]) -> dict[str, Path]:
-    """The files below a directory by relative path, without the excluded ones and those in excluded folders (`name/`)."""
-    folders = tuple(name for name in exclude if name.endswith("/"))
-    paths = {path.relative_to(directory).as_posix(): path for path in list_files(directory)}
-    return {name: path for name, path in paths.items() if name not in exclude and not name.startswith(folders)}
-
-
-def describe_unlisted(path: str) -> str:
-    """One sentence for a file that no manifest lists; what an operating system leaves in folders is called so."""
-    system = next((name for pattern, name in LITTER.items() if any(pattern.fullmatch(part) for part in path.split("/"))), None)
-    return f"{path}: file is not in the manifest" + (f"; {system} puts such files into folders, remove it" if system else "")
-
-
-def list_files(directory: Path, *, without: Collection[str] = ()) -> list[Path]:
-    """Every file below a directory, sorted. Links to files count as files (the Hub's cache is made of them).
-
-    Args:
-        directory: where.
-        without: names directly below it that are not looked at.
-
-    Raises:
-        VerificationError: a link to a directory, a dangling link, a pipe or a device, or folders more than 32 deep.
-    """
-    found, problems = [], []
-    for root, folders, names in os.walk(directory):
-        left_out = without if Path(root) == directory else ()
-        folders[:] = sorted(name for name in folders if name not in left_out)
-        if folders and len(Path(root).relative_to(directory).parts) >= MAX_FOLDERS_DEEP:
-            problems.append(f"{_begin(Path(root).relative_to(directory))}: folders lie more than {MAX_FOLDERS_DEEP} deep; remove them")
-            folders.clear()
-        linked = [name for name in folders if (Path(root) / name).is_symlink()]
-        for path in (Path(root) / name for name in sorted({*names, *linked}.difference(left_out))):
-            if path.is_file():
-                found.append(path)
-            else:
-                problems.append(f"{path.relative_to(directory).as_posix()}: not a plain file")
-    if problems:
-        raise VerificationError(str(directory), problems)
-    return found
+    def difference(self, stated: "TensorEntry | None") -> str | None:
+        """One sentence when another entry was stated for this place, or none was."""
+        where = f"{self.component}: {self.variant + ' ' if self.variant else ''}tensor {self.name}"
+        if stated is None:
+            return f"{where} is not in the manifest"
+        found, expected = (f"{entry.dtype} {list(entry.shape)} with sha256 {entry.sha256[:12]}…" for entry in (self, stated))
+        return None if self == stated else f"{where} is {found}, expected {expected}"
 
 
 @dataclass(frozen=True)
@@ -262,26 +78,6 @@ class ReleaseManifest:
 
     files: tuple[FileEntry, ...]
     tensors: tuple[TensorEntry, ...]
-
-    @classmethod
-    def from_directory(cls, directory: Path, *, exclude: Collection[str] = ()) -> "ReleaseManifest":
-        """Read every file below a directory once, several at a time and none whole; manifest, signature and rehearsal are left out.
-
-        Args:
-            directory: the release.
-            exclude: further relative paths to leave out.
-
-        Raises:
-            VerificationError: something below is no plain file, or weights are not readable as safetensors.
-        """
-        left_out = {*UNLISTED, *exclude}
-        paths = [path for path in (p.relative_to(directory).as_posix() for p in list_files(directory)) if path not in left_out]
-        with ThreadPoolExecutor(NUM_THREADS) as threads:
-            read = list(threads.map(lambda path: _read_entries(directory, path), paths))
-        tensors = sorted((tensor for _, entries in read for tensor in entries), key=lambda tensor: tensor.place)
-        if find_disorder([tensor.place for tensor in tensors]):
-            raise VerificationError(str(directory), ["a tensor lies in two weight files of one component; pack the release again"])
-        return cls(tuple(sorted(file for file, _ in read)), tuple(tensors))
 
     @classmethod
     def read(cls, path: Path) -> "ReleaseManifest":
@@ -365,38 +161,13 @@ class ReleaseManifest:
             raise VerificationError(MANIFEST_NAME, [f"{component}: tensor {name} is not in the manifest"])
         return merkle_proof(self.tensor_leaves, places[0])
 
-    def differences(self, directory: Path, *, only: Collection[str] | None = None, exclude: Collection[str] = ()) -> list[str]:
-        """Hash files and compare them with the manifest: one sentence for every file changed, missing or added.
+    def differences(self, directory: Path) -> list[str]:
+        """Hash every file below a directory and compare: one sentence for each that is changed, missing or not listed.
 
-        Args:
-            directory: the release, or part of it.
-            only: relative paths to look at, such as those that were fetched; none looks at all and refuses what is not listed.
-            exclude: further paths that may lie there without being listed; one that ends in `/` stands for a folder.
+        Raises:
+            VerificationError: something below is no plain file.
         """
-        if only is None:
-            present = {path.relative_to(directory).as_posix(): path for path in list_files(directory)}
-        else:
-            present = {path: directory / path for path in only if (directory / path).is_file()}
-        wanted = [entry for entry in self.files if only is None or entry.path in only]
-        with ThreadPoolExecutor(NUM_THREADS) as threads:
-            found = threads.map(lambda entry: _difference(entry, present.get(entry.path)), wanted)
-            problems = [problem for problem in found if problem is not None]
-        listed, allowed = {entry.path for entry in self.files}, {*UNLISTED, *exclude}
-        folders = tuple(name for name in exclude if name.endswith("/"))
-        others = sorted((set(present) if only is None else set(only)) - listed - allowed)
-        return problems + [describe_unlisted(path) for path in others if not path.startswith(folders)]
-
-    def tensor_differences(self, directory: Path) -> list[str]:
-        """Hash the tensors of the weights that are listed and compare them: one sentence for each that is changed, missing or added."""
-        paths = [entry.path for entry in self.files if is_weight_file(entry.path)]
-        with ThreadPoolExecutor(NUM_THREADS) as threads:
-            read = list(threads.map(lambda path: _try_tensors(directory, path), paths))
-        unreadable = [problem for result in read if isinstance(result, VerificationError) for problem in result.problems]
-        found = [entry for result in read if not isinstance(result, VerificationError) for entry in result]
-        stated = {tensor.place: tensor for tensor in self.tensors}
-        problems = [problem for entry in found if (problem := entry.difference(stated.pop(entry.place, None))) is not None]
-        missing = [] if unreadable else [f"{entry.component}: tensor {entry.name} is in no weight file" for entry in stated.values()]
-        return unreadable + problems + missing
+        return compare_files(self.files, measure_files(directory, [path for path in list_files(directory) if path not in UNLISTED]))
 
     def _files_json(self) -> list[dict[str, Any]]:
         return [{"path": f.path, "sha256": f.sha256, "size_bytes": f.size_bytes} for f in self.files]
@@ -414,12 +185,8 @@ class ReleaseManifest:
             return problems
         lists: dict[str, list[tuple[str, ...]]] = {"files": [(file.path,) for file in self.files],
                                                    "tensors": [tensor.place for tensor in self.tensors]}
-        return [f"{what} are out of order or listed twice; pack the release again" for what, places in lists.items() if find_disorder(places)]
-
-
-def _begin(path: Path) -> str:
-    """The first folders of a path that is too long to be shown."""
-    return "/".join(path.parts[:3]) + "/…"
+        return [f"{what} are out of order or listed twice; pack the release again" for what, places in lists.items()
+                if _is_out_of_order(places)]
 
 
 def _is_listable(entry: FileEntry) -> bool:
@@ -429,24 +196,6 @@ def _is_listable(entry: FileEntry) -> bool:
             and isinstance(digest, str) and DIGEST_PATTERN.fullmatch(digest) is not None)
 
 
-def _read_entries(directory: Path, path: str) -> tuple[FileEntry, list[TensorEntry]]:
-    file = directory / path
-    digest, tensors = read_tensors(directory, path) if is_weight_file(path) else (sha256_file(file), [])
-    return FileEntry(path, file.stat().st_size, digest), tensors
-
-
-def _try_tensors(directory: Path, path: str) -> list[TensorEntry] | VerificationError:
-    try:
-        return read_tensors(directory, path)[1]
-    except VerificationError as error:
-        return error
-
-
-def _difference(entry: FileEntry, file: Path | None) -> str | None:
-    if file is None:
-        return f"{entry.path}: file is missing"
-    size_bytes = file.stat().st_size
-    if size_bytes != entry.size_bytes:
-        return f"{entry.path}: size is {size_bytes} bytes, expected {entry.size_bytes}"
-    found = sha256_file(file)
-    return None if found == entry.sha256 else f"{entry.path}: sha256 is {found[:12]}…, expected {entry.sha256[:12]}…"
+def _is_out_of_order(places: Sequence[tuple[str, ...]]) -> bool:
+    """Whether a list is out of order, or holds something twice."""
+    return any(later <= earlier for earlier, later in pairwise(places))

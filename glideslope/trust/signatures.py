@@ -12,10 +12,12 @@ from typing import Any
 
 from .. import __version__
 from ..errors import VerificationError
+from ..store.digests import sha256_bytes
+from ..store.file_lists import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from ..store.strict_json import read_bounded
 from .envelopes import MAX_ENVELOPE_BYTES, STATEMENT_TYPE, open_envelope, require
 from .keys import KEY_ID_PATTERN
-from .release_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, REHEARSAL_NAME, SIGNATURE_NAME, ReleaseManifest, sha256_bytes
+from .release_manifest import REHEARSAL_NAME, SIGNATURE_NAME, ReleaseManifest
 from .signers import SignerRule
 
 RELEASE_PREDICATE = "https://glideslope.dev/release/v1"  # a name of ours, no address

@@ -16,11 +16,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ReleaseError
+from ..store.digests import DIGEST_PATTERN, canonical_json, readable_json, sha256_bytes
 from ..store.strict_json import parse_object
 from .envelopes import check_signatures, has_fields, make_signature, read_key_ids, require
 from .keys import NEEDS_EXTRA
-from .merkle import DIGEST_PATTERN
-from .release_manifest import canonical_json, readable_json, sha256_bytes
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

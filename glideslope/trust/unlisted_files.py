@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import VerificationError
+from ..store.file_lists import list_files
 from ..store.strict_json import parse_object, read_bounded
-from .release_manifest import list_files
 from .status import MAX_STATUS_BYTES, STATUS_NAME, SignedStatus
 
 GIT_NAME = ".git"  # of a clone, a folder; of a clone within a clone, a file
@@ -45,7 +45,7 @@ def list_release(folder: Path) -> list[str]:
     Raises:
         VerificationError: something there is no plain file, see `list_files`.
     """
-    return [path.relative_to(folder).as_posix() for path in list_files(folder, without=(GIT_NAME,))]
+    return list_files(folder, without=(GIT_NAME,))
 
 
 def find_misplaced(folder: Path, paths: Iterable[str]) -> list[str]:

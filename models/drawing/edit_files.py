@@ -9,7 +9,7 @@ from PIL import Image
 from ...errors import RequestError
 from ...pictures.decode import read_image
 from ...pictures.refusals import Refusal, TooLarge
-from ...trust.release_manifest import sha256_bytes
+from ...store.digests import sha256_bytes
 from ..diffusion.process import NUM_TRAIN_TIMESTEPS
 from ..loading.loaded_networks import Architecture
 from ..loading.opening import OpenRelease, find_release

@@ -18,10 +18,10 @@ from torch import nn
 
 from ...device.dtype_device import choose_device, choose_dtype
 from ...errors import RequestError, StorageError
+from ...store.digests import canonical_json, sha256_file, sha256_json
 from ...store.protected_places import write_new
 from ...store.weight_files import VARIANTS, find_weights
 from ...text.text_files import NotTextError, decode_text, split_lines
-from ...trust.release_manifest import canonical_json, sha256_file, sha256_json
 from ..diffusion.clip_guidance import ImageTextModel
 from ..diffusion.samplers import SampleState
 from ..loading.loaded_networks import Architecture

@@ -26,9 +26,9 @@ from ...recipe.components import (
 )
 from ...recipe.strict_model import StrictModel
 from ...recipe.training import NUM_TRAIN_STEPS
+from ...store.digests import sha256_bytes
 from ...store.strict_json import parse_object, read_bounded
 from ...store.weight_files import VARIANTS, TensorHeader, WeightFiles, find_weights, read_header, weights_name
-from ...trust.release_manifest import sha256_bytes
 from ..diffusion.process import SCHEDULES
 from ..networks.components import build_on_meta, parse_component_config
 from .weights import DTYPES, Digests, Place, read_weights

@@ -21,22 +21,15 @@ from typing import Literal
 
 from ...errors import DownloadError, RequestError, VerificationError
 from ...recipe.components import COMPONENTS, INDEX_NAME, NETWORKS, OPTIONAL_NETWORKS, components_of
+from ...store.digests import sha256_bytes
+from ...store.file_lists import MANIFEST_NAME, FileEntry, compare_files, describe_unlisted, measure_files
+from ...store.stage_manifest import Manifest
 from ...store.strict_json import parse_object, read_bounded
 from ...store.weight_files import VARIANTS, index_name, parse_weights_name
 from ...trust.currency import STALE, Asked, refuse_by_status
 from ...trust.hub import HubOptions, Snapshot, resolve
 from ...trust.lock import ReleaseLock
-from ...trust.release_manifest import (
-    MANIFEST_NAME,
-    RELEASE_FORMAT,
-    SIGNATURE_NAME,
-    UNLISTED,
-    FileEntry,
-    Manifest,
-    ReleaseManifest,
-    describe_unlisted,
-    sha256_bytes,
-)
+from ...trust.release_manifest import RELEASE_FORMAT, SIGNATURE_NAME, UNLISTED, ReleaseManifest
 from ...trust.signatures import GUARDS, Signers, verify_guards
 from ...trust.signers import Keys, SignerRule
 from ...trust.status import MAX_STATUS_BYTES, STATUS_NAME, SignedStatus
@@ -216,16 +209,8 @@ class OpenRelease:
         listing = self.snapshot.listing
         if listing is None or self.manifest is None:
             return
-        strangers = sorted(path for path in listing if path not in self._entries and not _may_lie_there(path))
-        problems = [describe_unlisted(path) for path in strangers]
-        for path, entry in self._entries.items():
-            found = listing.get(path)
-            if found is None:
-                problems.append(f"{path}: file is missing")
-            elif found.size_bytes not in (None, entry.size_bytes):
-                problems.append(f"{path}: size is {found.size_bytes} bytes, expected {entry.size_bytes}")
-            elif found.sha256 not in (None, entry.sha256):
-                problems.append(f"{path}: sha256 is {str(found.sha256)[:12]}…, expected {entry.sha256[:12]}…")
+        listed = {path: file for path, file in listing.items() if path in self._entries or not _may_lie_there(path)}
+        problems = compare_files(self._entries.values(), listed)
         problems += [f"{path}: file is missing" for path in needed if path not in self._entries]
         self._refuse(problems)
 
@@ -238,7 +223,8 @@ class OpenRelease:
         problems += self.snapshot.find_misplaced(sorted(present)) + find_misuse(root, sorted(present - set(self._entries)))
         problems += [f"{path}: file is missing" for path in needed if path not in self._entries]
         looked_at = {path for path in (*present, *needed) if path in self._entries}
-        problems += ReleaseManifest(tuple(self._entries.values()), ()).differences(root, only=looked_at)
+        problems += compare_files([self._entries[path] for path in sorted(looked_at)],
+                                  measure_files(root, sorted(looked_at & present)))
         return [problem + remedy_for(self.snapshot, problem.split(":", maxsplit=1)[0], self._entries) for problem in problems]
 
     def _refuse(self, problems: list[str]) -> None:

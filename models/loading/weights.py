@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError, VerificationError
+from ...store.file_lists import FileEntry
 from ...store.weight_files import TensorHeader, WeightFiles, parse_header
-from ...trust.release_manifest import FileEntry
 
 Digests = Mapping[Path, FileEntry]  # a file -> what the manifest says of it
 PIECE_BYTES = 2_000_000

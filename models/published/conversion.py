@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ...errors import CheckpointError
-from ...trust.release_manifest import written_whole
+from ...store.whole_files import written_whole
 from .torch_archive import ArchivedTensor, TorchArchive
 
 # As safetensors orders tensors in a file: wide types first (so that all are aligned), then by name.

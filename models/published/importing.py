@@ -27,8 +27,11 @@ from ...recipe.components import (
     scheduler_config,
 )
 from ...recipe.strict_model import StrictModel
+from ...store.digests import sha256_file
+from ...store.file_lists import MANIFEST_NAME
 from ...store.strict_json import read_bounded
-from ...trust.release_manifest import MANIFEST_NAME, ReleaseManifest, sha256_file, sync_directory, sync_tree, write_bytes, write_json
+from ...store.whole_files import sync_directory, sync_tree, write_bytes, write_json
+from ...trust.hashed_files import build_manifest
 from ..loading.components import WEIGHTS_NAME
 from ..networks.components import describe_config, expected_tensors
 from ..networks.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
@@ -318,7 +321,7 @@ def write_release(root: Path, sources: Mapping[str, Mapping[str, Source]], token
     write_json(root / INDEX_NAME, model_index(components))
     write_json(root / IMPORT_NAME, report)
     write_bytes(root / "README.md", imported_card(report).encode())
-    write_bytes(root / MANIFEST_NAME, ReleaseManifest.from_directory(root).to_bytes())
+    write_bytes(root / MANIFEST_NAME, build_manifest(root).to_bytes())
     return report
 
 

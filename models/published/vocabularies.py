@@ -13,9 +13,9 @@ from typing import Any
 from tokenizers import pre_tokenizers
 
 from ...errors import CheckpointError, VerificationError
+from ...store.digests import sha256_bytes
 from ...store.strict_json import parse_object
 from ...text.vocabulary_files import MAX_TOKENIZER_DEPTH, Vocabulary
-from ...trust.release_manifest import sha256_bytes
 from ..tokenizer import END, START, WORD_END, CaptionTokenizer, build_tokenizer
 
 MAX_FILE_BYTES = 32_000_000

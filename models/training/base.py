@@ -12,7 +12,7 @@ from torch import Tensor
 from ...device.torch_state import PlainTorch
 from ...errors import RecipeError
 from ...recipe.components import SCHEDULERS, TOKENIZERS, BaseTraining, Training
-from ...trust.release_manifest import write_bytes, write_json
+from ...store.whole_files import write_bytes, write_json
 from ..diffusion.guidance import text_denoiser
 from ..diffusion.process import GaussianDiffusion, space_timesteps
 from ..diffusion.samplers import SeededNoise, ddim, run

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...errors import CheckpointError, StageError
-from ...trust.release_manifest import read_json, sha256_file, sync_directory, write_bytes, write_json
+from ...store.digests import sha256_file
+from ...store.whole_files import read_json, sync_directory, write_bytes, write_json
 
 STATE_NAME = "state.json"
 METRICS = "metrics.jsonl"

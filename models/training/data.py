@@ -14,8 +14,8 @@ from torch import Tensor
 from ...errors import TrainingError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
+from ...store.digests import sha256_json
 from ...store.parquet_pages import FREE_BYTES, FREE_ROWS, FREE_VALUES, MAX_EXPANSION, ROWS_OF_BYTE, VALUES_OF_BYTE, Budget, open_bounded
-from ...trust.release_manifest import sha256_json
 from ..drawing.pixels import fit_square, to_model_range
 
 CAPTION_STREAM = 1  # keeps the draw of captions apart from other draws of a step

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...recipe.components import CONFIG_NAME, SCHEDULERS, scheduler_config
 from ...recipe.training import DenoiserTraining
-from ...trust.release_manifest import write_json
+from ...store.whole_files import write_json
 from ..diffusion.process import GaussianDiffusion, training_loss, weigh_errors
 from ..networks.components import component_config
 from ..networks.unet import TextConditionedUNet, UNetConfig

@@ -22,7 +22,7 @@ from ...device.processor import HALF, choose_precision, instruction_set, threads
 from ...errors import CheckpointError, StageError, TrainingError
 from ...recipe.training import TrainingConfig
 from ...store.stage_places import CHECKPOINTS
-from ...trust.release_manifest import read_json, write_json
+from ...store.whole_files import read_json, write_json
 from ..tokenizer import CaptionTokenizer
 from .checkpoints import METRICS, MetricsLog, latest_checkpoint, restore_checkpoint, save_checkpoint
 from .data import CuratedSplit

@@ -11,7 +11,7 @@ from torch.nn import functional
 from ...device.torch_state import PlainTorch
 from ...errors import RecipeError
 from ...recipe.components import CONFIG_NAME, NETWORKS, SCHEDULERS, NoisedClipTraining, Training
-from ...trust.release_manifest import write_json
+from ...store.whole_files import write_json
 from ..diffusion.process import GaussianDiffusion
 from ..networks.components import component_config
 from ..networks.noised_clip import NoisedClip

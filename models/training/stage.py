@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 from ...errors import RecipeError
 from ...recipe.components import NETWORKS, TOKENIZERS, TRAINED_NETWORKS, Training
 from ...recipe.training import TrainingConfig
+from ...store.digests import sha256_file
 from ...store.records import Record, run_stage
-from ...trust.release_manifest import sha256_file
 from .loop import Progress
 
 Settings = TypeVar("Settings", bound=TrainingConfig)

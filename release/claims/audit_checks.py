@@ -7,7 +7,7 @@ from ...data_filter.audits.plan import Candidate, digest_population, digest_seed
 from ...data_filter.audits.population import digest_ledger
 from ...data_filter.audits.series import find_gaps, find_reused_seeds
 from ...data_filter.labels.stage import FITTING_ROLES
-from ...trust.release_manifest import sha256_json
+from ...store.digests import sha256_json
 from ..evidence.contents import Release
 from .audits import ReleasedAudit, read_audits
 from .claims import equal, flatten, show

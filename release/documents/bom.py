@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ...trust.release_manifest import sha256_json
+from ...store.digests import sha256_json
 from ..evidence.contents import Release
 from ..evidence.data_root import curated_root
 from .bom_model_card import model_card

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ...trust.release_manifest import FileEntry
+from ...store.file_lists import FileEntry
 from ..evidence.contents import Release
 from ..evidence.data_root import curated_files, curated_root
 from .licences import SPDX_OF

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ReleaseError
-from ...trust.release_manifest import readable_json
+from ...store.digests import readable_json
 
 DIGITS = 6
 

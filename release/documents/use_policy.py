@@ -6,9 +6,9 @@ from typing import Any
 
 from ...errors import ReleaseError
 from ...recipe.recipe import Recipe
+from ...store.digests import sha256_bytes
 from ...text.number_text import cell, in_code
 from ...text.text_files import LINE_ENDS, NotTextError, decode_text
-from ...trust.release_manifest import sha256_bytes
 from ..evidence.contents import Release
 
 USE_POLICY_PATH = "USE_POLICY.md"

@@ -10,7 +10,7 @@ from ...data_filter.deciding.filter_figures import measure_filter
 from ...data_filter.labels.stage import role_of
 from ...errors import GlideslopeError
 from ...recipe.components import TOKENIZERS, components_of
-from ...trust.release_manifest import sha256_json
+from ...store.digests import sha256_json
 from ..claims.audit_checks import check_audits
 from ..claims.audits import read_audits
 from ..claims.claims import equal, evaluation_claims, final_loss, flatten, show

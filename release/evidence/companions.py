@@ -12,9 +12,12 @@ from typing import Any
 
 from ...errors import CheckpointError, ReleaseError, VerificationError
 from ...recipe.components import COMPONENTS, INDEX_NAME, NETWORKS, SCHEDULERS, TOKENIZERS, components_of
+from ...store.digests import sha256_file
+from ...store.file_lists import MANIFEST_NAME
 from ...store.records import Record, run_stage
 from ...store.weight_files import WeightFiles
-from ...trust.release_manifest import MANIFEST_NAME, ReleaseManifest, read_json, sha256_file
+from ...store.whole_files import read_json
+from ...trust.release_manifest import ReleaseManifest
 from ..weights import count_parameters, find_noncanonical, joined_digest, read_weights
 from .comparison import Claims
 from .contents import Release

@@ -12,13 +12,15 @@ from ...errors import GlideslopeError, RecipeError, ReleaseError, VerificationEr
 from ...recipe.filters import Category
 from ...recipe.load import parse_recipe
 from ...recipe.recipe import Recipe
+from ...store.digests import sha256_bytes
+from ...store.file_lists import MANIFEST_NAME, list_files
 from ...store.parquet_pages import Budget, open_bounded
 from ...store.records import Record
 from ...store.strict_json import read_bounded
 from ...store.strict_yaml import load_yaml
 from ...store.weight_files import TensorHeader, WeightFiles
 from ...trust.hashed_files import Hashed, hash_files, hash_one
-from ...trust.release_manifest import MANIFEST_NAME, ReleaseManifest, sha256_bytes
+from ...trust.release_manifest import ReleaseManifest
 from ...trust.signatures import Signers, read_guards, verify_guards
 from ..weights import read_weights
 from .layout import parse_json_lines, parse_json_object, rule_of
@@ -214,7 +216,7 @@ class Release:
     @cached_property
     def hashed(self) -> dict[str, Hashed]:
         """Relative path -> digests, of every file; each is read once."""
-        return hash_files(self.directory)
+        return hash_files(self.directory, list_files(self.directory))
 
     def digest(self, path: str) -> str:
         """Hex SHA-256 of a file.

@@ -1,6 +1,7 @@
 """The digest that names a curated set."""
 
-from ...trust.release_manifest import FileEntry, Manifest
+from ...store.file_lists import FileEntry
+from ...store.stage_manifest import Manifest
 from .contents import Release
 
 

@@ -15,7 +15,7 @@ from ...pictures.decode import read_image, to_rgb
 from ...pictures.figure_style import load_matplotlib
 from ...pictures.refusals import Refusal
 from ...recipe.components import NETWORKS
-from ...trust.release_manifest import write_bytes
+from ...store.whole_files import write_bytes
 from ..claims.evaluation import PAIRS_PATH, list_worst, measure_guidance
 from .contents import Release, need
 from .plan import figure_paths

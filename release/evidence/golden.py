@@ -19,8 +19,9 @@ from ...pictures.decode import read_image, to_rgb
 from ...pictures.refusals import Refusal
 from ...recipe.components import NETWORKS
 from ...recipe.recipe import Recipe
+from ...store.digests import sha256_bytes
 from ...store.records import Record, read_record, run_stage
-from ...trust.release_manifest import sha256_bytes, write_bytes, write_json
+from ...store.whole_files import write_bytes, write_json
 from ..vetting.policy import GoldenPolicy
 from .contents import Release, need
 from .layout import parse_json_lines, parse_json_object

@@ -16,9 +16,9 @@ from typing import Any
 
 from ...errors import ReleaseError
 from ...recipe.components import COMPONENTS, NETWORKS, TOKENIZERS, TRAINED_NETWORKS
+from ...store.file_lists import MAX_FOLDERS_DEEP
 from ...store.strict_json import MAX_CONTAINERS, load_text, refuse_many
 from ...store.weight_files import MAX_INDEX_BYTES, VARIANTS, index_name, weights_name
-from ...trust.release_manifest import MAX_FOLDERS_DEEP
 from ..weights import read_header
 
 MEGABYTE = 1_000_000

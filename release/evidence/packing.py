@@ -6,7 +6,7 @@ from typing import Any
 from ... import __version__
 from ...errors import ReleaseError
 from ...model_cards.card import templates_sha256
-from ...trust.merkle import DIGEST_PATTERN
+from ...store.digests import DIGEST_PATTERN
 from .contents import Release
 from .layout import parse_json_object
 

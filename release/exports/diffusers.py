@@ -21,20 +21,15 @@ from ...models.loading.components import read_index, read_schedule
 from ...models.tokenizer import CaptionTokenizer, Kind
 from ...recipe.components import CLIP, COMPONENTS, INDEX_NAME, NETWORKS, OPTIONAL_NETWORKS, SCHEDULERS, TOKENIZERS, UNET
 from ...recipe.recipe import Recipe
+from ...store.digests import readable_json
+from ...store.file_lists import MANIFEST_NAME
 from ...store.protected_places import refuse_in_release
+from ...store.stage_manifest import Manifest
 from ...store.stage_places import INTENT_NAME
 from ...store.weight_files import STEM, SUFFIX, parse_weights_name
+from ...store.whole_files import storage_error, sync_directory, sync_tree, write_bytes
 from ...text.number_text import cell, in_code
-from ...trust.release_manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    ReleaseManifest,
-    readable_json,
-    storage_error,
-    sync_directory,
-    sync_tree,
-    write_bytes,
-)
+from ...trust.release_manifest import ReleaseManifest
 from ..claims.data import unsafe_claims
 from ..evidence.contents import Release
 from ..publishing.snapshot import release_in

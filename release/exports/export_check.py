@@ -12,9 +12,12 @@ from ... import __version__
 from ...errors import CheckpointError, ReleaseError, VerificationError
 from ...models.loading.components import read_component_config
 from ...recipe.components import COMPONENTS, NETWORKS, TOKENIZERS, required_components
+from ...store.digests import DIGEST_PATTERN, sha256_bytes, sha256_file
+from ...store.file_lists import MAX_MANIFEST_BYTES
+from ...store.stage_manifest import Manifest
 from ...store.strict_json import parse_object, read_bounded
-from ...trust.merkle import DIGEST_PATTERN
-from ...trust.release_manifest import MAX_MANIFEST_BYTES, Manifest, ReleaseManifest, sha256_bytes, sha256_file
+from ...trust.hashed_files import build_manifest
+from ...trust.release_manifest import ReleaseManifest
 from ..evidence.contents import Release
 from ..evidence.layout import check_content
 from ..publishing.snapshot import release_in
@@ -83,7 +86,7 @@ def _check_place(place: Path, release: tuple[ReleaseManifest, Mapping[str, str]]
             (place / EXPORT_NAME).read_bytes() != listing_text(listing, *map(str, roots))):
         problems.append(f"{EXPORT_NAME}: is not the list of these files{' and this release' if release else ''}; export the release again")
     if tensors_root is not None and not problems:
-        found = ReleaseManifest.from_directory(place, exclude=(EXPORT_NAME,)).tensors_root
+        found = build_manifest(place, exclude=(EXPORT_NAME,)).tensors_root
         problems += [] if found == tensors_root else [f"weights: the root of their tensors is {found[:12]}…, expected {tensors_root[:12]}…; "
                                                       "they are not this release's"]
     return problems

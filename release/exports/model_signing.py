@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ReleaseError
+from ...store.digests import canonical_json
+from ...store.file_lists import MANIFEST_NAME
 from ...store.protected_places import refuse_in_release
+from ...store.stage_manifest import Manifest
+from ...store.whole_files import write_bytes
 from ...trust.envelopes import PAYLOAD_TYPE, STATEMENT_TYPE, pre_authentication_encoding
 from ...trust.keys import NEEDS_EXTRA, read_pem_key, write_key_pair
-from ...trust.release_manifest import MANIFEST_NAME, Manifest, ReleaseManifest, canonical_json, write_bytes
+from ...trust.release_manifest import ReleaseManifest
 from ..publishing.snapshot import refuse_download
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"

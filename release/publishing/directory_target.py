@@ -19,8 +19,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ...errors import ReleaseError
+from ...store.digests import sha256_file
+from ...store.file_lists import list_files
 from ...store.locks import locked
-from ...trust.release_manifest import list_files, sha256_file, storage_error
+from ...store.whole_files import storage_error
 from .snapshot import KEPT_FILES
 from .targets import PIECE_BYTES, Edit, Gated, Moved, TargetFile, TargetState
 

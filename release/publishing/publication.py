@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from ...errors import ReleaseError, VerificationError
+from ...store.digests import sha256_bytes
+from ...store.file_lists import MANIFEST_NAME
 from ...store.protected_places import refuse_in_release
-from ...trust.release_manifest import MANIFEST_NAME, UNLISTED, ReleaseManifest, sha256_bytes
+from ...trust.release_manifest import UNLISTED, ReleaseManifest
 from ...trust.status import SignedStatus
 from .directory_target import DirectoryTarget
 from .hub_target import HubTarget

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ReleaseError, VerificationError
+from ...store.file_lists import FileEntry, compare_files
 from ...trust.keys import key_id_of
 from ...trust.release_manifest import SIGNATURE_NAME
 from ...trust.signatures import read_guards, verify_guards
@@ -321,10 +322,8 @@ def _fetch(steps: Steps, revision: str, folder: Path) -> Path:
 def _compare(release: LocalRelease, expected: LocalRelease | None) -> None:
     """Refuse files that are not those of the manifest, or a manifest that is not the expected one."""
     if expected is not None:
-        sent, found = ({path: file.sha256 for path, file in files.items()} for files in (expected.files, release.files))
-        problems = [f"{path}: is missing" for path in sent if path not in found]
-        problems += [f"{path}: was never sent" for path in found if path not in sent]
-        problems += [f"{path}: is not what was sent" for path in sent if path in found and found[path] != sent[path]]
+        sent = [FileEntry(path, file.size_bytes, file.sha256) for path, file in expected.files.items()]
+        problems = compare_files(sent, release.files)
         if problems:
             raise VerificationError("snapshot", problems)
     problems = release.manifest.differences(release.directory)

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import ReleaseError, VerificationError
+from ...store.file_lists import MANIFEST_NAME
 from ...store.strict_json import read_bounded
 from ...trust.currency import Asked, refuse_by_status
-from ...trust.release_manifest import MANIFEST_NAME, ReleaseManifest
+from ...trust.release_manifest import ReleaseManifest
 from ...trust.status import MAX_STATUS_BYTES, STATUS_NAME, SignedStatus
 from ...trust.unlisted_files import CLIENT_FOLDER, GIT_NAME, find_misplaced, find_misuse, find_pointers, list_release, may_lie_beside
 from ...trust.unlisted_files import KEPT_FILES as KEPT_FILES  # noqa: PLC0414  the other modules of publishing take it from here

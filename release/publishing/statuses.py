@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import ReleaseError, VerificationError
+from ...store.file_lists import MANIFEST_NAME
 from ...trust.keys import key_id_of, read_private_key
-from ...trust.release_manifest import MANIFEST_NAME, ReleaseManifest
+from ...trust.release_manifest import ReleaseManifest
 from ...trust.status import DEFAULT_VALID_DAYS, STATUS_NAME, ReleaseStatus, SignedStatus, Status, times_from, with_current
 from .patience import Patience, PatientTarget
 from .snapshot import KEPT_FILES

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ...errors import ReleaseError
-from ...trust.release_manifest import MANIFEST_NAME, ReleaseManifest, list_files, sha256_file
+from ...store.digests import sha256_file
+from ...store.file_lists import MANIFEST_NAME, list_files
+from ...trust.release_manifest import ReleaseManifest
 from .snapshot import KEPT_FILES
 
 Gated = Literal["auto", "manual", "no"]
@@ -191,8 +193,8 @@ class LocalRelease:
         manifest = ReleaseManifest.read(directory / MANIFEST_NAME)
         known = {entry.path: entry.sha256 for entry in manifest.files}
         files = {}
-        for path in list_files(directory):
-            relative = path.relative_to(directory).as_posix()
+        for relative in list_files(directory):
+            path = directory / relative
             files[relative] = LocalFile(path, path.stat().st_size, known.get(relative) or sha256_file(path))
         return cls(directory, manifest, files)
 

@@ -1,7 +1,8 @@
 """Take a published release back: say so where every reader looks, and leave its files and tags as they are."""
 
 from ...errors import ReleaseError
-from ...trust.release_manifest import MANIFEST_NAME, ReleaseManifest
+from ...store.file_lists import MANIFEST_NAME
+from ...trust.release_manifest import ReleaseManifest
 from ...trust.status import MAX_REASON_LENGTH, ReleaseStatus, with_withdrawn
 from .patience import Patience, PatientTarget
 from .publish import clear_refusals

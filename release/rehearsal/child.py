@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from ...errors import GlideslopeError, StageError
-from ...trust.release_manifest import write_json
+from ...store.whole_files import write_json
 from .scenes import Transfer
 
 CODE = "from glideslope.release.rehearsal.child import serve; serve()"

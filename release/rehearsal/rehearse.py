@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import ReleaseError
-from ...trust.release_manifest import MANIFEST_NAME, REHEARSAL_NAME, SIGNATURE_NAME, write_bytes
+from ...store.file_lists import MANIFEST_NAME
+from ...store.whole_files import write_bytes
+from ...trust.release_manifest import REHEARSAL_NAME, SIGNATURE_NAME
 from ...trust.unlisted_files import list_release
 from ..loopback.hub import OWNER, LoopbackHub
 from ..loopback.state import Repository, StoredFile

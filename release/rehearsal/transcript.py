@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import VerificationError
+from ...store.digests import readable_json, sha256_json
 from ...store.strict_json import parse_object
-from ...trust.release_manifest import REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json
+from ...trust.release_manifest import REHEARSAL_NAME, ReleaseManifest
 from ..evidence.contents import Release
 from .scenes import TRANSFERS, Scene, Transfer, scenes_of
 

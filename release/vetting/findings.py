@@ -14,7 +14,7 @@ from ...data_filter.labels.stage import FITTING_ROLES
 from ...errors import ReleaseError
 from ...recipe.filters import Category
 from ...recipe.recipe import Recipe
-from ...trust.release_manifest import read_json
+from ...store.whole_files import read_json
 from ..claims.audits import read_audits
 from ..claims.evaluation import count_wins
 from ..evidence.chain import check_filter_reports

@@ -16,9 +16,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ...errors import ReleaseError
 from ...recipe.strict_model import StrictModel, describe_problem
+from ...store.digests import sha256_bytes
 from ...store.strict_yaml import load_yaml
 from ...trust.keys import KEY_ID_PATTERN
-from ...trust.release_manifest import sha256_bytes
 from ...trust.signers import SignerRule
 from ..evidence.contents import Release
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ReleaseError, VerificationError
-from ...trust.release_manifest import REHEARSAL_NAME, sha256_bytes
+from ...store.digests import sha256_bytes
+from ...trust.release_manifest import REHEARSAL_NAME
 from ...trust.signatures import Signers
 from ..publishing.targets import LocalRelease
 from ..rehearsal.transcript import check_rehearsal

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...errors import ReleaseError
 from ...store.weight_files import TensorHeader, WeightFiles, index_name
-from ...trust.release_manifest import write_json, written_whole
+from ...store.whole_files import write_json, written_whole
 from . import canonical_header, is_finite, num_bytes, read_pieces
 from .shards import cut, index_json, shard_names
 from .variants import cast_headers, cast_piece, describe_overflow

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.fuzz import Bench, judge, try_change
 from benchmarks.hostile import OF_KIND, mutate
-from glideslope.trust.release_manifest import sha256_bytes
+from glideslope.store.digests import sha256_bytes
 from tests.release.conftest import packed_run, recipe  # noqa: F401  # the small release
 
 

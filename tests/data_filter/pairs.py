@@ -22,7 +22,7 @@ from glideslope.data_filter.sources.source import Source, SourceItem
 from glideslope.data_filter.sources.webdataset import WebDatasetSource
 from glideslope.recipe.filters import ClipConfig, IndexConfig
 from glideslope.recipe.sources import SourceSettings
-from glideslope.trust.release_manifest import sha256_bytes
+from glideslope.store.digests import sha256_bytes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from glideslope.cli.main import app
 from glideslope.errors import GlideslopeError, StageError
 from glideslope.store.records import run_stage
-from glideslope.trust.release_manifest import write_json
+from glideslope.store.whole_files import write_json
 
 RECIPE = """
 name: small

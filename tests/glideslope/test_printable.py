@@ -14,7 +14,7 @@ from rich.text import Text
 
 from glideslope.cli import arguments as cli_shared
 from glideslope.cli.terminal import PlainConsole, PlainFormatter
-from glideslope.text.number_text import printable
+from glideslope.errors import printable
 
 STEERING = {"Cc", "Cf", "Zl", "Zp", "Cs"}
 REPAINT = "\x1b[2K\rverified \x9b31m\u202etxet\u2066 [red]x[/] \u200b\ufeff"

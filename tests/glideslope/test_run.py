@@ -16,7 +16,7 @@ from glideslope.errors import LabelError, RecipeError, ReleaseError, SourceError
 from glideslope.recipe.load import load_recipe, parse_recipe
 from glideslope.release.evidence.settings import expected_settings
 from glideslope.run import Engine, Run, Silent, find_recipe, open_run
-from glideslope.trust.release_manifest import write_json
+from glideslope.store.whole_files import write_json
 
 from ..data_filter.conftest import TinyClip, fill_folder, tiny_clip, write_labels
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from jinja2 import nodes
 from markdown_it import MarkdownIt
 
-from glideslope.errors import ReleaseError
+from glideslope.errors import ReleaseError, printable
 from glideslope.model_cards.card import TEMPLATES, load_environment, render_card, render_dataset_card
 from glideslope.model_cards.page import render_page, split_front_matter
-from glideslope.text.number_text import cell, printable
+from glideslope.text.number_text import cell
 
 BENIGN = "wqordx"
 ATTACKS = (

@@ -23,8 +23,10 @@ from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training.checkpoints import save_tensors
 from glideslope.recipe.components import CONFIG_NAME, scheduler_config
 from glideslope.release.loopback.hub import OWNER, LoopbackHub
+from glideslope.store.digests import sha256_bytes
+from glideslope.store.whole_files import write_bytes, write_json
+from glideslope.trust.hashed_files import build_manifest
 from glideslope.trust.keys import generate_key
-from glideslope.trust.release_manifest import ReleaseManifest, sha256_bytes, write_bytes, write_json
 
 from .closed_form import with_closed_form_weights
 from .hub_client import READER, REPO, Load, Strangers
@@ -105,7 +107,7 @@ def whole_release(tmp_path_factory: pytest.TempPathFactory, unet: TextConditione
     tokenizer.save(directory / "tokenizer" / "tokenizer.json")
     write_json(directory / "scheduler" / "scheduler_config.json", scheduler_config("scheduler"))
     write_json(directory / "model_index.json", MODEL_INDEX)
-    write_bytes(directory / "manifest.json", ReleaseManifest.from_directory(directory).to_bytes())
+    write_bytes(directory / "manifest.json", build_manifest(directory).to_bytes())
     return directory
 
 
@@ -141,7 +143,7 @@ def release(whole_release: Path, tmp_path: Path) -> Path:
 
 def sign_again(release: Path) -> None:
     """Write a manifest that matches what lies there now."""
-    write_bytes(release / "manifest.json", ReleaseManifest.from_directory(release).to_bytes())
+    write_bytes(release / "manifest.json", build_manifest(release).to_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,12 @@ from typing import Any
 
 from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import MAIN, Account, Commit, StoredFile
+from glideslope.store.digests import sha256_file
+from glideslope.store.whole_files import write_bytes
 from glideslope.trust.envelopes import sign_statement
+from glideslope.trust.hashed_files import build_manifest
 from glideslope.trust.keys import read_private_key
-from glideslope.trust.release_manifest import ReleaseManifest, sha256_file, write_bytes
+from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.signatures import Vouched, release_statement
 from glideslope.trust.status import STATUS_NAME, ReleaseStatus, Status, times_from, with_current, with_withdrawn
 
@@ -135,7 +138,7 @@ def stated(*roots: str, key: Path | None = None, number: int = 1, withdrawn: str
 def variation(release: Path, text: str) -> Path:
     """Another release with the same weights."""
     (release / "README.md").write_text(text)
-    write_bytes(release / "manifest.json", ReleaseManifest.from_directory(release).to_bytes())
+    write_bytes(release / "manifest.json", build_manifest(release).to_bytes())
     return release
 
 

@@ -32,8 +32,12 @@ from glideslope.release.evidence.layout import check_content, check_name
 from glideslope.release.loopback.faults import Fault
 from glideslope.release.loopback.hub import LoopbackHub
 from glideslope.release.loopback.state import StoredFile
+from glideslope.store.file_lists import list_files
+from glideslope.store.stage_manifest import Manifest
 from glideslope.store.weight_files import index_name, weights_name
-from glideslope.trust.release_manifest import Manifest, ReleaseManifest, write_json
+from glideslope.store.whole_files import write_json
+from glideslope.trust.hashed_files import compare_tensors, hash_files
+from glideslope.trust.release_manifest import ReleaseManifest
 
 from .archives import read_archive, save_as_published, write_archive
 from .conftest import sign_again
@@ -247,7 +251,7 @@ def test_5_9_bytes_that_changed_on_the_way_are_refused_and_the_tensor_is_named(
     tensors = load_tensors(copy / BASE_WEIGHTS)
     tensors["out.2.bias"][0] += 1
     save_tensors(copy / BASE_WEIGHTS, tensors)
-    problems = ReleaseManifest.read(copy / "manifest.json").tensor_differences(copy)
+    problems = compare_tensors(ReleaseManifest.read(copy / "manifest.json"), hash_files(copy, list_files(copy)))
     assert len(problems) == 1
     assert problems[0].startswith("base: tensor out.2.bias is F32 [6] with sha256 ")
 

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from glideslope.errors import CheckpointError, ReleaseError, RequestError, VerificationError
 from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.loading.opening import MAX_SHOWN, OpenRelease, Trust, find_release
+from glideslope.store.stage_manifest import Manifest
+from glideslope.store.whole_files import write_json
 from glideslope.trust.keys import generate_key
 from glideslope.trust.lock import ReleaseLock
-from glideslope.trust.release_manifest import Manifest, ReleaseManifest, write_json
+from glideslope.trust.release_manifest import ReleaseManifest
 
 from .conftest import sign_again
 from .hub_client import sign

@@ -10,7 +10,8 @@ from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training.checkpoints import save_tensors
 from glideslope.recipe.components import model_index, scheduler_config
-from glideslope.trust.release_manifest import ReleaseManifest, write_bytes, write_json
+from glideslope.store.whole_files import write_bytes, write_json
+from glideslope.trust.hashed_files import build_manifest
 
 CHANGES = {"upsampler": {"image_size": 32, "super_res": True}, "base_inpaint": {"inpaint": True},
            "upsampler_inpaint": {"image_size": 32, "super_res": True, "inpaint": True}}
@@ -45,4 +46,4 @@ def write_components(directory: Path, networks: tuple[str, ...] = tuple(CHANGES)
 
 def seal(directory: Path) -> None:
     """Write a manifest that fits what is there now."""
-    write_bytes(directory / "manifest.json", ReleaseManifest.from_directory(directory).to_bytes())
+    write_bytes(directory / "manifest.json", build_manifest(directory).to_bytes())

@@ -35,18 +35,12 @@ from glideslope.release import pack
 from glideslope.release.claims.evaluation import deal_pairs
 from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
 from glideslope.release.evidence.settings import expected_settings
+from glideslope.store.digests import canonical_json, sha256_bytes, sha256_file, sha256_json
 from glideslope.store.records import Record, run_stage
-from glideslope.trust.release_manifest import (
-    UNLISTED,
-    Manifest,
-    ReleaseManifest,
-    canonical_json,
-    sha256_bytes,
-    sha256_file,
-    sha256_json,
-    write_bytes,
-    write_json,
-)
+from glideslope.store.stage_manifest import Manifest
+from glideslope.store.whole_files import write_bytes, write_json
+from glideslope.trust.hashed_files import build_manifest
+from glideslope.trust.release_manifest import UNLISTED, ReleaseManifest
 
 from .components import write_components
 
@@ -165,7 +159,7 @@ class Tamperer:
     def seal(self) -> None:
         """Write a manifest that fits what is there now."""
         try:
-            manifest = ReleaseManifest.from_directory(self.directory)
+            manifest = build_manifest(self.directory)
         except VerificationError:  # weights that nobody can read have no tensors to list
             files = Manifest.of_directory(self.directory, exclude=UNLISTED).files
             manifest = ReleaseManifest(files, ())

@@ -13,7 +13,9 @@ from glideslope.release.publishing.publication import Options, Plan, plan_public
 from glideslope.release.publishing.publish import Publication, publish
 from glideslope.release.publishing.statuses import StatusWriter
 from glideslope.release.publishing.targets import Target
-from glideslope.trust.release_manifest import MANIFEST_NAME, ReleaseManifest, write_bytes
+from glideslope.store.file_lists import MANIFEST_NAME
+from glideslope.store.whole_files import write_bytes
+from glideslope.trust.hashed_files import build_manifest
 from glideslope.trust.status import STATUS_NAME
 from glideslope.trust.unlisted_files import KEPT_FILES
 
@@ -36,7 +38,7 @@ def make_release(directory: Path, name: str, *, extra: str | None = None) -> Pat
 
 def seal(directory: Path) -> Path:
     """Write the manifest of what lies in a directory."""
-    write_bytes(directory / MANIFEST_NAME, ReleaseManifest.from_directory(directory).to_bytes())
+    write_bytes(directory / MANIFEST_NAME, build_manifest(directory).to_bytes())
     return directory
 
 

@@ -24,7 +24,7 @@ from glideslope.release.publishing.publication import open_target
 from glideslope.release.publishing.publish import rollback
 from glideslope.release.verify import verify
 from glideslope.release.vetting.secret_files import find_secrets
-from glideslope.trust.release_manifest import write_bytes
+from glideslope.store.whole_files import write_bytes
 
 from .conftest import Tamperer
 from .small_releases import HURRIED, REPO, WEIGHTS, hub_target, make_release, send, shown, trust

@@ -20,7 +20,7 @@ from glideslope.release.verify import CHECKS
 from glideslope.release.weights.architecture import weight_paths
 from glideslope.release.weights.writing import Form, write_weights
 from glideslope.store.records import Record, read_record, run_stage
-from glideslope.trust.release_manifest import write_json
+from glideslope.store.whole_files import write_json
 
 from .test_verify import problems_of
 

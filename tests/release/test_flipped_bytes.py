@@ -15,10 +15,11 @@ from glideslope.release.evidence.contents import Release
 from glideslope.release.verify import CHECKS, check_manifest
 from glideslope.release.vetting.policy import ALWAYS_RUN, SKIPPABLE, policy_of
 from glideslope.release.vetting.signature_checks import check_signature
+from glideslope.store.file_lists import MANIFEST_NAME, list_files
 from glideslope.trust.envelopes import sign_statement
 from glideslope.trust.hashed_files import Hashed, hash_files, hash_one
 from glideslope.trust.keys import generate_key, read_private_key
-from glideslope.trust.release_manifest import MANIFEST_NAME, SIGNATURE_NAME, ReleaseManifest
+from glideslope.trust.release_manifest import SIGNATURE_NAME, ReleaseManifest
 from glideslope.trust.signatures import Vouched, release_statement
 
 
@@ -40,7 +41,7 @@ def signed(full_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Sign
     vouched = Vouched(release.recipe.release.title, tuple({*ALWAYS_RUN, *SKIPPABLE}), policy_of(release).sha256, {})
     envelope = sign_statement(release_statement((directory / MANIFEST_NAME).read_bytes(), vouched), read_private_key(root / "key"))
     (directory / SIGNATURE_NAME).write_bytes(envelope)
-    return Signed(directory, hash_files(directory), release.manifest)
+    return Signed(directory, hash_files(directory, list_files(directory)), release.manifest)
 
 
 def find(signed: Signed, path: str) -> list[str]:

@@ -10,7 +10,8 @@ from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
 from glideslope.release.evidence.texts import license_text
 from glideslope.store.records import read_record
-from glideslope.trust.release_manifest import Manifest, write_bytes
+from glideslope.store.stage_manifest import Manifest
+from glideslope.store.whole_files import write_bytes
 
 
 def test_packing_twice_gives_the_same_bytes(run_dir: Path, recipe: Recipe, tmp_path: Path) -> None:

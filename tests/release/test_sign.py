@@ -23,9 +23,9 @@ from glideslope.release.verify import check_manifest
 from glideslope.release.vetting.gates import run_policy
 from glideslope.release.vetting.policy import load_policy
 from glideslope.release.vetting.signature_checks import check_signature
+from glideslope.store.digests import sha256_json
 from glideslope.trust.envelopes import sign_statement
 from glideslope.trust.keys import generate_key, read_key_id, read_private_key
-from glideslope.trust.release_manifest import sha256_json
 from glideslope.trust.signatures import Vouched, read_guards, release_statement, verify_guards
 from glideslope.trust.signers import SignerRule
 

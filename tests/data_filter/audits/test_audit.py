@@ -21,8 +21,10 @@ from glideslope.data_filter.index.parquet import read_tables
 from glideslope.data_filter.labels.stage import Verdict, import_labels, read_audit_labels, read_labels, role_of
 from glideslope.errors import FilterError, LabelError, StageError
 from glideslope.recipe.filters import LabelsConfig
+from glideslope.store.digests import sha256_file, sha256_json
 from glideslope.store.records import read_record
-from glideslope.trust.release_manifest import Manifest, read_json, sha256_file, sha256_json, write_json
+from glideslope.store.stage_manifest import Manifest
+from glideslope.store.whole_files import read_json, write_json
 
 from ..conftest import TinyClip, World, category, fill_folder
 

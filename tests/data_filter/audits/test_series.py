@@ -28,7 +28,7 @@ from glideslope.data_filter.audits.series import (
     number_of,
     spend_confidence,
 )
-from glideslope.trust.release_manifest import sha256_json
+from glideslope.store.digests import sha256_json
 
 NUM_IMAGES, NUM_POSITIVE, NUM_DRAWN, CLAIM = 240, 48, 60, 0.1
 IMAGES = [Candidate(f"k{n:03d}", hashlib.sha256(str(n).encode()).hexdigest(), 0.0) for n in range(NUM_IMAGES)]

@@ -15,7 +15,7 @@ from glideslope.data_filter.reports.balance import count_captions
 from glideslope.data_filter.sources.source import Shard, SourceItem
 from glideslope.errors import FilterError, StageError, StorageError
 from glideslope.recipe.filters import CurateConfig, LabelsConfig
-from glideslope.trust.release_manifest import sha256_bytes
+from glideslope.store.digests import sha256_bytes
 
 from ..conftest import TinyClip, World, category, draw, fill_folder
 

@@ -20,7 +20,7 @@ from glideslope.data_filter.sources.parquet import ParquetSource
 from glideslope.data_filter.sources.webdataset import WebDatasetSource
 from glideslope.errors import StageError, StorageError
 from glideslope.recipe.filters import ClipConfig, IndexConfig
-from glideslope.trust.release_manifest import sha256_file
+from glideslope.store.digests import sha256_file
 
 from ..conftest import TinyClip, World, draw, fill_folder
 from ..pairs import encode, write_tar

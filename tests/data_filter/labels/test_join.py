@@ -15,7 +15,7 @@ from glideslope.data_filter.labels.join import join_labels, read_judgements
 from glideslope.data_filter.labels.stage import Verdict, import_labels, read_audit_labels, role_of
 from glideslope.errors import FilterError
 from glideslope.recipe.filters import LabelsConfig
-from glideslope.trust.release_manifest import sha256_file
+from glideslope.store.digests import sha256_file
 
 from ..conftest import World, category, draw
 

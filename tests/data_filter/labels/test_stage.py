@@ -32,8 +32,8 @@ from glideslope.data_filter.sources.openmoji import read_rows
 from glideslope.data_filter.sources.source import SourceLabel
 from glideslope.errors import LabelError, StageError
 from glideslope.recipe.filters import LabelsConfig
+from glideslope.store.digests import sha256_file
 from glideslope.store.records import Record
-from glideslope.trust.release_manifest import sha256_file
 
 from ..conftest import World, draw
 

@@ -5,7 +5,8 @@ import pytest
 from glideslope.data_filter.labels.store import LABELS_FORMAT, Label, consensus, read_audit_labels, read_labels
 from glideslope.errors import StageError
 from glideslope.store.records import Record
-from glideslope.trust.release_manifest import Manifest, write_json
+from glideslope.store.stage_manifest import Manifest
+from glideslope.store.whole_files import write_json
 
 from ..conftest import World
 from .test_stage import audit, indexed, key_of, put, verdict

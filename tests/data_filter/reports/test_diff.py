@@ -12,7 +12,7 @@ from glideslope.data_filter.index.parquet import write_table
 from glideslope.data_filter.reports.diff import Difference, compare_runs, write_difference
 from glideslope.errors import StageError
 from glideslope.store.records import run_stage
-from glideslope.trust.release_manifest import write_json
+from glideslope.store.whole_files import write_json
 
 from ..conftest import World
 

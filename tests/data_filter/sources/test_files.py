@@ -22,7 +22,7 @@ from glideslope.data_filter.sources.files import (
     split_path,
 )
 from glideslope.errors import SourceError
-from glideslope.trust.release_manifest import sha256_bytes
+from glideslope.store.digests import sha256_bytes
 
 
 def touch(root: Path, *names: str) -> None:

@@ -9,7 +9,7 @@ from glideslope.data_filter.sources.folder import FolderSource, ImageFolder
 from glideslope.data_filter.sources.kind import open_source
 from glideslope.data_filter.sources.source import SourceItem
 from glideslope.errors import SourceError
-from glideslope.trust.release_manifest import sha256_bytes, sha256_json
+from glideslope.store.digests import sha256_bytes, sha256_json
 
 from ..conftest import draw
 

@@ -10,7 +10,7 @@ from glideslope.data_filter.sources.huggingface import DatasetsSource, LoadedDat
 from glideslope.data_filter.sources.source import SourceItem
 from glideslope.data_filter.sources.tables import content_key
 from glideslope.errors import SourceError
-from glideslope.trust.release_manifest import sha256_bytes
+from glideslope.store.digests import sha256_bytes
 
 from ..conftest import TinyClip
 from ..pairs import Pair, bad_rows, count_pairs, encode, image_table, index_rows, some_pairs, write_folder, write_parquet_structs, write_saved

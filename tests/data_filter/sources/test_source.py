@@ -32,8 +32,8 @@ from glideslope.data_filter.sources.webdataset import WebDatasetSource
 from glideslope.errors import SourceError
 from glideslope.recipe.filters import ClipConfig, IndexConfig, LabelsConfig
 from glideslope.recipe.sources import SourceSettings
+from glideslope.store.digests import sha256_bytes
 from glideslope.store.records import Record
-from glideslope.trust.release_manifest import sha256_bytes
 
 from ..conftest import TinyClip, World, category, fill_folder, write_labels
 from ..pairs import WRITERS, Pair, count_pairs, encode, image_table, index_rows, open_small, read_items, some_pairs, tar_members, write_tar

@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from glideslope.errors import ReleaseError, StorageError
-from glideslope.store.protected_places import refuse_in_release, refuse_near_manifest, write_new
-from glideslope.trust.release_manifest import FileEntry, Manifest, ReleaseManifest, write_bytes, write_json
+from glideslope.store.file_lists import FileEntry
+from glideslope.store.protected_places import refuse_in_release, write_new
+from glideslope.store.stage_manifest import Manifest
+from glideslope.store.whole_files import write_bytes, write_json
+from glideslope.trust.keys import refuse_near_manifest
+from glideslope.trust.release_manifest import ReleaseManifest
 
 
 @pytest.fixture

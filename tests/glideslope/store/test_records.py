@@ -15,7 +15,7 @@ import pytest
 from glideslope.errors import StageError, StorageError
 from glideslope.store import records
 from glideslope.store.records import Record, read_record, run_stage
-from glideslope.trust.release_manifest import write_bytes, write_json
+from glideslope.store.whole_files import write_bytes, write_json
 
 
 class Work:

@@ -11,9 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from glideslope.errors import ReleaseError, VerificationError
+from glideslope.store.digests import canonical_json
+from glideslope.store.file_lists import FileEntry
 from glideslope.trust.envelopes import PAYLOAD_TYPE, add_signature, pre_authentication_encoding, sign_statement
 from glideslope.trust.keys import FIELD_PRIME, generate_key, is_encrypted, is_signed_by, is_weak_key, key_id_of, read_key_id, read_private_key
-from glideslope.trust.release_manifest import FileEntry, ReleaseManifest, canonical_json
+from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.signatures import Vouched, read_guards, release_statement, verify_envelope, verify_guards
 from glideslope.trust.signers import SignerRule
 

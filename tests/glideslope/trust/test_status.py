@@ -11,9 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from glideslope.errors import ReleaseError, VerificationError
+from glideslope.store.file_lists import FileEntry
 from glideslope.trust.envelopes import sign_statement
 from glideslope.trust.keys import key_id_of
-from glideslope.trust.release_manifest import FileEntry, ReleaseManifest
+from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.signatures import Vouched, release_statement
 from glideslope.trust.status import ReleaseStatus, SignedStatus, Status, times_from, with_current, with_withdrawn
 

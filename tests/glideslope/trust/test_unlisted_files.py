@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub._local_folder import write_download_metadata
 
-from glideslope.trust.release_manifest import list_files, write_bytes
+from glideslope.store.file_lists import list_files
+from glideslope.store.whole_files import write_bytes
 from glideslope.trust.status import Status, times_from, with_current
 from glideslope.trust.unlisted_files import find_misuse, may_lie_beside
 
@@ -17,7 +18,7 @@ METADATA = f"{CLIENT}/download/base/config.json.metadata"
 
 
 def lying(place: Path) -> list[str]:
-    return [path.relative_to(place).as_posix() for path in list_files(place)]
+    return list_files(place)
 
 
 def test_what_the_hubs_client_writes_passes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from glideslope.models.drawing.files import DrawRequest
 from glideslope.models.drawing.options import DrawOptions
 from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.loading.components import WEIGHTS_NAME
-from glideslope.trust.release_manifest import sha256_file
+from glideslope.store.digests import sha256_file
 
 from ..conftest import picture, sign_again
 

@@ -37,8 +37,8 @@ from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.drawing.pixels import largest_grid
 from glideslope.models.loading.components import WEIGHTS_NAME
 from glideslope.models.tokenizer import CaptionTokenizer
+from glideslope.store.digests import sha256_file
 from glideslope.store.weight_files import weights_name
-from glideslope.trust.release_manifest import sha256_file
 
 from ...glideslope.test_other_systems import TAKEN_AWAY
 from ..conftest import sign_again

@@ -24,7 +24,7 @@ from glideslope.models.networks.presets import NOISED_CLIP_PRESETS
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.recipe.components import CONFIG_NAME
-from glideslope.trust.release_manifest import write_json
+from glideslope.store.whole_files import write_json
 
 from ...hostile_torch import SURROUNDINGS
 from ..conftest import COLOURS, picture, sign_again

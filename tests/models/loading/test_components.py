@@ -16,8 +16,10 @@ from glideslope.models.networks.components import build_on_meta, component_confi
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.training.checkpoints import load_tensors, save_tensors
 from glideslope.recipe.components import CONFIG_NAME
+from glideslope.store.digests import sha256_file
+from glideslope.store.file_lists import FileEntry
 from glideslope.store.weight_files import find_weights, index_name, weights_name
-from glideslope.trust.release_manifest import FileEntry, sha256_file, write_json
+from glideslope.store.whole_files import write_json
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:

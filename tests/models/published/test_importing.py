@@ -19,7 +19,7 @@ from glideslope.models.published import importing
 from glideslope.models.published.importing import IMPORT_NAME, ImportOptions, import_published, published_architectures
 from glideslope.recipe.components import PUBLISHED
 from glideslope.recipe.strict_model import StrictModel
-from glideslope.trust.release_manifest import read_json
+from glideslope.store.whole_files import read_json
 
 from ..archives import save_as_published
 from ..closed_form import with_closed_form_weights

@@ -13,8 +13,8 @@ from glideslope.models.training.data import load_split
 from glideslope.models.training.loop import Progress
 from glideslope.models.training.stage import TrainingData, train_network
 from glideslope.recipe.components import BaseTraining
+from glideslope.store.digests import sha256_json
 from glideslope.store.records import Record
-from glideslope.trust.release_manifest import sha256_json
 
 from ...hostile_torch import SURROUNDINGS
 from ..conftest import curated_rows

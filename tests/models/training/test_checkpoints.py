@@ -14,7 +14,7 @@ from glideslope.models.training.checkpoints import (
     save_checkpoint,
     save_tensors,
 )
-from glideslope.trust.release_manifest import write_bytes
+from glideslope.store.whole_files import write_bytes
 
 
 def small_training(seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from glideslope.errors import TrainingError
 from glideslope.models.training import data as dataset
 from glideslope.models.training.data import batch_indices, caption_indices, epoch_order, load_split, take
-from glideslope.trust.release_manifest import sha256_json
+from glideslope.store.digests import sha256_json
 
 from ..conftest import curated_rows, write_curated
 

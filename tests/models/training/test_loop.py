@@ -29,7 +29,7 @@ from glideslope.models.training.loop import (
     update_average,
 )
 from glideslope.recipe.training import TrainingConfig
-from glideslope.trust.release_manifest import write_bytes
+from glideslope.store.whole_files import write_bytes
 
 pytestmark = pytest.mark.processors
 

@@ -17,8 +17,8 @@ from glideslope.models.training.loop import Progress
 from glideslope.models.training.noised_clip import ContrastiveBatches
 from glideslope.models.training.stage import TrainingData, train_network
 from glideslope.recipe.components import NoisedClipTraining
+from glideslope.store.digests import sha256_file
 from glideslope.store.records import Record
-from glideslope.trust.release_manifest import sha256_file
 
 CONFIG = NoisedClipTraining(preset="noised-clip-micro-16", num_images=64, batch_size=8, learning_rate=1e-3, warmup_images=8,
                             checkpoint_images=24)

@@ -35,8 +35,11 @@ from glideslope.release.claims.audit_checks import check_audits
 from glideslope.release.evidence.contents import Release
 from glideslope.release.vetting.findings import find_weak_audits
 from glideslope.release.vetting.gates import AuditsShow
+from glideslope.store.digests import sha256_file, sha256_json
+from glideslope.store.file_lists import FileEntry
 from glideslope.store.records import Record, read_record
-from glideslope.trust.release_manifest import FileEntry, Manifest, sha256_file, sha256_json, write_json
+from glideslope.store.stage_manifest import Manifest
+from glideslope.store.whole_files import write_json
 
 GUIDE = Path(__file__).parents[3] / "docs" / "audit.md"
 FITTED = ("train", "calibrate")

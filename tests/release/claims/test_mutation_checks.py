@@ -18,7 +18,7 @@ from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.settings import settings_of
 from glideslope.release.verify import verify
 from glideslope.store.records import read_record
-from glideslope.trust.release_manifest import read_json, write_bytes
+from glideslope.store.whole_files import read_json, write_bytes
 
 from ..conftest import Tamperer, picture, stage
 

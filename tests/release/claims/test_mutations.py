@@ -9,7 +9,7 @@ from glideslope.errors import ReleaseError
 from glideslope.release.claims.mutations import mutation_claims, planted_path
 from glideslope.release.evidence.contents import Release
 from glideslope.store.records import Record
-from glideslope.trust.release_manifest import Manifest
+from glideslope.store.stage_manifest import Manifest
 
 
 def planted(release: Release, scores: list[float | None]) -> Release:

@@ -12,7 +12,8 @@ from glideslope.release.documents.bom_model_card import energy_sentence, perform
 from glideslope.release.documents.licences import HUB_LICENCES, OTHER_HUB_LICENCES, SPDX_OF, cyclonedx_licence
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.data_root import curated_files, curated_root
-from glideslope.trust.release_manifest import Manifest, sha256_file
+from glideslope.store.digests import sha256_file
+from glideslope.store.stage_manifest import Manifest
 
 
 def validate(text: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from glideslope.release.documents.croissant import CROISSANT_PATH, croissant_text, licence_address
 from glideslope.release.evidence.contents import Release
-from glideslope.trust.release_manifest import sha256_file
+from glideslope.store.digests import sha256_file
 
 
 @pytest.fixture(scope="module")

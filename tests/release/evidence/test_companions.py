@@ -13,7 +13,8 @@ from glideslope.release.evidence.companions import NO_EVIDENCE, check_companions
 from glideslope.release.evidence.contents import Release
 from glideslope.release.weights import read_weights
 from glideslope.release.weights.writing import Form, write_weights
-from glideslope.trust.release_manifest import sha256_bytes, sha256_file, write_bytes, write_json
+from glideslope.store.digests import sha256_bytes, sha256_file
+from glideslope.store.whole_files import write_bytes, write_json
 
 from ..components import seal, write_components
 

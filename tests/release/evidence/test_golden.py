@@ -65,7 +65,7 @@ def test_on_another_machine_pictures_may_lie_within_the_tolerance(tamper: Any) -
     Image.fromarray(nudged).save(tamper.directory / "evidence/golden/picture_00.png")
 
     def describe(golden: dict[str, Any]) -> None:
-        from glideslope.trust.release_manifest import sha256_bytes
+        from glideslope.store.digests import sha256_bytes
 
         golden["pictures"][0]["sha256"] = sha256_bytes(nudged.tobytes())
         golden["machine"]["processor"] = "another"

@@ -17,7 +17,7 @@ from glideslope.release.evidence.layout import (
     rule_of,
 )
 from glideslope.release.verify import verify
-from glideslope.trust.release_manifest import MAX_FOLDERS_DEEP, list_files
+from glideslope.store.file_lists import MAX_FOLDERS_DEEP, list_files
 
 
 @pytest.mark.parametrize("path", ["README.md", "base/diffusion_pytorch_model.safetensors", "evidence/ledger/shard-00012.parquet",
@@ -92,7 +92,7 @@ def test_folders_may_lie_as_deep_as_is_allowed_and_no_deeper(tmp_path: Path) -> 
     deepest.mkdir(parents=True)
     (deepest / "x").touch()
     assert find_irregular(tmp_path) == []
-    assert [path.name for path in list_files(tmp_path)] == ["x"]
+    assert [Path(path).name for path in list_files(tmp_path)] == ["x"]
     (deepest / "one").mkdir()
     problem, = find_irregular(tmp_path)
     assert problem == "d/" * MAX_FOLDERS_DEEP + f"one: a folder more than {MAX_FOLDERS_DEEP} deep; remove it"

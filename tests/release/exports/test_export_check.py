@@ -15,7 +15,8 @@ from glideslope.cli.main import app
 from glideslope.errors import ReleaseError
 from glideslope.release.exports.diffusers import export_diffusers, listing_text
 from glideslope.release.exports.export_check import check_export
-from glideslope.trust.release_manifest import Manifest, ReleaseManifest
+from glideslope.store.stage_manifest import Manifest
+from glideslope.trust.release_manifest import ReleaseManifest
 
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"
 # What a list of forbidden words lets through; each would run as soon as diffusers imports the module.

@@ -12,7 +12,7 @@ from glideslope.release.publishing.hub_target import HubTarget, check_endpoint
 from glideslope.release.publishing.patience import Patience
 from glideslope.release.publishing.publication import Changes, open_target
 from glideslope.release.publishing.targets import LocalFile, Moved, TargetFile, Unsettled
-from glideslope.trust.release_manifest import sha256_bytes
+from glideslope.store.digests import sha256_bytes
 
 
 @pytest.mark.parametrize("name", ["org/name", "a1/b-c.d_e"])

@@ -14,7 +14,8 @@ from glideslope.release.loopback.state import Repository
 from glideslope.release.rehearsal.child import Order, Publisher
 from glideslope.release.rehearsal.rehearse import Killer
 from glideslope.release.rehearsal.scenes import Kill
-from glideslope.trust.release_manifest import MANIFEST_NAME, ReleaseManifest
+from glideslope.store.file_lists import MANIFEST_NAME
+from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.status import STATUS_NAME, SignedStatus
 from glideslope.trust.unlisted_files import KEPT_FILES
 

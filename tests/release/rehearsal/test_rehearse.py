@@ -16,7 +16,9 @@ from glideslope.release.rehearsal.rehearse import find_versions, look_at, play, 
 from glideslope.release.rehearsal.scenes import SCENES, TRANSFERS, Scene, Transfer, scenes_of
 from glideslope.release.rehearsal.transcript import Played, Rehearsal, check_rehearsal
 from glideslope.release.verify import verify
-from glideslope.trust.release_manifest import REHEARSAL_NAME, ReleaseManifest, readable_json, sha256_json, write_bytes
+from glideslope.store.digests import readable_json, sha256_json
+from glideslope.store.whole_files import write_bytes
+from glideslope.trust.release_manifest import REHEARSAL_NAME, ReleaseManifest
 
 from ..small_releases import make_release
 

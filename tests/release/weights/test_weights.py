@@ -22,8 +22,8 @@ from glideslope.release.weights import (
     read_header,
     read_pieces,
 )
+from glideslope.store.digests import sha256_file
 from glideslope.store.weight_files import WeightFiles
-from glideslope.trust.release_manifest import sha256_file
 
 TENSORS = {"b.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.zeros(4), "empty": torch.zeros(0, 3),
            "half": torch.ones(3, dtype=torch.float16), "brain": torch.ones(2, 2, dtype=torch.bfloat16)}
