@@ -19,9 +19,9 @@ from ..recipe.filters import ClipConfig
 from ..recipe.training import EvaluateConfig
 from ..store.digests import canonical_json
 from ..store.records import Record, read_record, run_stage
+from ..store.strict_json import load_lines
 from ..store.whole_files import write_bytes, write_json
 from .claims.evaluation import compare_with_middle, count_wins, deal_pairs
-from .evidence.layout import parse_json_lines
 
 EVALUATION_FORMAT = "glideslope.evaluation/2"
 SCORES = ("own_score", "own_mean", "other_scores", "other_means")
@@ -184,6 +184,6 @@ def summarise(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def best_drawn(directory: Path) -> str:
     """The caption that stands out most from the others of its hand, by the CLIP that judged, of a finished evaluation."""
-    rows = parse_json_lines((directory / "pairs.jsonl").read_bytes())
+    rows = load_lines((directory / "pairs.jsonl").read_bytes())
     compared = [(own - middle, row) for row in rows for own, middle, _ in [compare_with_middle(row)]]
     return str(max(compared, key=lambda found: found[0])[1]["prompt"])

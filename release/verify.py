@@ -13,6 +13,7 @@ from ..errors import ReleaseError, VerificationError
 from ..recipe.components import INDEX_NAME, model_index
 from ..store.digests import sha256_bytes
 from ..store.file_lists import MANIFEST_NAME, compare_files
+from ..store.strict_json import load_object
 from ..trust.hashed_files import compare_tensors
 from ..trust.release_manifest import SIGNATURE_NAME, UNLISTED
 from ..trust.signatures import Signers
@@ -26,7 +27,7 @@ from .evidence.comparison import shorten
 from .evidence.contents import CARD_PATH, Release
 from .evidence.figures import can_draw
 from .evidence.golden import check_golden
-from .evidence.layout import find_irregular, find_strangers, parse_json_object
+from .evidence.layout import find_irregular, find_strangers
 from .evidence.packing import packing_facts, read_packing
 from .evidence.plan import expected_paths
 from .evidence.texts import license_text, recipe_text
@@ -140,7 +141,7 @@ def check_generated(release: Release) -> list[str]:
     problems = find_changed_policy(release)
     for path, expected in texts.items():
         problems += _compare_text(path, release.read(path, bytes.decode), expected)
-    if release.read(INDEX_NAME, parse_json_object) != model_index(release.components):
+    if release.read(INDEX_NAME, load_object) != model_index(release.components):
         problems.append(f"{INDEX_NAME}: names other components than a release has; pack the release again")
     return problems
 

@@ -10,7 +10,9 @@ from ..errors import VerificationError
 
 MAX_DEPTH = 32
 MAX_INTEGER_DIGITS = 20
+MAX_LINES = 1_000_000
 MAX_CONTAINERS = 1_000_000  # an empty list takes two bytes of text and sixty of memory
+NO_OBJECT = "expected a JSON object, got {}"
 STRINGS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # never goes back, so linear in time
 NO_BRACKETS = re.compile(r"[^\[{\]}]++")
 
@@ -35,8 +37,42 @@ def parse_object(data: bytes, *, where: str, max_bytes: int, max_depth: int = MA
     except ValueError as error:
         raise VerificationError(where, [f"not readable as JSON ({error})"]) from error
     if not isinstance(value, dict):
-        raise VerificationError(where, [f"expected a JSON object, got {type(value).__name__}"])
+        raise VerificationError(where, [NO_OBJECT.format(type(value).__name__)])
     return value
+
+
+def load_object(text: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object whose length was looked at before, as `load_text` does.
+
+    Raises:
+        ValueError: not strict JSON, or not an object.
+    """
+    value = load_text(text if isinstance(text, str) else text.decode())
+    if not isinstance(value, dict):
+        raise ValueError(NO_OBJECT.format(type(value).__name__))
+    return value
+
+
+def load_lines(text: bytes) -> list[dict[str, Any]]:
+    """Parse JSON objects, one a line, the last line ended too.
+
+    Raises:
+        ValueError: a line that is not a JSON object, which is named; or more than a million lines, or two million objects and lists.
+    """
+    if (num_lines := text.count(b"\n")) > MAX_LINES:
+        raise ValueError(f"{num_lines} lines, at most {MAX_LINES} are read")
+    decoded = text.decode()
+    refuse_many(decoded, MAX_LINES + MAX_CONTAINERS)
+    lines = decoded.split("\n")
+    if lines[-1]:
+        raise ValueError("the last line is not ended")
+    rows = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            rows.append(load_object(line))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+    return rows
 
 
 def load_text(text: str, *, max_depth: int = MAX_DEPTH) -> Any:

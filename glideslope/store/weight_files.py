@@ -7,13 +7,12 @@ Source of the names: diffusers 0.42 (folder layout and `index.json`); of the fil
 """
 
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import CheckpointError, VerificationError
 from .strict_json import parse_object, read_bounded
@@ -171,32 +170,39 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
     """
     try:
         with path.open("rb") as file:
-            length_bytes = file.read(8)
-            length = struct.unpack("<Q", length_bytes)[0] if len(length_bytes) == 8 else 0
-            if not 2 <= length <= MAX_HEADER_BYTES:
-                raise ValueError(f"header of {length} bytes, expected 2 to {MAX_HEADER_BYTES}")
-            text = file.read(length)
-            num_data_bytes = path.stat().st_size - 8 - length
-        return parse_header(text, length, num_data_bytes, where=path.name)
+            return parse_header(read_header_bytes(file), path.stat().st_size, where=path.name)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
     except VerificationError as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error.problems[0]})") from error
 
 
-def parse_header(text: bytes, length: int, num_data_bytes: int, *, where: str) -> dict[str, TensorHeader]:
-    """Check the text of a safetensors header as `read_header` does.
+def read_header_bytes(file: BinaryIO) -> bytes:
+    """Read the header with which a safetensors file begins: its length in eight bytes, then its text, which is not looked at.
+
+    Raises:
+        ValueError: the length is impossible, or beyond 2 MB.
+    """
+    start = file.read(8)
+    length = int.from_bytes(start, "little") if len(start) == 8 else 0
+    if not 2 <= length <= MAX_HEADER_BYTES:
+        raise ValueError(f"header of {length} bytes, expected 2 to {MAX_HEADER_BYTES}")
+    return start + file.read(length)
+
+
+def parse_header(data: bytes, num_bytes: int, *, where: str) -> dict[str, TensorHeader]:
+    """Check a safetensors header as `read_header` does.
 
     Args:
-        text: the header, without its length.
-        length: bytes it should have.
-        num_data_bytes: bytes of the file behind it.
+        data: from `read_header_bytes`.
+        num_bytes: size of the whole file.
         where: names the file in messages.
 
     Raises:
         ValueError: an odd header.
         VerificationError: no strict JSON.
     """
+    length, text = int.from_bytes(data[:8], "little"), data[8:]
     if len(text) != length or not text.startswith(b"{"):
         raise ValueError("its header is cut off or does not start with a brace")
     value = parse_object(text, where=where, max_bytes=MAX_HEADER_BYTES, max_depth=4)
@@ -209,8 +215,8 @@ def parse_header(text: bytes, length: int, num_data_bytes: int, *, where: str) -
         if header.begin != position:
             raise ValueError(f"tensors overlap or leave a hole at byte {position}")
         position = header.end
-    if position != num_data_bytes:
-        raise ValueError(f"tensors end at byte {position}, the data at {num_data_bytes}")
+    if position != num_bytes - len(data):
+        raise ValueError(f"tensors end at byte {position}, the data at {num_bytes - len(data)}")
     return headers
 
 

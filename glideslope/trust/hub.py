@@ -183,7 +183,7 @@ def _resolve_on_hub(repo: str, revision: str | None, options: HubOptions) -> Sna
         from huggingface_hub import HfApi, constants
     except (ImportError, ValueError) as error:
         raise RequestError(f"{repo}: {_describe_start(error)}") from error
-    check_endpoint(constants.ENDPOINT, options.token)
+    check_endpoint(constants.ENDPOINT, sends_token=has_token(options.token))
     api = HfApi(token=options.token)
     is_offline = options.local_files_only or constants.HF_HUB_OFFLINE  # then not even a connection is prepared, which a proxy could hinder
     with hub_errors(repo, revision):
@@ -215,21 +215,32 @@ def _list_files(api: "HfApi", repo: str, sha: str) -> dict[str, Listed] | None:
     return {file.rfilename: Listed(file.size, None if file.lfs is None else file.lfs.sha256) for file in siblings}
 
 
-def check_endpoint(endpoint: str, token: str | bool | None) -> None:
-    """Refuse what is no address, and to send a token over a connection that others can read.
+def check_endpoint(endpoint: str, *, sends_token: bool) -> None:
+    """Refuse what is no address of a hub, and to send a token over a connection that others can read.
+
+    Args:
+        endpoint: the address, from an option or HF_ENDPOINT.
+        sends_token: whether a token goes there.
 
     Raises:
-        RequestError: no address of http or https, or a token would go to another machine over http.
+        RequestError: no address of http or https, one that holds a name, a password or a query, or a token would go to another machine
+            over http.
     """
     split = urlsplit(endpoint)
-    if split.scheme not in ("http", "https") or not split.hostname:
-        raise RequestError(f"HF_ENDPOINT is {endpoint!r:.100}; expected an address such as https://huggingface.co, or leave it out")
-    if split.scheme == "https" or token is False or _is_loopback(split.hostname or ""):
-        return
+    if split.scheme not in ("http", "https") or not split.hostname or split.username is not None or split.query or split.fragment:
+        raise RequestError(f"{endpoint!r:.100} is no address of a hub; expected an address such as https://huggingface.co (HF_ENDPOINT)")
+    if sends_token and split.scheme != "https" and not _is_loopback(split.hostname):
+        raise RequestError(f"{endpoint} is not encrypted and not on this machine: your token would travel where others can read it; use https, "
+                           "or load with token=False")
+
+
+def has_token(token: str | bool | None) -> bool:
+    """Whether a token is sent: the given one, or, where none is given, the one that is stored."""
+    if token is False or isinstance(token, str):
+        return isinstance(token, str)
     from huggingface_hub import get_token
 
-    if isinstance(token, str) or get_token() is not None:
-        raise RequestError(f"HF_ENDPOINT is {endpoint}: your token would travel where others can read it; use https, or load with token=False")
+    return get_token() is not None
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...errors import CheckpointError, VerificationError
 from ...store.file_lists import FileEntry
-from ...store.weight_files import TensorHeader, WeightFiles, parse_header
+from ...store.weight_files import TensorHeader, WeightFiles, parse_header, read_header_bytes
 
 Digests = Mapping[Path, FileEntry]  # a file -> what the manifest says of it
 PIECE_BYTES = 2_000_000
@@ -80,19 +80,15 @@ def _read_file(path: Path, held: Mapping[str, TensorHeader], place: Place, entry
 
 def _check_header(path: Path, file: BinaryIO, held: Mapping[str, TensorHeader], whole: "hashlib._Hash | None") -> None:
     """Read the header again, from the very file whose tensors follow."""
-    start = file.read(8)
-    length = int.from_bytes(start, "little")
-    text = file.read(min(length, 1 << 24))
-    num_data_bytes = path.stat().st_size - 8 - length
     try:
-        unchanged = parse_header(text, length, num_data_bytes, where=path.name) == dict(held)
+        header = read_header_bytes(file)
+        unchanged = parse_header(header, path.stat().st_size, where=path.name) == dict(held)
     except (ValueError, VerificationError):
         unchanged = False
     if not unchanged:
         raise CheckpointError(f"{path}: was changed while it was loaded; load again when nothing writes to it")
     if whole is not None:
-        whole.update(start)
-        whole.update(text)
+        whole.update(header)
 
 
 def _read_tensor(file: BinaryIO, header: TensorHeader, place: Place, whole: "hashlib._Hash | None", scratch: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from ...data_filter.audits.series import OtherAudit, count_elsewhere, number_of,
 from ...errors import ReleaseError
 from ...recipe.filters import Category
 from ...store.records import Record
+from ...store.strict_json import load_object
 from ..evidence.comparison import show
 from ..evidence.contents import Release
-from ..evidence.layout import parse_json_object
 from ..evidence.plan import audit_stages
 
 MIN_CONFIDENCE = 0.95
@@ -75,7 +75,7 @@ def read_audits(release: Release, category: str) -> list[ReleasedAudit]:
     """
     found = []
     for stage in audit_stages(release.records, category):
-        commitment, sample, report = (release.read(f"evidence/{stage}/{name}.json", parse_json_object)
+        commitment, sample, report = (release.read(f"evidence/{stage}/{name}.json", load_object)
                                       for name in ("commitment", "sample", "audit"))
         if formats := {show(value.get("format")) for value in (commitment, sample, report)} - {show(FORMAT)}:
             raise ReleaseError(f"evidence/{stage}: format is {sorted(formats)[0]:.60}, expected {show(FORMAT)}: other versions draw otherwise; "

@@ -16,9 +16,9 @@ from ...data_filter.sources.source import hash_share
 from ...errors import ReleaseError
 from ...recipe.training import EvaluateConfig
 from ...store.records import Record
+from ...store.strict_json import load_lines
 from ..evidence.comparison import Claims, show
 from ..evidence.contents import Release, need
-from ..evidence.layout import parse_json_lines
 
 MOST_CAPTIONS = 8  # of a hand
 NUM_WORST = 8
@@ -151,7 +151,7 @@ def measure_guidance(release: Release) -> list[dict[str, Any]]:
     """For each guidance scale that was tried: wins, and mean CLIP scores with their standard errors. Empty: not measured."""
     if not (release.directory / GUIDANCE_PATH).is_file():
         return []
-    rows, measured = release.read(GUIDANCE_PATH, parse_json_lines), []
+    rows, measured = release.read(GUIDANCE_PATH, load_lines), []
     for scale in sorted({need(row, "guidance_scale", where=GUIDANCE_PATH) for row in rows}):
         pairs = [row for row in rows if row["guidance_scale"] == scale]
         figures = count_wins(pairs)

@@ -11,6 +11,7 @@ from ...data_filter.labels.stage import role_of
 from ...errors import GlideslopeError
 from ...recipe.components import TOKENIZERS, components_of
 from ...store.digests import sha256_json
+from ...store.strict_json import load_object
 from ..claims.audit_checks import check_audits
 from ..claims.audits import read_audits
 from ..claims.claims import equal, evaluation_claims, final_loss, flatten, show
@@ -20,7 +21,6 @@ from ..weights import count_parameters, joined_digest
 from .companions import check_companions
 from .comparison import shorten
 from .contents import Release, need
-from .layout import parse_json_object
 from .plan import (
     classifier_stage,
     plan_copies,
@@ -156,7 +156,7 @@ def check_summaries(release: Release) -> list[str]:
 def check_evaluation(release: Release) -> list[str]:
     """What the evaluation reported is what its pairs give, and each pair was made as the test of captions asks."""
     found = evaluation_claims(release)
-    report = release.read("evidence/evaluation/evaluation.json", parse_json_object)
+    report = release.read("evidence/evaluation/evaluation.json", load_object)
     problems = [f"evaluation: {name} is reported as {show(report[name])}, the pairs give {show(value)}"
                 for name, value in ((key.removeprefix("evaluation."), value) for key, value in found.items())
                 if name in report and not equal(report[name], value)]

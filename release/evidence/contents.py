@@ -16,14 +16,14 @@ from ...store.digests import sha256_bytes
 from ...store.file_lists import MANIFEST_NAME, list_files
 from ...store.parquet_pages import Budget, open_bounded
 from ...store.records import Record
-from ...store.strict_json import read_bounded
+from ...store.strict_json import load_lines, load_object, read_bounded
 from ...store.strict_yaml import load_yaml
 from ...store.weight_files import TensorHeader, WeightFiles
 from ...trust.hashed_files import Hashed, hash_files, hash_one
 from ...trust.release_manifest import ReleaseManifest
 from ...trust.signatures import Signers, read_guards, verify_guards
 from ..weights import read_weights
-from .layout import parse_json_lines, parse_json_object, rule_of
+from .layout import rule_of
 from .plan import components, networks, record_path
 
 RECORDS_FOLDER = "evidence/records"
@@ -98,7 +98,7 @@ class Release:
         for path in sorted(folder.glob("*.json")):
             where = f"{RECORDS_FOLDER}/{path.name}"
             try:
-                record = Record.from_json(self.read(where, parse_json_object), where=where)
+                record = Record.from_json(self.read(where, load_object), where=where)
             except ReleaseError:
                 raise
             except GlideslopeError as error:
@@ -117,7 +117,7 @@ class Release:
     @cached_property
     def curated(self) -> dict[str, Any]:
         """Counts and thresholds that curation reported."""
-        return self.read("evidence/curated.json", parse_json_object)
+        return self.read("evidence/curated.json", load_object)
 
     @cached_property
     def ledger(self) -> dict[str, list[Any]]:
@@ -148,7 +148,7 @@ class Release:
 
     def filter(self, category: str) -> dict[str, Any]:
         """What a category's filter reported: threshold, counts, bounds."""
-        return self.read(f"evidence/filters/{category}/filter.json", parse_json_object)
+        return self.read(f"evidence/filters/{category}/filter.json", load_object)
 
     def scores(self, category: str) -> Any:
         """A category's table of labelled keys with label, role, groups and score (a `pyarrow.Table`), read once."""
@@ -158,21 +158,21 @@ class Release:
 
     def metrics(self, model: str) -> list[dict[str, Any]]:
         """A model's training metrics, one row a step."""
-        return self.read(f"evidence/training/{model}/metrics.jsonl", parse_json_lines)
+        return self.read(f"evidence/training/{model}/metrics.jsonl", load_lines)
 
     @cached_property
     def pairs(self) -> list[dict[str, Any]]:
         """The prompt-seed pairs of the evaluation with their CLIP scores."""
-        return self.read("evidence/evaluation/pairs.jsonl", parse_json_lines)
+        return self.read("evidence/evaluation/pairs.jsonl", load_lines)
 
     @cached_property
     def claims(self) -> dict[str, Any]:
         """The claims as the release states them."""
-        return self.read(CLAIMS_PATH, parse_json_object)
+        return self.read(CLAIMS_PATH, load_object)
 
     def component_config(self, model: str) -> dict[str, Any]:
         """A model's configuration."""
-        return self.read(f"{model}/config.json", parse_json_object)
+        return self.read(f"{model}/config.json", load_object)
 
     def weights(self, network: str, variant: str | None = None) -> WeightFiles:
         """A network's weight files and what their headers say; they are looked for once."""

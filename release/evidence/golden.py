@@ -21,10 +21,10 @@ from ...recipe.components import NETWORKS
 from ...recipe.recipe import Recipe
 from ...store.digests import sha256_bytes
 from ...store.records import Record, read_record, run_stage
+from ...store.strict_json import load_lines, load_object
 from ...store.whole_files import write_bytes, write_json
 from ..vetting.policy import GoldenPolicy
 from .contents import Release, need
-from .layout import parse_json_lines, parse_json_object
 from .plan import GOLDEN_STAGE, required_inputs
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def draw_golden(run_dir: Path, recipe: Recipe) -> Record | None:
         clip = load_component(run_dir / "training/noised_clip", weights_name=NETWORKS["noised_clip"].trained_file)
         assert isinstance(clip, NoisedClip)
         pipe = GlidePipeline(pipe.base, pipe.tokenizer, noised_clip=clip, schedule=pipe.schedule)
-        pairs = parse_json_lines((run_dir / "evaluation/pairs.jsonl").read_bytes())
+        pairs = load_lines((run_dir / "evaluation/pairs.jsonl").read_bytes())
         pictures = [_draw_first(pipe, number, pairs[number % len(pairs)]["prompt"], recipe.seed + number, partial)
                     for number in range(recipe.release.golden_prompts)]
         write_json(partial / "golden.json", {"format": GOLDEN_FORMAT, "machine": machine_class("cpu"), "pictures": pictures})
@@ -241,7 +241,7 @@ def read_golden(release: Release) -> dict[str, Any]:
     Raises:
         ReleaseError: missing or malformed.
     """
-    golden = release.read(GOLDEN_PATH, parse_json_object)
+    golden = release.read(GOLDEN_PATH, load_object)
     if golden.get("format") != GOLDEN_FORMAT or set(golden) != {"format", "machine", "pictures"}:
         raise ReleaseError(f"{GOLDEN_PATH}: format is {golden.get('format')!r:.60}, expected {GOLDEN_FORMAT!r}; pack the release again")
     pictures = need(golden, "pictures", where=GOLDEN_PATH)

@@ -12,17 +12,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-from ...errors import ReleaseError
+from ...errors import CheckpointError, ReleaseError
 from ...recipe.components import COMPONENTS, NETWORKS, TOKENIZERS, TRAINED_NETWORKS
 from ...store.file_lists import MAX_FOLDERS_DEEP
-from ...store.strict_json import MAX_CONTAINERS, load_text, refuse_many
-from ...store.weight_files import MAX_INDEX_BYTES, VARIANTS, index_name, weights_name
-from ..weights import read_header
+from ...store.strict_json import load_lines, load_object
+from ...store.weight_files import MAX_INDEX_BYTES, VARIANTS, index_name, read_header, weights_name
 
 MEGABYTE = 1_000_000
-MAX_LINES = 1_000_000
 MAX_PIXELS = 50_000_000  # of a picture in a release, told before it is decoded
 MAX_PATH_LENGTH = 200
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*|\.eval_results")
@@ -192,40 +189,6 @@ def find_danger(start: bytes) -> str | None:
     return "a tar archive" if start[257:262] == b"ustar" else None
 
 
-def parse_json_object(text: str | bytes) -> dict[str, Any]:
-    """Parse a JSON object strictly, see `strict_json.load_text`.
-
-    Raises:
-        ValueError: not strict JSON, or not an object.
-    """
-    value = load_text(text if isinstance(text, str) else text.decode())
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {type(value).__name__}")
-    return value
-
-
-def parse_json_lines(text: bytes) -> list[dict[str, Any]]:
-    """Parse JSON objects, one a line, the last line ended too.
-
-    Raises:
-        ValueError: a line that is not a JSON object, which is named; or more than a million lines, or two million objects and lists.
-    """
-    if (num_lines := text.count(b"\n")) > MAX_LINES:
-        raise ValueError(f"{num_lines} lines, at most {MAX_LINES} are read")
-    decoded = text.decode()
-    refuse_many(decoded, MAX_LINES + MAX_CONTAINERS)
-    lines = decoded.split("\n")
-    if lines[-1]:
-        raise ValueError("the last line is not ended")
-    rows = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            rows.append(parse_json_object(line))
-        except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from error
-    return rows
-
-
 def _check_text(file: Path) -> None:
     text = file.read_bytes().decode()
     if "\0" in text or "\r" in text:
@@ -233,11 +196,11 @@ def _check_text(file: Path) -> None:
 
 
 def _check_json(file: Path) -> None:
-    parse_json_object(file.read_bytes())
+    load_object(file.read_bytes())
 
 
 def _check_json_lines(file: Path) -> None:
-    parse_json_lines(file.read_bytes())
+    load_lines(file.read_bytes())
 
 
 def _check_png(file: Path) -> None:
@@ -260,7 +223,10 @@ def _check_parquet(file: Path) -> None:
 
 
 def _check_safetensors(file: Path) -> None:
-    read_header(file)
+    try:
+        read_header(file)
+    except CheckpointError as error:
+        raise ReleaseError(str(error)) from error
 
 
 CONTENT_CHECKS: Mapping[str, Callable[[Path], None]] = MappingProxyType({

@@ -7,8 +7,8 @@ from ... import __version__
 from ...errors import ReleaseError
 from ...model_cards.card import templates_sha256
 from ...store.digests import DIGEST_PATTERN
+from ...store.strict_json import load_object
 from .contents import Release
-from .layout import parse_json_object
 
 PACKING_PATH = "evidence/packing.json"
 PACKING_FORMAT = "glideslope.packing/1"
@@ -26,7 +26,7 @@ def read_packing(release: Release) -> dict[str, Any]:
     Raises:
         ReleaseError: missing or malformed.
     """
-    facts = release.read(PACKING_PATH, parse_json_object)
+    facts = release.read(PACKING_PATH, load_object)
     is_whole = set(facts) == set(packing_facts()) and facts["format"] == PACKING_FORMAT and all(isinstance(one, str) for one in facts.values())
     if not is_whole or not VERSION.fullmatch(facts["glideslope"]) or not DIGEST_PATTERN.fullmatch(facts["card_templates"]):
         raise ReleaseError(f"{PACKING_PATH}: is malformed; pack the release again")

@@ -75,7 +75,7 @@ class DirectoryTarget:
     def list_files(self, revision: str) -> Mapping[str, TargetFile]:
         """The files of a version, or of what is staged, with their digests."""
         folder = self._folder(revision)
-        return {path.relative_to(folder).as_posix(): TargetFile(path.stat().st_size, sha256=self._digest(path)) for path in list_files(folder)}
+        return {path: TargetFile((folder / path).stat().st_size, sha256=self._digest(folder / path)) for path in list_files(folder)}
 
     def read_file(self, revision: str, path: str) -> bytes | None:
         """The content of a file, or none when there is no such file."""

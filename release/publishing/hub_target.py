@@ -6,14 +6,13 @@ downloads, so whoever fetches must check what came.
 """
 
 import contextlib
-import ipaddress
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ...errors import ReleaseError
+from ...trust.hub import check_endpoint
 from .targets import Edit, Gated, Moved, TargetFile, TargetState, Unsettled
 
 MAIN = "main"
@@ -42,14 +41,15 @@ class HubTarget:
             token: a token that may write; none: the one that `hf auth login` stored, or `HF_TOKEN`.
 
         Raises:
-            ReleaseError: an address that a token must not be sent to, or a name that cannot be a repository's.
+            RequestError: an address that a token must not be sent to.
+            ReleaseError: a name that cannot be a repository's.
         """
         from huggingface_hub import HfApi, constants
         from huggingface_hub.errors import HFValidationError
         from huggingface_hub.utils import validate_repo_id
 
         self.name, self.endpoint = name, (constants.ENDPOINT if endpoint is None else endpoint).rstrip("/")
-        check_endpoint(self.endpoint)
+        check_endpoint(self.endpoint, sends_token=True)
         try:
             validate_repo_id(name)
         except HFValidationError as error:
@@ -228,30 +228,6 @@ class HubTarget:
         if status == 403:
             return ReleaseError(f"cannot {what}: the account may not; ask for the right to write to {self.name} ({_one_line(error)})")
         return ReleaseError(f"cannot {what}: {_one_line(error)}")
-
-
-def check_endpoint(endpoint: str) -> None:
-    """Refuse an address that a token must not be sent to: anything but https, or plain http to this very machine.
-
-    Raises:
-        ReleaseError: another scheme, plain http to another machine, or an address that holds a name and password.
-    """
-    split = urlsplit(endpoint)
-    host = split.hostname or ""
-    if not host or split.username is not None or split.query or split.fragment:
-        raise ReleaseError(f"{endpoint!r} is no address of a hub; expected for example https://huggingface.co")
-    if split.scheme != "https" and not (split.scheme == "http" and is_loopback(host)):
-        raise ReleaseError(f"{endpoint} is not encrypted and not on this machine: whoever listens would get your token; use https")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine and cannot be another."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _one_line(error: BaseException) -> str:

@@ -5,7 +5,6 @@ A file that cannot be searched counts as a finding.
 """
 
 import re
-import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ import yaml
 
 from ...errors import ReleaseError
 from ...store.parquet_pages import open_bounded
-from ...store.strict_json import load_text
+from ...store.strict_json import load_object, load_text
 from ...store.strict_yaml import load_yaml
-from ...store.weight_files import MAX_HEADER_BYTES
+from ...store.weight_files import read_header_bytes
 from ...text.secrets import (
     CAPTION_FIELDS,
     KINDS,
@@ -34,7 +33,7 @@ from ...text.secrets import (
     word_kind,
 )
 from ..evidence.contents import BATCH_ROWS, Release, evidence_budget
-from ..evidence.layout import parse_json_object, walk
+from ..evidence.layout import walk
 from .picture_metadata import find_hidden, is_picture
 
 MAX_PLACES_NAMED = 3
@@ -92,7 +91,7 @@ def scan_file(path: Path, *, words: Sequence[str] = ()) -> list[Finding]:
         if path.suffix == ".safetensors":
             return list(scan_tree(_safetensors_header(path), kinds))
         return _scan_text_file(path.read_bytes().decode(), path.suffix, kinds)
-    except (OSError, ValueError, ArithmeticError, RecursionError, yaml.YAMLError, struct.error) as error:
+    except (OSError, ValueError, ArithmeticError, RecursionError, yaml.YAMLError) as error:
         return [Finding("the whole file", UNSEARCHABLE, type(error).__name__)]  # its text may quote the file
 
 
@@ -134,10 +133,7 @@ def _scan_structured(text: str, parse: Any, kinds: tuple[Kind, ...]) -> list[Fin
 
 def _safetensors_header(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        size = struct.unpack("<Q", file.read(8))[0]
-        if size > MAX_HEADER_BYTES:
-            raise ValueError(f"the header states {size} bytes")
-        value = parse_json_object(file.read(size))
+        value = load_object(read_header_bytes(file)[8:])
     return {"names": [name for name in value if name != "__metadata__"], "__metadata__": value.get("__metadata__", {})}
 
 

@@ -17,8 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ...errors import CheckpointError, ReleaseError
-from ...store.weight_files import MAX_HEADER_BYTES, NUM_BYTES, TensorHeader, WeightFiles, find_weights
-from ...store.weight_files import read_header as read_any_header
+from ...store.weight_files import MAX_HEADER_BYTES, NUM_BYTES, TensorHeader, WeightFiles, find_weights, read_header
 
 METADATA = {"format": "pt"}
 DTYPE_ORDER = ("F32", "BF16", "F16")
@@ -61,25 +60,13 @@ def read_file(path: Path) -> WeightFiles:
     """A single safetensors file as weights, whatever its name.
 
     Raises:
-        ReleaseError: what `read_header` refuses.
-    """
-    headers = read_header(path)
-    return WeightFiles((path,), None, dict.fromkeys(headers, path), headers)
-
-
-def read_header(path: Path) -> dict[str, TensorHeader]:
-    """Read the header of a safetensors file and check it; no tensor is loaded.
-
-    Returns:
-        name -> header of every tensor, in the order of the file's header.
-
-    Raises:
-        ReleaseError: not a safetensors file, or an odd one, see `weight_files.read_header`.
+        ReleaseError: what `weight_files.read_header` refuses.
     """
     try:
-        return read_any_header(path)
+        headers = read_header(path)
     except CheckpointError as error:
         raise ReleaseError(str(error)) from error
+    return WeightFiles((path,), None, dict.fromkeys(headers, path), headers)
 
 
 def canonical_order(headers: Mapping[str, TensorHeader]) -> list[str]:

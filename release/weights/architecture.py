@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from ...errors import GlideslopeError
 from ...recipe.components import NETWORKS, SCHEDULERS, TOKENIZERS
+from ...store.strict_json import load_object
 from ...store.weight_files import TensorHeader
 from ..evidence.contents import Release
-from ..evidence.layout import parse_json_object
 from . import DTYPE_ORDER, find_noncanonical, find_nonfinite
 from .shards import MEGABYTE, cut, index_json, weight_file_names
 from .variants import DTYPES
@@ -104,7 +104,7 @@ def _check_form(release: Release, network: str, variant: str | None) -> list[str
         return [f"{where}: lies in {', '.join(found)}, the recipe cuts it into {', '.join(expected)}; pack the release again"]
     problems = [f"{where}: {problem}; pack the release again" for problem in find_noncanonical(weights)]
     if weights.index is not None:
-        stated = release.read(f"{network}/{weights.index.name}", parse_json_object)
+        stated = release.read(f"{network}/{weights.index.name}", load_object)
         if stated != index_json(weights.headers, cut(weights.headers, max_bytes), variant):
             problems.append(f"{network}/{weights.index.name}: is not the index of these shards; pack the release again")
     return problems

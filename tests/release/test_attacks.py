@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from PIL import Image
 
-from glideslope.errors import ReleaseError, VerificationError
+from glideslope.errors import ReleaseError, RequestError, VerificationError
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.layout import find_strangers
 from glideslope.release.loopback.hub import LoopbackHub
@@ -97,7 +97,7 @@ def test_5_13_secrets_in_a_bundle_are_found_wherever_they_hide(release_dir: Path
 
 @pytest.mark.parametrize("endpoint", ["http://hub.example.org", "http://127.0.0.1.example.org", "http://user:word@127.0.0.1", "ftp://127.0.0.1"])
 def test_5_16_a_token_is_not_sent_where_others_can_read_it(endpoint: str) -> None:
-    with pytest.raises(ReleaseError):
+    with pytest.raises(RequestError):
         open_target("org/name", endpoint=endpoint, token=TOKEN)
 
 

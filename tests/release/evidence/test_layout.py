@@ -7,17 +7,10 @@ import pytest
 from PIL import Image
 
 from glideslope.errors import ReleaseError, VerificationError
-from glideslope.release.evidence.layout import (
-    check_content,
-    check_name,
-    find_danger,
-    find_irregular,
-    parse_json_lines,
-    parse_json_object,
-    rule_of,
-)
+from glideslope.release.evidence.layout import check_content, check_name, find_danger, find_irregular, rule_of
 from glideslope.release.verify import verify
 from glideslope.store.file_lists import MAX_FOLDERS_DEEP, list_files
+from glideslope.store.strict_json import load_lines, load_object
 
 
 @pytest.mark.parametrize("path", ["README.md", "base/diffusion_pytorch_model.safetensors", "evidence/ledger/shard-00012.parquet",
@@ -76,15 +69,15 @@ def test_what_a_release_holds_is_not_taken_for_danger(start: bytes) -> None:
 @pytest.mark.parametrize("text", ["[1]", '{"a": 1, "a": 1}', '{"a": NaN}', '{"a": Infinity}', "{", "", '{"a": {"b": 1, "b": 2}}'])
 def test_json_that_two_readers_could_read_differently_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
-        parse_json_object(text)
+        load_object(text)
 
 
 def test_lines_of_json_are_named_when_they_are_wrong() -> None:
-    assert parse_json_lines(b'{"a": 1}\n{"a": 2}\n') == [{"a": 1}, {"a": 2}]
+    assert load_lines(b'{"a": 1}\n{"a": 2}\n') == [{"a": 1}, {"a": 2}]
     with pytest.raises(ValueError, match="line 2"):
-        parse_json_lines(b'{"a": 1}\n[]\n')
+        load_lines(b'{"a": 1}\n[]\n')
     with pytest.raises(ValueError, match="not ended"):
-        parse_json_lines(b'{"a": 1}')
+        load_lines(b'{"a": 1}')
 
 
 def test_folders_may_lie_as_deep_as_is_allowed_and_no_deeper(tmp_path: Path) -> None:
@@ -121,12 +114,12 @@ def test_more_folders_in_one_another_than_a_program_can_follow_are_refused(tmp_p
     ("[1]", "expected a JSON object"), ('{"a": "\\ud800"}', "surrogate")])
 def test_json_that_would_take_or_say_too_much_is_refused(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        parse_json_object(text)
+        load_object(text)
 
 
 def test_json_lines_without_end_are_refused_before_they_are_split() -> None:
     with pytest.raises(ValueError, match="1000001 lines, at most 1000000"):
-        parse_json_lines(b"{}\n" * 1_000_001)
+        load_lines(b"{}\n" * 1_000_001)
 
 
 @pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (0, 5), (2**31, 2**31)])

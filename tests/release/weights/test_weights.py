@@ -19,7 +19,6 @@ from glideslope.release.weights import (
     is_finite,
     joined_digest,
     read_file,
-    read_header,
     read_pieces,
 )
 from glideslope.store.digests import sha256_file
@@ -120,4 +119,4 @@ def test_whether_bits_are_finite_agrees_with_torch(bits: int, kind: Any) -> None
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "weights").write_bytes(content)
     with pytest.raises(ReleaseError, match="not a readable safetensors file"):
-        read_header(tmp_path / "weights")
+        read_file(tmp_path / "weights")
