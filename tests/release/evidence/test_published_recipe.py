@@ -6,9 +6,12 @@ import yaml
 
 from glideslope.data_filter.sources.folder import FolderSource
 from glideslope.data_filter.sources.huggingface import DatasetsSource
+from glideslope.data_filter.sources.kind import SourceKind
+from glideslope.data_filter.sources.kinds import KINDS
 from glideslope.data_filter.sources.parquet import ParquetSource
 from glideslope.errors import ReleaseError
 from glideslope.recipe.filters import Category, Detector
+from glideslope.recipe.load import dump_recipe
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
 from glideslope.release.evidence.contents import Release
@@ -50,6 +53,15 @@ def test_data_files_are_shortened_one_by_one(recipe: Recipe) -> None:
     source = DatasetsSource(path="parquet", data_files=("/data/a.parquet", "b.parquet"))
     public = published_recipe(recipe.model_copy(update={"source": source}))
     assert isinstance(public.source, DatasetsSource) and public.source.data_files == ("a.parquet", "b.parquet")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_no_kind_of_source_tells_where_the_data_lie(recipe: Recipe, kind: type[SourceKind]) -> None:
+    assert {name for name in kind.model_fields if name.endswith(("path", "root", "files", "dir"))} <= kind.PLACES
+    places = {name: ("/home/anna/photos",) if name == "data_files" else "/home/anna/photos" for name in kind.PLACES}
+    public = published_recipe(recipe.model_copy(update={"source": kind.model_construct(None, **places)}))
+    assert "anna" not in dump_recipe(public)
+    assert ("photos" in dump_recipe(public)) == bool(kind.PLACES)
 
 
 def test_a_run_on_a_folder_with_an_absolute_path_is_packed_and_verified_like_any_other(recipe: Recipe, tmp_path: Path) -> None:
