@@ -171,7 +171,7 @@ def list_mutations(run_dir: Path, categories: Sequence[str], records: Mapping[st
             if all(records[name].digest == digest for name, digest in record.inputs.items() if name in records):
                 found[stage] = record
             else:
-                log.warning("%s: is of an earlier filter and is left out; run `glideslope mutate` again", stage)
+                log.warning("%s: is of an earlier filter and is left out; run `glideslope filters mutate` again", stage)
     return found
 
 

@@ -98,7 +98,7 @@ def test_every_input_has_a_ledger_row_and_the_counts_add_up(folder: Path) -> Non
 
 
 def test_a_fresh_process_draws_the_same_pictures_from_the_release_with_and_without_clip_guidance(folder: Path) -> None:
-    options = ("--num-images", "2", "--steps", "3", "--seed", "5")
+    options = ("--num-images", "2", "--num-steps", "3", "--seed", "5")
     command(folder, "sample", "runs/slice/release", "red apple", *options, "--out", "one.png")
     command(folder, "sample", "runs/slice/release", "red apple", *options, "--out", "two.png")
     command(folder, "sample", "runs/slice/release", "red apple", *options, "--out", "guided.png", "--clip-guidance-scale", "50")

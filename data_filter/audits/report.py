@@ -172,12 +172,12 @@ def describe_next(audit: Mapping[str, Any]) -> str:
         is_fixed, num_left = audit["plan"]["stopping"] == "fixed", num_drawn - num_labelled
         if is_fixed:
             return f"This audit has a fixed size and says nothing before all of it is labelled; {num_left:,} labels are missing."
-        longer = f" The sample holds only {num_left:,} of them: extend it with --num {num_labelled + more}." if more > num_left else ""
+        longer = f" The sample holds only {num_left:,} of them: extend it with --num-images {num_labelled + more}." if more > num_left else ""
         return f"If none of the next {more:,} images is positive, the claim is shown.{longer}"
     return {"stale": "It says nothing about what is kept now. Its labels stay in the store and count when a new audit draws the same images.",
             "met": "You may stop here or go on." if audit["plan"]["stopping"] == "anytime" else "The sample is complete.",
             "not shown": f"To show it takes at least {more} more labels, none of them positive: extend the sample with "
-                         f"--num {num_drawn + (more or 0)}."}[audit["status"]]
+                         f"--num-images {num_drawn + (more or 0)}."}[audit["status"]]
 
 
 def describe_files(paths: Sequence[Path]) -> str:

@@ -1,10 +1,14 @@
-"""What the commands share: consoles, arguments, how a result is told."""
+"""What the commands share: consoles, arguments, option objects, how a result is printed."""
 
+import functools
+import inspect
 import json
 import shutil
 import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -13,12 +17,17 @@ from ..trust.signatures import Signers
 from ..trust.signers import SignerRule
 from .terminal import PlainConsole, TerminalReporter
 
-STAGES, RELEASES = "Stages of a run", "Releases"
+
+def flag(*names: str, help: str, panel: str | None = None,
+         callback: Callable[[bool], None] | None = None) -> Any:
+    """An option without a value; the help shows no type beside it."""
+    return typer.Option(*names, metavar="", help=help, rich_help_panel=panel, callback=callback, is_eager=callback is not None)
+
 
 RecipeArgument = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a ready-made one: openmoji-demo, openmoji.")]
 RunsOption = Annotated[Path, typer.Option("--runs-dir", help="Where runs live; each has a directory of its recipe's name.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines instead of text.")]
+JsonOption = Annotated[bool, flag("--json", help="Print one JSON object for machines instead of text.")]
 EngineOption = Annotated[Literal["local", "ray"], typer.Option(
     "--engine", help="Where images are embedded and scored: this machine, or a Ray cluster (RAY_ADDRESS, else one started here).")]
 WorkersOption = Annotated[int | None, typer.Option(
@@ -29,8 +38,11 @@ PicturesOption = Annotated[Literal["veiled", "clear", "blurred", "none"], typer.
          "none: no pictures.")]
 PolicyOption = Annotated[Path | None, typer.Option(
     "--policy", metavar="FILE", help="A policy to apply on top of the one that was packed: of each demand the stricter one counts.")]
-ThresholdOption = Annotated[int | None, typer.Option("--threshold", min=1, metavar="N", help="How many of the named keys must have signed; "
-                                                     "without it all of them.")]
+TRUST = "Whom you trust"
+SignerOption = Annotated[list[str] | None, typer.Option("--signer", metavar="KEY", rich_help_panel=TRUST, help=(
+    "Who must have signed the release: a key id, or the file of a public key. May be given several times."))]
+ThresholdOption = Annotated[int | None, typer.Option("--threshold", min=1, metavar="N", rich_help_panel=TRUST, help=(
+    "How many of the named signers are needed; without it all of them."))]
 RUNS = Path("runs")
 
 out, err = PlainConsole(), PlainConsole(stderr=True)
@@ -51,13 +63,13 @@ def tell(value: dict[str, Any], *, as_json: bool) -> None:
         out.print(f"{key}: {text}", markup=False, highlight=False)
 
 
-def signer_rule(keys: list[str] | None, threshold: int | None, *, option: str) -> SignerRule | None:
-    """The rule that the options for keys and threshold give; none when no key is named."""
-    if not keys:
+def signer_rule(signer: list[str] | None, threshold: int | None) -> SignerRule | None:
+    """The rule that `--signer` and `--threshold` give; `None` when no signer is named."""
+    if not signer:
         if threshold is not None:
-            raise typer.BadParameter(f"--threshold says how many of the keys must have signed; name them with {option}")
+            raise typer.BadParameter("--threshold says how many of the signers are needed; name them with --signer")
         return None
-    return SignerRule.of(keys, threshold)
+    return SignerRule.of(signer, threshold)
 
 
 def told_signers(signers: Signers | None, *, as_json: bool) -> list[str] | str:
@@ -70,3 +82,31 @@ def told_signers(signers: Signers | None, *, as_json: bool) -> list[str] | str:
 def opened(recipe: str, runs_dir: Path, engine: Engine | None = None, *, is_part: bool = False) -> Any:
     """A run opened with progress on the terminal's error stream, which leaves the output to the result."""
     return open_run(find_recipe(recipe), runs_dir, TerminalReporter(err), engine=engine, is_part=is_part)
+
+
+def spell_out(command: Callable[..., None]) -> Callable[..., None]:
+    """A command for typer: each parameter that is a dataclass becomes one option per field, and the command gets the object back.
+
+    Typer reads a command's signature, and calls it with one keyword argument per option.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    if not groups:
+        return command
+    flat: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in groups:
+            flat.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]))
+            continue
+        field_hints = get_type_hints(groups[name], include_extras=True)
+        flat += [inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field_hints[field.name])
+                 for field in fields(groups[name])]
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:  # one keyword per option, as typer calls it
+        objects = {name: kind(**{field.name: values.pop(field.name) for field in fields(kind)}) for name, kind in groups.items()}
+        command(**values, **objects)
+
+    call.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]  # read by inspect.signature
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    return call

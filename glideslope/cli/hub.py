@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from ..errors import ReleaseError
 from ..trust.release_manifest import REHEARSAL_NAME, SIGNATURE_NAME
-from .arguments import RELEASES, JsonOption, PolicyOption, ReleaseArgument, err, out, tell, told_signers
+from .arguments import JsonOption, PolicyOption, ReleaseArgument, err, flag, out, tell, told_signers
 
 if TYPE_CHECKING:
     from ..release.publishing.publication import Plan
@@ -24,45 +25,56 @@ TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="A reposit
                                                "file:///mnt/usb.")]
 EndpointOption = Annotated[str | None, typer.Option("--endpoint", metavar="URL", help="Address of the Hub; without it HF_ENDPOINT, or "
                                                     "huggingface.co. Plain http is refused, but for this machine itself.")]
-ForeignOption = Annotated[bool, typer.Option("--replace-foreign", help="Also replace or remove files of main that no release put there, or "
+ForeignOption = Annotated[bool, flag("--replace-foreign", help="Also replace or remove files of main that no release put there, or "
                                              "that were edited since. They are listed first.")]
 TABLE_WIDTH = 140  # where there is no terminal
-StatusKeyOption = Annotated[Path | None, typer.Option("--key", metavar="KEY", help="The private key that signs the status: one of those that "
-                                                      "signed the release. A signed status is only continued with its key.")]
-ValidOption = Annotated[int, typer.Option("--valid-days", metavar="N", help="For how many days a signed status counts; renew it in time with "
-                                          "`glideslope status --renew`.")]
-ReplaceKeyOption = Annotated[bool, typer.Option("--replace-key", help="Continue a status that another key signed, which is lost. Readers who "
-                                                "named that key have to learn of the new one.")]
-VALID_DAYS = 180
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-app = typer.Typer()
+VALID_DAYS, ACCESS, STATUS = 180, "Who may see it", "Status of the repository"
+YesOption = Annotated[bool, flag("--yes", "-y", help="Do not ask.")]
 
 
-@app.command(rich_help_panel=RELEASES)
+@dataclass(frozen=True)
+class StatusOptions:
+    """Who signs the repository's status, and how long it counts."""
+
+    key: Annotated[Path | None, typer.Option("--key", metavar="KEY", rich_help_panel=STATUS, help=(
+        "The private key that signs the status: one of those that signed the release. A signed status is only continued with its "
+        "key."))] = None
+    valid_days: Annotated[int, typer.Option("--valid-days", metavar="N", rich_help_panel=STATUS, help=(
+        "For how many days a signed status counts. Renew it in time with `glideslope release status --renew`."))] = VALID_DAYS
+    replace_key: Annotated[bool, flag("--replace-key", panel=STATUS, help=(
+        "Continue a status whose key is lost. Readers who named that key have to learn of the new one."))] = False
+
+    def to_writer(self) -> "StatusWriter":
+        """The owner of the key, whose passphrase is asked for, or nobody."""
+        from ..release.publishing.statuses import StatusWriter
+        from .signing import passphrase_of
+
+        passphrase = None if self.key is None else passphrase_of(self.key)
+        return StatusWriter.of(self.key, passphrase=passphrase, valid_days=self.valid_days, replace_key=self.replace_key)
+
 def publish(  # noqa: PLR0913, PLR0917 - one parameter for each option
-        release: ReleaseArgument, target: TargetArgument,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, run the gates, change nothing.")] = False,
-        revision_tag: Annotated[str | None, typer.Option("--revision-tag", metavar="TAG", help="Name of this release, such as v1.0.0; "
-                                                         "without it root- and 16 digits.")] = None,
-        gated: Annotated[Literal["auto", "manual", "no"] | None, typer.Option(
-            "--gated", help="Who may download: auto (who shares their contact), manual (who is let in), no (everybody).")] = None,
-        is_private: Annotated[bool | None, typer.Option(
-            "--private/--public", help="Who sees the repository; without it, it stays as it is, and a new one is private.")] = None,
+        release: ReleaseArgument, target: TargetArgument, status_options: StatusOptions,
+        dry_run: Annotated[bool, flag("--dry-run", help="Show the plan, run the gates, change nothing.")] = False,
+        tag: Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Name of this release, such as v1.0.0; without it root- and "
+                                                "16 digits.")] = None,
+        gated: Annotated[Literal["auto", "manual", "no"] | None, typer.Option("--gated", rich_help_panel=ACCESS, help=(
+            "Who may download: auto (who shares their contact), manual (who is let in), no (everybody)."))] = None,
+        is_private: Annotated[bool | None, flag("--private/--public", panel=ACCESS, help=(
+            "Who sees the repository; without it, it stays as it is, and a new one is private."))] = None,
         endpoint: EndpointOption = None, policy: PolicyOption = None, replace_foreign: ForeignOption = False,
-        key: StatusKeyOption = None, valid_days: ValidOption = VALID_DAYS, replace_key: ReplaceKeyOption = False, yes: YesOption = False,
-        as_json: JsonOption = False) -> None:
-    """Publish a release: plan and gates first, then staging, a download that is checked, and one commit that shows it.
+        yes: YesOption = False, as_json: JsonOption = False) -> None:
+    """Publish a release, and check what arrived.
 
-    Killed or cut off, the same command goes on where it was. Main never shows what was not checked.
+    The target is a repository on the Hub or a directory. Plan and gates come first, then staging, a download that is checked, and one
+    commit that shows it. After a stop the same command goes on where it was. Main never shows what was not checked.
     """
     from ..release.publishing.publication import Options, open_target, plan_publication
     from ..release.publishing.publish import publish as carry_out
     from ..release.publishing.publish import refuse_unsigned_status
     from ..release.vetting.readiness import check_readiness
 
-    place, writer = open_target(target, endpoint=endpoint), status_writer(key, valid_days, replace_key=replace_key)
-    plan = plan_publication(release, place, Options(revision_tag, gated, is_private, replace_foreign))
+    place, writer = open_target(target, endpoint=endpoint), status_options.to_writer()
+    plan = plan_publication(release, place, Options(tag, gated, is_private, replace_foreign))
     if not as_json:
         show_plan(plan)
     refuse_unsigned_status(plan.release, place, writer)
@@ -81,64 +93,67 @@ def publish(  # noqa: PLR0913, PLR0917 - one parameter for each option
           "tag": published.tag, "root": published.root, "steps": list(published.done) if as_json else len(published.done)}, as_json=as_json)
 
 
-@app.command(rich_help_panel=RELEASES)
 def rollback(target: TargetArgument,
-             to: Annotated[str, typer.Option("--to", metavar="TAG", help="Tag of the earlier release that main shall show again.")],
-             endpoint: EndpointOption = None, replace_foreign: ForeignOption = False, key: StatusKeyOption = None,
-             valid_days: ValidOption = VALID_DAYS, replace_key: ReplaceKeyOption = False, yes: YesOption = False,
+             tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="Which earlier release main shall show again.")],
+             status_options: StatusOptions, endpoint: EndpointOption = None, replace_foreign: ForeignOption = False, yes: YesOption = False,
              as_json: JsonOption = False) -> None:
-    """Show an earlier release again: it is downloaded, checked and promoted as a new one is. Every tag stays."""
+    """Let a repository show an earlier release again.
+
+    It is downloaded, checked and promoted as a new one is. Every tag stays.
+    """
     from ..release.publishing.publication import open_target
     from ..release.publishing.publish import rollback as go_back
 
-    place, writer = open_target(target, endpoint=endpoint), status_writer(key, valid_days, replace_key=replace_key)
+    place, writer = open_target(target, endpoint=endpoint), status_options.to_writer()
     tell_identity(place.identify(), as_json=as_json)
-    confirm(f"Let main of {place.name} show {to} again?", yes=yes)
-    published = go_back(place, to, writer=writer, replace_foreign=replace_foreign, report=reporter(as_json=as_json))
+    confirm(f"Let main of {place.name} show {tag} again?", yes=yes)
+    published = go_back(place, tag, writer=writer, replace_foreign=replace_foreign, report=reporter(as_json=as_json))
     tell({"target": place.name, "revision": published.revision, "tag": published.tag, "root": published.root}, as_json=as_json)
 
 
-@app.command(rich_help_panel=RELEASES)
 def withdraw(target: TargetArgument,
              reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why: loaders show it to whoever wants the release.")],
+             status_options: StatusOptions,
              tag: Annotated[str | None, typer.Option("--tag", metavar="TAG", help="Which release; without it the one that main shows.")] = None,
-             key: StatusKeyOption = None, valid_days: ValidOption = VALID_DAYS, replace_key: ReplaceKeyOption = False,
              endpoint: EndpointOption = None, yes: YesOption = False, as_json: JsonOption = False) -> None:
-    """Take a published release back: its files stay, and glideslope refuses to load it from any tag or commit, with the reason."""
+    """Take a published release back.
+
+    Its files stay. glideslope refuses to load it from any tag or commit, and says why.
+    """
     from ..release.publishing.publication import open_target
     from ..release.publishing.withdraw import withdraw as take_back
 
-    place, writer = open_target(target, endpoint=endpoint), status_writer(key, valid_days, replace_key=replace_key)
+    place, writer = open_target(target, endpoint=endpoint), status_options.to_writer()
     tell_identity(place.identify(), as_json=as_json)
     confirm(f"Withdraw {tag or 'the release that main shows'} of {place.name}?", yes=yes)
     withdrawal = take_back(place, reason, tag=tag, writer=writer)
     tell({"target": place.name, "withdrawn": withdrawal.root, "tag": withdrawal.tag or "(none)", "reason": withdrawal.reason}, as_json=as_json)
 
 
-@app.command(rich_help_panel=RELEASES)
-def status(target: TargetArgument,
-           renew: Annotated[bool, typer.Option("--renew", help="Write the next status, which says the same and counts from now on.")] = False,
-           key: StatusKeyOption = None, valid_days: ValidOption = VALID_DAYS, replace_key: ReplaceKeyOption = False,
+def status(target: TargetArgument, status_options: StatusOptions,
+           renew: Annotated[bool, flag("--renew", help="Write the next status, which says the same and counts from now on.")] = False,
            endpoint: EndpointOption = None, as_json: JsonOption = False) -> None:
-    """Show what a repository's status says of its releases, until when it counts, and who signed it; or renew it."""
+    """Show which published releases are current or withdrawn.
+
+    Its STATUS.json says that of every release, until when it counts, and who signed it.
+    """
     from ..release.publishing.patience import Patience, PatientTarget
     from ..release.publishing.publication import open_target
     from ..release.publishing.publish import clear_refusals
     from ..release.publishing.statuses import read_status
     from ..release.publishing.statuses import renew as write_again
 
-    place, writer = open_target(target, endpoint=endpoint), status_writer(key, valid_days, replace_key=replace_key)
+    place, writer = open_target(target, endpoint=endpoint), status_options.to_writer()
     with clear_refusals(place):
         patient = PatientTarget(place, Patience())
         found = write_again(place, writer) if renew else read_status(patient, patient.read_state())
     if found is None:
-        raise ReleaseError(f"{place.name}: has no status; `glideslope publish` writes one, and `glideslope status --renew --key KEY` too")
+        raise ReleaseError(f"{place.name}: has no status; write one with `glideslope publish` or `glideslope release status --renew --key KEY`")
     tell_status(found, as_json=as_json)
 
 
-@app.command(rich_help_panel=RELEASES)
 def rehearse(release: ReleaseArgument, as_json: JsonOption = False) -> None:
-    """Publish a release to a hub on this machine while everything goes wrong in turn, and write down how it ended."""
+    """Publish to a hub on this machine while everything goes wrong."""
     from ..release.rehearsal.rehearse import rehearse as rehearse_release
 
     def report(played: "Played") -> None:
@@ -220,14 +235,6 @@ def confirm(question: str, *, yes: bool) -> None:
         raise ReleaseError("there is no terminal to ask at; look at the plan with --dry-run, then add --yes")
     if not typer.confirm(question, err=True):
         raise ReleaseError("nothing was changed")
-
-
-def status_writer(key: Path | None, valid_days: int, *, replace_key: bool) -> "StatusWriter":
-    """Who writes the status: the owner of a key, whose passphrase is asked for, or nobody."""
-    from ..release.publishing.statuses import StatusWriter
-    from .signing import passphrase_of
-
-    return StatusWriter.of(key, passphrase=None if key is None else passphrase_of(key), valid_days=valid_days, replace_key=replace_key)
 
 
 def tell_status(found: "SignedStatus", *, as_json: bool) -> None:

@@ -1,12 +1,13 @@
 """The command line. A command parses, calls one library function, prints; errors of ours become one line and exit code 1.
 
-The commands lie beside: `cli_stages`, `cli_release`, `cli_signing`, `cli_hub`, `cli_drawing`.
+The commands lie beside; `PANELS` lists them in the order of the help.
 """
 
 import io
 import logging
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -16,23 +17,44 @@ from rich.text import Text
 from .. import __version__
 from ..errors import GlideslopeError, StorageError
 from ..store.whole_files import UNWRITABLE, storage_error
-from . import drawing as cli_drawing
-from . import hub as cli_hub
-from . import release as cli_release
-from . import signing as cli_signing
-from . import stages as cli_stages
-from .arguments import err, out
+from . import drawing, filters, hub, release, signing, stages
+from .arguments import err, flag, out, spell_out
 from .terminal import TerminalReporter, start_logging
 
-# Commands that hash, draw or transfer for long without a stage of their own: a line every 20 seconds says that they are at work.
+Commands = tuple[Callable[..., None], ...]
+START, STAGES, RELEASES = "Start here", "One stage at a time", "Releases"
+PANELS: Mapping[str, Commands] = {
+    START: (stages.demo, stages.init, stages.run, drawing.sample),
+    STAGES: (stages.index, stages.label, stages.fit, stages.curate, filters.audit, stages.train, stages.evaluate, release.pack),
+    RELEASES: (release.check, release.verify, signing.keygen, signing.sign, hub.publish, hub.rehearse, drawing.edit)}
+OF_FILTERS: Commands = (filters.report, filters.mutate, filters.diff)
+OF_RELEASES: Commands = (release.card, hub.status, hub.rollback, hub.withdraw, release.export_diffusers, drawing.import_openai)
+
+# Commands that hash, draw or transfer for long without a stage of their own.
 WITHOUT_STAGES = frozenset({"verify", "check", "card", "sign", "export-diffusers", "publish", "rollback", "withdraw", "rehearse"})
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
-                  help="Curate image-text data, train a small GLIDE and a noised CLIP on what is left, and pack a release whose "
-                       "every claim can be recomputed.\n\nStart with `glideslope demo`, or write a recipe with `glideslope init` and "
-                       "run it with `glideslope run`. Every stage resumes where it stopped and is skipped when nothing changed.")
-for part in (cli_stages, cli_release, cli_signing, cli_hub, cli_drawing):
-    app.add_typer(part.app)
+
+def make_app(commands: Commands, *, text: str, panel: str | None = None) -> typer.Typer:
+    """A group of commands, under the text that its help begins with."""
+    group = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False, help=text)
+    add_commands(group, commands, panel)
+    return group
+
+
+def add_commands(group: typer.Typer, commands: Commands, panel: str | None) -> None:
+    """Add commands to a group; each is called as its function."""
+    for command in commands:
+        group.command(rich_help_panel=panel)(spell_out(command))
+
+
+app = make_app((), text="From a pile of captioned images to a published text-to-image model that somebody can sign off. Every stage can be "
+               "stopped and started again.")
+for title, listed in PANELS.items():
+    add_commands(app, listed, title)
+app.add_typer(make_app(OF_FILTERS, text="Look at what the filters of a run did."), name="filters", rich_help_panel=STAGES,
+              short_help="More on the filters: a page, planted positives, two runs.")
+of_releases = make_app(OF_RELEASES, text="Cards, exports and imports, and the status of what was published.")
+app.add_typer(of_releases, name="release", rich_help_panel=RELEASES, short_help="More on releases: cards, exports, imports, withdrawal.")
 
 
 def main() -> None:
@@ -91,10 +113,16 @@ def show_version(wanted: bool) -> None:
 @app.callback()
 def settings(
         context: typer.Context,
-        verbose: Annotated[bool, typer.Option("--verbose", help="Also say which stages are skipped, and why others run again.")] = False,
-        version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")] = False) -> None:
+        verbose: Annotated[bool, flag("--verbose", help="Also say which stages are skipped or run, and why.")] = False,
+        version: Annotated[bool, flag("--version", callback=show_version, help="Print the version.")] = False) -> None:
     """Set what holds for every command."""
     logging.getLogger("glideslope").setLevel(logging.INFO if verbose else logging.WARNING)
+    say_at_work(context)
+
+
+@of_releases.callback()
+def say_at_work(context: typer.Context) -> None:
+    """While a command without stages runs, print a line every 20 seconds."""
     if context.invoked_subcommand in WITHOUT_STAGES:
         context.with_resource(TerminalReporter(err).lines(context.invoked_subcommand))
 

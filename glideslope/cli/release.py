@@ -10,36 +10,36 @@ from ..errors import VerificationError
 from ..store.protected_places import refuse_in_release
 from ..store.whole_files import write_bytes
 from .arguments import (
-    RELEASES,
     RUNS,
     JsonOption,
     PolicyOption,
     RecipeArgument,
     ReleaseArgument,
     RunsOption,
+    SignerOption,
     ThresholdOption,
+    flag,
     opened,
     signer_rule,
     tell,
     told_signers,
 )
 
-app = typer.Typer()
 
-
-@app.command(rich_help_panel=RELEASES)
 def pack(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
-    """Write the release directory of a finished run: weights, card, evidence, manifest."""
+    """Write the release: weights, card, evidence, manifest."""
     with opened(recipe, runs_dir) as opened_run:
         record = opened_run.pack()
     tell({"release": str(opened_run.directory / "release"), **record.summary}, as_json=as_json)
 
 
-@app.command(rich_help_panel=RELEASES)
 def check(release: ReleaseArgument, policy: PolicyOption = None,
           device: Annotated[str, typer.Option(help="Where golden samples are drawn again: cpu, cuda or mps.")] = "cpu",
           as_json: JsonOption = False) -> None:
-    """Run every gate on a release: all failures are listed, and one is enough to refuse it."""
+    """Hold a release against its policy.
+
+    Every failure is listed; one is enough to refuse the release.
+    """
     from ..release.vetting.gates import run_policy
 
     report = run_policy(release, policy, device=device)
@@ -48,34 +48,30 @@ def check(release: ReleaseArgument, policy: PolicyOption = None,
           **({"unsafe bypasses": dict(report.unsafe)} if report.unsafe or as_json else {})}, as_json=as_json)
 
 
-@app.command(rich_help_panel=RELEASES)
 def verify(release: ReleaseArgument,
-           key: Annotated[list[str] | None, typer.Option("--key", metavar="KEY", help="Whom you trust: a key id, or the path of a public key. "
-                                                         "The release must be signed by it. May be given several times.")] = None,
-           threshold: ThresholdOption = None,
-           as_json: JsonOption = False) -> None:
-    """Recompute every digest and every number on the card, offline, and name what differs."""
+           signer: SignerOption = None, threshold: ThresholdOption = None, as_json: JsonOption = False) -> None:
+    """Recompute every digest and number of a release, offline."""
     from ..release.verify import verify as verify_release
 
-    rule = signer_rule(key, threshold, option="--key")
+    rule = signer_rule(signer, threshold)
     report = verify_release(release, rule)
     signers, told = report.signers, report.to_json()
     if as_json:
         told["is_signer_trusted"] = rule is not None
     else:
         told["signed_by"] = "nobody" if signers is None else str(signers) if rule is not None else (
-            f"{signers} (a valid signature; whether to trust this key, only --key with the id you know from elsewhere tells)")
+            f"{signers} (valid; name the key you trust with --signer)")
         told |= {"unsafe bypasses": signers.unsafe} if signers is not None and signers.unsafe else {}
     tell(told, as_json=as_json)
 
 
-@app.command(rich_help_panel=RELEASES)
 def card(release: ReleaseArgument,
-         check: Annotated[bool, typer.Option("--check", help="Hold both cards and their figures against the evidence, line by line.")] = False,
-         html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write the card as one HTML page, figures inside.")] = None,
-         of_data: Annotated[bool, typer.Option("--dataset", help="The dataset card instead of the model card.")] = False,
+         check: Annotated[bool, flag("--check", help="Hold both cards and their figures against the evidence, line by line.")] = False,
+         out_file: Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="Write the card as one HTML page, figures "
+                                                       "inside.")] = None,
+         of_data: Annotated[bool, flag("--dataset", help="The dataset card instead of the model card.")] = False,
          as_json: JsonOption = False) -> None:
-    """Print a release's card as its evidence gives it, check it against the evidence, or write it as a page to look at."""
+    """Print a card, write it as a page, or check it."""
     from ..release.documents import card_check
 
     if check:
@@ -86,10 +82,10 @@ def card(release: ReleaseArgument,
         if differences or stale:
             raise VerificationError(f"cards of {release}", [*map(str, differences), *stale])
         tell({"release": str(release), "cards": "every line and figure is what the evidence gives"}, as_json=False)
-    elif html is not None:
-        refuse_in_release(html, release)
-        write_bytes(html, card_check.card_page(release, of_data=of_data).encode())
-        tell({"page": str(html)}, as_json=as_json)
+    elif out_file is not None:
+        refuse_in_release(out_file, release)
+        write_bytes(out_file, card_check.card_page(release, of_data=of_data).encode())
+        tell({"page": str(out_file)}, as_json=as_json)
     else:
         text = card_check.render_again(release, of_data=of_data)
         if as_json:
@@ -98,22 +94,22 @@ def card(release: ReleaseArgument,
             sys.stdout.write(text)
 
 
-@app.command("export-diffusers", rich_help_panel=RELEASES)
 def export_diffusers(release: ReleaseArgument,
-                     out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the export goes: a new or empty directory.")],
-                     check: Annotated[bool, typer.Option("--check", help="Write nothing: compare the export at OUT with the release, byte "
-                                                         "for byte.")] = False,
+                     out_dir: Annotated[Path, typer.Option("--out", metavar="DIRECTORY", help="Where the export goes: a new or empty "
+                                                           "directory.")],
+                     check: Annotated[bool, flag("--check", help="Write nothing: compare the export that lies there with the "
+                                                         "release, byte for byte.")] = False,
                      as_json: JsonOption = False) -> None:
-    """Write a copy of a release that plain diffusers loads, with code generated from glideslope's own sources."""
+    """Write a copy for those who have only diffusers."""
     from ..release.exports.diffusers import export_diffusers as export
     from ..release.exports.export_check import check_export
 
     if check:
-        problems = check_export(out, release)
+        problems = check_export(out_dir, release)
         if problems:
-            raise VerificationError(f"export {out}", problems)
-        tell({"export": str(out), "release": str(release), "differences": [] if as_json else "none: every file is what this glideslope writes"},
-             as_json=as_json)
+            raise VerificationError(f"export {out_dir}", problems)
+        tell({"export": str(out_dir), "release": str(release),
+              "differences": [] if as_json else "none: every file is what this glideslope writes"}, as_json=as_json)
         return
-    written = export(release, out)
-    tell({"export": str(out), **written}, as_json=as_json)
+    written = export(release, out_dir)
+    tell({"export": str(out_dir), **written}, as_json=as_json)

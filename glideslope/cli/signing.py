@@ -7,21 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ReleaseError
-from .arguments import RELEASES, JsonOption, PolicyOption, ReleaseArgument, tell, told_signers
+from .arguments import JsonOption, PolicyOption, ReleaseArgument, flag, tell, told_signers
 
 PASSPHRASE_VARIABLE = "GLIDESLOPE_KEY_PASSPHRASE"
 
-app = typer.Typer()
-
-
-@app.command(rich_help_panel=RELEASES)
 def keygen(key: Annotated[Path, typer.Argument(metavar="KEY", help="Where the private key goes; the public one goes beside it, as KEY.pub.")],
-           encrypt: Annotated[bool, typer.Option(
+           encrypt: Annotated[bool, flag(
                "--encrypt", help=f"Ask for a passphrase that the private key is encrypted with ({PASSPHRASE_VARIABLE} gives it too).")] = False,
-           for_bundles: Annotated[bool, typer.Option(
+           for_bundles: Annotated[bool, flag(
                "--for-bundles", help="A P-256 key for OpenSSF model-signing bundles instead of an Ed25519 key for releases.")] = False,
            as_json: JsonOption = False) -> None:
-    """Make a key pair to sign releases with; publish the key id where your readers will find it, and nowhere near the release alone."""
+    """Make a key pair to sign releases with.
+
+    Publish the key id where your readers find it, not only beside the release.
+    """
     from ..release.exports.model_signing import generate_bundle_key
     from ..trust.keys import generate_key
 
@@ -32,7 +31,6 @@ def keygen(key: Annotated[Path, typer.Argument(metavar="KEY", help="Where the pr
     tell({"private key": str(key), "public key": f"{key}.pub", "key id": key_id, "encrypted": passphrase is not None}, as_json=as_json)
 
 
-@app.command(rich_help_panel=RELEASES)
 def sign(release: ReleaseArgument,
          key: Annotated[Path, typer.Option("--key", metavar="KEY", help="The private key, as `glideslope keygen` wrote it.")],
          policy: PolicyOption = None,
@@ -41,7 +39,10 @@ def sign(release: ReleaseArgument,
          bundle_key: Annotated[Path | None, typer.Option(
              "--bundle-key", metavar="KEY", help="The P-256 key for the bundle (`glideslope keygen --for-bundles`).")] = None,
          as_json: JsonOption = False) -> None:
-    """Run every gate and, when all pass, add a signature: it names the gates, the policy and every bypass; other keys' signatures stay."""
+    """Check a release, then add your signature.
+
+    The signature names the gates, the policy and every bypass. Signatures of other keys stay.
+    """
     from ..release.exports.model_signing import export_bundle as export
     from ..release.sign import sign as sign_release
 

@@ -28,7 +28,7 @@ class ReleaseConfig(StrictModel):
         (), description="smaller copies of the weights: fp16, bf16; each is the exact cast of the full ones")
     max_shard_mb: Annotated[int, Field(ge=1)] = Field(4000, description="most megabytes (10^6 bytes) of values in one weight file")
     companions: str | None = Field(None, description="directory of further networks to pack beside the trained ones (upsampler, base_inpaint, "
-                                   "upsampler_inpaint, clip_tokenizer), such as `glideslope import-openai` writes; none: no such networks")
+                                   "upsampler_inpaint, clip_tokenizer), as `glideslope release import-openai` writes; none: no such networks")
     golden_prompts: Annotated[int, Field(ge=0, le=64)] = Field(2, description="pictures whose digests show after loading that nothing changed")
     min_ranked_share_lower_bound: Share = Field(
         0.5, description="smallest accepted 95 % lower bound of the share of pictures whose own caption is in the better half of several")

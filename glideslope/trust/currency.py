@@ -91,7 +91,7 @@ def _find_lack(asked: Asked) -> list[str]:
     if asked.lowest is not None or not asked.needs_status:
         return []
     return [f"its repository has no {STATUS_NAME}, so nothing shows that this release is current and was not withdrawn; ask its publisher for "
-            "`glideslope status --renew`"]
+            "`glideslope release status --renew`"]
 
 
 def _find_contradictions(found: SignedStatus, asked: Asked) -> list[str]:
@@ -143,7 +143,7 @@ def _find_staleness(found: SignedStatus, asked: Asked) -> list[str]:
                         "set the clock of this machine")
     if status.expires is not None and status.expires <= asked.now:
         problems.append(f"{STATUS_NAME} expired at {status.expires.strftime(TIME_FORMAT)}: a newer one may say that this release is withdrawn; "
-                        "ask its publisher for `glideslope status --renew`")
+                        "ask its publisher for `glideslope release status --renew`")
     if asked.root is not None and status.find(asked.root) is None:
         problems.append(f"{STATUS_NAME} does not name this release ({found.describe()}): its publisher did not publish it there")
     return problems

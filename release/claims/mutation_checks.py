@@ -28,7 +28,7 @@ def check_mutations(release: Release) -> list[str]:
 def _check_record(release: Release, category: str, planted: Any) -> list[str]:
     """The test names its filter, and its summary is what the table gives."""
     record = release.record(mutation_stage(category))
-    problems = [f"does not say which {name} it used; run `glideslope mutate` again"
+    problems = [f"does not say which {name} it used; run `glideslope filters mutate` again"
                 for name in (f"classifiers/{category}", f"filters/{category}") if name not in record.inputs]
     measured = measure_mutations(planted)
     worst = min(measured["mutations"], key=lambda row: row["recall"])
@@ -49,5 +49,6 @@ def _check_inputs(release: Release, category: str, planted: Any) -> list[str]:
                 for _ in wrong[:1]]
     counted = Counter((mutation, key) for mutation, key, _ in rows)
     if UNCHANGED not in shapes or set(counted.values()) != {1} or len(counted) != len(shapes) * len({key for key, _ in inputs}):
-        problems.append("not every planted input stands exactly once in every shape, unchanged among them; run `glideslope mutate` again")
+        problems.append("not every planted input stands exactly once in every shape, unchanged among them; "
+                        "run `glideslope filters mutate` again")
     return problems

@@ -30,7 +30,8 @@ def mutation_claims(release: Release, category: str) -> Claims:
     threshold = release.filter(category).get("threshold")
     verdicts = zip(planted["score"].to_pylist(), planted["dropped"].to_pylist(), strict=True)
     if any(dropped != (score is None or not score < threshold) for score, dropped in verdicts):
-        raise ReleaseError(f"{where}: its verdicts do not follow from its scores and the filter's threshold; run `glideslope mutate` again")
+        raise ReleaseError(f"{where}: its verdicts do not follow from its scores and the filter's threshold; "
+                           "run `glideslope filters mutate` again")
     measured = measure_mutations(planted)
     rows: list[dict[str, Any]] = [{"title": TITLES.get(row["mutation"], row["mutation"]), **{key: row[key] for key in ROW_KEYS}}
                                   for row in measured["mutations"]]

@@ -1,6 +1,6 @@
 """Networks that this run did not train: brought in from a directory, their digests recorded, and what the card says of them.
 
-A directory such as `glideslope import-openai` writes may hold an upsampler or inpainting variants. They come with no evidence
+A directory such as `glideslope release import-openai` writes may hold an upsampler or inpainting variants. They come with no evidence
 about their training data, and everything that a release says of them says so.
 """
 
@@ -83,7 +83,7 @@ def choose_parts(source: Path, trained: Collection[str], clip_tokenizer_sha256: 
     try:
         held = read_index(source / INDEX_NAME)
     except CheckpointError as error:
-        raise ReleaseError(f"release.companions: {error}; give a directory such as `glideslope import-openai` writes") from error
+        raise ReleaseError(f"release.companions: {error}; give a directory such as `glideslope release import-openai` writes") from error
     wanted = [name for name in NETWORKS if name not in trained]
     found = [name for name in wanted if name in held]
     schedulers = [name for name in components_of(found, held) if name in SCHEDULERS and SCHEDULERS[name].trained_with not in trained]

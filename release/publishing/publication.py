@@ -185,7 +185,7 @@ def plan_publication(release_dir: Path, target: Target, options: Options, *, pat
     refuse_withdrawn(target, status, release.root)
     if tag in state.tags and not release.is_shown_by(target.list_files(state.tags[tag])):
         raise ReleaseError(f"{target.name}: the tag {tag} names another release already, and tags are never moved; choose another one "
-                           "with --revision-tag")
+                           "with --tag")
     foreign = refuse_foreign(target, state, release, replace_foreign=options.replace_foreign)
     return Plan(identity, release, options, tag, state, Changes.between(state.files, release.files), foreign, target.has_access)
 

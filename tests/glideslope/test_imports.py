@@ -96,4 +96,4 @@ assert not heavy, heavy
 """
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
-    assert "Stages of a run" in found.stdout
+    assert "One stage at a time" in found.stdout

@@ -54,7 +54,7 @@ def test_a_system_without_the_calls_of_unix_imports_every_module_and_locks_by_it
 def test_the_command_line_works_without_the_calls_of_unix() -> None:
     done = run("from glideslope.cli.main import main\nsys.argv = ['glideslope', '--help']\nmain()")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Curate image-text data" in done.stdout
+    assert "From a pile of captioned images" in done.stdout
 
 
 def test_a_rehearsal_says_that_it_needs_fork() -> None:

@@ -462,13 +462,14 @@ def test_the_commands_draw_from_the_hub_and_say_what_they_drew_from(
         return subprocess.run(program, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     pinned = ("--revision", "v1", "--signer", keys["ours"][1], "--lock", "lock")
-    drawn = run("sample", REPO, "a red square", "--steps", "1", "--out", "a.png", *pinned)
+    drawn = run("sample", REPO, "a red square", "--num-steps", "1", "--out", "a.png", *pinned)
     assert drawn.returncode == 0, drawn.stderr
     assert f"{REPO} at {commit.oid[:12]}: manifest root {root_of(release)}, signed by {keys['ours'][1]}" in drawn.stderr
     facts = json.loads(Image.open(tmp_path / "a.png").text["glideslope"])  # type: ignore[attr-defined]  # a PNG has it
     assert (facts["repository"], facts["commit"]) == (REPO, commit.oid)
     assert json.loads((tmp_path / "lock").read_text())["signers"] == [keys["ours"][1]]
-    edited = run("edit", REPO, "--prompt", "a red square", "--image", "a.png", "--steps", "1", "--out", "b.png", "--signer", keys["theirs"][1])
+    edited = run("edit", REPO, "--prompt", "a red square", "--image", "a.png", "--num-steps", "1", "--out", "b.png",
+                 "--signer", keys["theirs"][1])
     assert edited.returncode == 1
     assert "somebody else signed this release" in edited.stderr
     assert not (tmp_path / "b.png").exists()

@@ -1,4 +1,4 @@
-"""A directory of networks to bring in, as `glideslope import-openai` writes one, with very small networks."""
+"""A directory of networks to bring in, as `glideslope release import-openai` writes one, with very small networks."""
 
 from pathlib import Path
 

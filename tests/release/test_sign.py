@@ -255,7 +255,7 @@ def test_commands_make_a_key_and_refuse_a_wrong_one(packed_run: Path, tmp_path: 
     code, out, _ = run(monkeypatch, capsys, "keygen", str(tmp_path / "key"), "--json")
     assert code == 0
     assert json.loads(out)["encrypted"]
-    code, _, err = run(monkeypatch, capsys, "verify", release, "--key", json.loads(out)["key id"])
+    code, _, err = run(monkeypatch, capsys, "verify", release, "--signer", json.loads(out)["key id"])
     assert code == 1
     assert "the release is not signed" in err
     code, _, err = run(monkeypatch, capsys, "keygen", str(tmp_path / "key"))
@@ -280,11 +280,11 @@ def test_commands_sign_export_and_verify(release_dir: Path, signed: Path, key: P
     verifying.Config().use_elliptic_key_verifier(public_key=tmp_path / "bundle_key.pub").verify(release_dir, tmp_path / "bundle.json")
     code, out, _ = run(monkeypatch, capsys, "verify", str(release_dir))
     assert code == 0
-    assert f"signed_by: {key_id} (a valid signature; whether to trust this key, only --key" in out
-    code, out, _ = run(monkeypatch, capsys, "verify", str(release_dir), "--key", f"{key}.pub", "--json")
+    assert f"signed_by: {key_id} (valid; name the key you trust with --signer)" in out
+    code, out, _ = run(monkeypatch, capsys, "verify", str(release_dir), "--signer", f"{key}.pub", "--json")
     assert json.loads(out)["signed_by"] == [key_id]
     assert json.loads(out)["is_signer_trusted"] is True
-    code, _, err = run(monkeypatch, capsys, "verify", str(release_dir), "--key", sha256_json("another"))
+    code, _, err = run(monkeypatch, capsys, "verify", str(release_dir), "--signer", sha256_json("another"))
     assert code == 1
     assert "somebody else signed this release" in err
 

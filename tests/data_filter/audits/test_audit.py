@@ -192,7 +192,7 @@ def test_positives_are_counted_and_the_way_on_is_named(world: World) -> None:
     (found,) = report.audits
     assert (found["status"], found["num_positive"]) == ("not shown", 1)
     number = found["num_drawn"] + found["num_more"]
-    assert f"extend the sample with --num {number}" in report.describe()
+    assert f"extend the sample with --num-images {number}" in report.describe()
     before = only(world).keys
     longer = audit(world, num=number)
     assert only(world).keys[:len(before)] == before

@@ -13,10 +13,11 @@ from glideslope.store.records import run_stage
 
 from ...data_filter.conftest import draw
 
-COMMANDS = ("init", "index", "label", "fit", "curate", "audit", "train", "evaluate", "run", "demo", "pack", "check", "verify",
-            "mutate", "report", "diff", "card", "export-diffusers", "keygen",
-            "sign", "publish", "rollback", "withdraw", "status", "rehearse", "sample", "edit",
-            "import-openai")
+COMMANDS = ("demo", "init", "run", "sample", "index", "label", "fit", "curate", "audit", "train", "evaluate", "pack", "filters",
+            "check", "verify", "keygen", "sign", "publish", "rehearse", "edit", "release")
+IN_GROUPS = {"filters": ("report", "mutate", "diff"),
+             "release": ("card", "status", "rollback", "withdraw", "export-diffusers", "import-openai")}
+ALL = [(name,) for name in COMMANDS] + [(group, name) for group, names in IN_GROUPS.items() for name in names]
 
 
 class Ended:
@@ -43,20 +44,36 @@ def glideslope(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     return call
 
 
-def test_help_lists_every_command(glideslope: Any) -> None:
+def test_help_fits_a_screen_and_says_of_every_command_on_one_line_what_it_does(glideslope: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
     ended = glideslope("--help")
     assert ended.code == 0
-    assert all(command in ended.out for command in COMMANDS)
-    group = typer.main.get_command(cli.app)
-    assert set(group.commands) == set(COMMANDS)  # type: ignore[attr-defined]  # typer's type is the plain command
+    lines = ended.out.splitlines()
+    assert len(lines) <= 40
+    listed = [line.split()[1] for line in lines if line.startswith("│ ") and not line.startswith("│ -")]
+    assert listed == list(COMMANDS)
+    commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]  # typer's type is the plain command
+    assert set(commands) == set(COMMANDS)
+    assert {name: set(commands[name].commands) for name in IN_GROUPS} == {name: set(names) for name, names in IN_GROUPS.items()}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_says_what_it_does(glideslope: Any, command: str) -> None:
-    ended = glideslope(command, "--help")
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_every_command_says_what_it_does(glideslope: Any, command: tuple[str, ...]) -> None:
+    ended = glideslope(*command, "--help")
     assert ended.code == 0
     assert "Usage: glideslope" in ended.out
     assert len(ended.out.splitlines()) > 8
+
+
+def test_an_option_has_one_meaning_and_one_type_in_every_command() -> None:
+    app = typer.main.get_command(cli.app)
+    groups = [app, *(app.commands[name] for name in IN_GROUPS)]  # type: ignore[attr-defined]
+    helps: dict[str, set[tuple[bool, str]]] = {}
+    for command in (command for group in groups for command in group.commands.values() if command.name not in IN_GROUPS):
+        for option in (parameter for parameter in command.params if parameter.param_type_name == "option"):
+            helps.setdefault(option.opts[0], set()).add((option.is_flag, option.name))
+    del helps["--out"]  # a file of some commands, a directory of others
+    assert {name: found for name, found in helps.items() if len(found) > 1} == {}
 
 
 def test_the_version_is_told(glideslope: Any) -> None:
@@ -65,7 +82,7 @@ def test_the_version_is_told(glideslope: Any) -> None:
 
 @pytest.mark.parametrize("arguments", [
     ["check", "nowhere"], ["verify", "nowhere"], ["sample", "nowhere", "a red apple"], ["check", "."], ["verify", "."],
-    ["sample", ".", "a red apple"], ["sample", ".", ""], ["sample", ".", "a", "--steps", "0"], ["sample", ".", "a", "--out", "x.jpg"],
+    ["sample", ".", "a red apple"], ["sample", ".", ""], ["sample", ".", "a", "--num-steps", "0"], ["sample", ".", "a", "--out", "x.jpg"],
     ["sample", ".", "a", "--sampler", "euler"], ["sample", ".", "a", "--num-images", "-3"], ["sample", ".", "a", "--guidance-scale", "nan"],
     ["sample", ".", "a", "--guidance", "more"], ["sample", ".", "a", "--guidance", "none", "--guidance-scale", "2"],
     ["sample", ".", "a", "--guidance-interval", "0.8", "0.2"], ["sample", ".", "--prompt-file", "no.txt"],
@@ -74,7 +91,7 @@ def test_the_version_is_told(glideslope: Any) -> None:
     ["sample", ".", "a", "--clip", "no-such-model", "--clip-pretrained", "x", "--guidance", "clip"], ["sample", ".", "a", "", "--upsample"],
     ["edit", ".", "--prompt", "a", "--image", "none.png"], ["edit", "nowhere", "--prompt", "a", "--image", "taken.yaml"],
     ["edit", ".", "--prompt", "a", "--image", "taken.yaml", "--strength", "0"], ["edit", ".", "--prompt", "", "--image", "taken.yaml"],
-    ["edit", ".", "--prompt", "a", "--image", "taken.yaml", "--steps", "0"],
+    ["edit", ".", "--prompt", "a", "--image", "taken.yaml", "--num-steps", "0"],
     ["index", "nowhere.yaml", "--json"], ["run", "no-such-recipe", "--json"], ["init", "taken.yaml"], ["init", "taken.yaml/below.yaml"],
     ["index", "recipe.yaml", "--json"], ["label", "recipe.yaml", "--json"], ["label", "recipe.yaml", "--import", "no.csv", "--json"],
     ["fit", "recipe.yaml", "--json"], ["curate", "recipe.yaml", "--json"], ["audit", "recipe.yaml", "--json"],
@@ -102,7 +119,7 @@ def test_a_mistake_of_the_user_is_one_clear_line_and_exit_code_one(
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["audit"], ["audit", "r", "--seed", "x", "--seed-from-os"], ["run"],
                                        ["run", "a", "b"], ["check", ".", "--loud"], ["sample", "."],
-                                       ["sample", ".", "a", "--steps", "many"], ["edit", "."],
+                                       ["sample", ".", "a", "--num-steps", "many"], ["edit", "."],
                                        ["index", "r", "--part", "1"], ["index", "r", "--engine", "spark"], ["edit", ".", "--prompt", "a"],
                                        ["edit", ".", "--prompt", "a", "--image", "a.png", "--strength", "half"]], ids=" ".join)
 def test_wrong_usage_ends_with_exit_code_two(glideslope: Any, arguments: list[str]) -> None:

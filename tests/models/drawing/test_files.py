@@ -127,7 +127,7 @@ def test_a_sheet_stays_within_what_viewers_open_and_as_many_pictures_as_fit_lie_
 
 
 def test_two_commands_at_once_both_keep_their_pictures(whole_release: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "glideslope", "sample", str(whole_release), "a red square", "--steps", "1", "--seed"]
+    command = [sys.executable, "-m", "glideslope", "sample", str(whole_release), "a red square", "--num-steps", "1", "--seed"]
     running = [subprocess.Popen([*command, str(seed)], cwd=tmp_path, stdout=subprocess.PIPE, text=True) for seed in (1, 2)]
     told = [process.communicate()[0] for process in running]
     assert [process.returncode for process in running] == [0, 0]
@@ -146,7 +146,7 @@ def test_a_name_that_another_process_takes_while_drawing_is_left_to_it(whole_rel
 
 def test_a_release_draws_on_a_system_without_the_calls_of_unix(whole_release: Path, tmp_path: Path) -> None:
     program = f"{TAKEN_AWAY}\nfrom glideslope.cli.main import main\nmain()"
-    done = subprocess.run([sys.executable, "-c", program, "sample", str(whole_release), "a red square", "--steps", "1"], cwd=tmp_path,
+    done = subprocess.run([sys.executable, "-c", program, "sample", str(whole_release), "a red square", "--num-steps", "1"], cwd=tmp_path,
                           capture_output=True, text=True, check=False)
     assert (done.returncode, [path.name for path in tmp_path.iterdir()]) == (0, ["samples.png"]), done.stderr
 
@@ -298,7 +298,7 @@ def test_a_prompt_file_that_cannot_be_used_is_refused(
 
 def test_the_command_draws_prompts_and_a_file_of_them_and_says_what_it_skipped(whole_release: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a blue bar\n\n🟥\n", encoding="utf-8")
-    arguments = ["sample", str(whole_release), "a red square", "--prompt-file", str(tmp_path / "prompts.txt"), "--steps", "2", "--sampler",
+    arguments = ["sample", str(whole_release), "a red square", "--prompt-file", str(tmp_path / "prompts.txt"), "--num-steps", "2", "--sampler",
                  "dpm++sde", "--guidance", "both", "--guidance-scale", "2", "--guidance-interval", "0.1", "0.9", "--seed", "4",
                  "--out", str(tmp_path / "out"), "--previews", str(tmp_path / "previews")]
     ended = CliRunner().invoke(app, arguments)
@@ -358,7 +358,7 @@ def test_a_guiding_clip_is_not_loaded_for_a_request_that_is_refused(release: Pat
 
 
 def test_the_command_looks_for_the_release_before_it_loads_a_clip(whole_release: Path, tmp_path: Path) -> None:
-    clip = ["--guidance", "clip", "--clip", "no-such-model", "--clip-pretrained", "x", "--out", str(tmp_path / "out.png"), "--steps", "1"]
+    clip = ["--guidance", "clip", "--clip", "no-such-model", "--clip-pretrained", "x", "--out", str(tmp_path / "out.png"), "--num-steps", "1"]
     for release, told in ((tmp_path / "nowhere", "no such directory"), (whole_release, "no-such-model .* cannot be loaded by open_clip")):
         with pytest.raises(GlideslopeError, match=told):
             CliRunner().invoke(app, ["sample", str(release), "a red square", *clip], catch_exceptions=False)
@@ -370,7 +370,7 @@ def test_the_command_chooses_device_type_and_variant_and_the_text_tells_them(who
         halves = {key: tensor.half() for key, tensor in load_file(release / name / WEIGHTS_NAME).items()}
         save_file(halves, release / name / weights_name("fp16"))
     sign_again(release)
-    command = ["sample", str(release), "a red square", "--steps", "2", "--device", "cpu"]
+    command = ["sample", str(release), "a red square", "--num-steps", "2", "--device", "cpu"]
     made = {"plain": [], "cast": ["--dtype", "bfloat16"], "half": ["--variant", "fp16"], "wide": ["--variant", "fp16", "--dtype", "float32"]}
     for name, options in made.items():
         CliRunner().invoke(app, [*command, *options, "--out", str(tmp_path / f"{name}.png")], catch_exceptions=False)
@@ -395,7 +395,7 @@ def test_an_unusable_device_type_or_variant_is_refused_before_the_release_is_loo
 def test_without_a_name_the_command_takes_one_that_is_free(whole_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("samples.png", "samples-2.png", "samples-3.png"):
-        ended = CliRunner().invoke(app, ["sample", str(whole_release), "a red square", "--steps", "1"], catch_exceptions=False)
+        ended = CliRunner().invoke(app, ["sample", str(whole_release), "a red square", "--num-steps", "1"], catch_exceptions=False)
         assert f"wrote {name}" in ended.stdout
     assert len({path.stat().st_ino for path in tmp_path.iterdir()}) == 3
 

@@ -251,7 +251,7 @@ def test_the_architectures_are_those_of_the_published_presets() -> None:
 def test_the_command_imports_and_prints_the_digests(
         published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(importing, "published_architectures", tiny_architectures)  # the real ones need 7 GB of files
-    command = ["import-openai", str(published), "--out", str(tmp_path / "release"), "--components", "base"]
+    command = ["release", "import-openai", str(published), "--out", str(tmp_path / "release"), "--components", "base"]
     monkeypatch.setattr(sys, "argv", ["glideslope", *command])
     with pytest.raises(SystemExit) as stop:
         main()
@@ -262,7 +262,7 @@ def test_the_command_imports_and_prints_the_digests(
 
 def test_the_command_refuses_a_small_file_under_a_published_name_with_one_line(
         published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["glideslope", "import-openai", str(published), "--out", str(tmp_path / "release")])
+    monkeypatch.setattr(sys, "argv", ["glideslope", "release", "import-openai", str(published), "--out", str(tmp_path / "release")])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 1

@@ -138,4 +138,5 @@ def test_a_table_that_is_not_the_recorded_one_fails_verification(mutated: Path) 
 
 def test_a_record_that_names_no_filter_is_found(mutated: Path) -> None:
     Tamperer(mutated).record("mutations/person", lambda value: value["inputs"].pop("filters/person"))
-    assert "mutations/person: does not say which filters/person it used; run `glideslope mutate` again" in check_mutations(Release(mutated))
+    told = "mutations/person: does not say which filters/person it used; run `glideslope filters mutate` again"
+    assert told in check_mutations(Release(mutated))

@@ -66,16 +66,16 @@ def test_a_long_line_is_shown_where_it_differs() -> None:
 
 def test_the_command_prints_checks_and_writes_a_page(release_dir: Path, tmp_path: Path) -> None:
     run = CliRunner().invoke
-    assert run(app, ["card", str(release_dir)]).stdout == (release_dir / CARD_PATH).read_text()
-    assert run(app, ["card", str(release_dir), "--check"]).exit_code == 0
-    assert run(app, ["card", str(release_dir), "--html", str(tmp_path / "card.html")]).exit_code == 0
+    assert run(app, ["release", "card", str(release_dir)]).stdout == (release_dir / CARD_PATH).read_text()
+    assert run(app, ["release", "card", str(release_dir), "--check"]).exit_code == 0
+    assert run(app, ["release", "card", str(release_dir), "--out", str(tmp_path / "card.html")]).exit_code == 0
     page = (tmp_path / "card.html").read_text()
     assert page == card_page(release_dir) and "data:image/png;base64," in page
     text = (release_dir / CARD_PATH).read_text()
     (release_dir / CARD_PATH).write_text(text.replace("401", "400"))
-    failed = run(app, ["card", str(release_dir), "--check"])
+    failed = run(app, ["release", "card", str(release_dir), "--check"])
     assert isinstance(failed.exception, VerificationError) and "expected" in str(failed.exception)
-    assert run(app, ["card", str(release_dir), "--check", "--json"]).exit_code == 1
+    assert run(app, ["release", "card", str(release_dir), "--check", "--json"]).exit_code == 1
 
 
 def test_a_page_without_its_figure_is_refused(release_dir: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_release_that_was_changed_says_nothing_about_an_export(export: Path, r
 
 
 def test_the_command_compares_and_exits_with_1_where_something_differs(export: Path, packed_run: Path) -> None:
-    command = ["export-diffusers", str(packed_run / "release"), str(export), "--check"]
+    command = ["release", "export-diffusers", str(packed_run / "release"), "--out", str(export), "--check"]
     assert CliRunner().invoke(app, command).exit_code == 0
     (export / "pipeline.py").write_text("import os\n")
     result = CliRunner().invoke(app, command)
