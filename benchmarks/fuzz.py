@@ -26,8 +26,8 @@ from types import FrameType
 
 from benchmarks.hostile import mutate
 from glideslope.errors import GlideslopeError, VerificationError
+from glideslope.recipe.stage_settings import expected_settings
 from glideslope.release.evidence.contents import Release
-from glideslope.release.evidence.settings import expected_settings
 from glideslope.release.verify import verify
 from glideslope.store.digests import canonical_json, sha256_bytes, sha256_json
 from glideslope.store.stage_manifest import Manifest

@@ -13,6 +13,7 @@ from .errors import LabelError, RecipeError, StageError
 from .recipe.load import dump_recipe, load_recipe
 from .recipe.recipe import Recipe
 from .recipe.training import TrainingConfig
+from .run_status import StageStatus, State, read_status
 from .store.locks import locked
 from .store.records import Record, read_record
 from .store.stage_places import CHECKPOINTS, StagePlaces
@@ -122,7 +123,7 @@ class Run:
         with self.reporter.stage("index") as progress:
             records = [build_index(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index",
                                    engine=self.engine.name, workers=self.engine.workers, progress=progress)]
-        if self.recipe.clip.model == "lite0" and self.recipe.curate.captions == "required":
+        if trains_text_tower(self.recipe):
             with self.reporter.stage("clip") as progress:
                 records.append(train_text_tower(self.recipe.clip, self.directory / "index", self.directory / "clip",
                                                 seed=self.recipe.seed, progress=progress))
@@ -281,16 +282,19 @@ class Run:
 
         check_filters(self.recipe, self.directory)
 
+    def status(self) -> list[StageStatus]:
+        """How every stage stands, by the records alone."""
+        return read_status(self.directory, self.recipe, list_stages(self.recipe))
+
     def estimate(self) -> dict[str, float]:
         """Seconds that the stages which are not done yet will take on this machine, from a measurement of a few seconds.
 
-        Done is what was finished with the recipe's settings; a training that was stopped goes on from its newest checkpoint. Where the
-        number of inputs is not known before the source is read, only training and evaluation are in it.
+        A training that was stopped goes on from its newest checkpoint. Where the number of inputs is not known before the source is read,
+        only training and evaluation are in it.
         """
         from .clip.model import time_embedding
         from .models.training.pace import time_drawing
         from .models.training.stage import find_stage
-        from .release.evidence.settings import stages_to_do
 
         recipe, evaluation = self.recipe, self.recipe.evaluate
         passes = evaluation.num_pairs * 2 + sum(min(evaluation.sweep_pairs, evaluation.num_pairs) * (1 if scale == 1 else 2)
@@ -306,13 +310,13 @@ class Run:
             embed = cache(lambda: num_inputs * time_embedding(recipe.clip))
             stages = {"index": lambda: 1.3 * embed(), "clip": lambda: 0.054 * recipe.clip.text_epochs * embed(),
                       **{f"classifiers/{category.name}": lambda: 0.36 * embed() for category in recipe.categories}} | stages
-        to_do = stages_to_do(recipe, self.directory, stages)
+        to_do = {one.stage for one in self.status() if one.state is not State.DONE}
         return {stage: measure() for stage, measure in stages.items() if stage in to_do}
 
     def _images_left(self, network: str, config: TrainingConfig) -> int:
         """How many images a training has still to see, after what a stopped one of the same settings has seen."""
         from .models.training.checkpoints import list_checkpoints
-        from .release.evidence.settings import is_stated, settings_of
+        from .recipe.stage_settings import is_stated, settings_of
 
         partial = StagePlaces.of(self.directory / "training" / network).partial
         begun = StagePlaces.read_identity(partial)
@@ -326,17 +330,64 @@ class Run:
         from .release.verify import verify
 
         self.check_recipe("run")
-        self.index()
-        self.label()
-        self.fit()
-        self.check_filters()
-        self.curate()
-        self.train()
-        self.evaluate()
-        self.pack()
+        for step in STEPS:
+            step.do(self)
         self.check()
         with self.reporter.stage("verify"):
             verify(self.directory / "release")
+
+    def fit_and_check(self) -> None:
+        """Fit, and stop where the filters show too little for a release."""
+        self.fit()
+        self.check_filters()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a run.
+
+    Attributes:
+        command: its name on the command line.
+        stages: the stages that it does for a recipe, in their order.
+        do: does them as part of a whole run.
+    """
+
+    command: str
+    stages: Callable[[Recipe], tuple[str, ...]]
+    do: Callable[[Run], object]
+
+
+def trains_text_tower(recipe: Recipe) -> bool:
+    """Whether the index stage also trains a text tower: lite0 has none of its own."""
+    return recipe.clip.model == "lite0" and recipe.curate.captions == "required"
+
+
+def filter_stages(recipe: Recipe) -> tuple[str, ...]:
+    """What is fitted for each category."""
+    return tuple(f"{kind}/{category.name}" for category in recipe.categories for kind in ("classifiers", "scores", "filters"))
+
+
+# The way from images to a release: `run` goes it, `status` tells how far a run has come.
+STEPS = (
+    Step("index", lambda recipe: ("index", "clip") if trains_text_tower(recipe) else ("index",), lambda run: run.index()),
+    Step("label", lambda recipe: ("labels",), lambda run: run.label()),
+    Step("fit", filter_stages, lambda run: run.fit_and_check()),
+    Step("curate", lambda recipe: ("curated",), lambda run: run.curate()),
+    Step("train", lambda recipe: tuple(f"training/{network}" for network in recipe.trainings), lambda run: run.train()),
+    Step("evaluate", lambda recipe: ("evaluation",), lambda run: run.evaluate()),
+    Step("pack", lambda recipe: ("release",), lambda run: run.pack()),
+)
+OF_FILTERS = 4  # the first steps; without captions a run ends behind them
+
+
+def list_steps(recipe: Recipe) -> tuple[Step, ...]:
+    """The steps of a recipe: where captions are optional, those up to the curated set."""
+    return STEPS if recipe.curate.captions == "required" else STEPS[:OF_FILTERS]
+
+
+def list_stages(recipe: Recipe) -> list[tuple[str, str]]:
+    """The stages of a recipe in their order, each after the command that does it."""
+    return [(step.command, stage) for step in list_steps(recipe) for stage in step.stages(recipe)]
 
 
 @contextmanager

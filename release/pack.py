@@ -13,10 +13,11 @@ from ..errors import ReleaseError
 from ..model_cards.card import render_card, render_dataset_card, templates_sha256
 from ..recipe.components import INDEX_NAME, NETWORKS, model_index
 from ..recipe.recipe import Recipe
+from ..recipe.stage_settings import find_changed_settings
 from ..store.digests import sha256_file
 from ..store.file_lists import MANIFEST_NAME
 from ..store.records import Record, check_outputs, read_record, run_stage
-from ..store.stage_places import INTENT_NAME, RECORD_NAME
+from ..store.stage_places import INTENT_NAME, RECORD_NAME, record_beside
 from ..store.weight_files import WeightFiles
 from ..store.whole_files import storage_error, write_bytes, write_json
 from ..trust.hashed_files import build_manifest
@@ -45,7 +46,6 @@ from .evidence.plan import (
     training_stage,
 )
 from .evidence.published_recipe import published_recipe
-from .evidence.settings import find_changed_settings
 from .evidence.texts import license_text, recipe_text
 from .progress import Meter, Progress
 from .vetting.policy import POLICY_PATH, Policy, load_policy
@@ -110,11 +110,6 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path, *, progress: Progress |
 
     return run_stage(directory, stage="release", config=config, work=work, record_path=record_beside(directory),
                      inputs={stage: record.digest for stage, record in records.items()})
-
-
-def record_beside(directory: Path) -> Path:
-    """Where the record of a packed release lies: beside it, as it may not lie in it."""
-    return directory.with_name(directory.name + ".record.json")
 
 
 def digest_files(recipe: Recipe) -> dict[str, str | None]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import FilterError
 from ...recipe.filters import Category, ClipConfig
+from ...recipe.stage_settings import CLASSIFIER_FIELDS
 from ...store.digests import sha256_file
 from ...store.records import Record, read_record, run_stage
 from ...store.whole_files import write_json
@@ -27,8 +28,6 @@ from .selection import MAX_CROSS_VALIDATED, Selection, choose_training, concept_
 
 FORMAT = "glideslope.classifier_report/2"
 CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME = "classifier.safetensors", "classifier.json", "training.parquet"
-# What of a category a classifier depends on; the target recall is not among it, so that a new threshold needs no new classifier.
-FIELDS = frozenset({"name", "max_train_labels", "classifiers", "kernel_gamma", "prompts"})
 TRAINING_SCHEMA = pa.schema([
     pa.field("key", pa.string(), nullable=False), pa.field("label", pa.int8(), nullable=False),
     pa.field("fold", pa.int8()), pa.field("out_of_fold_score", pa.float32())])
@@ -53,7 +52,7 @@ def fit_classifier(category: Category, index_dir: Path, labels_dir: Path, direct
     inputs = {"index": read_record(index_dir).digest, "labels": read_record(labels_dir).digest}
     if text_dir is not None and any(find_kind(name).NEEDS_TEXT for name in category.classifiers):
         inputs["clip"] = read_record(text_dir).digest
-    config = category.model_dump(mode="json", include=set(FIELDS)) | {"seed": seed, "format": FORMAT}
+    config = category.model_dump(mode="json", include=set(CLASSIFIER_FIELDS)) | {"seed": seed, "format": FORMAT}
 
     def work(partial: Path) -> dict[str, Any]:
         data = join_labels(category.name, index_dir, labels_dir)

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from ...errors import FilterError, StageError
 from ...recipe.filters import Category
+from ...recipe.stage_settings import SCORES_FIELDS
 from ...store.digests import sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
 from ...store.whole_files import read_json
@@ -37,8 +38,6 @@ SHARD_SCHEMA = pa.schema([
     pa.field("probability", pa.float32()),
     pa.field("flags", pa.list_(pa.string()), nullable=False),
 ])
-# What of a category its scores depend on, beside the classifier.
-FIELDS = frozenset({"name", "caption_words", "detectors"})
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def score_index(category: Category, index_dir: Path, classifier_dir: Path, direc
                  for name in shard_names(index_dir)]
         return summarise(judges, index_dir, score_shards(tasks, index_dir, engine, workers, progress))
 
-    config = {key: value for key, value in category.without_places().items() if key in FIELDS}
+    config = {key: value for key, value in category.without_places().items() if key in SCORES_FIELDS}
     return run_stage(directory, stage=f"scores/{category.name}", config=config, inputs=inputs, work=work)
 
 

@@ -17,14 +17,14 @@ from rich.text import Text
 from .. import __version__
 from ..errors import GlideslopeError, StorageError
 from ..store.whole_files import UNWRITABLE, storage_error
-from . import drawing, filters, hub, release, signing, stages
+from . import drawing, filters, hub, release, signing, stages, status
 from .arguments import err, flag, out, spell_out
 from .terminal import TerminalReporter, start_logging
 
 Commands = tuple[Callable[..., None], ...]
 START, STAGES, RELEASES = "Start here", "One stage at a time", "Releases"
 PANELS: Mapping[str, Commands] = {
-    START: (stages.demo, stages.init, stages.run, drawing.sample),
+    START: (stages.demo, stages.init, stages.run, status.status, drawing.sample),
     STAGES: (stages.index, stages.label, stages.fit, stages.curate, filters.audit, stages.train, stages.evaluate, release.pack),
     RELEASES: (release.check, release.verify, signing.keygen, signing.sign, hub.publish, hub.rehearse, drawing.edit)}
 OF_FILTERS: Commands = (filters.report, filters.mutate, filters.diff)

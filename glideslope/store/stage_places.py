@@ -164,6 +164,11 @@ class StagePlaces:
             log.warning("%s: cannot be removed (%s); it is not needed any more, remove it by hand", self.replaced, error.strerror)
 
 
+def record_beside(directory: Path) -> Path:
+    """Where the record of a packed release lies: beside it, as it may not lie in it."""
+    return directory.with_name(directory.name + ".record.json")
+
+
 def move(source: Path, target: Path) -> None:
     """Move a file, onto another disk too, so that it is whole in one of the two places at every moment."""
     try:

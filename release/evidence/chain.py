@@ -10,6 +10,7 @@ from ...data_filter.deciding.filter_figures import measure_filter
 from ...data_filter.labels.stage import role_of
 from ...errors import GlideslopeError
 from ...recipe.components import TOKENIZERS, components_of
+from ...recipe.stage_settings import find_changed_settings
 from ...store.digests import sha256_json
 from ...store.strict_json import load_object
 from ..claims.audit_checks import check_audits
@@ -29,7 +30,6 @@ from .plan import (
     stated_weights,
     training_stage,
 )
-from .settings import find_changed_settings
 
 SCORE_TOLERANCE = 1e-5
 LOSS_TOLERANCE = 1e-5

@@ -14,8 +14,9 @@ from glideslope.data_filter.audits.population import AuditRequest
 from glideslope.data_filter.sources.kinds import look_at, read_source
 from glideslope.errors import LabelError, RecipeError, ReleaseError, SourceError, StageError, StorageError
 from glideslope.recipe.load import load_recipe, parse_recipe
-from glideslope.release.evidence.settings import expected_settings
+from glideslope.recipe.stage_settings import expected_settings
 from glideslope.run import Engine, Run, Silent, find_recipe, open_run
+from glideslope.store.records import read_record, run_stage
 from glideslope.store.whole_files import write_json
 
 from ..data_filter.conftest import TinyClip, fill_folder, tiny_clip, write_labels
@@ -112,7 +113,7 @@ def test_the_time_of_a_run_is_told_from_a_measurement_without_the_stages_that_ar
     assert min(found.values()) > 0
     assert found["training/base"] > 100 * found["training/noised_clip"]
     for stage in found:
-        write_identity(tmp_path / stage / "record.json", run, stage)
+        finish(run, stage)
     assert run.estimate() == {}
     plain_recipe["evaluate"] = {"num_pairs": 8}
     assert run_in(tmp_path, plain_recipe).estimate().keys() == {"evaluation"}
@@ -130,13 +131,17 @@ def test_what_a_stopped_training_has_seen_is_no_part_of_the_time(tmp_path: Path,
     whole = run.estimate()["training/base"]
     (tmp_path / "training/base.partial/checkpoints/step-00247500").mkdir(parents=True)
     assert run.estimate()["training/base"] > whole / 5, "nothing says with which settings it was begun"
-    write_identity(tmp_path / "training/base.partial/intent.json", run, "training/base")
+    write_json(tmp_path / "training/base.partial/intent.json",
+               {"stage": "training/base", "config": expected_settings(run.recipe)["training/base"], "inputs": {}})
     assert run.estimate()["training/base"] < whole / 5
 
 
-def write_identity(path: Path, run: Run, stage: str) -> None:
-    """What a record or an intent states of a stage's settings."""
-    write_json(path, {"stage": stage, "config": expected_settings(run.recipe).get(stage, {}), "inputs": {}})
+def finish(run: Run, stage: str) -> None:
+    """A finished stage of a run, as far as its record tells."""
+    inputs = {"tokenizer": "a" * 64} if stage == "training/noised_clip" else {}
+    if stage == "evaluation":
+        inputs = {"training/base": read_record(run.directory / "training/base").digest}
+    run_stage(run.directory / stage, stage=stage, config=expected_settings(run.recipe).get(stage, {}), inputs=inputs, work=lambda partial: {})
 
 
 def test_a_run_stops_before_training_where_the_filters_show_too_little(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:

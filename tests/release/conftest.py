@@ -31,10 +31,10 @@ from glideslope.recipe.components import scheduler_config
 from glideslope.recipe.filters import Category, LabelsConfig
 from glideslope.recipe.load import dump_recipe, parse_recipe
 from glideslope.recipe.recipe import Recipe
+from glideslope.recipe.stage_settings import CLASSIFIER_FIELDS, SCORES_FIELDS, expected_settings
 from glideslope.release import pack
 from glideslope.release.claims.evaluation import deal_pairs
 from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
-from glideslope.release.evidence.settings import expected_settings
 from glideslope.store.digests import canonical_json, sha256_bytes, sha256_file, sha256_json
 from glideslope.store.records import Record, run_stage
 from glideslope.store.stage_manifest import Manifest
@@ -234,9 +234,6 @@ def picture(colour: str, size: int = 48) -> bytes:
 
 def write_filter_stages(run_dir: Path, category: Category, table: pa.Table, threshold: float, inputs: dict[str, str]) -> dict[str, Record]:
     """The stages of one category: classifier, scores of the whole index (none are released), filter."""
-    from glideslope.data_filter.classifiers.fit_stage import FIELDS as CLASSIFIER_FIELDS
-    from glideslope.data_filter.classifiers.score_stage import FIELDS as SCORES_FIELDS
-
     name = category.name
     classifier, scores, last = (f"{kind}/{name}" for kind in ("classifiers", "scores", "filters"))
     records = {classifier: stage(run_dir, classifier, inputs, classifier_writer(name),

@@ -13,7 +13,7 @@ from glideslope.store.records import run_stage
 
 from ...data_filter.conftest import draw
 
-COMMANDS = ("demo", "init", "run", "sample", "index", "label", "fit", "curate", "audit", "train", "evaluate", "pack", "filters",
+COMMANDS = ("demo", "init", "run", "status", "sample", "index", "label", "fit", "curate", "audit", "train", "evaluate", "pack", "filters",
             "check", "verify", "keygen", "sign", "publish", "rehearse", "edit", "release")
 IN_GROUPS = {"filters": ("report", "mutate", "diff"),
              "release": ("card", "status", "rollback", "withdraw", "export-diffusers", "import-openai")}

@@ -12,10 +12,10 @@ from glideslope.data_filter.mutations.stage import PLANTED_SCHEMA, measure_mutat
 from glideslope.errors import VerificationError
 from glideslope.recipe.filters import ClipConfig
 from glideslope.recipe.recipe import Recipe
+from glideslope.recipe.stage_settings import settings_of
 from glideslope.release import pack
 from glideslope.release.claims.mutation_checks import check_mutations
 from glideslope.release.evidence.contents import Release
-from glideslope.release.evidence.settings import settings_of
 from glideslope.release.verify import verify
 from glideslope.store.records import read_record
 from glideslope.store.whole_files import read_json, write_bytes

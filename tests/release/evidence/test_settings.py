@@ -13,10 +13,10 @@ from glideslope.data_filter.sources.kinds import read_source
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.recipe.load import parse_recipe
 from glideslope.recipe.recipe import Recipe
+from glideslope.recipe.stage_settings import expected_settings, find_changed_settings
 from glideslope.release import pack
 from glideslope.release.evidence.chain import check_ledger
 from glideslope.release.evidence.contents import Release
-from glideslope.release.evidence.settings import expected_settings, find_changed_settings
 from glideslope.release.verify import verify
 from glideslope.store.records import Record
 
