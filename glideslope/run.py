@@ -271,14 +271,14 @@ class Run:
 
     def check(self) -> list[str]:
         """Run every gate on the release; returns the names of those that passed."""
-        from .release.vetting.gates import check
+        from .release.vetting.check import check
 
         with self.reporter.stage("check"):
             return check(self.directory / "release")
 
     def check_filters(self) -> None:
         """Refuse to train where the filters show less than the release asks for."""
-        from .release.vetting.findings import check_filters
+        from .release.vetting.gates.filters import check_filters
 
         check_filters(self.recipe, self.directory)
 

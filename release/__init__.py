@@ -2,6 +2,6 @@
 
 from .pack import pack
 from .verify import VerificationReport, verify
-from .vetting.gates import check
+from .vetting.check import check
 
 __all__ = ["VerificationReport", "check", "pack", "verify"]

@@ -33,8 +33,8 @@ from .evidence.plan import expected_paths
 from .evidence.texts import license_text, recipe_text
 from .publishing.snapshot import release_in
 from .rehearsal.transcript import check_transcript
+from .vetting.gates.signatures import check_signature
 from .vetting.policy import check_policy
-from .vetting.signature_checks import check_signature
 from .weights.architecture import check_architecture, check_finite, check_forms, weight_paths
 from .weights.variants import check_variants
 

@@ -40,7 +40,7 @@ def check(release: ReleaseArgument, policy: PolicyOption = None,
 
     Every failure is listed; one is enough to refuse the release.
     """
-    from ..release.vetting.gates import run_policy
+    from ..release.vetting.check import run_policy
 
     report = run_policy(release, policy, device=device)
     tell({"release": str(release), "gates": list(report.passed) if as_json else "passed: " + ", ".join(report.passed),

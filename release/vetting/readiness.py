@@ -9,7 +9,7 @@ from ...trust.release_manifest import REHEARSAL_NAME
 from ...trust.signatures import Signers
 from ..publishing.targets import LocalRelease
 from ..rehearsal.transcript import check_rehearsal
-from .gates import CheckReport, run_policy
+from .check import CheckReport, run_policy
 
 
 @dataclass(frozen=True)

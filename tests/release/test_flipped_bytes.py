@@ -13,8 +13,8 @@ from glideslope.errors import VerificationError
 from glideslope.release import verify
 from glideslope.release.evidence.contents import Release
 from glideslope.release.verify import CHECKS, check_manifest
+from glideslope.release.vetting.gates.signatures import check_signature
 from glideslope.release.vetting.policy import ALWAYS_RUN, SKIPPABLE, policy_of
-from glideslope.release.vetting.signature_checks import check_signature
 from glideslope.store.file_lists import MANIFEST_NAME, list_files
 from glideslope.trust.envelopes import sign_statement
 from glideslope.trust.hashed_files import Hashed, hash_files, hash_one

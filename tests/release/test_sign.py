@@ -20,9 +20,9 @@ from glideslope.release.evidence.contents import Release
 from glideslope.release.exports.model_signing import generate_bundle_key
 from glideslope.release.sign import sign
 from glideslope.release.verify import check_manifest
-from glideslope.release.vetting.gates import run_policy
+from glideslope.release.vetting.check import run_policy
+from glideslope.release.vetting.gates.signatures import check_signature
 from glideslope.release.vetting.policy import load_policy
-from glideslope.release.vetting.signature_checks import check_signature
 from glideslope.store.digests import sha256_json
 from glideslope.trust.envelopes import sign_statement
 from glideslope.trust.keys import generate_key, read_key_id, read_private_key

@@ -33,8 +33,8 @@ from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack, verify
 from glideslope.release.claims.audit_checks import check_audits
 from glideslope.release.evidence.contents import Release
-from glideslope.release.vetting.findings import find_weak_audits
-from glideslope.release.vetting.gates import AuditsShow
+from glideslope.release.vetting.check import AuditsShow
+from glideslope.release.vetting.gates.filters import find_weak_audits
 from glideslope.store.digests import sha256_file, sha256_json
 from glideslope.store.file_lists import FileEntry
 from glideslope.store.records import Record, read_record

@@ -18,7 +18,7 @@ from glideslope.release.documents.card_check import check_figures
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.figures import MAX_DISTANCE, blur, cut_sheet, draw_figures, measure_distance
 from glideslope.release.verify import verify
-from glideslope.release.vetting.gates import CardComplete, run_gates
+from glideslope.release.vetting.check import CardComplete, run_gates
 
 
 def png(image: Image.Image) -> bytes:

@@ -18,7 +18,7 @@ from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.publishing.directory_target import DirectoryTarget
 from glideslope.release.publishing.publication import Options, plan_publication
 from glideslope.release.verify import verify
-from glideslope.release.vetting.gates import run_policy
+from glideslope.release.vetting.check import run_policy
 from glideslope.store.whole_files import write_bytes
 
 ATTRIBUTES = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"

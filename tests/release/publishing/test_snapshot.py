@@ -12,7 +12,7 @@ from glideslope.errors import ReleaseError, VerificationError
 from glideslope.release.exports.diffusers import export_diffusers
 from glideslope.release.publishing.snapshot import release_in
 from glideslope.release.verify import verify
-from glideslope.release.vetting.gates import run_policy
+from glideslope.release.vetting.check import run_policy
 from glideslope.store.whole_files import write_bytes
 from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.status import Status, times_from, with_current, with_withdrawn

@@ -7,7 +7,7 @@ import yaml
 
 from glideslope.errors import ReleaseError
 from glideslope.release.evidence.contents import Release
-from glideslope.release.vetting.gates import (
+from glideslope.release.vetting.check import (
     AllowedFiles,
     AuditsShow,
     CaptionsCount,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from glideslope.errors import ReleaseError
 from glideslope.release.evidence.contents import Release
-from glideslope.release.vetting.gates import gates_of
+from glideslope.release.vetting.check import gates_of
 from glideslope.release.vetting.policy import (
     ALWAYS_RUN,
     SKIPPABLE,

@@ -2,9 +2,9 @@
 
 import re
 
-from ...trust.release_manifest import SIGNATURE_NAME
-from ..evidence.contents import Release
-from .policy import ALWAYS_RUN, SKIPPABLE, policy_of
+from ....trust.release_manifest import SIGNATURE_NAME
+from ...evidence.contents import Release
+from ..policy import ALWAYS_RUN, SKIPPABLE, policy_of
 
 LEFTOVER = re.compile(rf"{re.escape(SIGNATURE_NAME)}\.[0-9a-f]{{8}}\.tmp")
 

@@ -25,7 +25,7 @@ from ..evidence.golden import find_drift
 from ..publishing.snapshot import is_download, release_in
 from ..verify import CHECKS, check_card, check_claims, check_files, check_manifest
 from ..weights.architecture import check_finite
-from .findings import (
+from .gates.filters import (
     find_excess,
     find_license_problems,
     find_reload_problems,
@@ -34,10 +34,10 @@ from .findings import (
     find_weak_captions,
     find_weak_filters,
 )
+from .gates.signatures import is_of_signature
 from .metadata import find_bad_metadata
 from .policy import CategoryPolicy, GoldenPolicy, Policy, effective_policy, policy_of
 from .secret_files import find_secrets
-from .signature_checks import is_of_signature
 
 
 class Gate(Protocol):

@@ -9,21 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...data_filter.deciding.filter_figures import measure_filter
-from ...data_filter.labels.stage import FITTING_ROLES
-from ...errors import ReleaseError
-from ...recipe.filters import Category
-from ...recipe.recipe import Recipe
-from ...store.whole_files import read_json
-from ..claims.audits import read_audits
-from ..claims.evaluation import count_wins
-from ..evidence.chain import check_filter_reports
-from ..evidence.comparison import shorten
-from ..evidence.contents import Release, need
-from ..evidence.layout import MEGABYTE, walk
-from ..evidence.plan import filter_stage
-from ..verify import check_generated
-from .policy import CategoryPolicy, load_policy
+from ....data_filter.deciding.filter_figures import measure_filter
+from ....data_filter.labels.stage import FITTING_ROLES
+from ....errors import ReleaseError
+from ....recipe.filters import Category
+from ....recipe.recipe import Recipe
+from ....store.whole_files import read_json
+from ...claims.audits import read_audits
+from ...claims.evaluation import count_wins
+from ...evidence.chain import check_filter_reports
+from ...evidence.comparison import shorten
+from ...evidence.contents import Release, need
+from ...evidence.layout import MEGABYTE, walk
+from ...evidence.plan import filter_stage
+from ...verify import check_generated
+from ..policy import CategoryPolicy, load_policy
 
 AUDIT_LABELS = {"min_recall": "recall", "min_recall_lower_bound": "recall_lower_bound", "min_kept_share": "kept_share"}
 RELOAD_CODE = """
