@@ -34,6 +34,7 @@ from glideslope.data_filter.reports.report import gather_report
 from glideslope.data_filter.sources.kinds import read_source
 from glideslope.data_filter.sources.source import Shard, SourceItem, SourceLabel, digest_shards, shard_name
 from glideslope.recipe.load import parse_recipe
+from glideslope.recipe.policy import load_policy
 from glideslope.recipe.recipe import Recipe
 from glideslope.store.digests import sha256_bytes
 from glideslope.store.records import run_stage
@@ -97,7 +98,7 @@ def is_positive(row: int) -> bool:
 def make_recipe(num_rows: int) -> Recipe:
     """A recipe with one category; only the parts before training matter."""
     category = {"name": "subject", "counts": "rows around another centre", "classifiers": ["rbf_svm"], "kernel_gamma": 2.0,
-                "max_train_labels": NUM_LABELS, "caption_words": ["gun"], "limits": {"min_recall_lower_bound": 0.0, "min_kept_share": 0.0}}
+                "max_train_labels": NUM_LABELS, "caption_words": ["gun"]}
     model = {"num_images": 1, "learning_rate": 1e-3}
     return parse_recipe({"name": f"rows-{num_rows}", "source": {"kind": "webdataset", "path": "synthetic"}, "categories": [category],
                          "clip": {"model": "synthetic", "pretrained": "none"}, "base": model, "noised_clip": model}, read_source,
@@ -153,7 +154,7 @@ def steps(run: Path, num_rows: int) -> dict[str, Callable[[], object]]:
         "score": lambda: score_index(category, index, stages.classifier, stages.scores),
         "threshold and evidence": lambda: build_filter(category, stages, source, run / "filters" / name),
         "decide, write ledger": lambda: curate(source, recipe.categories, run, recipe.curate, run / "curated"),
-        "report's figures": lambda: gather_report(recipe, run),
+        "report's figures": lambda: gather_report(recipe, run, load_policy(None)),
     }
 
 

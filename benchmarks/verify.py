@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from glideslope.release.evidence.chain import run_check
 from glideslope.release.evidence.contents import Release
-from glideslope.release.verify import CHECKS
+from glideslope.release.vetting.gates.gate import run_check
+from glideslope.release.vetting.table import CHECKS
 from glideslope.release.weights import canonical_header
 from glideslope.store.file_lists import NUM_THREADS
 from glideslope.store.weight_files import TensorHeader, weights_name

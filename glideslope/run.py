@@ -3,14 +3,15 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .errors import LabelError, RecipeError, StageError
 from .recipe.load import dump_recipe, load_recipe
+from .recipe.policy import POLICY_NAME, Policy, load_policy
 from .recipe.recipe import Recipe
 from .recipe.training import TrainingConfig
 from .run_status import StageStatus, State, read_status
@@ -99,6 +100,11 @@ class Run:
     directory: Path
     reporter: Reporter
     engine: Engine = Engine()
+
+    @cached_property
+    def policy(self) -> Policy:
+        """How good the release must be: the policy that the recipe names, or the built-in one."""
+        return load_policy(self.recipe.policy)
 
     def _open_source(self) -> "Source":
         from .data_filter import open_source
@@ -205,6 +211,8 @@ class Run:
         """Plan, draw or continue an audit of what a filter kept, or take its labels back, and report."""
         from .data_filter.audits.report import run_audit
 
+        leaks = {name: demands.leak.at_most for name, demands in self.policy.categories.items() if demands.leak is not None}
+        request = replace(request, demanded=leaks)
         with self.reporter.stage("audit"):
             return run_audit(self.recipe.categories, self.directory, self._open_source(), request, import_file=import_file, who=who)
 
@@ -225,8 +233,8 @@ class Run:
 
         with self.reporter.stage("report") as progress:
             source = None if pictures == "none" else self._open_source()
-            return write_report(self.recipe, self.directory, source, path or self.directory / "report.html", pictures=pictures,
-                                progress=progress)
+            return write_report(self.recipe, self.directory, source, path or self.directory / "report.html", policy=self.policy,
+                                pictures=pictures, progress=progress)
 
     def check_recipe(self, stage: str) -> None:
         """Refuse what evaluation, packing or the gates would refuse whatever is trained."""
@@ -235,7 +243,7 @@ class Run:
 
         self._need_captions(stage)
         check_trainings(self.recipe.trainings)
-        check_recipe(self.recipe)
+        check_recipe(self.recipe, self.policy)
 
     def train(self) -> list[Record]:
         """Train each network that the recipe names."""
@@ -277,10 +285,10 @@ class Run:
             return check(self.directory / "release")
 
     def check_filters(self) -> None:
-        """Refuse to train where the filters show less than the release asks for."""
+        """Refuse to train where the filters show less than the policy asks for."""
         from .release.vetting.gates.filters import check_filters
 
-        check_filters(self.recipe, self.directory)
+        check_filters(self.recipe, self.policy, self.directory)
 
     def status(self) -> list[StageStatus]:
         """How every stage stands, by the records alone."""
@@ -393,7 +401,7 @@ def list_stages(recipe: Recipe) -> list[tuple[str, str]]:
 @contextmanager
 def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None, *, engine: Engine | None = None,
              is_part: bool = False) -> Iterator[Run]:
-    """Open the run directory of a recipe for one process at a time and write the resolved recipe into it.
+    """Open the run directory of a recipe for one process at a time, and write the resolved recipe and its policy into it.
 
     Args:
         recipe: what to run.
@@ -403,6 +411,7 @@ def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None, *
         is_part: others that do a part of the same stage may work on the run at the same time.
 
     Raises:
+        ReleaseError: the policy that the recipe names cannot be read.
         StorageError: the directory cannot be written.
         StageError: another process is working in it.
     """
@@ -415,8 +424,10 @@ def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None, *
         if not is_held:
             raise StageError(f"{directory}: another glideslope process is working on this run; wait for it, or stop it")
         warn_of_other_source(recipe, directory)
-        write_bytes(directory / "recipe.yaml", dump_recipe(recipe).encode())
-        yield Run(recipe, directory, reporter or Silent(), engine or Engine())
+        run = Run(recipe, directory, reporter or Silent(), engine or Engine())
+        write_bytes(directory / POLICY_NAME, run.policy.text.encode())
+        write_bytes(directory / "recipe.yaml", dump_recipe(recipe.model_copy(update={"policy": POLICY_NAME})).encode())
+        yield run
 
 
 def warn_of_other_source(recipe: Recipe, directory: Path) -> None:

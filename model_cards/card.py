@@ -76,8 +76,8 @@ def load_environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=True, finalize=disarm,
                               trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     filters: tuple[Callable[..., str], ...] = (
-        wording.count, wording.percent, wording.at_least, wording.at_most, wording.at_most_precise, wording.decimal, wording.significant,
-        wording.millions, wording.megabytes, wording.duration, title_of, first_upper, change, code, fenced, group_text,
+        wording.count, wording.percent, wording.at_least, wording.at_most, wording.at_most_precise, wording.asked, wording.decimal,
+        wording.significant, wording.millions, wording.megabytes, wording.duration, title_of, first_upper, change, code, fenced, group_text,
         reason_text, link, file_name, rounded_down, rounded_up)
     environment.filters.update({function.__name__: function for function in filters})
     environment.tests |= {"weak": is_weak, "above_chance": is_above_chance}

@@ -12,6 +12,7 @@ from ..data_filter.audits.audit import list_fresh
 from ..errors import ReleaseError
 from ..model_cards.card import render_card, render_dataset_card, templates_sha256
 from ..recipe.components import INDEX_NAME, NETWORKS, model_index
+from ..recipe.policy import Policy, load_policy
 from ..recipe.recipe import Recipe
 from ..recipe.stage_settings import find_changed_settings
 from ..store.digests import sha256_file
@@ -27,7 +28,7 @@ from .documents import documents_of
 from .documents.use_policy import USE_POLICY_PATH, use_policy_text
 from .evidence.companions import gather_companions
 from .evidence.comparison import shorten
-from .evidence.contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, Release
+from .evidence.contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, POLICY_PATH, Release
 from .evidence.figures import blur, write_figures
 from .evidence.golden import draw_golden
 from .evidence.packing import PACKING_PATH, packing_facts
@@ -48,15 +49,14 @@ from .evidence.plan import (
 from .evidence.published_recipe import published_recipe
 from .evidence.texts import license_text, recipe_text
 from .progress import Meter, Progress
-from .vetting.policy import POLICY_PATH, Policy, load_policy
 from .vetting.secret_files import refuse_secrets
+from .vetting.table import refuse_false_bypasses
 from .weights import find_noncanonical, read_file, read_weights, size_on_disk
 from .weights.shards import MEGABYTE
 from .weights.writing import Form, write_weights, written_bytes
 
 OPTIONAL_STAGES = ("clip",)
 OWN_STAGES = frozenset({COMPANIONS_STAGE, GOLDEN_STAGE})
-FILE_KEYS = ("policy", "use_policy")
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +113,8 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path, *, progress: Progress |
 
 
 def digest_files(recipe: Recipe) -> dict[str, str | None]:
-    """Digests of the files that the recipe's release names, so that a changed file is packed again; none for one that is not there."""
-    paths = {key: getattr(recipe.release, key) for key in FILE_KEYS}
+    """Digests of the files that the recipe names for its release, so that a changed file is packed again; none for one that is not there."""
+    paths = {"policy": recipe.policy, "use_policy": recipe.release.use_policy}
     return {key: sha256_file(Path(path)) if Path(path).is_file() else None for key, path in paths.items() if path is not None}
 
 
@@ -122,9 +122,9 @@ def packed_policy(recipe: Recipe) -> Policy:
     """The policy that the recipe names, or the built-in one.
 
     Raises:
-        ReleaseError: it cannot be read.
+        ReleaseError: it cannot be read, or leaves out what may not be left out.
     """
-    return load_policy(None if recipe.release.policy is None else Path(recipe.release.policy))
+    return refuse_false_bypasses(load_policy(recipe.policy), where=f"policy {recipe.policy or 'built in'}")
 
 
 def read_stages(run_dir: Path, recipe: Recipe, *, progress: Progress | None = None) -> dict[str, Record]:

@@ -14,7 +14,7 @@ from ..trust.keys import key_id_of, read_private_key
 from ..trust.release_manifest import REHEARSAL_NAME, SIGNATURE_NAME
 from ..trust.signatures import Signers, read_guards, release_statement, verify_envelope, verify_guards
 from .vetting.check import run_policy
-from .vetting.gates.signatures import is_of_signature
+from .vetting.signature_files import is_of_signature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -10,12 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
+
+from glideslope.recipe.policy import built_in_text
 
 pytestmark = pytest.mark.end_to_end
 
 RECIPE = """
 name: slice
+policy: policy.yaml
 source: {kind: openmoji, image_size: 64, limit: 160}
 clip: {text_epochs: 2, text_batch_size: 64, batch_size: 16}
 index: {shard_size: 32}
@@ -23,19 +27,18 @@ categories:
   - name: person
     counts: A human being or a part of one.
     target_recall: 0.9
-    limits: {min_recall: 0.01, min_recall_lower_bound: 0.0, min_kept_share: 0.0}
   - name: violence
     counts: A weapon, blood, or a symbol of violent death.
     target_recall: 0.5
-    limits: {min_recall: 0.01, min_recall_lower_bound: 0.0, min_kept_share: 0.0}
 curate: {validation_share: 0.2}
 base: {preset: glide-micro-16, num_images: 400, batch_size: 8, learning_rate: 1.0e-3, checkpoint_images: 40, sample_images: 200}
 noised_clip: {preset: noised-clip-micro-16, num_images: 200, batch_size: 8, learning_rate: 1.0e-3}
 evaluate: {num_pairs: 8, num_steps: 4}
-release: {title: A slice, min_ranked_share_lower_bound: 0.001, policy: policy.yaml}
+release: {title: A slice}
 """
-POLICY = (Path(__file__).parents[1] / "release/vetting/policies/default.yaml").read_text().replace("recall: 0.9", "recall: 0.01").replace(
-    "lower_bound: 0.8", "lower_bound: 0.0").replace("share_lower_bound: 0.5", "share_lower_bound: 0.001")
+DEMANDS = {"recall": {"at_least": 0.01, "bound": 0.0}, "kept_share": {"at_least": 0.0}}
+CHANGES = {"categories": {"person": DEMANDS, "violence": DEMANDS}, "captions": {"bound": 0.001}}
+POLICY = yaml.safe_dump(yaml.safe_load(built_in_text()) | CHANGES)
 STAGES = ("index", "clip", *(f"{kind}/{name}" for name in ("person", "violence") for kind in ("classifiers", "scores", "filters")),
           "curated", "training/base", "training/noised_clip", "evaluation")
 

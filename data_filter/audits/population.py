@@ -1,7 +1,7 @@
 """What an audit is drawn from: the images that the filters kept, and the plan for a claim about them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class AuditRequest:
 
     Attributes:
         category: name of the category; None: every category, for reports alone.
-        claim: at most this share of the kept images shows the category; None: the limit of the recipe, or 0.001.
+        claim: at most this share of the kept images shows the category; None: what is demanded of the category, or 0.001.
         num: images to label; None: as many as prove the claim when none is positive.
         seed: text that the seed is made of, new for each audit; None: the operating system's random numbers.
         confidence: of the statement, where it is the first; one after audits of other kept sets is held to more
@@ -52,6 +52,7 @@ class AuditRequest:
         draw: draw a sample even if nothing else asks for one.
         again: draw a new sample although one was drawn from the same images.
         blur: blur the pictures on the contact sheets.
+        demanded: category -> the leak that the policy allows.
 
     Raises:
         FilterError: a design that there is not.
@@ -67,6 +68,7 @@ class AuditRequest:
     draw: bool = False
     again: bool = False
     blur: bool = False
+    demanded: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a design that there is not."""
@@ -79,6 +81,13 @@ class AuditRequest:
     def draws(self) -> bool:
         """Whether a sample is wanted."""
         return self.draw or self.again or self.claim is not None or self.num is not None or self.seed is not None
+
+    def claim_of(self, category: str) -> float:
+        """What an audit of a category is to show. A policy that allows any leak asks for an audit, but for no figure."""
+        if self.claim is not None:
+            return self.claim
+        demanded = self.demanded.get(category, DEFAULT_CLAIM)
+        return demanded if 0 < demanded < 1 else DEFAULT_CLAIM
 
     @property
     def stopping(self) -> Stopping:
@@ -159,7 +168,7 @@ def plan_audit(kept: Kept, request: AuditRequest, *, num_elsewhere: int = 0) -> 
     Raises:
         FilterError: a claim out of range, or nothing that could be drawn.
     """
-    claim = request.claim if request.claim is not None else kept.category.limits.max_leak_rate or DEFAULT_CLAIM
+    claim = request.claim_of(kept.category.name)
     check_claim(claim, request.confidence)
     excluded: list[str] = []
     scores: list[float] = []

@@ -80,7 +80,7 @@ def build_filter(category: Category, stages: Stages, source: Source, directory: 
             check_outputs(stage, read_record(stage))
         return write_filter(category, stages, source, partial)
 
-    config = {key: value for key, value in category.without_places().items() if key != "limits"}
+    config = category.without_places()
     return run_stage(directory, stage=f"filters/{category.name}", config=config, inputs=inputs, work=work)
 
 

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...clip.model import load_clip
 from ...recipe.filters import Category
+from ...recipe.policy import Policy, reaches
 from ...recipe.recipe import Recipe
 from ...store.records import read_record
 from ...store.stage_places import RECORD_NAME
@@ -56,7 +57,7 @@ class Report:
     galleries: Mapping[str, Sequence[Shown]]
 
 
-def write_report(recipe: Recipe, run_dir: Path, source: Source | None, path: Path, *, pictures: Pictures = "veiled",
+def write_report(recipe: Recipe, run_dir: Path, source: Source | None, path: Path, *, policy: Policy, pictures: Pictures = "veiled",
                  progress: Tell | None = None) -> Report:
     """Gather, render and write a run's report.
 
@@ -65,6 +66,7 @@ def write_report(recipe: Recipe, run_dir: Path, source: Source | None, path: Pat
         run_dir: with the finished stages index, labels, classifiers, scores, filters and curated; mutations and audits if there are any.
         source: read for the thumbnails; None: no pictures.
         path: the HTML file to write.
+        policy: what the run's release is asked for, printed beside each figure.
         pictures: `veiled` blurs what the filters look for until the reader asks to see it, `clear` shows all, `blurred` holds
             thumbnails of a few pixels only, `none` holds none.
         progress: told which part is being made.
@@ -75,7 +77,7 @@ def write_report(recipe: Recipe, run_dir: Path, source: Source | None, path: Pat
     """
     tell = progress or (lambda done, total, text: None)
     tell(0, 3, "figures")
-    report = gather_report(recipe, run_dir)
+    report = gather_report(recipe, run_dir, policy)
     tell(1, 3, "pictures")
     thumbnails = make_thumbnails(source, run_dir / "index", sorted(set(all_keys(report.galleries))), pictures)
     tell(2, 3, "page")
@@ -84,7 +86,7 @@ def write_report(recipe: Recipe, run_dir: Path, source: Source | None, path: Pat
     return report
 
 
-def gather_report(recipe: Recipe, run_dir: Path) -> Report:
+def gather_report(recipe: Recipe, run_dir: Path, policy: Policy) -> Report:
     """All figures of a report from finished stages; see `write_report`."""
     ledger = open_ledger(run_dir / "curated")
     words = word_groups(recipe)
@@ -93,7 +95,7 @@ def gather_report(recipe: Recipe, run_dir: Path) -> Report:
     galleries: dict[str, Sequence[Shown]] = {"kept": sample_rows(ledger, "", number)}
     categories, scans = [], {}
     for category in recipe.categories:
-        figures = describe_category(category, run_dir, words)
+        figures = describe_category(category, run_dir, words) | compare_with_demands(category.name, run_dir, policy)
         scan = scan_scores(ledger, category.name, figures["filter"]["threshold"], 2 * number // 3)
         categories.append(figures | {"num_scored": scan.num_scored})
         scans[category.name] = scan
@@ -127,12 +129,23 @@ def describe_category(category: Category, run_dir: Path, words: Mapping[str, Seq
     score = held_out["score"].to_numpy()
     mutations, classifier = run_dir / "mutations" / category.name, read_json(directory / REPORT_NAME)
     return {"name": category.name, "counts": category.counts, "does_not_count": category.does_not_count, "examples": list(category.examples),
-            "limits": category.limits.model_dump(mode="json"), "filter": filter_report, "classifier": classifier,
+            "filter": filter_report, "classifier": classifier,
             "slices": measure_slices(labels, dropped[unseen], slices),
             "positives": score[labels == 1].tolist(), "negatives": score[labels == 0].tolist(),
             "mutations": read_json(mutations / MUTATIONS_NAME) if (mutations / RECORD_NAME).is_file() else None,
             "candidates": rank_candidates(classifier), "audits": describe_audits(run_dir, category.name),
             "cautions": list_cautions(category, filter_report, run_dir)}
+
+
+def compare_with_demands(category: str, run_dir: Path, policy: Policy) -> dict[str, Any]:
+    """What the policy demands of a filter, and which of it the test labels show; no demands where the policy does not name the category."""
+    demands = policy.categories.get(category)
+    if demands is None:
+        return {"demands": None, "met": None}
+    figures = read_json(run_dir / "filters" / category / FILTER_NAME)["audit"]
+    met = {"recall": reaches(figures["recall"], demands.recall.at_least) and reaches(figures["recall_lower_bound"], demands.recall.bound),
+           "kept_share": reaches(figures["kept_share"], demands.kept_share.at_least)}
+    return {"demands": demands.model_dump(mode="json"), "met": met}
 
 
 def rank_candidates(classifier: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -260,8 +273,8 @@ def load_environment() -> Environment:
                               trim_blocks=True, lstrip_blocks=True)
     for function in (wording.count, wording.decimal, wording.significant, signed_percent, times):
         environment.filters[function.__name__] = function
-    for name, write in (("percent", wording.percent), ("at_least", wording.at_least), ("at_most", wording.at_most)):
-        environment.filters[name] = unbroken(write)
+    for write in (wording.percent, wording.at_least, wording.at_most, wording.asked):
+        environment.filters[write.__name__] = unbroken(write)
     environment.filters["low"] = unbroken(lambda share: wording.at_least(share).removeprefix("at least "))
     environment.filters["high"] = unbroken(lambda share: wording.at_most(share).removeprefix("at most "))
     return environment

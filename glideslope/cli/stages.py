@@ -27,13 +27,13 @@ def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")]
          images: Annotated[str | None, typer.Option("--images", metavar="PATH",
                                                     help="What to start from, with captions or without: a folder of images, tars, parquet or "
                                                          "Arrow files, or a pattern of such files.")] = None) -> None:
-    """Write a recipe for your images, with every key explained."""
+    """Write a recipe and its policy for your images, with every key explained."""
     from ..data_filter.sources.openmoji import OpenMojiSource
-    from .starter import refuse_existing, write_starter
+    from .starter import policy_beside, refuse_existing, write_starter
 
     if images is None:
         write_starter(path, OpenMojiSource())
-        out.print(f"wrote {path}; edit it, then: glideslope run {path}", markup=False, highlight=False)
+        out.print(f"wrote {path} and {policy_beside(path)}; edit them, then: glideslope run {path}", markup=False, highlight=False)
         return
     from ..data_filter.sources.kinds import look_at
 
@@ -44,7 +44,8 @@ def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")]
     if not found.has_captions:
         then = f"glideslope index {path}, then label, fit, curate, audit and report (no captions were found: curate.captions is optional)"
     names = ", ".join(category.name for category in recipe.categories)
-    out.print(f"{found.told}\nwrote {path} with the categories {names}; edit it, then: {then}", markup=False, highlight=False)
+    out.print(f"{found.told}\nwrote {path} and {policy_beside(path)} with the categories {names}; edit them, then: {then}", markup=False,
+              highlight=False)
 
 
 def index(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOption = "local", workers: WorkersOption = None,

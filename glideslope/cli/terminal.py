@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import printable
-from ..text.number_text import at_least, percent
+from ..text.number_text import asked, at_least, percent
 
 LINE_EVERY_S = 20.0
 
@@ -215,8 +215,10 @@ def summary_rows(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name in claims["recipe.categories"]:
         audit = f"filters.{name}.audit"
         recall, bound = claims[f"{audit}.recall"], claims[f"{audit}.recall_lower_bound"]
+        demanded = asked(claims[f"filters.{name}.demands.recall.bound"])
         caught = f"{claims[f'{audit}.num_caught']} of {claims[f'{audit}.num_positive']}"
-        rows.append((f"{name} filter", f"caught {caught} never-seen positives ({percent(recall)}, {at_least(bound)} with 95 % confidence), "
+        rows.append((f"{name} filter", f"caught {caught} never-seen positives ({percent(recall)}, {at_least(bound)} with 95 % confidence, "
+                                       f"{demanded}), "
                                        f"kept {percent(claims[f'{audit}.kept_share'])} of the other images"))
     for network in (row["name"] for row in claims["components"] if row["is_trained"]):
         key = f"training.{network}"
@@ -225,7 +227,7 @@ def summary_rows(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append((network.replace("_", " "), f"{size:.1f} M parameters, {seen:,} images seen, {losses}"))
     wins, bound = f"{claims['evaluation.num_wins']} of {claims['evaluation.num_pairs']}", claims["evaluation.share_lower_bound"]
     rows.append(("captions count", f"{wins} pictures fit their own caption better than the middle one of others "
-                                   f"({at_least(bound)} with 95 % confidence)"))
+                                   f"({at_least(bound)} with 95 % confidence, {asked(claims['evaluation.demand.bound'])})"))
     return rows
 
 

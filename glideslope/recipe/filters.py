@@ -42,17 +42,6 @@ class LabelsConfig(StrictModel):
         return self
 
 
-class Limits(StrictModel):
-    """What the release accepts for a category; a gate compares the measured evidence with it."""
-
-    min_recall: Share = Field(0.99, description="smallest accepted recall on audit labels, point estimate")
-    min_recall_lower_bound: Annotated[float, Field(ge=0, lt=1)] = Field(
-        description="smallest accepted one-sided 95 % lower bound of that recall")
-    min_kept_share: Annotated[float, Field(ge=0, lt=1)] = Field(description="smallest accepted share of other audit images that stay")
-    max_leak_rate: Share | None = Field(
-        None, description="largest accepted upper bound of its share among the kept images, shown by `glideslope audit`; none: no audit needed")
-
-
 class Detector(StrictModel):
     """A second opinion from outside: scores that another tool gave to the same inputs (a face detector, say)."""
 
@@ -83,7 +72,6 @@ class Category(StrictModel):
     caption_words: tuple[CaptionWord, ...] = Field(
         (), strict=False, description="an image whose caption has one of these as whole words is dropped; signs only separate words")
     detectors: tuple[Detector, ...] = Field((), strict=False, description="second opinions from outside")
-    limits: Limits = Field(description="what the release accepts")
 
 
 class CurateConfig(StrictModel):

@@ -17,7 +17,7 @@ ReadSource = Callable[[Any], SourceSettings]
 
 
 def load_recipe(path: Path, read_source: ReadSource) -> Recipe:
-    """Read a recipe from YAML.
+    """Read a recipe from YAML. The policy that it names counts from the recipe's own folder.
 
     Args:
         path: the file.
@@ -33,7 +33,8 @@ def load_recipe(path: Path, read_source: ReadSource) -> Recipe:
         raise RecipeError(f"recipe {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"recipe {path}: not readable as YAML: {' '.join(str(error).split())}") from error
-    return parse_recipe(value, read_source, where=f"recipe {path}")
+    recipe = parse_recipe(value, read_source, where=f"recipe {path}")
+    return recipe if recipe.policy is None else recipe.model_copy(update={"policy": str(path.parent / recipe.policy)})
 
 
 def parse_recipe(value: Any, read_source: ReadSource, *, where: str) -> Recipe:

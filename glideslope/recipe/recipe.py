@@ -17,6 +17,7 @@ class Curation(StrictModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,80}$")] = Field(description="name of the run and its directory")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of everything that draws random numbers")
+    policy: str | None = Field(None, description="file that says how good the release must be, beside this one; none: the built-in policy")
     source: SerializeAsAny[InstanceOf[SourceSettings]] = Field(description="where the images and captions come from")
     clip: ClipConfig = Field(ClipConfig())
     index: IndexConfig = Field(IndexConfig())

@@ -4,13 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .strict_model import Share, StrictModel
+from .strict_model import StrictModel
 
 
 class ReleaseConfig(StrictModel):
     """What the release says of itself beyond its evidence."""
 
-    PLACES = frozenset({"use_policy", "policy", "companions"})
+    PLACES = frozenset({"use_policy", "companions"})
     title: Annotated[str, Field(min_length=1)] = Field("glideslope model", description="the model's name on the card")
     license: str = Field("apache-2.0", description="licence identifier of the weights, as the Hub spells it")
     data_attribution: str = Field("", description="credit that the data's licence asks for")
@@ -23,15 +23,12 @@ class ReleaseConfig(StrictModel):
     blurred: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (), description="categories whose pictures the card shows blurred: what their filters missed")
     use_policy: str | None = Field(None, description="file with the terms of use that are released as USE_POLICY.md; none: the built-in ones")
-    policy: str | None = Field(None, description="file that says which gates must pass, and what they ask for; none: the built-in policy")
     variants: Annotated[tuple[Literal["fp16", "bf16"], ...], Field(strict=False)] = Field(
         (), description="smaller copies of the weights: fp16, bf16; each is the exact cast of the full ones")
     max_shard_mb: Annotated[int, Field(ge=1)] = Field(4000, description="most megabytes (10^6 bytes) of values in one weight file")
     companions: str | None = Field(None, description="directory of further networks to pack beside the trained ones (upsampler, base_inpaint, "
                                    "upsampler_inpaint, clip_tokenizer), as `glideslope release import-openai` writes; none: no such networks")
     golden_prompts: Annotated[int, Field(ge=0, le=64)] = Field(2, description="pictures whose digests show after loading that nothing changed")
-    min_ranked_share_lower_bound: Share = Field(
-        0.5, description="smallest accepted 95 % lower bound of the share of pictures whose own caption is in the better half of several")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -1,8 +1,7 @@
 """What the records of a run must say if it was run with a recipe: every setting that a result depends on, stage by stage.
 
 `pack` and `verify` compare it with the records. A setting that a record lacks is refused like one that differs: nothing passes
-because nobody wrote it down. Settings that no result depends on (`StrictModel.PACE`), places of files, and what a release merely demands of
-its figures are not settings of a stage.
+because nobody wrote it down. Settings that no result depends on (`StrictModel.PACE`) and places of files are not settings of a stage.
 """
 
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ def expected_settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
         **{f"training/{network}": settings_of(config) | seed for network, config in recipe.trainings.items()},
         "evaluation": settings_of(recipe.evaluate) | seed | {"clip": recipe.clip.model}}
     for category in recipe.categories:
-        whole = {key: value for key, value in category.without_places().items() if key != "limits"}
+        whole = category.without_places()
         expected |= {f"classifiers/{category.name}": {key: whole[key] for key in CLASSIFIER_FIELDS} | seed,
                      f"scores/{category.name}": {key: whole[key] for key in SCORES_FIELDS}, f"filters/{category.name}": whole}
     if recipe.clip.model == "lite0":

@@ -54,6 +54,11 @@ def at_most_precise(share: float) -> str:
     return f"at most {precise_percent(share, up=True)}"
 
 
+def asked(demand: float | None) -> str:
+    """What a policy demands of a figure, with every digit that it was written with: `asked for: 97.5 %`."""
+    return "nothing is asked for" if demand is None else f"asked for: {(Decimal(repr(demand)) * 100).normalize():f} %"
+
+
 def decimal(value: float, digits: int = 3) -> str:
     """A number with so many decimals."""
     return f"{value:.{digits}f}"

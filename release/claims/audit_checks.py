@@ -8,9 +8,9 @@ from ...data_filter.audits.population import digest_ledger
 from ...data_filter.audits.series import find_gaps, find_reused_seeds
 from ...data_filter.labels.stage import FITTING_ROLES
 from ...store.digests import sha256_json
+from ..evidence.comparison import equal, flatten, show
 from ..evidence.contents import Release
 from .audits import ReleasedAudit, read_audits
-from .claims import equal, flatten, show
 
 
 def check_audits(release: Release) -> list[str]:

@@ -108,8 +108,7 @@ def audit_claims(release: Release, category: Category) -> dict[str, Any]:
                      "max_positive_images": plan.num_kept if bound is None else result["max_positive_images"] + plan.num_unknown})
     others = audits[-1].others if audits else ()
     claims = {f"{prefix}.list": rows, f"{prefix}.others": [other.summarize() for other in others],
-              f"{prefix}.are_confident": all(audit.plan.confidence >= audit.required_confidence for audit in audits),
-              f"filters.{category.name}.limits.max_leak_rate": category.limits.max_leak_rate}
+              f"{prefix}.are_confident": all(audit.plan.confidence >= audit.required_confidence for audit in audits)}
     if rows:
         worst = max(rows, key=lambda row: row["rate_upper_bound"])
         claims |= {f"{prefix}.{name}": worst[name] for name in ("rate_upper_bound", "max_positive_images")}

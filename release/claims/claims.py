@@ -10,7 +10,7 @@ from pathlib import Path
 from ..documents.environment import energy_claims
 from ..documents.use_policy import policy_claims
 from ..evidence.companions import companion_claims
-from ..evidence.comparison import Claims, compare_claims, equal, flatten, show
+from ..evidence.comparison import Claims
 from ..evidence.contents import Release
 from ..evidence.packing import packing_claims
 from .audits import audit_claims
@@ -19,9 +19,7 @@ from .data import balance_claims, ledger_claims, recipe_claims, unsafe_claims
 from .evaluation import evaluation_claims
 from .filters import filter_claims
 from .mutations import mutation_claims
-from .training import cost_claims, final_loss, training_claims
-
-__all__ = ["Claims", "claims_of", "compare_claims", "compute_claims", "equal", "evaluation_claims", "final_loss", "flatten", "show"]
+from .training import cost_claims, training_claims
 
 
 def compute_claims(release_dir: Path) -> Claims:

@@ -1,19 +1,15 @@
 """What the cards say of the data: the recipe's words, the ledger's counts, and how the captions changed."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import yaml
 
 from ...data_filter.reports.balance import count_captions, measure_balance
 from ...data_filter.reports.report import word_groups
 from ...errors import ReleaseError
-from ...store.strict_yaml import load_yaml
 from ..evidence.comparison import Claims
 from ..evidence.contents import Release
 
-POLICY_PATH = "evidence/policy.yaml"
 NUM_WORDS_LISTED = 10
 MIN_INPUTS_OF_GROUP = 20
 CHANGE_KEYS = ("num_inputs", "num_kept", "share_before", "share_after", "change", "change_lower_bound", "change_upper_bound")
@@ -31,31 +27,12 @@ def recipe_claims(release: Release) -> Claims:
 
 
 def unsafe_claims(release: Release) -> Claims:
-    """What the release's policy sets aside: whatever in it is called `unsafe_...`, with its reason.
+    """The gates whose demands the packed policy leaves out, each with its reason.
 
     Raises:
         ReleaseError: the policy is not readable.
     """
-    if not (release.directory / POLICY_PATH).is_file():
-        return {"unsafe.bypasses": []}
-    try:
-        policy = release.read(POLICY_PATH, load_yaml)
-    except yaml.YAMLError as error:
-        raise ReleaseError(f"{POLICY_PATH}: not readable as YAML ({' '.join(str(error).split())}); pack again") from error
-    return {"unsafe.bypasses": list(find_unsafe(policy))}
-
-
-def find_unsafe(value: Any, name: str = "") -> Iterator[dict[str, str]]:
-    """Every entry below a key that begins with `unsafe_`, as gate and reason, however deep it lies."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            inside = f"{name}.{key}" if name else str(key) if str(key).startswith("unsafe_") else ""
-            yield from find_unsafe(inner, inside)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from find_unsafe(inner, name)
-    elif name and value not in (None, False):
-        yield {"gate": name, "reason": str(value)}
+    return {"unsafe.bypasses": [{"gate": gate, "reason": reason} for gate, reason in release.policy.unsafe_skip.items()]}
 
 
 def ledger_claims(release: Release) -> Claims:

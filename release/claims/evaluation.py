@@ -95,7 +95,7 @@ def evaluation_claims(release: Release) -> Claims:
     settings, counted = release.recipe.evaluate, count_wins(pairs)
     counted |= {"num_held_back": sum(need(pair, "key", where=PAIRS_PATH) in held_back for pair in pairs),
                 "num_others": len(need(pairs[0], "others", where=PAIRS_PATH)),
-                "min_share_lower_bound": release.recipe.release.min_ranked_share_lower_bound,
+                "demand.bound": release.policy.captions.bound,
                 "num_steps": settings.num_steps, "guidance_scale": settings.guidance_scale, "worst": list_worst(pairs),
                 "guidance": measure_guidance(release)} | stated_cuts(release.record("evaluation"))
     return {f"evaluation.{name}": value for name, value in counted.items()}

@@ -10,6 +10,7 @@ from ...data_filter.deciding.filter_figures import combined_scores, is_dropped, 
 from ...data_filter.deciding.statistics import lower_bound
 from ...data_filter.reports.report import word_groups
 from ...data_filter.reports.slices import measure_slices, slice_by_groups, slice_by_words
+from ...errors import ReleaseError
 from ...recipe.filters import Category
 from ..evidence.comparison import Claims, flatten
 from ..evidence.contents import Release, need
@@ -37,6 +38,7 @@ def filter_claims(release: Release, category: Category) -> Claims:
     claims |= {f"{prefix}.audit.concepts.{key}": value for key, value in measure_concepts(table, threshold).items()}
     claims[f"{prefix}.slices"] = measure_groups(release, table, threshold)
     claims |= {f"{prefix}.{key}": value for key, value in describe_category(category, report).items()}
+    claims |= describe_demands(release, name)
     claims |= {f"{prefix}.{key}": value for key, value in count_rows(release, name, table, threshold).items()}
     rate = measured["audit"]["leak"]["rate_upper_bound"]
     num_kept = release.ledger["decision"].count("keep")
@@ -44,15 +46,27 @@ def filter_claims(release: Release, category: Category) -> Claims:
 
 
 def describe_category(category: Category, report: Mapping[str, Any]) -> Claims:
-    """What the recipe asks of a category, and how its classifier decides."""
-    limits = category.limits
+    """What the recipe says of a category, and how its classifier decides."""
     where = f"evidence/filters/{category.name}/filter.json"
     return {"counts": category.counts, "does_not_count": category.does_not_count, "target_recall": category.target_recall,
             "threshold": need(report, "threshold", where=where), "classifier": describe_classifier(need(report, "classifier", where=where)),
             "caption_words": list(category.caption_words), "detectors": [detector.name for detector in category.detectors],
-            "num_ambiguous": report.get("num_ambiguous", 0), "num_out_of_fold": report.get("threshold_set_on", {}).get("num_out_of_fold", 0),
-            "limits.min_recall": limits.min_recall, "limits.min_recall_lower_bound": limits.min_recall_lower_bound,
-            "limits.min_kept_share": limits.min_kept_share}
+            "num_ambiguous": report.get("num_ambiguous", 0), "num_out_of_fold": report.get("threshold_set_on", {}).get("num_out_of_fold", 0)}
+
+
+def describe_demands(release: Release, category: str) -> Claims:
+    """What the packed policy demands of a category's filter.
+
+    Raises:
+        ReleaseError: the policy does not name the category.
+    """
+    if problems := release.policy.find_unnamed([category]):
+        raise ReleaseError(problems[0])
+    demands = release.policy.categories[category]
+    return {f"filters.{category}.demands.recall.at_least": demands.recall.at_least,
+            f"filters.{category}.demands.recall.bound": demands.recall.bound,
+            f"filters.{category}.demands.kept_share.at_least": demands.kept_share.at_least,
+            f"filters.{category}.demands.leak.at_most": None if demands.leak is None else demands.leak.at_most}
 
 
 def describe_classifier(classifier: Mapping[str, Any]) -> str:

@@ -2,25 +2,21 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...data_filter.deciding.decision import reason_of
 from ...data_filter.deciding.filter_figures import measure_filter
 from ...data_filter.labels.stage import role_of
-from ...errors import GlideslopeError
 from ...recipe.components import TOKENIZERS, components_of
 from ...recipe.stage_settings import find_changed_settings
 from ...store.digests import sha256_json
 from ...store.strict_json import load_object
-from ..claims.audit_checks import check_audits
 from ..claims.audits import read_audits
-from ..claims.claims import equal, evaluation_claims, final_loss, flatten, show
-from ..claims.evaluation import check_evaluation_design
-from ..claims.mutation_checks import check_mutations
+from ..claims.evaluation import check_evaluation_design, evaluation_claims
+from ..claims.training import final_loss
 from ..weights import count_parameters, joined_digest
-from .companions import check_companions
-from .comparison import shorten
+from .comparison import equal, flatten, shorten, show
 from .contents import Release, need
 from .plan import (
     classifier_stage,
@@ -251,28 +247,3 @@ def _check_scores(release: Release) -> list[str]:
             if key not in scored or not abs(scored[key][0] - score) <= SCORE_TOLERANCE or scored[key][1] != flags:
                 wrong.append(f"ledger: {name} score and flags of {key} are {scored.get(key)}, the filter's own table says {(score, flags)}")
     return shorten(wrong)
-
-
-CHAIN_CHECKS: Mapping[str, Callable[[Release], list[str]]] = {
-    "records": check_records, "copied files": check_copies, "origin of the weights": check_weights, "companions": check_companions,
-    "settings": check_settings, "label roles": check_label_roles, "consumed images": check_consumed,
-    "filter reports": check_filter_reports, "training summaries": check_summaries, "evaluation": check_evaluation, "ledger": check_ledger,
-    "audits": check_audits, "mutations": check_mutations}
-
-
-def check_chain(release: Release) -> list[str]:
-    """All of the above; what cannot be read is a problem too."""
-    problems: list[str] = []
-    for name, check in CHAIN_CHECKS.items():
-        problems += run_check(name, check, release)
-    return problems
-
-
-def run_check(name: str, check: Callable[[Any], list[str]], subject: Any) -> list[str]:
-    """Run a check on files that somebody else wrote: whatever cannot be read or has an odd type is a problem, not a crash."""
-    try:
-        return check(subject)
-    except GlideslopeError as error:
-        return [str(error)]
-    except Exception as error:  # files made to do harm can make a parser raise anything: that is a refusal, never a pass
-        return [f"{name}: cannot be checked, the evidence is malformed ({type(error).__name__}: {error}); pack the release again"]

@@ -11,6 +11,7 @@ from ...data_filter.sources.kinds import read_source
 from ...errors import GlideslopeError, RecipeError, ReleaseError, VerificationError
 from ...recipe.filters import Category
 from ...recipe.load import parse_recipe
+from ...recipe.policy import Policy, parse_policy
 from ...recipe.recipe import Recipe
 from ...store.digests import sha256_bytes
 from ...store.file_lists import MANIFEST_NAME, list_files
@@ -28,6 +29,7 @@ from .plan import components, networks, record_path
 
 RECORDS_FOLDER = "evidence/records"
 CLAIMS_PATH = "evidence/claims.json"
+POLICY_PATH = "evidence/policy.yaml"
 CARD_PATH = "README.md"
 DATASET_CARD_PATH = "DATASET_CARD.md"
 
@@ -84,6 +86,19 @@ class Release:
             return parse_recipe(value, read_source, where="evidence/recipe.yaml")
         except RecipeError as error:
             raise ReleaseError(str(error)) from error
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy that was packed.
+
+        Raises:
+            ReleaseError: it is missing, malformed, or not in the form that pack writes.
+        """
+        data = self.read(POLICY_PATH, bytes)
+        policy = parse_policy(data, where=POLICY_PATH)
+        if policy.text.encode() != data:
+            raise ReleaseError(f"{POLICY_PATH}: is not in the form that pack writes; pack the release again")
+        return policy
 
     @cached_property
     def categories(self) -> tuple[Category, ...]:

@@ -18,12 +18,12 @@ from ...pictures import png
 from ...pictures.decode import read_image, to_rgb
 from ...pictures.refusals import Refusal
 from ...recipe.components import NETWORKS
+from ...recipe.policy import GoldenDemands
 from ...recipe.recipe import Recipe
 from ...store.digests import sha256_bytes
 from ...store.records import Record, read_record, run_stage
 from ...store.strict_json import load_lines, load_object
 from ...store.whole_files import write_bytes, write_json
-from ..vetting.policy import GoldenPolicy
 from .contents import Release, need
 from .plan import GOLDEN_STAGE, required_inputs
 
@@ -195,11 +195,11 @@ def device_kind(device: str) -> str:
     return kind
 
 
-def find_drift(release: Release, policy: GoldenPolicy, *, device: str = "cpu") -> list[str]:
+def find_drift(release: Release, demands: GoldenDemands, *, device: str = "cpu") -> list[str]:
     """One sentence for every golden picture that comes out otherwise than the policy allows, or for too few of them."""
     where = "golden samples"
     if not (release.directory / GOLDEN_PATH).is_file():
-        return [f"{where}: there are none, the policy asks for {policy.min_pictures}; set release.golden_prompts in the recipe and pack "
+        return [f"{where}: there are none, the policy asks for {demands.min_pictures}; set release.golden_prompts in the recipe and pack "
                 "again, or leave the gate out openly (unsafe_skip in the policy, with the reason)"]
     try:
         compared = self_test(release.origin, device=device)
@@ -208,14 +208,14 @@ def find_drift(release: Release, policy: GoldenPolicy, *, device: str = "cpu") -
     except GlideslopeError as error:
         return [f"{where}: the release cannot be drawn from ({error})"]
     problems = []
-    if len(compared) < policy.min_pictures:
-        problems.append(f"{where}: {len(compared)} pictures, the policy asks for at least {policy.min_pictures}; set release.golden_prompts in "
-                        "the recipe and pack again")
+    if len(compared) < demands.min_pictures:
+        problems.append(f"{where}: {len(compared)} pictures, the policy asks for at least {demands.min_pictures}; set release.golden_prompts "
+                        "in the recipe and pack again")
     for one in compared:
-        limit = policy.max_mean_difference.get(one.device)  # type: ignore[call-overload]  # another device is none of the policy's
+        limit = demands.max_mean_difference.get(one.device)  # type: ignore[call-overload]  # another device is none of the policy's
         if limit is None:
             problems.append(f"{where}: the policy states no tolerance for {one.device}; add golden.max_mean_difference.{one.device}")
-        elif one.is_same_machine and policy.exact_on_same_machine and not one.is_exact:
+        elif one.is_same_machine and demands.exact_on_same_machine and not one.is_exact:
             problems.append(f"{where}: {one.file} comes out otherwise (up to {one.max_difference} of 255 apart) on a machine of the class that "
                             "drew it, where it must be the same; these are not the weights or not the code that was released")
         elif not one.mean_difference <= limit:

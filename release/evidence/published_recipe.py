@@ -8,6 +8,7 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
+from ...recipe.policy import POLICY_NAME
 from ...recipe.recipe import Recipe
 from ...recipe.strict_model import StrictModel
 
@@ -18,11 +19,11 @@ HOME = re.compile(r"~[^/\\]*[\\/]")
 
 
 def published_recipe(recipe: Recipe) -> Recipe:
-    """A recipe without the places of a machine: of an absolute path the last part is left.
+    """A recipe without the places of a machine: of an absolute path the last part is left. Its policy lies beside it.
 
     Relative paths and addresses stay. Publishing twice changes nothing more.
     """
-    return _without_machine(recipe)
+    return _without_machine(recipe.model_copy(update={"policy": POLICY_NAME}))
 
 
 def last_part(path: str) -> str:

@@ -23,7 +23,7 @@ from glideslope.data_filter.index import stage as index
 from glideslope.data_filter.index.stage import build_index
 from glideslope.data_filter.labels.stage import import_labels, read_label_csv
 from glideslope.data_filter.sources.folder import FolderSource, ImageFolder
-from glideslope.recipe.filters import Category, ClipConfig, CurateConfig, IndexConfig, LabelsConfig, Limits
+from glideslope.recipe.filters import Category, ClipConfig, CurateConfig, IndexConfig, LabelsConfig
 from glideslope.store.records import Record
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -94,7 +94,7 @@ def write_labels(path: Path, num_images: int, *, category: str = "red") -> Path:
 
 def category(name: str = "red", **changes: object) -> Category:
     values = {"name": name, "counts": "a picture that is mostly red", "target_recall": 0.9, "classifiers": ("rbf_svm", "logistic"),
-              "limits": Limits(min_recall_lower_bound=0.0, min_kept_share=0.0), **changes}
+              **changes}
     return Category.model_validate(values)
 
 

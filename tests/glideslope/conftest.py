@@ -9,8 +9,7 @@ import yaml
 
 RECIPE: dict[str, Any] = {
     "name": "small", "source": {"kind": "folder", "path": "pictures"},
-    "categories": [{"name": "person", "counts": "a human being or a part of one",
-                    "limits": {"min_recall_lower_bound": 0.9, "min_kept_share": 0.5}}],
+    "categories": [{"name": "person", "counts": "a human being or a part of one"}],
     "base": {"num_images": 64, "learning_rate": 0.001}, "noised_clip": {"num_images": 64, "learning_rate": 0.001}}
 
 

@@ -16,7 +16,7 @@ from glideslope.store.whole_files import write_json
 RECIPE = """
 name: small
 source: {kind: folder, path: images}
-categories: [{name: x, counts: everything that is x, limits: {min_recall_lower_bound: 0.0, min_kept_share: 0.0}}]
+categories: [{name: x, counts: everything that is x}]
 base: {num_images: 1, learning_rate: 0.001}
 noised_clip: {num_images: 1, learning_rate: 0.001}
 """

@@ -25,7 +25,7 @@ def filter_claims(name: str, audit: dict[str, Any], concepts: dict[str, Any]) ->
     values = {
         "counts": "a human being, or a recognisable part of one.", "does_not_count": "animals", "target_recall": 0.99, "threshold": -0.25,
         "classifier": "average of rbf_svm and logistic", "caption_words": [], "detectors": [],
-        "limits.min_recall": 0.99, "limits.min_recall_lower_bound": 0.9, "limits.min_kept_share": 0.75,
+        "demands.recall.at_least": 0.99, "demands.recall.bound": 0.9, "demands.kept_share.at_least": 0.75,
         "train.num_positive": 500, "train.num_negative": 400, "calibrate.num_positive": 600,
         "calibrate.num_negative": 410, "num_labelled": 4426, "num_flagged": 2600,
         "num_known_kept": 3, "max_remaining": 12, "num_ambiguous": 0, "num_out_of_fold": 0,
@@ -35,7 +35,7 @@ def filter_claims(name: str, audit: dict[str, Any], concepts: dict[str, Any]) ->
         "audit.leak.num_kept": 402, "audit.leak.num_positive_kept": 2, "audit.leak.rate": 0.005, "audit.leak.rate_upper_bound": 0.0156}
     values |= {f"audit.{key}": value for key, value in audit.items()}
     values |= {f"audit.concepts.{key}": value for key, value in concepts.items()}
-    values["limits.max_leak_rate"] = None
+    values["demands.leak.at_most"] = None
     return {f"filters.{name}.{key}": value for key, value in values.items()} | {
         f"audits.{name}.list": [], f"mutations.{name}.list": []}
 
@@ -64,7 +64,7 @@ def claims() -> dict[str, Any]:
         "ledger.num_dropped": 2600, "ledger.dropped_by_reason": {"filter:person": 2590, "filter:violence": 10}, "ledger.num_train": 1767,
         "ledger.num_validation": 93, "evaluation.num_pairs": 64, "evaluation.num_wins": 45, "evaluation.share": 45 / 64,
         "evaluation.share_lower_bound": 0.5953125, "evaluation.num_held_back": 64,
-        "evaluation.num_others": 7, "evaluation.min_share_lower_bound": 0.5,
+        "evaluation.num_others": 7, "evaluation.demand.bound": 0.5,
         "evaluation.num_steps": 50, "evaluation.guidance_scale": 3.0, "evaluation.guidance": [],
         "evaluation.num_captions": 512, "evaluation.num_captions_cut": 0,
         "evaluation.worst": [{"index": 7, "prompt": "a *lemon*", "own_advantage": 0.01, "other_prompt": "a flag", "other_advantage": 0.2}]}

@@ -84,7 +84,7 @@ def test_a_filter_without_any_positive_to_audit_says_that_nothing_is_known(claim
     claims |= {"filters.violence.audit.concepts.num_positive": 0, "filters.violence.max_remaining": None}
     card = render_card(claims)
     assert "nothing is known about what this filter misses" in card
-    assert "| Recall | 0 of 0 | not measured | at least 0.0 %" in card
+    assert "| Recall | 0 of 0 | not measured, asked for: 99 % | at least 0.0 %, asked for: 90 % |" in card
 
 
 def test_captions_are_said_to_count_only_when_chance_is_ruled_out(claims: dict[str, Any]) -> None:
@@ -119,12 +119,12 @@ def test_an_audit_of_what_was_kept_is_told_with_its_weakest_bound_and_what_could
            "rate_upper_bound": 0.00401, "confidence": 0.95, "stopping": "anytime"}
     claims |= {"audits.person.list": [row], "audits.person.rate_upper_bound": 0.00401, "audits.person.max_positive_images": 8,
                "audits.person.others": [], "audits.person.are_confident": True,
-               "filters.person.limits.max_leak_rate": 0.005}
+               "filters.person.demands.leak.at_most": 0.005}
     text = render_card(claims)
-    assert "of the 1,860 kept images at most 0.401 % show person (up to 8 images)" in text
+    assert "of the 1,860 kept images at most 0.401 % show person, asked for: 0.5 % at most (up to 8 images)" in text
     assert "| person 001 | 1,500 | 900 of 1,000 | 1 | at most 0.401 % | 95.0 % | at any time |" in text
     assert "The other 360 kept images could not be drawn" in text and "356 of them have a label that says no, 4 have none" in text
-    assert "left among all kept images by audit at most 0.5 %" in text
+    assert "It also asks for an audit of what was kept." in text
     assert "The run has no audit of another kept set. The bound holds for this one audit, not for the best of several." in text
     assert "\n\n\n" not in text
 

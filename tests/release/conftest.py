@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from PIL import Image
@@ -30,6 +31,7 @@ from glideslope.models.drawing.pixels import contact_sheet
 from glideslope.recipe.components import scheduler_config
 from glideslope.recipe.filters import Category, LabelsConfig
 from glideslope.recipe.load import dump_recipe, parse_recipe
+from glideslope.recipe.policy import load_policy
 from glideslope.recipe.recipe import Recipe
 from glideslope.recipe.stage_settings import CLASSIFIER_FIELDS, SCORES_FIELDS, expected_settings
 from glideslope.release import pack
@@ -62,15 +64,37 @@ def quiet_lfs_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def recipe() -> Recipe:
-    def category(name: str, counts: str, recall: float, bound: float) -> dict[str, Any]:
-        return {"name": name, "counts": counts, "does_not_count": "animals and smileys",
-                "limits": {"min_recall": recall, "min_recall_lower_bound": bound, "min_kept_share": 0.5}}
+def policy() -> dict[str, Any]:
+    """The policy of the recipe, as plain data to be changed."""
+    def demands(recall: float, bound: float) -> dict[str, Any]:
+        return {"recall": {"at_least": recall, "bound": bound}, "kept_share": {"at_least": 0.5}}
+
+    return load_policy(None).model_dump(mode="json") | {"categories": {"person": demands(0.9, 0.85), "violence": demands(0.5, 0.1)}}
+
+
+@pytest.fixture
+def policy_with(policy: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
+    """Writes the policy, with changes, to a file."""
+    def write(name: str = "policy.yaml", **changes: Any) -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(policy | changes))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def recipe(policy: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    policy_file = tmp_path_factory.mktemp("policy") / "policy.yaml"
+    policy_file.write_text(yaml.safe_dump(policy))
+
+    def category(name: str, counts: str) -> dict[str, Any]:
+        return {"name": name, "counts": counts, "does_not_count": "animals and smileys"}
 
     return parse_recipe({
-        "name": "small", "source": {"kind": "openmoji", "limit": NUM_INPUTS},
-        "categories": [category("person", "a human being, or a recognisable part of one", 0.9, 0.85),
-                       category("violence", "a weapon, a wound or an attack", 0.5, 0.1)],
+        "name": "small", "policy": str(policy_file), "source": {"kind": "openmoji", "limit": NUM_INPUTS},
+        "categories": [category("person", "a human being, or a recognisable part of one"),
+                       category("violence", "a weapon, a wound or an attack")],
         "base": {"num_images": NUM_STEPS * 32, "learning_rate": 3e-4, "preset": "test"},
         "noised_clip": {"num_images": NUM_STEPS * 32, "learning_rate": 1e-3, "preset": "test"},
         "evaluate": {"num_pairs": NUM_PAIRS, "num_steps": 10},
@@ -242,7 +266,7 @@ def write_filter_stages(run_dir: Path, category: Category, table: pa.Table, thre
                             lambda d: write_bytes(d / "shard-00000.parquet", b"scores") or {},
                             category.model_dump(mode="json", include=set(SCORES_FIELDS)))
     records[last] = stage(run_dir, last, inputs | {stage_name: record.digest for stage_name, record in records.items()},
-                          filter_writer(name, table, threshold, run_dir / classifier), category.model_dump(mode="json", exclude={"limits"}))
+                          filter_writer(name, table, threshold, run_dir / classifier), category.model_dump(mode="json"))
     return records
 
 

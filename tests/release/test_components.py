@@ -14,9 +14,9 @@ from glideslope import GlidePipeline
 from glideslope.errors import ReleaseError
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack, verify
-from glideslope.release.evidence.chain import run_check
 from glideslope.release.evidence.contents import Release
-from glideslope.release.verify import CHECKS
+from glideslope.release.vetting.gates.gate import run_check
+from glideslope.release.vetting.table import CHECKS
 from glideslope.release.weights.architecture import weight_paths
 from glideslope.release.weights.writing import Form, write_weights
 from glideslope.store.records import Record, read_record, run_stage

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from glideslope.errors import VerificationError
 from glideslope.release import verify
 from glideslope.release.evidence.contents import Release
-from glideslope.release.verify import CHECKS, check_manifest
-from glideslope.release.vetting.gates.signatures import check_signature
-from glideslope.release.vetting.policy import ALWAYS_RUN, SKIPPABLE, policy_of
+from glideslope.release.vetting.gates.files import check_manifest
+from glideslope.release.vetting.table import CHECKS, SIGNED_GATES
 from glideslope.store.file_lists import MANIFEST_NAME, list_files
 from glideslope.trust.envelopes import sign_statement
 from glideslope.trust.hashed_files import Hashed, hash_files, hash_one
@@ -38,7 +37,7 @@ def signed(full_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Sign
     directory = Path(shutil.copytree(full_release, root / "release"))
     generate_key(root / "key")
     release = Release(directory)
-    vouched = Vouched(release.recipe.release.title, tuple({*ALWAYS_RUN, *SKIPPABLE}), policy_of(release).sha256, {})
+    vouched = Vouched(release.recipe.release.title, tuple(gate.name for gate in SIGNED_GATES), release.policy.sha256, {})
     envelope = sign_statement(release_statement((directory / MANIFEST_NAME).read_bytes(), vouched), read_private_key(root / "key"))
     (directory / SIGNATURE_NAME).write_bytes(envelope)
     return Signed(directory, hash_files(directory, list_files(directory)), release.manifest)
@@ -51,7 +50,7 @@ def find(signed: Signed, path: str) -> list[str]:
         release.__dict__["manifest"] = signed.manifest
     release.__dict__["hashed"] = signed.hashed | {path: hash_one(signed.directory, path)}
     try:
-        return check_manifest(release) + (check_signature(release) if path == SIGNATURE_NAME else [])
+        return check_manifest(release) + (CHECKS["signature"](release) if path == SIGNATURE_NAME else [])
     except VerificationError as error:
         return [str(error)]
 
@@ -82,7 +81,6 @@ def test_one_flipped_byte_anywhere_is_named(signed: Signed, data: st.DataObject)
 def test_the_untouched_release_verifies(signed: Signed) -> None:
     assert find(signed, SIGNATURE_NAME) == []
     assert CHECKS["manifest"] is check_manifest
-    assert CHECKS["signature"] is check_signature
     assert {path.split("/")[0] for path in signed.hashed} >= {"base", "upsampler_inpaint", "evidence", MANIFEST_NAME, SIGNATURE_NAME}
     verify(signed.directory)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_signing import verifying
@@ -15,14 +14,13 @@ from model_signing import verifying
 from glideslope.cli import main as cli
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.release import verify
-from glideslope.release.evidence.chain import run_check
 from glideslope.release.evidence.contents import Release
 from glideslope.release.exports.model_signing import generate_bundle_key
 from glideslope.release.sign import sign
-from glideslope.release.verify import check_manifest
-from glideslope.release.vetting.check import run_policy
-from glideslope.release.vetting.gates.signatures import check_signature
-from glideslope.release.vetting.policy import load_policy
+from glideslope.release.vetting.check import effective_policy, run_policy
+from glideslope.release.vetting.gates.files import check_manifest
+from glideslope.release.vetting.gates.gate import run_check
+from glideslope.release.vetting.table import CHECKS
 from glideslope.store.digests import sha256_json
 from glideslope.trust.envelopes import sign_statement
 from glideslope.trust.keys import generate_key, read_key_id, read_private_key
@@ -64,7 +62,7 @@ def test_a_release_that_passes_every_gate_is_signed_and_verified(signed: Path, k
     assert signer is not None
     assert {"intact", "filter evidence", "secrets", "golden samples", "card complete"} <= set(signer.gates)
     assert signer.unsafe == {}
-    assert check_signature(Release(signed)) == []
+    assert CHECKS["signature"](Release(signed)) == []
     assert verify(signed).manifest_root == signer.statement["predicate"]["root"]
 
 
@@ -137,19 +135,18 @@ def test_a_signer_killed_at_any_point_leaves_the_earlier_signature_or_the_new_on
                                                               *Release(signed).signers.key_ids}  # type: ignore[union-attr]
 
 
-def test_a_second_key_is_added_and_the_first_stays(release_dir: Path, signed: Path, key: Path, tmp_path: Path) -> None:
+def test_a_second_key_is_added_and_the_first_stays(release_dir: Path, signed: Path, key: Path, policy_with: Any, tmp_path: Path) -> None:
     generate_key(tmp_path / "second")
     (release_dir / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
     signers = sign(release_dir, tmp_path / "second")
     ids = [read_key_id(f"{path}.pub") for path in (key, tmp_path / "second")]
     assert signers.key_ids == tuple(sorted(ids))
     assert verify(release_dir, SignerRule.of(ids)).signers == signers
-    policy = load_policy(None).model_dump(mode="json") | {"signers": {"keys": [*ids, IDENTITY.replace("01", "58")], "threshold": 2}}
-    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
-    assert run_policy(release_dir, tmp_path / "policy.yaml").passed[-1] == "signers"
+    path = policy_with(signers={"keys": [*ids, IDENTITY.replace("01", "58")], "threshold": 2})
+    assert run_policy(release_dir, path).passed[-1] == "signers"
     (release_dir / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
     with pytest.raises(ReleaseError, match=r"gate signers: .* which is 1 of the 2 signatures that are asked for"):
-        run_policy(release_dir, tmp_path / "policy.yaml")
+        run_policy(release_dir, path)
 
 
 def test_a_signature_that_no_longer_fits_and_what_a_killed_signer_left_are_replaced(release_dir: Path, key: Path) -> None:
@@ -179,7 +176,7 @@ def test_the_signers_are_those_of_the_bytes_that_were_verified(tamper: Any, sign
     (tamper.directory / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
     statement = Release(signed).signers.statement  # type: ignore[union-attr]
     forged = sign_statement(statement, read_private_key(tmp_path / "other"))
-    checks = dict(verify_module.CHECKS)
+    checks = dict(CHECKS)
 
     def exchange(release: Release) -> list[str]:
         (tamper.directory / SIGNATURE).write_bytes(forged)
@@ -197,14 +194,14 @@ def test_the_signers_are_those_of_the_bytes_that_were_verified(tamper: Any, sign
 
 def test_a_stale_signature_and_one_for_something_else_are_refused_by_verify(tamper: Any, signed: Path) -> None:
     (tamper.directory / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
-    assert check_signature(Release(tamper.directory)) == []
+    assert CHECKS["signature"](Release(tamper.directory)) == []
     tamper.text("LICENSE", "Apache License", "Apache  License")
     tamper.seal()
     with pytest.raises(VerificationError, match="the signature is about another release"):
         verify(tamper.directory)
     (tamper.directory / SIGNATURE).write_bytes(b"{}")
     with pytest.raises(VerificationError, match="expected payload, payloadType and at least one signature"):
-        check_signature(Release(tamper.directory))
+        CHECKS["signature"](Release(tamper.directory))
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -221,31 +218,25 @@ def test_a_statement_that_says_something_else_than_the_release_is_refused(tamper
     vouched = {"title": said["title"], "gates": signer.gates, "policy_sha256": said["policy_sha256"], "unsafe": {}} | changes
     statement = release_statement((tamper.directory / "manifest.json").read_bytes(), Vouched(**vouched))
     (tamper.directory / SIGNATURE).write_bytes(sign_statement(statement, read_private_key(key)))
-    assert message in "; ".join(check_signature(Release(tamper.directory)))
+    assert message in "; ".join(CHECKS["signature"](Release(tamper.directory)))
 
 
-def test_a_bypass_stands_in_policy_card_and_signature(packed_run: Path, recipe: Any, tmp_path: Path, key: Path) -> None:
+def test_a_bypass_stands_in_policy_card_and_signature(packed_run: Path, recipe: Any, policy_with: Any, tmp_path: Path, key: Path) -> None:
     import shutil
 
-    import yaml
-
     from glideslope.release import pack
-    from glideslope.release.vetting.policy import effective_policy, load_policy
 
     reason = "the machine that signs may not start other processes"
-    policy = load_policy(None).model_dump(mode="json") | {"unsafe_skip": {"reload": reason}}
-    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
+    path = policy_with(unsafe_skip={"reload": reason})
     run_dir = Path(shutil.copytree(packed_run, tmp_path / "run", ignore=shutil.ignore_patterns("release*")))
-    with_policy = recipe.model_copy(update={"release": recipe.release.model_copy(update={"policy": str(tmp_path / "policy.yaml")})})
-    pack(run_dir, with_policy, run_dir / "release")
+    pack(run_dir, recipe.model_copy(update={"policy": str(path)}), run_dir / "release")
     assert reason in (run_dir / "release/README.md").read_text()
     assert reason in (run_dir / "release/evidence/policy.yaml").read_text()
     signer = sign(run_dir / "release", key)
     assert signer.unsafe == {"reload": reason}
     assert "reload" not in signer.gates
     verify(run_dir / "release")
-    (tmp_path / "strict.yaml").write_text(load_policy(None).text)
-    assert effective_policy(Release(run_dir / "release"), tmp_path / "strict.yaml").unsafe_skip == {}  # then the gate runs after all
+    assert effective_policy(Release(run_dir / "release"), policy_with("strict.yaml")).unsafe_skip == {}  # then the gate runs after all
 
 
 def test_commands_make_a_key_and_refuse_a_wrong_one(packed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -298,7 +289,7 @@ def test_any_byte_changed_in_any_file_of_a_signed_release_is_noticed(signed: Pat
     changed = original[:place] + bytes([original[place] ^ data.draw(st.integers(1, 255))]) + original[place + 1:]
     try:
         path.write_bytes(changed)
-        problems = [problem for check in (check_manifest, check_signature) for problem in run_check("signed", check, Release(signed))]
+        problems = [problem for check in (check_manifest, CHECKS["signature"]) for problem in run_check("signed", check, Release(signed))]
     finally:
         path.write_bytes(original)
     assert problems

@@ -14,7 +14,7 @@ from glideslope.errors import ReleaseError, VerificationError
 from glideslope.release import verify
 from glideslope.release.claims.evaluation import deal_pairs
 from glideslope.release.evidence.contents import Release
-from glideslope.release.verify import check_card
+from glideslope.release.vetting.gates.card import check_card
 
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"
 
@@ -67,7 +67,7 @@ def test_one_byte_changed_anywhere_is_named(shared_copy: Path, data: st.DataObje
 
 def test_one_byte_changed_in_every_single_file_breaks_its_digest(shared_copy: Path) -> None:
     from glideslope.release.evidence.contents import Release
-    from glideslope.release.verify import check_manifest
+    from glideslope.release.vetting.gates.files import check_manifest
 
     for path in sorted(path for path in shared_copy.rglob("*") if path.is_file() and path.name != "manifest.json"):
         original = path.read_bytes()

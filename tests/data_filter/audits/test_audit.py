@@ -510,6 +510,13 @@ def test_where_everything_kept_was_fitted_nothing_is_left_to_audit(world: World)
         plan_audit(fitted, AuditRequest())
 
 
+@pytest.mark.parametrize(("request_of", "claim"), [
+    ({}, 0.001), ({"demanded": {"red": 0.05}}, 0.05), ({"demanded": {"blue": 0.05}}, 0.001), ({"demanded": {"red": 0.05}, "claim": 0.2}, 0.2),
+    ({"demanded": {"red": 1.0}}, 0.001)])
+def test_an_audit_is_to_show_what_is_asked_for_or_else_what_is_demanded(request_of: dict[str, Any], claim: float) -> None:
+    assert AuditRequest(**request_of).claim_of("red") == claim
+
+
 def test_kept_images_without_a_label_of_their_own_that_cannot_be_drawn_count_as_positive(world: World) -> None:
     kept = open_kept(CATEGORY, world.root)
     some = [candidate.key for candidate in kept.candidates()][:5]

@@ -25,10 +25,19 @@ from glideslope.errors import StageError
 from glideslope.recipe.components import BaseTraining, NoisedClipTraining
 from glideslope.recipe.filters import ClipConfig, CurateConfig, LabelsConfig, ReportConfig, WordGroup
 from glideslope.recipe.load import dump_recipe
+from glideslope.recipe.policy import CategoryDemands, KeptShareDemand, Policy, RecallDemand, load_policy
 from glideslope.recipe.recipe import Recipe
 
 from ..conftest import TinyClip, World, category, fill_folder
 
+
+def policy_of(recall: float) -> Policy:
+    """The built-in policy with demands of red."""
+    red = CategoryDemands(recall=RecallDemand(at_least=recall, bound=0.0), kept_share=KeptShareDemand(at_least=0.123))
+    return load_policy(None).model_copy(update={"categories": {"red": red}})
+
+
+POLICY = policy_of(0.456)
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}'
 
 
@@ -81,9 +90,9 @@ def curated(shared: World, tmp_path: Path) -> World:
     return World(tmp_path / "run")
 
 
-def write(world: World, **options: str) -> tuple[Report, Page, str]:
+def write(world: World, *, policy: Policy = POLICY, **options: str) -> tuple[Report, Page, str]:
     path = world.root / "report.html"
-    report = write_report(recipe_of(world), world.root, world.source, path, **options)  # type: ignore[arg-type]
+    report = write_report(recipe_of(world), world.root, world.source, path, policy=policy, **options)  # type: ignore[arg-type]
     text = path.read_text(encoding="utf-8")
     return report, Page(text), text
 
@@ -105,6 +114,19 @@ def test_figures_on_the_page_are_those_of_the_filter(curated: World) -> None:
     ledger = report.figures["ledger"]
     assert ledger["seen"] == ledger["kept"] + sum(ledger["dropped"].values()) == 60
     assert "None yet." in page.text and "Not tested yet" in page.text
+
+
+def test_each_figure_stands_beside_what_the_policy_asks_for(curated: World) -> None:
+    report, page, text = write(curated)
+    assert report.figures["categories"][0]["met"] == {"recall": True, "kept_share": True}
+    assert page.text.count("asked for: 45.6 %") == page.text.count("asked for: 12.3 %") == 2
+    assert '<td class="text good">yes</td>' in text
+    report, page, text = write(curated, policy=policy_of(1.0))
+    is_met = report.figures["categories"][0]["filter"]["audit"]["recall"] == 1.0
+    assert ('<td class="text good">yes</td>' if is_met else '<td class="text bad">no</td>') in text
+    report, page, text = write(curated, policy=load_policy(None))
+    assert report.figures["categories"][0]["demands"] is None
+    assert "nothing is asked for" in page.text and "The policy does not name this category, so no release may hold it." in page.text
 
 
 def test_hostile_captions_and_keys_stay_text(world: World) -> None:
@@ -144,7 +166,7 @@ def test_a_blurred_page_holds_no_picture_that_could_be_made_out(curated: World) 
 
 def test_mutations_and_groups_of_the_recipe_appear_once_they_are_there(curated: World) -> None:
     mutate(category(), curated.root, curated.source, ClipConfig(), curated.root / "mutations" / "red", plan=Plan(2, 1))
-    report = gather_report(recipe_of(curated, WordGroup(name="greens", words=("green",))), curated.root)
+    report = gather_report(recipe_of(curated, WordGroup(name="greens", words=("green",))), curated.root, POLICY)
     assert report.figures["categories"][0]["mutations"]["num_positives"] == 2
     assert {row["group"] for row in report.figures["balance"]["groups"]} == {"greens"}
     assert "greens" in {row["group"] for row in report.figures["categories"][0]["slices"]}
@@ -207,7 +229,7 @@ def test_a_wrong_ending_is_refused_before_the_work(tmp_path: Path) -> None:
 
 def test_a_page_without_pictures_needs_no_source(curated: World) -> None:
     shutil.rmtree(curated.root / "images")
-    write_report(recipe_of(curated), curated.root, None, curated.root / "report.html", pictures="none")
+    write_report(recipe_of(curated), curated.root, None, curated.root / "report.html", policy=POLICY, pictures="none")
     assert "no picture" in Page((curated.root / "report.html").read_text()).text
 
 
@@ -256,7 +278,7 @@ def test_changes_and_ratios_are_written_plainly() -> None:
 
 
 def test_labels_that_name_no_group_are_owned_up_to(curated: World) -> None:
-    cautions = " ".join(gather_report(recipe_of(curated), curated.root).figures["categories"][0]["cautions"])
+    cautions = " ".join(gather_report(recipe_of(curated), curated.root, POLICY).figures["categories"][0]["cautions"])
     assert "name no groups" in cautions and "held-out positives prove a recall of" in cautions
     positives = sum(row["role"] == "audit" and row["label"] == 1 for row in read_table(curated.root / "filters/red/scores.parquet").to_pylist())
     assert cautions.count(f"{positives} held-out positives") == 1

@@ -14,6 +14,7 @@ from glideslope.data_filter.sources.parquet import ParquetSource
 from glideslope.data_filter.sources.webdataset import WebDatasetSource
 from glideslope.errors import RecipeError, StorageError
 from glideslope.recipe.load import load_recipe
+from glideslope.recipe.policy import load_policy
 
 
 def keys(value: Any, prefix: str = "") -> set[str]:
@@ -29,7 +30,7 @@ def test_the_starter_reads_back_and_holds_every_key(tmp_path: Path, source: Open
     path = tmp_path / "recipe.yaml"
     write_starter(path, source)
     recipe = load_recipe(path, read_source)
-    assert recipe == starter_recipe(source, name="recipe")
+    assert recipe == starter_recipe(source, name="recipe", policy=str(tmp_path / "policy.yaml"))
     assert keys(yaml.safe_load(path.read_text())) == keys(recipe.model_dump(mode="json"))
 
 
@@ -39,12 +40,24 @@ def test_every_key_is_explained_on_its_line(tmp_path: Path) -> None:
     assert [line for line in lines if line.strip() and not line.startswith("#") and "  # " not in line and "kind:" not in line] == []
 
 
-def test_an_existing_file_is_never_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text("mine")
-    with pytest.raises(RecipeError, match="exists already"):
-        write_starter(path, OpenMojiSource())
-    assert path.read_text() == "mine"
+@pytest.mark.parametrize(("file", "beside"), [("recipe.yaml", "policy.yaml"), ("cats.yaml", "cats-policy.yaml")])
+def test_the_policy_is_written_beside_the_recipe_and_names_its_categories(tmp_path: Path, file: str, beside: str) -> None:
+    recipe = write_starter(tmp_path / file, OpenMojiSource())
+    assert recipe.policy == beside
+    policy = load_policy(load_recipe(tmp_path / file, read_source).policy)
+    demands = {"recall": {"at_least": 0.99, "bound": 0.95}, "kept_share": {"at_least": 0.5}, "leak": None}
+    assert policy.model_dump(mode="json")["categories"] == {"person": demands, "violence": demands}
+    assert policy == load_policy(None).model_copy(update={"categories": policy.categories})
+    assert policy.find_unnamed([category.name for category in recipe.categories]) == []
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "policy.yaml"])
+def test_an_existing_file_is_never_overwritten(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RecipeError, match=f"{name}: exists already"):
+        write_starter(tmp_path / "recipe.yaml", OpenMojiSource())
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_a_path_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from glideslope.data_filter.sources.folder import FolderSource
 from glideslope.data_filter.sources.kinds import read_source
 from glideslope.data_filter.sources.openmoji import OpenMojiSource
 from glideslope.errors import RecipeError
-from glideslope.recipe.filters import Category, Limits
+from glideslope.recipe.filters import Category
 from glideslope.recipe.load import dump_recipe, load_recipe, parse_recipe
+from glideslope.recipe.policy import CategoryDemands, Policy, SignersDemand
 from glideslope.recipe.recipe import Recipe
 from glideslope.run import find_recipe
 
@@ -22,7 +23,7 @@ Change = Callable[[dict[str, Any]], Any]
 @pytest.mark.parametrize(("change", "told"), [
     (lambda r: r.update(sead=1), "sead: unknown key; see `glideslope init`"),
     (lambda r: r["base"].update(batchsize=1), r"base\.batchsize: unknown key"),
-    (lambda r: r["categories"][0]["limits"].update(recall=1), r"categories\.0\.limits\.recall: unknown key"),
+    (lambda r: r["categories"][0].update(limits={"min_recall": 1}), r"categories\.0\.limits: unknown key"),
     (lambda r: r["source"].update(image_size=64), r"source\.image_size: unknown key"),
     (lambda r: r.pop("name"), "name: required key is missing"),
     (lambda r: r["base"].pop("learning_rate"), r"base\.learning_rate: required key is missing"),
@@ -123,7 +124,7 @@ def test_every_field_says_what_it_means() -> None:
         return [f"{part.__name__}.{name}" for name, field in part.model_fields.items()
                 if not field.description and name != "kind" and not is_part(field.annotation)]
 
-    parts = [FolderSource, OpenMojiSource, Category, Limits, *all_parts(Recipe)]
+    parts = [FolderSource, OpenMojiSource, Category, *all_parts(Recipe), *all_parts(Policy), CategoryDemands, SignersDemand]
     assert [name for part in parts for name in undescribed(part)] == []
     assert all(part.__doc__ for part in parts)
 

@@ -29,12 +29,14 @@ from glideslope.data_filter.audits.population import digest_ledger
 from glideslope.data_filter.audits.series import OtherAudit, spend_confidence
 from glideslope.errors import ReleaseError, StageError, VerificationError
 from glideslope.recipe.load import dump_recipe
+from glideslope.recipe.policy import LeakDemand, load_policy
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack, verify
 from glideslope.release.claims.audit_checks import check_audits
 from glideslope.release.evidence.contents import Release
-from glideslope.release.vetting.check import AuditsShow
-from glideslope.release.vetting.gates.filters import find_weak_audits
+from glideslope.release.vetting.check import run_gates
+from glideslope.release.vetting.gates.audits import AUDITS, find_weak_audits
+from glideslope.release.vetting.gates.gate import Asked
 from glideslope.store.digests import sha256_file, sha256_json
 from glideslope.store.file_lists import FileEntry
 from glideslope.store.records import Record, read_record
@@ -88,10 +90,19 @@ def write_audit(run_dir: Path, *, number: int = 1, claim: float = 0.05, confiden
     return directory
 
 
-def with_limit(recipe: Recipe, limit: float | None) -> Recipe:
-    person = recipe.categories[0]
-    limited = person.model_copy(update={"limits": person.limits.model_copy(update={"max_leak_rate": limit})})
-    return recipe.model_copy(update={"categories": (limited, *recipe.categories[1:])})
+def with_limit(recipe: Recipe, folder: Path, limit: float) -> Recipe:
+    """The recipe with a policy that asks for an audit of person."""
+    policy = load_policy(recipe.policy)
+    person = policy.categories["person"].model_copy(update={"leak": LeakDemand(at_most=limit)})
+    path = folder / "leak-policy.yaml"
+    path.write_text(policy.model_copy(update={"categories": policy.categories | {"person": person}}).text)
+    return recipe.model_copy(update={"policy": str(path)})
+
+
+def check_gate(directory: Path) -> None:
+    """Run the gate on audits as the release's own policy asks."""
+    release = Release(directory)
+    run_gates(release, [AUDITS], Asked(release.policy), shown=directory)
 
 
 def pack_again(run_dir: Path, recipe: Recipe) -> Path:
@@ -102,10 +113,10 @@ def pack_again(run_dir: Path, recipe: Recipe) -> Path:
 
 @pytest.fixture(scope="module")
 def audited(packed_run: Path, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with an audit and its release, in which the recipe asks for one; tests must not change it."""
+    """A run with an audit and its release, in which the policy asks for one; tests must not change it."""
     run_dir = Path(shutil.copytree(packed_run, tmp_path_factory.mktemp("audited") / "run", ignore=shutil.ignore_patterns("release*")))
     write_audit(run_dir)
-    pack_again(run_dir, with_limit(recipe, 0.05))
+    pack_again(run_dir, with_limit(recipe, run_dir.parent, 0.05))
     return run_dir
 
 
@@ -119,7 +130,7 @@ def test_an_audit_is_packed_verified_and_told_on_the_card(audited: Path) -> None
     assert report.checked["stage records"] > 10
     assert (audited / "release/evidence/audits/person/person_001/sample.json").is_file()
     assert not list((audited / "release").rglob("*.csv")), "what the reviewer worked with stays at home"
-    AuditsShow().check(Release(audited / "release"))
+    check_gate(audited / "release")
     claims = json.loads((audited / "release/evidence/claims.json").read_text())
     assert claims["audits.person.rate_upper_bound"] <= 0.05 and claims["audits.violence.list"] == []
     assert "What was kept was audited." in (audited / "release/README.md").read_text()
@@ -129,51 +140,51 @@ def test_a_stratified_audit_is_drawn_and_measured_again_too(run_dir: Path, recip
     monkeypatch.setattr(audit_plan, "MIN_STRATUM", 5)  # the test release keeps few images
     directory = write_audit(run_dir, stratified=True)
     assert len(json.loads((directory / "commitment.json").read_text())["plan"]["strata"]) > 1
-    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    release = pack_again(run_dir, with_limit(recipe, run_dir.parent, 0.05))
     verify(release)
-    AuditsShow().check(Release(release))
+    check_gate(release)
 
 
-def test_a_release_without_an_audit_passes_where_the_recipe_asks_for_none(packed_run: Path) -> None:
+def test_a_release_without_an_audit_passes_where_the_policy_asks_for_none(packed_run: Path) -> None:
     release = Release(packed_run / "release")
-    assert check_audits(release) == find_weak_audits(release, {}) == []
+    assert check_audits(release) == find_weak_audits(release, Asked(release.policy)) == []
     assert "What was kept was audited" not in (packed_run / "release/README.md").read_text()
 
 
-def test_a_missing_audit_is_refused_where_the_recipe_limits_the_leak(run_dir: Path, recipe: Recipe) -> None:
-    release = pack_again(run_dir, with_limit(recipe, 0.05))
-    with pytest.raises(ReleaseError, match=r"gate audits: audit of person: the recipe asks for a leak of at most 5\.0000%, but no audit"):
-        AuditsShow().check(Release(release))
+def test_a_missing_audit_is_refused_where_the_policy_limits_the_leak(run_dir: Path, recipe: Recipe) -> None:
+    release = pack_again(run_dir, with_limit(recipe, run_dir.parent, 0.05))
+    with pytest.raises(ReleaseError, match=r"gate audits: audit of person: the policy asks for a leak of at most 5\.0000%, but no audit"):
+        check_gate(release)
 
 
 @pytest.mark.parametrize(("wishes", "limit", "message"), [
-    ({"positives": (3, 9, 20)}, 0.05, r"audit person_001: shows a leak of at most \d+\.\d+%; the recipe asks for at most 5\.0000%"),
+    ({"positives": (3, 9, 20)}, 0.05, r"audit person_001: shows a leak of at most \d+\.\d+%; the policy asks for at most 5\.0000%"),
     ({}, 0.01, "shows a leak of at most"), ({"num_labelled": 5}, 0.05, "shows a leak of at most"),
     ({"confidence": 0.6}, 0.05, r"its confidence is 0\.6, a release asks for at least 0\.95")])
 def test_an_audit_that_shows_too_little_is_refused(run_dir: Path, recipe: Recipe, wishes: dict[str, Any], limit: float, message: str) -> None:
     write_audit(run_dir, **wishes)
-    release = pack_again(run_dir, with_limit(recipe, limit))
+    release = pack_again(run_dir, with_limit(recipe, run_dir.parent, limit))
     verify(release)  # what it says is true, and not enough
     with pytest.raises(ReleaseError, match=message):
-        AuditsShow().check(Release(release))
+        check_gate(release)
 
 
 def test_each_audit_of_the_same_images_has_to_show_the_limit(run_dir: Path, recipe: Recipe) -> None:
     first = write_audit(run_dir, positives=(0, 1, 2, 3))
     write_audit(run_dir, number=2, earlier=(first,))
-    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    release = pack_again(run_dir, with_limit(recipe, run_dir.parent, 0.05))
     verify(release)
     with pytest.raises(ReleaseError, match="audit person_001: shows a leak"):
-        AuditsShow().check(Release(release))
+        check_gate(release)
     claims = json.loads((release / "evidence/claims.json").read_text())
     assert claims["audits.person.rate_upper_bound"] == max(row["rate_upper_bound"] for row in claims["audits.person.list"])
     shutil.rmtree(first)
     with pytest.raises(StageError, match=r"audit 'person_002': names the earlier audit 'person_001', which is missing or was changed"):
-        pack_again(run_dir, with_limit(recipe, 0.05))
+        pack_again(run_dir, with_limit(recipe, run_dir.parent, 0.05))
     shutil.rmtree(release / "evidence/audits/person/person_001")
     (release / "evidence/records/audits__person__person_001.json").unlink()
     with pytest.raises(ReleaseError, match=r"audit 'person_002': names the earlier audit 'person_001', which is missing or was changed"):
-        AuditsShow().check(Release(release))
+        check_gate(release)
 
 
 def make_stale(directory: Path) -> OtherAudit:
@@ -191,10 +202,10 @@ def make_stale(directory: Path) -> OtherAudit:
 
 def test_an_audit_of_another_ledger_is_not_packed(run_dir: Path, recipe: Recipe) -> None:
     make_stale(write_audit(run_dir))
-    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    release = pack_again(run_dir, with_limit(recipe, run_dir.parent, 0.05))
     assert not (release / "evidence/audits").exists()
     with pytest.raises(ReleaseError, match="no audit of what was kept is here"):
-        AuditsShow().check(Release(release))
+        check_gate(release)
 
 
 @pytest.fixture(scope="module")
@@ -203,14 +214,14 @@ def audited_again(packed_run: Path, recipe: Recipe, tmp_path_factory: pytest.Tem
     run_dir = Path(shutil.copytree(packed_run, tmp_path_factory.mktemp("again") / "run", ignore=shutil.ignore_patterns("release*")))
     other = make_stale(write_audit(run_dir, positives=(0, 1, 2)))
     write_audit(run_dir, number=2, elsewhere=(other,), confidence=spend_confidence(0.95, 1))
-    pack_again(run_dir, with_limit(recipe, 0.05))
+    pack_again(run_dir, with_limit(recipe, run_dir.parent, 0.05))
     return run_dir
 
 
 def test_an_audit_after_one_of_another_kept_set_tells_of_it_on_the_card(audited_again: Path) -> None:
     release = audited_again / "release"
     verify(release)
-    AuditsShow().check(Release(release))
+    check_gate(release)
     claims = json.loads((release / "evidence/claims.json").read_text())
     (row,), (other,) = claims["audits.person.list"], claims["audits.person.others"]
     assert (row["number"], row["num_elsewhere"], row["confidence"]) == (2, 1, 0.9875)
@@ -223,16 +234,16 @@ def test_an_audit_after_one_of_another_kept_set_tells_of_it_on_the_card(audited_
 def test_an_audit_after_others_is_held_to_a_higher_confidence(run_dir: Path, recipe: Recipe) -> None:
     other = make_stale(write_audit(run_dir, positives=(0, 1, 2)))
     write_audit(run_dir, number=2, elsewhere=(other,), confidence=0.95)
-    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    release = pack_again(run_dir, with_limit(recipe, run_dir.parent, 0.05))
     verify(release)
     with pytest.raises(ReleaseError, match=r"confidence is 0\.95, a release asks for at least 0\.9875 after 1 of other kept sets; audit again"):
-        AuditsShow().check(Release(release))
+        check_gate(release)
 
 
 def test_one_seed_for_two_audits_is_refused(run_dir: Path, recipe: Recipe) -> None:
     other = make_stale(write_audit(run_dir, positives=(0, 1, 2), seed_text="dice: 4 1"))
     write_audit(run_dir, number=2, elsewhere=(other,), confidence=spend_confidence(0.95, 1), seed_text="dice: 4 1")
-    release = pack_again(run_dir, with_limit(recipe, 0.05))
+    release = pack_again(run_dir, with_limit(recipe, run_dir.parent, 0.05))
     assert check_audits(Release(release)) == ["audits person_001, person_002: were drawn with one seed; each audit needs a seed of its own"]
     with pytest.raises(VerificationError, match="were drawn with one seed"):
         verify(release)
@@ -344,6 +355,6 @@ def test_an_audit_whose_record_was_dropped_with_its_files_is_missed(damaged: Any
     (damaged.directory / "evidence/records/audits__person__person_001.json").unlink()
     damaged.seal()
     with pytest.raises(ReleaseError, match="no audit of what was kept is here"):
-        AuditsShow().check(Release(damaged.directory))
+        check_gate(damaged.directory)
     with pytest.raises(VerificationError, match=r"audits\.person"):
         verify(damaged.directory)

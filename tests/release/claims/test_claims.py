@@ -6,7 +6,8 @@ import pytest
 from scipy.stats import binom
 
 from glideslope.errors import ReleaseError
-from glideslope.release.claims.claims import claims_of, compare_claims, compute_claims
+from glideslope.release.claims.claims import claims_of, compute_claims
+from glideslope.release.evidence.comparison import compare_claims
 from glideslope.release.evidence.contents import Release
 
 

@@ -9,7 +9,7 @@ from glideslope.release.claims.claims import claims_of
 from glideslope.release.documents import DOCUMENT_PATHS, documents_of
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.plan import GENERATED
-from glideslope.release.verify import check_generated
+from glideslope.release.vetting.gates.files import check_generated
 
 
 def test_every_document_is_on_the_list_of_what_pack_writes() -> None:

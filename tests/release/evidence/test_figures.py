@@ -12,13 +12,16 @@ import pytest
 from PIL import Image
 
 from glideslope.errors import ReleaseError, VerificationError
+from glideslope.recipe.policy import load_policy
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
 from glideslope.release.documents.card_check import check_figures
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.figures import MAX_DISTANCE, blur, cut_sheet, draw_figures, measure_distance
 from glideslope.release.verify import verify
-from glideslope.release.vetting.check import CardComplete, run_gates
+from glideslope.release.vetting.check import run_gates
+from glideslope.release.vetting.gates.card import CARD_COMPLETE
+from glideslope.release.vetting.gates.gate import Asked
 
 
 def png(image: Image.Image) -> bytes:
@@ -166,7 +169,7 @@ def test_forged_figures_are_refused_by_verify_and_check_though_the_manifest_fits
     with pytest.raises(VerificationError, match=f"figures/{name}.png: is not what the evidence draws"):
         verify(tamper.directory)
     with pytest.raises(ReleaseError, match=f"gate card complete: figures/{name}.png: is not what the evidence draws"):
-        run_gates(tamper.directory, [CardComplete()])
+        run_gates(Release(tamper.directory), [CARD_COMPLETE], Asked(load_policy(None)), shown=tamper.directory)
 
 
 def test_a_stage_s_figure_that_another_drew_is_named_by_the_card_s_check(release_dir: Path) -> None:
@@ -215,4 +218,4 @@ def test_where_nothing_can_be_drawn_verify_says_so_and_the_gate_refuses(packed_r
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert verify(packed_run / "release").checked["figures drawn again (matplotlib is missing)"] == 0
     with pytest.raises(ReleaseError, match=r"gate card complete: .*cannot be checked"):
-        run_gates(packed_run / "release", [CardComplete()])
+        run_gates(Release(packed_run / "release"), [CARD_COMPLETE], Asked(load_policy(None)), shown=packed_run)

@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from glideslope.errors import ReleaseError
+from glideslope.recipe.policy import GoldenDemands, load_policy
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.golden import check_golden, draw_golden, find_drift, self_test
-from glideslope.release.vetting.policy import GoldenPolicy, load_policy
 
 pytestmark = pytest.mark.processors
 
 GOLDEN = "evidence/golden/golden.json"
 STRICT = load_policy(None).golden
-ELSEWHERE = GoldenPolicy(min_pictures=1, exact_on_same_machine=True, max_mean_difference={"cpu": 1.0})
+ELSEWHERE = GoldenDemands(min_pictures=1, exact_on_same_machine=True, max_mean_difference={"cpu": 1.0})
 
 
 def change_weights(directory: Path, model: str) -> None:
@@ -137,7 +137,7 @@ def test_a_recipe_can_do_without_golden_pictures_but_then_the_gate_must_be_left_
 
 
 def test_a_device_that_the_policy_does_not_name_is_refused(packed_run: Path) -> None:
-    other = GoldenPolicy(min_pictures=1, exact_on_same_machine=False, max_mean_difference={"cuda": 1.0})
+    other = GoldenDemands(min_pictures=1, exact_on_same_machine=False, max_mean_difference={"cuda": 1.0})
     problems = find_drift(Release(packed_run / "release"), other)
     assert problems == ["golden samples: the policy states no tolerance for cpu; add golden.max_mean_difference.cpu"] * 2
 

@@ -36,17 +36,17 @@ def test_of_a_place_on_a_machine_the_last_part_is_published(path: str, expected:
 def test_every_place_in_a_recipe_is_shortened_and_nothing_else(recipe: Recipe) -> None:
     detector = Detector(name="faces", path="/srv/faces.csv", threshold=0.5)
     category: Category = recipe.categories[0].model_copy(update={"detectors": (detector,)})
-    places = {"use_policy": "/home/anna/terms.md", "policy": "/home/anna/policy.yaml", "companions": "/mnt/nets"}
+    places = {"use_policy": "/home/anna/terms.md", "companions": "/mnt/nets"}
     release = recipe.release.model_copy(update=places)
-    placed = recipe.model_copy(update={"categories": (category, recipe.categories[1]), "release": release,
+    placed = recipe.model_copy(update={"categories": (category, recipe.categories[1]), "release": release, "policy": "/home/anna/strict.yaml",
                                        "source": ParquetSource(path="/data/in/*.parquet", image_root="/data/images")})
     public = published_recipe(placed)
     assert isinstance(public.source, ParquetSource)
     assert (public.source.path, public.source.image_root) == ("*.parquet", "images")
     assert public.categories[0].detectors[0].path == "faces.csv"
-    assert (public.release.use_policy, public.release.policy, public.release.companions) == ("terms.md", "policy.yaml", "nets")
+    assert (public.release.use_policy, public.policy, public.release.companions) == ("terms.md", "policy.yaml", "nets")
     assert published_recipe(public) == public
-    assert published_recipe(recipe) == recipe
+    assert published_recipe(recipe) == recipe.model_copy(update={"policy": "policy.yaml"})
 
 
 def test_data_files_are_shortened_one_by_one(recipe: Recipe) -> None:

@@ -7,20 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glideslope.errors import ReleaseError
-from glideslope.release.evidence.contents import Release
-from glideslope.release.vetting.check import gates_of
-from glideslope.release.vetting.policy import (
-    ALWAYS_RUN,
-    SKIPPABLE,
-    Policy,
-    check_policy,
-    effective_policy,
-    load_policy,
-    parse_policy,
-    policy_of,
-)
+from glideslope.recipe.policy import CategoryDemands, Policy, load_policy, parse_policy, reaches, stays_within
 
 REASON = "the reference machine was sold last year"
+DEMANDS = {"recall": {"at_least": 0.9, "bound": 0.5}, "kept_share": {"at_least": 0.5}}
 
 
 def policy_with(**changes: Any) -> dict[str, Any]:
@@ -38,11 +28,6 @@ def test_the_built_in_policy_names_a_category_and_leaves_nothing_out() -> None:
     assert parse_policy(policy.text.encode(), where="again") == policy
 
 
-def test_every_gate_is_either_skippable_or_always_run() -> None:
-    assert {gate.name for gate in gates_of(load_policy(None))} == {*ALWAYS_RUN, *SKIPPABLE}
-    assert not set(ALWAYS_RUN) & set(SKIPPABLE)
-
-
 @pytest.mark.parametrize(("data", "message"), [
     (b"", "expected a mapping, got nothing; an empty policy would check nothing"),
     (b"# nothing\n", "an empty policy would check nothing"),
@@ -50,17 +35,22 @@ def test_every_gate_is_either_skippable_or_always_run() -> None:
     (b"{", "not readable as YAML"),
     (b"\xff", "not readable as YAML"),
     (b"a: 1\na: 2", "the key 'a' stands twice"),
-    (b"format: glideslope.policy/1", "categories: required key is missing"),
+    (b"format: glideslope.policy/2", "categories: required key is missing"),
     (b" " * 100_001, "more than 100000 bytes"),
     (text_of(policy_with(categories={})), "categories: "),
     (text_of(policy_with(categories=None)), "categories: "),
     (text_of(policy_with(gates=[])), r"gates: unknown key; docs/policy\.md lists the keys of a policy$"),
-    (text_of(policy_with(format="glideslope.policy/0")), "format: "),
+    (text_of(policy_with(format="glideslope.policy/1")), "format: "),
     (text_of(policy_with(licenses=[])), "licenses: "),
-    (text_of(policy_with(max_size_mb="many")), "max_size_mb: "),
-    (text_of(policy_with(categories={"person": {"min_recal": 0.9}})), r"categories\.person\.min_recal: unknown key"),
-    (text_of(policy_with(categories={"person": {"min_recall": 1.5}})), r"categories\.person\.min_recall: "),
-    (text_of(policy_with(categories={"Person": {}})), "categories"),
+    (text_of(policy_with(size={"at_most_mb": "many"})), r"size\.at_most_mb: "),
+    (text_of(policy_with(companions="some")), "companions: "),
+    (text_of(policy_with(captions={"bound": -0.1})), r"captions\.bound: "),
+    (text_of(policy_with(categories={"person": {}})), r"categories\.person\.recall: required key is missing; categories\.person\.kept_share: "),
+    (text_of(policy_with(categories={"person": DEMANDS | {"recal": 0.9}})), r"categories\.person\.recal: unknown key"),
+    (text_of(policy_with(categories={"person": DEMANDS | {"recall": {"at_least": 0.9}}})), r"categories\.person\.recall\.bound: required key"),
+    (text_of(policy_with(categories={"person": DEMANDS | {"recall": {"at_least": 1.5, "bound": 0}}})), r"person\.recall\.at_least: "),
+    (text_of(policy_with(categories={"person": DEMANDS | {"leak": {"at_least": 0.5}}})), r"categories\.person\.leak\.at_most: required key"),
+    (text_of(policy_with(categories={"Person": DEMANDS})), "categories"),
     (text_of(policy_with(golden={"max_mean_difference": {"abacus": 1.0}})), r"golden\.max_mean_difference"),
     (text_of(policy_with(golden={"min_pictures": 0, "max_mean_difference": {"cpu": 0.5}})),
      r"golden\.min_pictures: .*greater than or equal to 1"),
@@ -81,11 +71,9 @@ def test_every_gate_is_either_skippable_or_always_run() -> None:
     (text_of(policy_with(unsafe_skip={"reload": ""})), r"unsafe_skip\.reload: the reason '' is too short"),
     (text_of(policy_with(unsafe_skip={"reload": "because"})), r"unsafe_skip\.reload: the reason 'because' is too short"),
     (text_of(policy_with(unsafe_skip={"reload": "x x x x x x x x x x x x"})), "is too short"),
-    (text_of(policy_with(unsafe_skip={"reloading": REASON})), "unsafe_skip names 'reloading'; expected one of filter evidence"),
-    (text_of(policy_with(unsafe_skip={"card complete": REASON})), r"unsafe_skip names 'card complete'.*\(this gate always runs\)"),
 ])
 def test_a_policy_that_would_check_less_than_it_seems_is_refused(data: bytes, message: str) -> None:
-    with pytest.raises(ReleaseError, match=f"mine: .*{message}" if not message.startswith("unsafe_skip names") else message):
+    with pytest.raises(ReleaseError, match=f"mine: .*{message}"):
         parse_policy(data, where="mine")
 
 
@@ -100,31 +88,32 @@ def test_a_policy_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 SIGNERS = {"keys": ["58" + "00" * 31, "59" + "00" * 31], "threshold": 2}
-CHANCES = st.none() | st.floats(0, 1)
+CHANCES = st.floats(0, 1)
+CATEGORY = st.builds(lambda recall, bound, kept, leak: {"recall": {"at_least": recall, "bound": bound}, "kept_share": {"at_least": kept},
+                                                        "leak": None if leak is None else {"at_most": leak}},
+                     CHANCES, CHANCES, CHANCES, st.none() | CHANCES)
 POLICIES = st.builds(
-    lambda categories, audits, size, licenses, companions, tolerance, exact, publish, skipped: Policy.model_validate(policy_with(
-        categories=categories, require_audits=audits, max_size_mb=size, licenses=["MIT", *licenses], allow_companions=companions,
+    lambda categories, captions, size, licenses, companions, tolerance, exact, publish, skipped: Policy.model_validate(policy_with(
+        categories=categories, captions={"bound": captions}, size={"at_most_mb": size}, licenses=["MIT", *licenses], companions=companions,
         golden={"min_pictures": 1 + size % 3, "exact_on_same_machine": exact, "max_mean_difference": {"cpu": tolerance}},
-        publish={"require_rehearsal": publish, "require_signature": exact}, signers=SIGNERS if exact or audits else None,
+        publish={"require_rehearsal": publish, "require_signature": exact}, signers=SIGNERS if exact or publish else None,
         unsafe_skip=dict.fromkeys(skipped, REASON))),
-    st.dictionaries(st.sampled_from(["person", "violence", "gore"]),
-                    st.fixed_dictionaries({"min_recall": CHANCES, "max_leak_rate": CHANCES}), min_size=1),
-    st.booleans(), st.integers(1, 100), st.sets(st.sampled_from(["Apache-2.0", "CC0-1.0"])), st.booleans(), st.floats(0, 10), st.booleans(),
-    st.booleans(), st.sets(st.sampled_from(SKIPPABLE)))
+    st.dictionaries(st.sampled_from(["person", "violence", "gore"]), CATEGORY, min_size=1), CHANCES,
+    st.integers(1, 100), st.sets(st.sampled_from(["Apache-2.0", "CC0-1.0"])), st.sampled_from(["refuse", "allow"]), st.floats(0, 10),
+    st.booleans(), st.booleans(), st.sets(st.sampled_from(["reload", "audits", "secrets"])))
 
 
 def is_at_least_as_strict(one: Policy, other: Policy) -> bool:
-    def least(limit: float | None) -> float:
-        return -1.0 if limit is None else limit
-
-    def most(limit: float | None) -> float:
-        return 2.0 if limit is None else limit
+    def most(demands: CategoryDemands) -> float:
+        return 2.0 if demands.leak is None else demands.leak.at_most
 
     return (set(one.categories) >= set(other.categories)
-            and all(least(one.categories[name].min_recall) >= least(limits.min_recall)
-                    and most(one.categories[name].max_leak_rate) <= most(limits.max_leak_rate) for name, limits in other.categories.items())
-            and one.require_audits >= other.require_audits and one.max_size_mb <= other.max_size_mb
-            and set(one.licenses) <= set(other.licenses) and one.allow_companions <= other.allow_companions
+            and all(one.categories[name].recall.at_least >= demands.recall.at_least
+                    and one.categories[name].recall.bound >= demands.recall.bound
+                    and one.categories[name].kept_share.at_least >= demands.kept_share.at_least and most(one.categories[name]) <= most(demands)
+                    for name, demands in other.categories.items())
+            and one.captions.bound >= other.captions.bound and one.size.at_most_mb <= other.size.at_most_mb
+            and set(one.licenses) <= set(other.licenses) and (one.companions, other.companions) != ("allow", "refuse")
             and one.golden.min_pictures >= other.golden.min_pictures
             and one.golden.exact_on_same_machine >= other.golden.exact_on_same_machine
             and one.golden.max_mean_difference["cpu"] <= other.golden.max_mean_difference["cpu"]
@@ -144,45 +133,30 @@ def test_policies_together_ask_for_at_least_what_each_does(one: Policy, other: P
     assert is_at_least_as_strict(one, one.combine(one))
 
 
-def test_signers_are_written_back_as_they_were_given_and_a_policy_without_them_keeps_its_text() -> None:
+def test_a_figure_that_nobody_measured_meets_no_demand() -> None:
+    assert reaches(0.5, 0.5) and reaches(0.6, 0.5) and not reaches(0.4, 0.5)
+    assert stays_within(0.5, 0.5) and stays_within(0.4, 0.5) and not stays_within(0.6, 0.5)
+    assert not reaches(None, 0.0) and not stays_within(None, 1.0)
+    assert not reaches(float("nan"), 0.0) and not stays_within(float("nan"), 1.0)
+
+
+def test_a_category_without_demands_is_named() -> None:
+    policy = load_policy(None)
+    assert policy.find_unnamed(["person"]) == []
+    assert "filter violence: the policy demands nothing of this category" in policy.find_unnamed(["person", "violence"])[0]
+
+
+def test_one_rule_for_signers_may_be_written_without_a_list_and_all_are_read_back() -> None:
     named = Policy.model_validate(policy_with(signers=SIGNERS))
-    assert yaml.safe_load(named.text)["signers"] == SIGNERS
+    assert yaml.safe_load(named.text)["signers"] == [SIGNERS]
     assert parse_policy(named.text.encode(), where="mine") == named
     other = Policy.model_validate(policy_with(signers=SIGNERS | {"threshold": 1}))
     both = named.combine(other)
     assert parse_policy(both.text.encode(), where="mine") == both
     assert [rule.threshold for rule in both.signer_rules] == [2, 1]
-    assert "signers" not in load_policy(None).text
 
 
 def test_policies_without_a_common_licence_are_refused() -> None:
     one, other = (Policy.model_validate(policy_with(licenses=[name])) for name in ("MIT", "CC0-1.0"))
     with pytest.raises(ReleaseError, match="no licence is accepted by both"):
         one.combine(other)
-
-
-def test_the_packed_policy_is_read_back_and_a_missing_or_edited_one_is_refused(tamper: Any) -> None:
-    release = Release(tamper.directory)
-    assert policy_of(release) == load_policy(None)
-    assert check_policy(release) == []
-    path = tamper.directory / "evidence/policy.yaml"
-    for content, message in ((path.read_bytes() + b"# more\n", "is not in the form that pack writes"), (b"", "an empty policy"),
-                             (b"{}", "categories: required key is missing")):
-        path.write_bytes(content)
-        with pytest.raises(ReleaseError, match=message):
-            policy_of(Release(tamper.directory))
-    path.unlink()
-    with pytest.raises(ReleaseError, match=r"evidence/policy\.yaml: file is missing"):
-        effective_policy(Release(tamper.directory), None)
-
-
-def test_a_given_policy_can_ask_for_more_but_lift_nothing(packed_run: Path, tmp_path: Path) -> None:
-    release = Release(packed_run / "release")
-    (tmp_path / "mine.yaml").write_bytes(text_of(policy_with(max_size_mb=7, allow_companions=True, min_captions_share_lower_bound=0.0)))
-    applied = effective_policy(release, tmp_path / "mine.yaml")
-    assert applied.max_size_mb == 7
-    assert not applied.allow_companions
-    assert applied.min_captions_share_lower_bound == 0.5
-    (tmp_path / "mine.yaml").write_bytes(text_of(policy_with(unsafe_skip={"reload": REASON})))
-    with pytest.raises(ReleaseError, match="leaves out reload, which the policy in the release does not; a bypass counts only when"):
-        effective_policy(release, tmp_path / "mine.yaml")
