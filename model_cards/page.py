@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 FIGURE_PATTERN = re.compile(r"figures/([a-z0-9_]+)\.png")
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+CONTENT_SECURITY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 STYLE = """
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #24292f; background: #fff;
        font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; overflow-wrap: break-word; }
@@ -51,7 +51,7 @@ def render_page(text: str, read_figure: Callable[[str], bytes]) -> str:
     markdown.add_render_rule("image", image)
     title = next((line.removeprefix("# ") for line in body.splitlines() if line.startswith("# ")), "Card")
     return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<meta name="viewport" content="width=device-width">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_SECURITY}">\n<meta name="viewport" content="width=device-width">\n'
             f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{markdown.render(body)}"
             f'<h2>What the Hub reads</h2>\n<pre class="header"><code>{html.escape(header)}</code></pre>\n</body>\n</html>\n')
 

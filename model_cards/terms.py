@@ -18,7 +18,7 @@ def gated_fields(claim: Lookup) -> dict[str, Any]:
         `extra_gated_heading`, `extra_gated_prompt` (Markdown: the terms without their title), `extra_gated_fields` (one box to tick; nothing
         is asked about a person) and `extra_gated_button_content`.
     """
-    _, _, terms = claim("use_policy.text").strip().partition("\n")
+    _, _, terms = claim("terms.text").strip().partition("\n")
     return {"extra_gated_heading": f"Terms of use: {claim('release.title')}", "extra_gated_prompt": terms.strip(),
             "extra_gated_fields": {AGREEMENT: "checkbox"}, "extra_gated_button_content": "Agree"}
 

@@ -25,7 +25,7 @@ from ..trust.hashed_files import build_manifest
 from ..trust.release_manifest import ReleaseManifest
 from .claims.claims import claims_of
 from .documents import documents_of
-from .documents.use_policy import USE_POLICY_PATH, use_policy_text
+from .documents.terms_of_use import TERMS_PATH, terms_text
 from .evidence.companions import gather_companions
 from .evidence.comparison import shorten
 from .evidence.contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, POLICY_PATH, Release
@@ -114,7 +114,7 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path, *, progress: Progress |
 
 def digest_files(recipe: Recipe) -> dict[str, str | None]:
     """Digests of the files that the recipe names for its release, so that a changed file is packed again; none for one that is not there."""
-    paths = {"policy": recipe.policy, "use_policy": recipe.release.use_policy}
+    paths = {"policy": recipe.policy, "terms_of_use": recipe.release.terms_of_use}
     return {key: sha256_file(Path(path)) if Path(path).is_file() else None for key, path in paths.items() if path is not None}
 
 
@@ -221,7 +221,7 @@ def write_generated(recipe: Recipe, records: Mapping[str, Record], directory: Pa
     write_bytes(directory / "LICENSE", license_text(recipe).encode())
     write_bytes(directory / POLICY_PATH, packed_policy(recipe).text.encode())
     write_json(directory / INDEX_NAME, model_index(components(recipe, records)))
-    write_bytes(directory / USE_POLICY_PATH, use_policy_text(recipe).encode())
+    write_bytes(directory / TERMS_PATH, terms_text(recipe).encode())
     write_json(directory / PACKING_PATH, packing_facts())
     release = Release(directory)
     write_figures(release)

@@ -26,8 +26,8 @@ from ..deciding.ledger import Ledger, open_ledger
 from ..labels.stage import consensus, read_labels, sort_labels
 from .balance import combine
 
-FORMAT = "glideslope.diff/1"
-POLICY_PARTS = ("source", "clip", "index", "labels", "categories", "curate")
+FORMAT = "glideslope.diff/2"
+SETTING_PARTS = ("source", "clip", "index", "labels", "categories", "curate")
 ROW_COLUMNS = ("key", "sha256", "reason", "caption")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 Tell = Callable[[int, int, str], None]
@@ -66,7 +66,7 @@ class Difference:
 
     Attributes:
         run_a, run_b: their directories.
-        policy: what differs in recipes, thresholds, classifiers and labels: what, a, b.
+        settings: what differs in recipes, thresholds, classifiers and labels: what, a, b.
         everyone: inputs that both runs have seen.
         only_in_a, only_in_b: inputs of one run alone, by ledger reason ("" is kept).
         num_unmatched: rows that repeat a key within a run and could not be told apart: A's, B's.
@@ -81,7 +81,7 @@ class Difference:
 
     run_a: Path
     run_b: Path
-    policy: list[dict[str, Any]]
+    settings: list[dict[str, Any]]
     everyone: GroupChange = field(default_factory=GroupChange)
     only_in_a: Counter[str] = field(default_factory=Counter)
     only_in_b: Counter[str] = field(default_factory=Counter)
@@ -96,7 +96,7 @@ class Difference:
     def to_json(self, *, with_rows: bool = False) -> dict[str, Any]:
         """The difference as plain data; `with_rows` adds the list of changed inputs."""
         found = {
-            "format": FORMAT, "run_a": str(self.run_a), "run_b": str(self.run_b), "policy": self.policy, **vars(self.everyone),
+            "format": FORMAT, "run_a": str(self.run_a), "run_b": str(self.run_b), "settings": self.settings, **vars(self.everyone),
             "only_in_a": dict(sorted(self.only_in_a.items())), "only_in_b": dict(sorted(self.only_in_b.items())),
             "num_unmatched": {"a": self.num_unmatched[0], "b": self.num_unmatched[1]}, "num_other_content": self.num_other_content,
             "reasons": [{"reason_a": a, "reason_b": b, "num_inputs": number} for (a, b), number in sorted(self.reasons.items())],
@@ -122,7 +122,7 @@ def compare_runs(run_a: Path, run_b: Path, groups: Mapping[str, Sequence[str]], 
         StageError: a run has no finished ledger, or it was changed since.
     """
     ledgers = open_ledger(run_a / "curated"), open_ledger(run_b / "curated")
-    found = Difference(run_a, run_b, compare_policies(run_a, run_b), groups={name: GroupChange() for name in groups})
+    found = Difference(run_a, run_b, compare_settings(run_a, run_b), groups={name: GroupChange() for name in groups})
     judgements = read_judgements(run_a, run_b)
     phrases = {name: [split_phrase(word) for word in words] for name, words in groups.items()}
     changes = []
@@ -241,13 +241,13 @@ def read_judgements(run_a: Path, run_b: Path) -> dict[str, list[tuple[str, str, 
     return {key: list(by_category.values()) for key, by_category in found.items()}
 
 
-def compare_policies(run_a: Path, run_b: Path) -> list[dict[str, Any]]:
+def compare_settings(run_a: Path, run_b: Path) -> list[dict[str, Any]]:
     """What differs in the recipes, the thresholds, the classifiers, the index and the labels: what, a, b."""
-    a, b = describe_policy(run_a), describe_policy(run_b)
+    a, b = describe_settings(run_a), describe_settings(run_b)
     return [{"what": name, "a": a.get(name), "b": b.get(name)} for name in sorted({*a, *b}) if a.get(name) != b.get(name)]
 
 
-def describe_policy(run: Path) -> dict[str, Any]:
+def describe_settings(run: Path) -> dict[str, Any]:
     """Everything that decides what a run keeps, by dotted name."""
     try:
         recipe = load_yaml((run / "recipe.yaml").read_text(encoding="utf-8"))
@@ -255,7 +255,7 @@ def describe_policy(run: Path) -> dict[str, Any]:
         raise StageError(f"{run / 'recipe.yaml'}: cannot be read ({' '.join(str(error).split())[:200]}); restore it") from error
     if not isinstance(recipe, dict):
         raise StageError(f"{run / 'recipe.yaml'}: holds no recipe; restore it")
-    parts = {part: recipe.get(part) for part in POLICY_PARTS}
+    parts = {part: recipe.get(part) for part in SETTING_PARTS}
     listed = parts.pop("categories") or []
     parts["categories"] = {item.get("name", place): item for place, item in enumerate(listed)} if isinstance(listed, list) else listed
     found = flatten("", parts)

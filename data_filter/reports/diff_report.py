@@ -16,7 +16,7 @@ from .diff_page import write_difference_page
 from .galleries import Pictures
 from .report import word_groups
 
-MAX_POLICIES = 12
+MAX_LINES = 12
 
 
 def compare(run_a: Path, run_b: Path, out_file: Path | None, *, pictures: Pictures = "veiled", progress: Tell | None = None) -> Difference:
@@ -69,8 +69,8 @@ def describe_difference(difference: Difference) -> dict[str, Any]:
         lines["other bytes under the same key"] = f"{difference.num_other_content:,}"
     if sum(difference.num_unmatched):
         lines["repeated keys, not compared"] = f"{difference.num_unmatched[0]:,} and {difference.num_unmatched[1]:,}"
-    lines |= {f"changed: {row['what']}": f"{show(row['a'])} -> {show(row['b'])}" for row in difference.policy[:MAX_POLICIES]}
-    for (reason_a, reason_b), number in difference.reasons.most_common(MAX_POLICIES):
+    lines |= {f"changed: {row['what']}": f"{show(row['a'])} -> {show(row['b'])}" for row in difference.settings[:MAX_LINES]}
+    for (reason_a, reason_b), number in difference.reasons.most_common(MAX_LINES):
         lines[f"{reason_a or 'kept'} -> {reason_b or 'kept'}"] = f"{number:,}"
     changed = {(f"{category}, labelled {label}"): change for (category, label), change in sorted(difference.labelled.items())}
     changed |= {f"captions: {name}": change for name, change in difference.groups.items()}

@@ -10,7 +10,7 @@ from .strict_model import StrictModel
 class ReleaseConfig(StrictModel):
     """What the release says of itself beyond its evidence."""
 
-    PLACES = frozenset({"use_policy", "companions"})
+    PLACES = frozenset({"terms_of_use", "companions"})
     title: Annotated[str, Field(min_length=1)] = Field("glideslope model", description="the model's name on the card")
     license: str = Field("apache-2.0", description="licence identifier of the weights, as the Hub spells it")
     data_attribution: str = Field("", description="credit that the data's licence asks for")
@@ -22,7 +22,7 @@ class ReleaseConfig(StrictModel):
         (), description="further tags for the Hub")
     blurred: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (), description="categories whose pictures the card shows blurred: what their filters missed")
-    use_policy: str | None = Field(None, description="file with the terms of use that are released as USE_POLICY.md; none: the built-in ones")
+    terms_of_use: str | None = Field(None, description="file with the terms of use, released as USE_POLICY.md; none: the built-in ones")
     variants: Annotated[tuple[Literal["fp16", "bf16"], ...], Field(strict=False)] = Field(
         (), description="smaller copies of the weights: fp16, bf16; each is the exact cast of the full ones")
     max_shard_mb: Annotated[int, Field(ge=1)] = Field(4000, description="most megabytes (10^6 bytes) of values in one weight file")

@@ -8,7 +8,7 @@ What each topic says lies beside: `data`, `filters`, `audits`, `mutations`, `tra
 from pathlib import Path
 
 from ..documents.environment import energy_claims
-from ..documents.use_policy import policy_claims
+from ..documents.terms_of_use import terms_claims
 from ..evidence.companions import companion_claims
 from ..evidence.comparison import Claims
 from ..evidence.contents import Release
@@ -45,6 +45,6 @@ def claims_of(release: Release) -> Claims:
     for network in release.trained_networks:
         claims |= training_claims(release, network)
     claims |= evaluation_claims(release) | component_claims(release) | companion_claims(release) | cost_claims(release)
-    claims |= policy_claims(release) | energy_claims(release) | packing_claims(release)
+    claims |= terms_claims(release) | energy_claims(release) | packing_claims(release)
     claims |= {f"provenance.{stage}": record.digest for stage, record in release.records.items()}
     return claims | {"stages": sorted(release.records), "figures": release.figures}

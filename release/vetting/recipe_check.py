@@ -6,7 +6,7 @@ from pathlib import Path
 from ...errors import ReleaseError
 from ...recipe.policy import Policy
 from ...recipe.recipe import Recipe
-from ..documents.use_policy import use_policy_text
+from ..documents.terms_of_use import terms_text
 from ..evidence.companions import choose_parts, list_sources
 from .table import GATES, refuse_false_bypasses
 
@@ -17,7 +17,7 @@ def check_recipe(recipe: Recipe, policy: Policy) -> None:
     Raises:
         ReleaseError: every reason in one sentence.
     """
-    use_policy_text(recipe)  # refuses terms that cannot be used
+    terms_text(recipe)  # refuses terms that cannot be used
     refuse_false_bypasses(policy, where=f"policy of recipe {recipe.name}")
     foreseen = [problem for gate in GATES if gate.foresee is not None and not gate.is_left_out(policy)
                 for problem in gate.foresee(recipe, policy)]

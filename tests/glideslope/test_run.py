@@ -172,7 +172,7 @@ def test_a_source_without_labels_asks_for_them(tmp_path: Path, plain_recipe: dic
     ("release", "golden_prompts", 0, "release.golden_prompts is 0, the policy asks for at least 1"),
     ("release", "companions", "nowhere", "release.companions: nowhere is no directory"),
     ("release", "citation", "write to ann" + "@uni-bonn.de", "release.citation holds a mail address"),
-    ("release", "use_policy", "nowhere.md", "release.use_policy: nowhere.md cannot be read"),
+    ("release", "terms_of_use", "nowhere.md", "release.terms_of_use: nowhere.md cannot be read"),
     ("release", "license", "MIT", "release.license is 'MIT', which the Hub does not know; write it as mit"),
     ("release", "companions", ".", "release.companions: .*model_index.json"),
     ("evaluate", "num_pairs", 4, "evaluate.num_pairs is 4: were all of them won, that proves a share of 0.473, and the policy "

@@ -46,8 +46,8 @@ def claims() -> dict[str, Any]:
         "recipe.name": "demo", "release.title": "A model", "release.license": "cc-by-sa-4.0", "release.data_attribution": "OpenMoji",
         "packing.glideslope": "0.1.0",
         "release.homepage": "", "release.citation": "", "release.languages": ["en"], "release.tags": ["emoji"], "release.blurred": [],
-        "unsafe.bypasses": [], "companions": [], "use_policy.text": "# Terms\n\nDo no harm.\n", "use_policy.sha256": "d" * 64,
-        "use_policy.is_built_in": True, "source.dataset_id": None, "source.dataset_revision": None, "cost.energy": [
+        "unsafe.bypasses": [], "companions": [], "terms.text": "# Terms\n\nDo no harm.\n", "terms.sha256": "d" * 64,
+        "terms.is_built_in": True, "source.dataset_id": None, "source.dataset_revision": None, "cost.energy": [
             {"model": model, "seconds": 427.2, "device_name": None, "watts": None, "kwh_upper_bound": None} for model in ("base", "clip")],
         "recipe.seed": 0, "source.kind": "openmoji", "source.image_size": 224,
         "balance.num_inputs": 4460, "balance.num_kept": 1860, "balance.num_words_compared": 76, "balance.min_inputs": 20,

@@ -11,7 +11,7 @@ from ....store.strict_json import load_object
 from ....trust.hashed_files import compare_tensors
 from ....trust.release_manifest import UNLISTED
 from ...documents import documents_of
-from ...documents.use_policy import find_changed_policy
+from ...documents.terms_of_use import find_changed_terms
 from ...evidence.contents import Release
 from ...evidence.layout import MEGABYTE, find_strangers, walk
 from ...evidence.plan import expected_paths
@@ -50,7 +50,7 @@ def check_generated(release: Release) -> list[str]:
     """Recipe, licence, terms and pipeline description are what pack writes for this recipe, the documents what it writes for the claims."""
     recipe = release.recipe
     texts = {"evidence/recipe.yaml": recipe_text(recipe), "LICENSE": license_text(recipe), **documents_of(release, release.claims)}
-    problems = find_changed_policy(release)
+    problems = find_changed_terms(release)
     for path, expected in texts.items():
         problems += _compare_text(path, release.read(path, bytes.decode), expected)
     if release.read(INDEX_NAME, load_object) != model_index(release.components):

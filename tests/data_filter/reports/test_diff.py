@@ -64,9 +64,9 @@ def test_groups_say_whom_the_change_concerns(tmp_path: Path) -> None:
     assert (groups["man"]["num_leaving"], groups["man"]["num_entering"]) == (0, 1)
 
 
-def test_the_policies_are_compared(tmp_path: Path) -> None:
+def test_the_settings_are_compared(tmp_path: Path) -> None:
     found = compare(tmp_path, A, B)
-    assert found.policy == [{"what": "categories.x.target_recall", "a": 0.5, "b": 0.7}, {"what": "filters.x.threshold", "a": 0.5, "b": 0.7}]
+    assert found.settings == [{"what": "categories.x.target_recall", "a": 0.5, "b": 0.7}, {"what": "filters.x.threshold", "a": 0.5, "b": 0.7}]
 
 
 def test_inputs_of_one_run_alone_are_counted_apart(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_runs_that_share_nothing_are_compared_too(tmp_path: Path) -> None:
     found = compare(tmp_path, {"shard-0": [("a", "")]}, {"shard-1": [("b", "filter:x")]})
     assert (found.only_in_a, found.only_in_b, found.everyone.num_inputs) == ({"": 1}, {"filter:x": 1}, 0)
     assert len(found.changes) == 0
-    assert compare_runs(tmp_path / "a", tmp_path / "a", GROUPS).policy == []
+    assert compare_runs(tmp_path / "a", tmp_path / "a", GROUPS).settings == []
 
 
 def test_a_repeated_key_is_not_matched_by_guessing(tmp_path: Path) -> None:

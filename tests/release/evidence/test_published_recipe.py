@@ -36,7 +36,7 @@ def test_of_a_place_on_a_machine_the_last_part_is_published(path: str, expected:
 def test_every_place_in_a_recipe_is_shortened_and_nothing_else(recipe: Recipe) -> None:
     detector = Detector(name="faces", path="/srv/faces.csv", threshold=0.5)
     category: Category = recipe.categories[0].model_copy(update={"detectors": (detector,)})
-    places = {"use_policy": "/home/anna/terms.md", "companions": "/mnt/nets"}
+    places = {"terms_of_use": "/home/anna/terms.md", "companions": "/mnt/nets"}
     release = recipe.release.model_copy(update=places)
     placed = recipe.model_copy(update={"categories": (category, recipe.categories[1]), "release": release, "policy": "/home/anna/strict.yaml",
                                        "source": ParquetSource(path="/data/in/*.parquet", image_root="/data/images")})
@@ -44,7 +44,7 @@ def test_every_place_in_a_recipe_is_shortened_and_nothing_else(recipe: Recipe) -
     assert isinstance(public.source, ParquetSource)
     assert (public.source.path, public.source.image_root) == ("*.parquet", "images")
     assert public.categories[0].detectors[0].path == "faces.csv"
-    assert (public.release.use_policy, public.policy, public.release.companions) == ("terms.md", "policy.yaml", "nets")
+    assert (public.release.terms_of_use, public.policy, public.release.companions) == ("terms.md", "policy.yaml", "nets")
     assert published_recipe(public) == public
     assert published_recipe(recipe) == recipe.model_copy(update={"policy": "policy.yaml"})
 

@@ -11,33 +11,34 @@ from ...text.number_text import cell, in_code
 from ...text.text_files import LINE_ENDS, NotTextError, decode_text
 from ..evidence.contents import Release
 
-USE_POLICY_PATH = "USE_POLICY.md"
+TERMS_PATH = "USE_POLICY.md"
 MAX_CHARACTERS = 8_000
 
 
-def use_policy_text(recipe: Recipe) -> str:
+def terms_text(recipe: Recipe) -> str:
     """The text that a release of a recipe gets, to be written while packing.
 
     Raises:
         ReleaseError: the recipe's own file is missing or cannot be used.
     """
-    path = recipe.release.use_policy
+    path = recipe.release.terms_of_use
     if path is None:
-        text = built_in_policy(recipe)
-        check_policy(text, where="the built-in terms of use, made of release.title, license, data_attribution and what counts in each category")
+        text = built_in_terms(recipe)
+        refuse_unusable(text, where="the built-in terms of use, made of release.title, license, data_attribution and what counts in each "
+                                     "category")
         return text
     try:
         text = "\n".join(LINE_ENDS.split(decode_text(Path(path).read_bytes())))
     except OSError as error:
-        raise ReleaseError(f"release.use_policy: {path} cannot be read ({error.strerror}); name a Markdown file, or remove the key for the "
+        raise ReleaseError(f"release.terms_of_use: {path} cannot be read ({error.strerror}); name a Markdown file, or remove the key for the "
                            "built-in terms") from error
     except NotTextError as error:
-        raise ReleaseError(f"release.use_policy: {path} {error}") from error
-    check_policy(text, where=f"release.use_policy: {path}")
+        raise ReleaseError(f"release.terms_of_use: {path} {error}") from error
+    refuse_unusable(text, where=f"release.terms_of_use: {path}")
     return text.rstrip() + "\n"
 
 
-def check_policy(text: str, *, where: str) -> None:
+def refuse_unusable(text: str, *, where: str) -> None:
     """Refuse terms that say nothing, or that the Hub could not show whole to whoever asks for access.
 
     Raises:
@@ -51,7 +52,7 @@ def check_policy(text: str, *, where: str) -> None:
         raise ReleaseError(f"{where}: holds control characters; save it as plain text")
 
 
-def built_in_policy(recipe: Recipe) -> str:
+def built_in_terms(recipe: Recipe) -> str:
     """The terms that hold where a recipe names none: what a model of unproven quality, trained on filtered data, may be used for."""
     lines = [f"# Terms of use: {cell(recipe.release.title)}", "",
              f"The weights are released under the licence {in_code(recipe.release.license)} (see LICENSE). What follows says what they were "
@@ -79,25 +80,25 @@ def built_in_policy(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def find_changed_policy(release: Release) -> list[str]:
+def find_changed_terms(release: Release) -> list[str]:
     """What is wrong with a release's terms: not those of the recipe, or not usable."""
-    text = release.read(USE_POLICY_PATH, bytes.decode)
-    if release.recipe.release.use_policy is None:
-        expected = built_in_policy(release.recipe)
-        return [] if text == expected else [f"{USE_POLICY_PATH}: is not the built-in text that the recipe asks for; pack the release again"]
+    text = release.read(TERMS_PATH, bytes.decode)
+    if release.recipe.release.terms_of_use is None:
+        expected = built_in_terms(release.recipe)
+        return [] if text == expected else [f"{TERMS_PATH}: is not the built-in text that the recipe asks for; pack the release again"]
     try:
-        check_policy(text, where=USE_POLICY_PATH)
+        refuse_unusable(text, where=TERMS_PATH)
     except ReleaseError as error:
         return [str(error)]
     return []
 
 
-def policy_claims(release: Release) -> dict[str, Any]:
+def terms_claims(release: Release) -> dict[str, Any]:
     """The claims about the terms: their text, its digest, and whether they are the built-in ones."""
-    text = release.read(USE_POLICY_PATH, bytes.decode)
-    check_policy(text, where=USE_POLICY_PATH)
-    return {"use_policy.text": text, "use_policy.sha256": sha256_bytes(text.encode()),
-            "use_policy.is_built_in": release.recipe.release.use_policy is None} | source_claims(release)
+    text = release.read(TERMS_PATH, bytes.decode)
+    refuse_unusable(text, where=TERMS_PATH)
+    return {"terms.text": text, "terms.sha256": sha256_bytes(text.encode()),
+            "terms.is_built_in": release.recipe.release.terms_of_use is None} | source_claims(release)
 
 
 def source_claims(release: Release) -> dict[str, Any]:

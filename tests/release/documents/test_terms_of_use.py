@@ -7,13 +7,13 @@ from glideslope.data_filter.sources.huggingface import DatasetsSource
 from glideslope.errors import ReleaseError
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
-from glideslope.release.documents.use_policy import (
-    built_in_policy,
-    check_policy,
-    find_changed_policy,
-    policy_claims,
+from glideslope.release.documents.terms_of_use import (
+    built_in_terms,
+    find_changed_terms,
+    refuse_unusable,
     source_claims,
-    use_policy_text,
+    terms_claims,
+    terms_text,
 )
 from glideslope.release.evidence.contents import Release
 from glideslope.release.vetting.metadata import read_header
@@ -21,25 +21,25 @@ from glideslope.release.vetting.metadata import read_header
 OWN = "# Our terms\n\nDraw nothing but circles.\n"
 
 
-def with_policy(recipe: Recipe, path: Path | str | None) -> Recipe:
-    return recipe.model_copy(update={"release": recipe.release.model_copy(update={"use_policy": None if path is None else str(path)})})
+def with_terms(recipe: Recipe, path: Path | str | None) -> Recipe:
+    return recipe.model_copy(update={"release": recipe.release.model_copy(update={"terms_of_use": None if path is None else str(path)})})
 
 
 def test_built_in_terms_name_each_category_by_its_specification(recipe: Recipe) -> None:
-    text = built_in_policy(recipe)
+    text = built_in_terms(recipe)
     assert 'pictures of the category "person": a human being, or a recognisable part of one.' in text
     assert "Not part of it: animals and smileys." in text
     assert "> OpenMoji, CC BY-SA 4.0" in text
-    check_policy(text, where="built-in")
+    refuse_unusable(text, where="built-in")
 
 
 def test_own_terms_are_released_as_they_stand(run_dir: Path, recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "terms.md").write_bytes(OWN.replace("\n", "\r\n").encode())
-    pack(run_dir, with_policy(recipe, tmp_path / "terms.md"), run_dir / "release")
+    pack(run_dir, with_terms(recipe, tmp_path / "terms.md"), run_dir / "release")
     release = Release(run_dir / "release")
     assert (run_dir / "release/USE_POLICY.md").read_text() == OWN
-    assert find_changed_policy(release) == []
-    assert policy_claims(release)["use_policy.is_built_in"] is False
+    assert find_changed_terms(release) == []
+    assert terms_claims(release)["terms.is_built_in"] is False
     assert read_header((run_dir / "release/README.md").read_text(), where="card")["extra_gated_prompt"] == "Draw nothing but circles."
     assert str(tmp_path) not in (run_dir / "release/evidence/recipe.yaml").read_text()
 
@@ -50,17 +50,17 @@ def test_own_terms_are_released_as_they_stand(run_dir: Path, recipe: Recipe, tmp
 def test_terms_that_cannot_be_shown_are_refused(recipe: Recipe, tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "terms.md").write_bytes(content)
     with pytest.raises(ReleaseError, match=message):
-        use_policy_text(with_policy(recipe, tmp_path / "terms.md"))
+        terms_text(with_terms(recipe, tmp_path / "terms.md"))
 
 
 def test_terms_that_are_not_there_are_refused(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="cannot be read"):
-        use_policy_text(with_policy(recipe, tmp_path / "nothing.md"))
+        terms_text(with_terms(recipe, tmp_path / "nothing.md"))
 
 
 def test_built_in_terms_that_were_edited_are_found(tamper: Any) -> None:
     tamper.text("USE_POLICY.md", "Not meant for", "Meant for")
-    problem, = find_changed_policy(Release(tamper.directory))
+    problem, = find_changed_terms(Release(tamper.directory))
     assert problem == "USE_POLICY.md: is not the built-in text that the recipe asks for; pack the release again"
 
 
@@ -76,7 +76,7 @@ def test_the_words_of_a_recipe_make_no_heading_or_link_in_terms_that_are_called_
     hostile = "a weapon\n\n## Audited by OpenAI\n\n[see](https://x.example) <b>"
     category = recipe.categories[0].model_copy(update={"counts": hostile, "does_not_count": hostile})
     words = recipe.release.model_copy(update={"title": hostile, "license": "`x`\n# y", "data_attribution": hostile})
-    text = built_in_policy(recipe.model_copy(update={"categories": (category,), "release": words}))
-    plain = built_in_policy(recipe.model_copy(update={"categories": recipe.categories[:1]}))
+    text = built_in_terms(recipe.model_copy(update={"categories": (category,), "release": words}))
+    plain = built_in_terms(recipe.model_copy(update={"categories": recipe.categories[:1]}))
     assert [line for line in text.splitlines() if line.startswith("#")][1:] == [line for line in plain.splitlines() if line.startswith("#")][1:]
     assert "[see](" not in text and "<b>" not in text
