@@ -18,7 +18,6 @@ from .store.stage_places import CHECKPOINTS, StagePlaces, record_beside
 from .store.whole_files import read_json
 from .text.number_text import at_least, percent
 
-FILES = {"use_policy", "policy", "companions"}  # keys of the release that name files, which a record knows by digests
 READS_FILES_OF = {"tokenizer": "training/base"}  # an input that is a file of another stage
 
 
@@ -68,7 +67,7 @@ def read_status(run_dir: Path, recipe: Recipe, stages: Iterable[tuple[str, str]]
         recipe: what the run is to do.
         stages: the stages in their order, each after the command that does it.
     """
-    expected = expected_settings(recipe) | {"release": {"recipe": {"release": recipe.release.model_dump(mode="json", exclude=FILES)}}}
+    expected = expected_settings(recipe) | {"release": {"recipe": {"release": recipe.release.model_dump(mode="json", exclude=set(recipe.release.PLACES))}}}
     found, digests = dict[str, StageStatus](), dict[str, str]()
     for command, stage in stages:
         places = StagePlaces.of(run_dir / stage, record_beside(run_dir / stage) if stage == "release" else None)
