@@ -37,7 +37,7 @@ def call(*arguments: str) -> tuple[int, str]:
 def test_a_run_of_your_own_images_goes_from_nothing_to_labels_and_says_each_next_command(
         tmp_path: Path, plain_recipe: dict[str, Any], tiny_clip: TinyClip) -> None:
     fill_folder(tmp_path / "images", 60)
-    plain_recipe["source"] = {"kind": "folder", "path": "images"}
+    plain_recipe |= {"source": {"kind": "folder", "path": "images"}, "clip": {"model": "ViT-B-32", "pretrained": "openai"}}
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(plain_recipe))
     code, told = call("my.yaml")
     assert code == 3
