@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from .errors import GlideslopeError, StageError
+from .errors import StageError
 from .recipe.recipe import Recipe
 from .recipe.stage_settings import differing_settings, expected_settings
 from .store.records import Record
@@ -67,7 +67,8 @@ def read_status(run_dir: Path, recipe: Recipe, stages: Iterable[tuple[str, str]]
         recipe: what the run is to do.
         stages: the stages in their order, each after the command that does it.
     """
-    expected = expected_settings(recipe) | {"release": {"recipe": {"release": recipe.release.model_dump(mode="json", exclude=set(recipe.release.PLACES))}}}
+    release = recipe.release.model_dump(mode="json", exclude=set(recipe.release.PLACES))
+    expected = expected_settings(recipe) | {"release": {"recipe": {"release": release}}}
     found, digests = dict[str, StageStatus](), dict[str, str]()
     for command, stage in stages:
         places = StagePlaces.of(run_dir / stage, record_beside(run_dir / stage) if stage == "release" else None)
@@ -113,14 +114,7 @@ def read_record_file(path: Path) -> Record | None:
     Raises:
         StageError: it cannot be read, or was edited.
     """
-    if not path.is_file():
-        return None
-    try:
-        return Record.from_json(read_json(path), where=str(path))
-    except StageError:
-        raise
-    except GlideslopeError as error:
-        raise StageError(str(error)) from error
+    return Record.from_json(read_json(path), where=str(path)) if path.is_file() else None
 
 
 def describe_partial(places: StagePlaces) -> tuple[State, str]:

@@ -15,7 +15,7 @@ SAMPLE, LABELS = "Drawing a sample", "Taking labels back"
 def audit(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False,  # noqa: PLR0913, PLR0917 (its options)
           category: Annotated[str | None, typer.Option(metavar="NAME", help="What to audit; needed where the recipe has several.")] = None,
           claim: Annotated[float | None, typer.Option(help="Largest share of the kept images that may show it. A sample is drawn.",
-                                                      rich_help_panel=SAMPLE, show_default="the recipe's max_leak_rate, or 0.001")] = None,
+                                                      rich_help_panel=SAMPLE, show_default="the policy's leak, or 0.001")] = None,
           num_images: Annotated[int | None, typer.Option(help="Images to draw; more than were drawn before extends the sample.",
                                                          rich_help_panel=SAMPLE,
                                                          show_default="as many as show the claim when none is positive")] = None,

@@ -1,6 +1,7 @@
 """What `glideslope status` prints, and how it ends."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,20 @@ def test_without_captions_the_filters_are_looked_at(plain_recipe: dict[str, Any]
 def test_the_table_has_a_mark_for_each_state() -> None:
     table = table_of([StageStatus(f"stage {state}", "any", state, "why") for state in State], title="runs/x")
     assert table.row_count == len(State)
+
+
+def test_status_loads_no_library_that_takes_seconds(recipe_file: Path) -> None:
+    program = f"""
+import subprocess
+import sys
+from glideslope.cli.main import main
+sys.argv = ["glideslope", "status", {str(recipe_file)!r}]
+try:
+    main()
+except SystemExit as stop:
+    assert stop.code == 3, stop.code
+heavy = {{"torch", "sklearn", "scipy", "open_clip", "datasets", "matplotlib"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
