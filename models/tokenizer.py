@@ -18,13 +18,14 @@ from typing import Any, Literal
 
 import ftfy
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from ..errors import CheckpointError, VerificationError
 from ..store.strict_json import read_bounded
 from ..store.whole_files import write_bytes
-from ..text.vocabulary_files import MAX_TOKEN_LENGTH, MAX_TOKENIZER_BYTES, Vocabulary, rebuild_tokenizer
+from ..text.bpe_training import train_bpe
+from ..text.vocabulary_files import MAX_TOKENIZER_BYTES, Vocabulary, rebuild_tokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
@@ -116,9 +117,7 @@ class CaptionTokenizer:
         """Learn at most `vocab_size` tokens from captions; the same captions in any order of call give the same file."""
         tokenizer = Tokenizer(models.BPE())
         dress(tokenizer, "own")
-        trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[START, END], show_progress=False,
-                                      initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), max_token_length=MAX_TOKEN_LENGTH)
-        tokenizer.train_from_iterator(sorted(captions), trainer)
+        train_bpe(tokenizer, captions, vocab_size=vocab_size, special_tokens=[START, END])
         return cls(tokenizer)
 
     @classmethod

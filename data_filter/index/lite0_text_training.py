@@ -22,6 +22,8 @@ from torch.nn import functional
 from ...clip import lite0
 from ...clip.model import normalise
 from ...errors import StageError
+from ...learning.contrastive import contrastive_loss
+from ...learning.cosine_decay import half_cosine
 from ...recipe.filters import ClipConfig
 from ...store.records import Record, read_record, run_stage
 from ...store.whole_files import write_bytes, write_json
@@ -168,7 +170,7 @@ def fit_text_tower(images: Tensor, tokens: Tensor, text_config: dict[str, int], 
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             drawn = starts[chosen] + (torch.rand(batch_size, generator=draws) * counts[chosen]).long()
-            loss = contrastive_loss(images[chosen], functional.normalize(tower(tokens[drawn]), dim=-1), log_scale.exp())
+            loss = contrastive_loss(log_scale.exp() * images[chosen] @ functional.normalize(tower(tokens[drawn]), dim=-1).T)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
@@ -187,14 +189,7 @@ def schedule(step: int, num_steps: int) -> float:
     num_warmup = max(1, round(WARMUP_SHARE * num_steps))
     if step < num_warmup:
         return (step + 1) / num_warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup)))
-
-
-def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """Mean of the two cross-entropies of finding one's partner in the batch; rows float32 (N, D) of length 1."""
-    logits = scale * images @ texts.T
-    targets = torch.arange(len(logits))
-    return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+    return half_cosine(step - num_warmup, max(1, num_steps - num_warmup))
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,7 +20,8 @@ from ..errors import CheckpointError, SourceError, StageError
 from ..store.digests import sha256_file
 from ..store.strict_json import read_bounded
 from ..store.whole_files import read_json
-from ..text.vocabulary_files import MAX_TOKEN_LENGTH, MAX_TOKENIZER_BYTES, Vocabulary, rebuild_tokenizer
+from ..text.bpe_training import train_bpe
+from ..text.vocabulary_files import MAX_TOKENIZER_BYTES, Vocabulary, rebuild_tokenizer
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 TRUNK = "tf_efficientnet_lite0"
@@ -162,9 +163,7 @@ def train_tokenizer(captions: Sequence[str], vocab_size: int) -> Tokenizer:
         vocab_size: most tokens, special ones included.
     """
     tokenizer = dress(Tokenizer(models.BPE(unk_token=UNKNOWN)))
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), max_token_length=MAX_TOKEN_LENGTH)
-    tokenizer.train_from_iterator(captions, trainer)
+    train_bpe(tokenizer, captions, vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS)
     return tokenizer
 
 

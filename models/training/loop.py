@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...device.dtype_device import choose_device
 from ...device.processor import HALF, choose_precision, instruction_set, threads, warn_of_slow_type
 from ...errors import CheckpointError, StageError, TrainingError
+from ...learning.cosine_decay import half_cosine
 from ...recipe.training import TrainingConfig
 from ...store.stage_places import CHECKPOINTS
 from ...store.whole_files import read_json, write_json
@@ -245,7 +246,7 @@ def metrics_line(step: int, num_images: int, figures: Mapping[str, float]) -> st
 def learning_rate(config: TrainingConfig, num_images: int) -> float:
     """Linear warm-up, then half a cosine down to zero."""
     warmup = min(1.0, (num_images + config.batch_size) / max(config.warmup_images, config.batch_size))
-    return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, num_images / config.num_images)))
+    return config.learning_rate * warmup * half_cosine(min(1.0, num_images / config.num_images))
 
 
 def average_decay(batch_size: int, num_images: int, half_life_images: int) -> float:

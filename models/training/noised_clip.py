@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ...device.torch_state import PlainTorch
 from ...errors import RecipeError
+from ...learning.contrastive import contrastive_loss
 from ...recipe.components import CONFIG_NAME, NETWORKS, SCHEDULERS, NoisedClipTraining, Training
 from ...store.whole_files import write_json
 from ..diffusion.process import GaussianDiffusion
@@ -65,7 +65,7 @@ def estimate_noised_clip(config: NoisedClipTraining, num_images: int, time_step_
         x = torch.randn(n, 3, preset.image_size, preset.image_size, device=device)
         tokens = torch.zeros(n, preset.max_text_len, dtype=torch.int64, device=device)
         logits = network(x, tokens[:, 0], tokens, torch.full((n,), preset.max_text_len, device=device))
-        return functional.cross_entropy(logits.float(), torch.arange(n, device=device))
+        return contrastive_loss(logits.float())
 
     return num_images * time_training(config, model, loss, ema_half_life_images=None)
 
@@ -81,7 +81,7 @@ class ContrastiveBatches:
         self.starts = data.starts
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
-        """Mean of the two cross-entropies, image to caption and caption to image (arXiv 2103.00020, figure 3)."""
+        """Contrastive loss of a step."""
         device = next(model.parameters()).device
         indices = batch_indices(len(self.data), step, self.config.batch_size, self.seed)
         seed_step(self.seed, step)
@@ -89,9 +89,8 @@ class ContrastiveBatches:
         steps = torch.randint(0, self.diffusion.num_steps, (len(x_start),))
         x = self.diffusion.add_noise(x_start, steps, torch.randn_like(x_start))
         drawn = caption_indices(self.starts, indices, step, self.seed)
-        logits = model(x.to(device), steps.to(device), self.tokens[drawn].to(device), self.lengths[drawn].to(device)).float()
-        targets = torch.arange(len(logits), device=device)
-        return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+        logits = model(x.to(device), steps.to(device), self.tokens[drawn].to(device), self.lengths[drawn].to(device))
+        return contrastive_loss(logits.float())
 
 
 STAGE = TrainingStage(train_noised_clip, check_noised_clip, estimate_noised_clip)

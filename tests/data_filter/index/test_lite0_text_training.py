@@ -4,11 +4,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from glideslope.clip import lite0
 from glideslope.clip.model import load_clip
-from glideslope.data_filter.index.lite0_text_training import contrastive_loss, read_pairs, schedule, train_text_tower
+from glideslope.data_filter.index.lite0_text_training import read_pairs, schedule, train_text_tower
 from glideslope.data_filter.index.parquet import write_table
 from glideslope.data_filter.index.repeated_keys import write_duplicates
 from glideslope.data_filter.index.stage import INDEX_SCHEMA
@@ -82,12 +81,6 @@ def test_too_few_pairs_and_other_models_are_refused(tmp_path: Path) -> None:
         train_text_tower(CONFIG, make_index(tmp_path / "index", 1), tmp_path / "clip", seed=1)
     with pytest.raises(StageError, match="only lite0 is trained"):
         train_text_tower(ClipConfig(model="hf-hub:x/y"), tmp_path / "index", tmp_path / "clip", seed=1)
-
-
-def test_the_loss_is_zero_for_perfect_and_log_n_for_blind_embeddings() -> None:
-    perfect, blind = torch.eye(8), torch.ones(8, 8) / 8**0.5
-    assert contrastive_loss(perfect, perfect, torch.tensor(100.0)).item() == pytest.approx(0, abs=1e-6)
-    assert contrastive_loss(blind, blind, torch.tensor(100.0)).item() == pytest.approx(np.log(8), abs=1e-5)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
