@@ -4,9 +4,9 @@ Parameter names, shapes and order are those of the published checkpoints, so tha
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -118,59 +118,109 @@ def fill_rows(x: Tensor) -> Tensor:
 
 
 class GroupNorm32(nn.GroupNorm):
-    """Group normalisation with 32 groups, whose sums are float32 whatever the input's dtype, optionally followed by SiLU."""
+    """Group normalisation with 32 groups, whose sums are float32 whatever the input's dtype."""
 
-    def __init__(self, channels: int, *, swish: bool) -> None:
-        """Normalise `channels` channels; `swish` applies SiLU afterwards."""
+    def __init__(self, channels: int) -> None:
+        """Normalise `channels` channels."""
         super().__init__(NUM_GROUPS, channels, eps=1e-5)
-        self.swish = swish
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to x: (N, C, ...) -> the same shape and dtype."""
-        out = functional.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
-        return functional.silu(out) if self.swish else out
+        return functional.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What steers the layers of a U-Net, computed once a pass.
+
+    Attributes:
+        embedding: (N or more, 4 model_channels), of time and caption; see `fill_rows`.
+        context: of the captions.
+    """
+
+    embedding: Tensor
+    context: PromptContext
+
+
+class Stem(nn.Conv2d):
+    """The first convolution, from the image and what is seen beside it to the network's channels."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        """Convolve 3 x 3 pixels."""
+        super().__init__(in_channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, _: Conditions) -> Tensor:  # type: ignore[override]  # as every layer of a `Level`
+        """Apply to x: (N, C, H, W)."""
+        return super().forward(x)
+
+
+def unchanged(x: Tensor) -> Tensor:
+    """The same resolution: (N, C, H, W) as it is."""
+    return x
+
+
+def halved(x: Tensor) -> Tensor:
+    """Half the resolution, by the mean of 2 x 2 pixels: (N, C, H, W) -> (N, C, H / 2, W / 2)."""
+    return functional.avg_pool2d(x, 2)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Double the resolution, each pixel repeated: (N, C, H, W) -> (N, C, 2 H, 2 W)."""
+    return functional.interpolate(x, scale_factor=2, mode="nearest")
 
 
 class ResBlock(nn.Module):
-    """Residual block whose second norm is scaled and shifted by the embedding; may halve or double the resolution."""
+    """Residual block whose second norm is scaled and shifted by the embedding (arXiv 2105.05233, section 3).
 
-    takes = "embedding"
+    With norm_1, conv_1 in `in_layers` and norm_2, conv_2 in `out_layers`, and a change r of the resolution:
 
-    def __init__(self, channels: int, emb_channels: int, dropout: float, *, out_channels: int, resample: str = "none") -> None:
-        """`resample` is "none", "up" (nearest) or "down" (average), applied between the first norm and convolution."""
+        h = conv_1(r(silu(norm_1(x))))
+        y = skip(r(x)) + conv_2(dropout(silu((1 + scale) norm_2(h) + shift)))
+    """
+
+    def __init__(self, channels: int, emb_channels: int, dropout: float, *, out_channels: int,
+                 resample: Callable[[Tensor], Tensor] = unchanged) -> None:
+        """`resample` is one of `unchanged`, `halved` and `doubled`."""
         super().__init__()
         self.resample = resample
-        self.in_layers = nn.Sequential(GroupNorm32(channels, swish=True), nn.Identity(), nn.Conv2d(channels, out_channels, 3, padding=1))
+        self.in_layers = nn.Sequential(GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, 2 * out_channels))
-        self.out_layers = nn.Sequential(GroupNorm32(out_channels, swish=False), nn.SiLU(), nn.Dropout(dropout),
+        self.out_layers = nn.Sequential(GroupNorm32(out_channels), nn.SiLU(), nn.Dropout(dropout),
                                         zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)))
         self.skip_connection = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
 
-    def resampled(self, x: Tensor) -> Tensor:
-        """Change the resolution as the block does. x: (N, C, H, W)."""
-        if self.resample == "up":
-            return functional.interpolate(x, scale_factor=2, mode="nearest")
-        return functional.avg_pool2d(x, 2) if self.resample == "down" else x
+    def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
+        """Apply to x: (N, C, H, W)."""
+        # First half: the resolution changes between activation and convolution.
+        norm, silu, conv = self.in_layers
+        h: Tensor = conv(self.resample(silu(norm(x))))
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Apply to x: (N, C, H, W) with emb: (N or more, E), see `fill_rows`."""
-        h = self.in_layers[2](self.resampled(self.in_layers[0](x)))
-        scale, shift = self.emb_layers(emb)[:len(h)].to(h.dtype)[:, :, None, None].chunk(2, dim=1)
+        # Second half: the embedding scales and shifts what the norm gives.
+        scale, shift = self.emb_layers(conditions.embedding)[:len(h)].to(h.dtype)[:, :, None, None].chunk(2, dim=1)
         norm, silu, dropout, conv = self.out_layers
         h = conv(dropout(silu(norm(h) * (1 + scale) + shift)))
-        return torch.as_tensor(self.skip_connection(self.resampled(x)) + h)
+
+        # Residual connection.
+        y: Tensor = self.skip_connection(self.resample(x)) + h
+        return y
 
 
 class AttentionBlock(nn.Module):
     """Self-attention over pixels whose keys and values are extended by the text's (arXiv 2112.10741, section 4)."""
 
-    takes = "text"
+    def __init__(self, channels: int, num_head_channels: int, encoder_channels: int, *, number: int) -> None:
+        """Attend with `channels / num_head_channels` heads to pixels and to `encoder_channels`-wide tokens.
 
-    def __init__(self, channels: int, num_head_channels: int, encoder_channels: int) -> None:
-        """Attend with `channels / num_head_channels` heads to pixels and to `encoder_channels`-wide tokens."""
+        Args:
+            channels: of the pixels.
+            num_head_channels: channels per head.
+            encoder_channels: of the tokens.
+            number: of this block among the network's, whose keys and values it takes of a `PromptContext`.
+        """
         super().__init__()
         self.num_heads = channels // num_head_channels
-        self.norm = GroupNorm32(channels, swish=False)
+        self.number = number
+        self.norm = GroupNorm32(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.encoder_kv = nn.Conv1d(encoder_channels, 2 * channels, 1)
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
@@ -180,14 +230,21 @@ class AttentionBlock(nn.Module):
         kv = pointwise(self.encoder_kv, text).view(*text.shape[:2], self.num_heads, 2, -1)
         return kv[..., 0, :].transpose(1, 2), kv[..., 1, :].transpose(1, 2)
 
-    def forward(self, x: Tensor, text_keys: Tensor, text_values: Tensor) -> Tensor:
-        """Apply to x: (N, C, H, W) with the captions' keys and values, see `text_keys_values`."""
+    def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
+        """Apply to x: (N, C, H, W)."""
+        # Queries, keys and values of the pixels: three of (N, heads, H W, channels per head).
         n, channels, height, width = x.shape
         pixels = self.norm(x).permute(0, 2, 3, 1).reshape(n, height * width, channels)
         q, k, v = pointwise(self.qkv, pixels).view(n, height * width, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4)
-        out = functional.scaled_dot_product_attention(q, torch.cat([text_keys, k], dim=2), torch.cat([text_values, v], dim=2))
-        out = pointwise(self.proj_out, out.transpose(1, 2).reshape(n, height * width, channels))
-        return x + out.view(n, height, width, channels).permute(0, 3, 1, 2)
+
+        # Attention to the captions' tokens and to the pixels.
+        k = torch.cat([conditions.context.keys[self.number], k], dim=2)
+        v = torch.cat([conditions.context.values[self.number], v], dim=2)
+        h = functional.scaled_dot_product_attention(q, k, v)
+
+        # Projection and residual connection.
+        h = pointwise(self.proj_out, h.transpose(1, 2).reshape(n, height * width, channels))
+        return x + h.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 def pointwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
@@ -196,94 +253,92 @@ def pointwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
 
 
 class Level(nn.ModuleList):
-    """Layers in a row, each given what it takes.
+    """Layers in a row, each a map of an image and the conditions to an image."""
 
-    Layers are told apart by that attribute and not by their class: diffusers runs the module of an export anew for every
-    network that it loads, and the classes of a network loaded before are then no longer those of the module.
-    """
-
-    def forward(self, x: Tensor, emb: Tensor, text: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
-        """Apply every layer to x: (N, C, H, W); each attention takes the next keys and values of the captions."""
+    def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
+        """Apply every layer to x: (N, C, H, W)."""
         for layer in self:
-            takes = getattr(layer, "takes", None)
-            if takes == ResBlock.takes:
-                x = layer(x, emb)
-            elif takes == AttentionBlock.takes:
-                x = layer(x, *next(text))
-            else:
-                x = layer(x)
+            x = layer(x, conditions)
         return x
 
 
 class TextConditionedUNet(nn.Module):
-    """The denoiser of every GLIDE model: predicts noise and the interpolation of the log-variance (6 channels)."""
+    """The denoiser of every GLIDE model: predicts noise and the interpolation of the log-variance (6 channels).
+
+    Attributes:
+        config: the architecture.
+        attention_blocks: in the order in which they are applied.
+    """
 
     def __init__(self, config: UNetConfig) -> None:
         """Build the network of a configuration with fresh weights."""
         super().__init__()
         self.config = config
-        emb_channels = 4 * config.model_channels
+        self.attention_blocks: list[AttentionBlock] = []
+        channels, last = config.channel_mult[0] * config.model_channels, len(config.channel_mult) - 1
+
+        # Embeddings of caption and time.
         self.positional_embedding = nn.Parameter(torch.zeros(config.text_ctx, config.xf_width))
         self.padding_embedding = nn.Parameter(torch.zeros(config.text_ctx, config.xf_width))
-        self.time_embed = nn.Sequential(nn.Linear(config.model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels))
-        self.input_blocks, skip_channels, channels, down = self._make_input_blocks(emb_channels)
-        self.middle_block = Level([self._res(channels, channels), self._attention(channels), self._res(channels, channels)])
-        self.output_blocks = self._make_output_blocks(skip_channels, channels, down)
-        first = config.channel_mult[0] * config.model_channels
-        self.out = nn.Sequential(GroupNorm32(first, swish=True), nn.Identity(), zeroed(nn.Conv2d(first, 6, 3, padding=1)))
+        self.time_embed = nn.Sequential(nn.Linear(config.model_channels, self.emb_channels), nn.SiLU(),
+                                        nn.Linear(self.emb_channels, self.emb_channels))
+
+        # Way down: blocks at each resolution, then one that halves it.
+        self.input_blocks = nn.ModuleList([Level([Stem(config.in_channels, channels)])])
+        skip_channels = [channels]
+        for level, mult in enumerate(config.channel_mult):
+            for _ in range(config.num_res_blocks):
+                layers = [self._res(channels, mult * config.model_channels), *self._attention(level, mult * config.model_channels)]
+                channels = mult * config.model_channels
+                self.input_blocks.append(Level(layers))
+                skip_channels.append(channels)
+            if level < last:
+                self.input_blocks.append(Level([self._res(channels, channels, halved)]))
+                skip_channels.append(channels)
+
+        # Lowest resolution: attention between two blocks, whatever the configuration says.
+        self.middle_block = Level([self._res(channels, channels), self._attend(channels), self._res(channels, channels)])
+
+        # Way up: one block more at each resolution, each with a skip connection; the last one doubles the resolution.
+        self.output_blocks = nn.ModuleList()
+        for level in range(last, -1, -1):
+            for i in range(config.num_res_blocks + 1):
+                in_channels, channels = channels + skip_channels.pop(), config.channel_mult[level] * config.model_channels
+                layers = [self._res(in_channels, channels), *self._attention(level, channels)]
+                if level > 0 and i == config.num_res_blocks:
+                    layers.append(self._res(channels, channels, doubled))
+                self.output_blocks.append(Level(layers))
+
+        # Output, and the text transformer.
+        self.out = nn.Sequential(GroupNorm32(channels), nn.SiLU(), zeroed(nn.Conv2d(channels, 6, 3, padding=1)))
         self.transformer = TextTransformer(config.xf_width, config.xf_layers, config.xf_heads)
         self.final_ln = nn.LayerNorm(config.xf_width)
         self.token_embedding = nn.Embedding(config.n_vocab, config.xf_width)
-        self.transformer_proj = nn.Linear(config.xf_width, emb_channels)
+        self.transformer_proj = nn.Linear(config.xf_width, self.emb_channels)
         nn.init.normal_(self.positional_embedding, std=0.01)
         nn.init.normal_(self.padding_embedding, std=0.01)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
-    def _res(self, channels: int, out_channels: int, resample: str = "none") -> ResBlock:
-        return ResBlock(channels, 4 * self.config.model_channels, self.config.dropout, out_channels=out_channels, resample=resample)
+    @property
+    def emb_channels(self) -> int:
+        """Channels of the embedding of time and caption."""
+        return 4 * self.config.model_channels
 
-    def _attention(self, channels: int) -> AttentionBlock:
-        return AttentionBlock(channels, self.config.num_head_channels, self.config.xf_width)
+    def _res(self, channels: int, out_channels: int, resample: Callable[[Tensor], Tensor] = unchanged) -> nn.Module:
+        return ResBlock(channels, self.emb_channels, self.config.dropout, out_channels=out_channels, resample=resample)
 
-    def _make_input_blocks(self, emb_channels: int) -> tuple[nn.ModuleList, list[int], int, int]:
-        config = self.config
-        channels = config.channel_mult[0] * config.model_channels
-        blocks = [Level([nn.Conv2d(config.in_channels, channels, 3, padding=1)])]
-        skip_channels, down = [channels], 1
-        for level, mult in enumerate(config.channel_mult):
-            for _ in range(config.num_res_blocks):
-                layers: list[nn.Module] = [self._res(channels, mult * config.model_channels)]
-                channels = mult * config.model_channels
-                if down in config.attention_downsample:
-                    layers.append(self._attention(channels))
-                blocks.append(Level(layers))
-                skip_channels.append(channels)
-            if level + 1 < len(config.channel_mult):
-                blocks.append(Level([self._res(channels, channels, "down")]))
-                skip_channels.append(channels)
-                down *= 2
-        return nn.ModuleList(blocks), skip_channels, channels, down
+    def _attention(self, level: int, channels: int) -> list[nn.Module]:
+        """An attention block, at the resolutions that have one."""
+        return [self._attend(channels)] if 2**level in self.config.attention_downsample else []
 
-    def _make_output_blocks(self, skip_channels: list[int], channels: int, down: int) -> nn.ModuleList:
-        config = self.config
-        blocks = []
-        for level in reversed(range(len(config.channel_mult))):
-            out_channels = config.channel_mult[level] * config.model_channels
-            for i in range(config.num_res_blocks + 1):
-                layers: list[nn.Module] = [self._res(channels + skip_channels.pop(), out_channels)]
-                channels = out_channels
-                if down in config.attention_downsample:
-                    layers.append(self._attention(channels))
-                if level and i == config.num_res_blocks:
-                    layers.append(self._res(channels, channels, "up"))
-                    down //= 2
-                blocks.append(Level(layers))
-        return nn.ModuleList(blocks)
+    def _attend(self, channels: int) -> nn.Module:
+        block = AttentionBlock(channels, self.config.num_head_channels, self.config.xf_width, number=len(self.attention_blocks))
+        self.attention_blocks.append(block)
+        return block
 
-    def attention_blocks(self) -> Iterator[AttentionBlock]:
-        """The attention blocks in the order in which they are applied."""
-        modules: Iterator[Any] = self.modules()
-        return (module for module in modules if getattr(module, "takes", None) == AttentionBlock.takes)
+    def forward(self, x: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Predict noise and variance from captions; see `denoise` and `encode_text`."""
+        return self.denoise(x, timesteps, self.encode_text(tokens, mask))
 
     def encode_text(self, tokens: Tensor, mask: Tensor) -> PromptContext:
         """Run the text transformer and make each attention block's keys and values.
@@ -292,15 +347,16 @@ class TextConditionedUNet(nn.Module):
             tokens: int64 (N, text_ctx).
             mask: bool (N, text_ctx), false where the caption has ended; the padding embedding stands there.
         """
+        # Embed tokens and positions.
         x = self.token_embedding(tokens) + self.positional_embedding[None]
         x = torch.where(mask[..., None], x, self.padding_embedding[None].to(x.dtype))
-        x = self.final_ln(self.transformer(x))
-        keys, values = zip(*(block.text_keys_values(x) for block in self.attention_blocks()), strict=True)
-        return PromptContext(self.transformer_proj(fill_rows(x[:, -1]))[:len(x)], keys, values)
 
-    def forward(self, x: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Predict noise and variance from captions; see `denoise` and `encode_text`."""
-        return self.denoise(x, timesteps, self.encode_text(tokens, mask))
+        # Transform.
+        x = self.final_ln(self.transformer(x))
+
+        # Project: all tokens for attention, the last one for the embedding.
+        keys, values = zip(*(block.text_keys_values(x) for block in self.attention_blocks), strict=True)
+        return PromptContext(self.transformer_proj(fill_rows(x[:, -1]))[:len(x)], keys, values)
 
     def denoise(self, x: Tensor, timesteps: Tensor, context: PromptContext) -> Tensor:
         """Predict noise and variance.
@@ -314,19 +370,28 @@ class TextConditionedUNet(nn.Module):
         Returns:
             (N, 6, H, W): noise, then the variance's interpolation v in about [-1, 1] (arXiv 2102.09672, equation 15).
         """
+        # Embed time and caption.
         times = timestep_embedding(fill_rows(timesteps), self.config.model_channels)
-        emb = self.time_embed(times.to(self.transformer_proj.weight.dtype))
-        emb = emb + fill_rows(context.projected).to(emb.dtype)
-        text = iter(zip(context.keys, context.values, strict=True))
-        skips = []
-        h = x
+        embedding = self.time_embed(times.to(self.transformer_proj.weight.dtype))
+        embedding = embedding + fill_rows(context.projected).to(embedding.dtype)
+        conditions = Conditions(embedding, context)
+
+        # Way down, where every block leaves a skip connection.
+        h, skips = x, []
         for block in self.input_blocks:
-            h = block(h, emb, text)
+            h = block(h, conditions)
             skips.append(h)
-        h = self.middle_block(h, emb, text)
+
+        # Lowest resolution.
+        h = self.middle_block(h, conditions)
+
+        # Way up, where every block takes the newest skip connection.
         for block in self.output_blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb, text)
-        return torch.as_tensor(self.out(h))
+            h = block(torch.cat([h, skips.pop()], dim=1), conditions)
+
+        # Noise and variance.
+        output: Tensor = self.out(h)
+        return output
 
 
 def condition_input(x: Tensor, *, inpaint_image: Tensor | None = None, inpaint_mask: Tensor | None = None,
