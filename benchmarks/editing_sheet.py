@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from glideslope import GlidePipeline
 from glideslope.models.drawing.options import DrawOptions
-from glideslope.models.drawing.pixels import captioned_sheet
+from glideslope.pictures.sheets import captioned_sheet
 
 SIDE = 240
 YELLOW, RED, BLUE, GREEN, GREY = (252, 234, 43), (210, 47, 39), (30, 80, 170), (92, 158, 49), (160, 160, 160)

@@ -26,7 +26,8 @@ from glideslope.clip.model import Clip, load_clip
 from glideslope.errors import StageError
 from glideslope.models.drawing.options import DrawOptions
 from glideslope.models.drawing.pipeline import GlidePipeline
-from glideslope.models.drawing.pixels import captioned_sheet, fit_square
+from glideslope.models.drawing.pixels import fit_square
+from glideslope.pictures.sheets import captioned_sheet
 from glideslope.recipe.filters import ClipConfig
 
 BASELINE = "ddpm 100"

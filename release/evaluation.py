@@ -14,7 +14,7 @@ from ..clip.model import Clip, load_clip
 from ..errors import StageError
 from ..models.drawing.options import DrawOptions
 from ..models.drawing.pipeline import GlidePipeline
-from ..models.drawing.pixels import contact_sheet, png_bytes
+from ..pictures.sheets import contact_sheet, png_bytes
 from ..recipe.filters import ClipConfig
 from ..recipe.training import EvaluateConfig
 from ..store.digests import canonical_json

@@ -11,9 +11,9 @@ from PIL import Image, ImageFilter
 from ...errors import LabelError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
+from ...pictures.sheets import CELL_SIZE, labelled_sheet, png_bytes
 from ...store.digests import sha256_bytes
 from ...store.whole_files import write_bytes
-from ..deciding.plots import CELL_SIZE, draw_contact_sheet
 from ..index.stage import read_index
 from ..labels.csv_files import CsvRow, Verdict, read_csv, read_label
 from ..sources.source import Source
@@ -135,7 +135,7 @@ def write_sheets(directory: Path, source: Source, index_dir: Path, pictures: Seq
         cells = [(Image.open(io.BytesIO(thumbnails.get(picture.key, missing))).convert("RGB"), f"{picture.number}  {picture.caption}",
                   picture.key) for picture in page]
         path = directory / f"sheet-{page[0].number:06d}-{page[-1].number:06d}.png"
-        write_bytes(path, draw_contact_sheet(cells))
+        write_bytes(path, png_bytes(labelled_sheet(cells), optimize=False))
         paths.append(path)
     return paths
 

@@ -1,19 +1,11 @@
-"""Pictures of a filter's evidence."""
+"""Plots of a filter's evidence."""
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
-
 from ...pictures.figure_style import plain_style
 from ..mutations.image_changes import TITLES
-
-CELL_SIZE = 144
-CAPTION_HEIGHT = 40
-NUM_COLUMNS = 6
-MAX_MISSED = 60
 
 
 @plain_style
@@ -86,34 +78,3 @@ def encode_figure(figure: Any) -> bytes:
     sink = io.BytesIO()
     figure.savefig(sink, format="png", metadata={"Software": None})
     return sink.getvalue()
-
-
-def draw_contact_sheet(pictures: Sequence[tuple[Image.Image, str, str]]) -> bytes:
-    """Lay pictures out with a caption and a second line each: PNG bytes.
-
-    Args:
-        pictures: RGB image, caption, second line.
-    """
-    num_columns = min(NUM_COLUMNS, len(pictures))
-    num_rows = math.ceil(len(pictures) / num_columns)
-    sheet = Image.new("RGB", (num_columns * CELL_SIZE, num_rows * (CELL_SIZE + CAPTION_HEIGHT)), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(11)
-    for place, (picture, caption, note) in enumerate(pictures):
-        left, top = place % num_columns * CELL_SIZE, place // num_columns * (CELL_SIZE + CAPTION_HEIGHT)
-        picture.thumbnail((CELL_SIZE - 8, CELL_SIZE - 8), Image.Resampling.BICUBIC)
-        sheet.paste(picture, (left + (CELL_SIZE - picture.width) // 2, top + 4))
-        for line, text in enumerate((caption, note)):
-            draw.text((left + 4, top + CELL_SIZE + 18 * line), shorten(text, font), fill="black" if line == 0 else "#57606a", font=font)
-    sink = io.BytesIO()
-    sheet.save(sink, format="PNG")
-    return sink.getvalue()
-
-
-def shorten(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """Cut a text so that it fits into a cell."""
-    if font.getlength(text) <= CELL_SIZE - 8:
-        return text
-    while text and font.getlength(text + "…") > CELL_SIZE - 8:
-        text = text[:-1]
-    return text + "…"

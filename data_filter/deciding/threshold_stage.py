@@ -14,6 +14,7 @@ from PIL import Image
 from ...errors import FilterError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
+from ...pictures.sheets import labelled_sheet, png_bytes
 from ...recipe.filters import Category
 from ...store.digests import sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
@@ -26,12 +27,13 @@ from ..labels.join import check_labels, count_roles, read_judgements
 from ..labels.stage import Judgement
 from ..sources.source import Source, joined_captions
 from .filter_figures import SCORES_SCHEMA, combined_scores, measure_filter
-from .plots import MAX_MISSED, draw_contact_sheet, plot_precision_recall
+from .plots import plot_precision_recall
 from .statistics import choose_threshold
 
 ENOUGH_HELD_OUT = 1000  # positives: at a recall of 0.99 the ten lowest decide
 FORMAT = "glideslope.filter/3"
 FILTER_NAME, SCORES_NAME = "filter.json", "scores.parquet"
+MAX_MISSED = 60  # pictures on the sheet of the missed
 
 
 @dataclass(frozen=True)
@@ -212,4 +214,4 @@ def draw_missed(missed: Sequence[Mapping[str, Any]], source: Source, index_dir: 
         except Refusal:
             picture = Image.new("RGB", (64, 64), "#d0d7de")
         pictures.append((picture, str(row["caption"]), f"{row['key']}  {row['score']:.3f}"))
-    return draw_contact_sheet(pictures)
+    return png_bytes(labelled_sheet(pictures), optimize=False)

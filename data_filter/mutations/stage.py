@@ -24,6 +24,7 @@ from PIL import Image
 from ...errors import FilterError, StageError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
+from ...pictures.sheets import labelled_sheet, png_bytes
 from ...recipe.filters import Category, ClipConfig, IndexConfig
 from ...store.digests import sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
@@ -31,7 +32,7 @@ from ...store.whole_files import read_json, write_bytes, write_json
 from ..classifiers.fit_stage import CLASSIFIER_NAME
 from ..classifiers.score_stage import load_classifier_once
 from ..deciding.filter_figures import combined_scores, is_dropped
-from ..deciding.plots import draw_contact_sheet, plot_mutations
+from ..deciding.plots import plot_mutations
 from ..deciding.statistics import lower_bound, upper_bound
 from ..deciding.threshold_stage import FILTER_NAME, SCORES_NAME
 from ..index.parquet import read_table, write_table
@@ -296,4 +297,4 @@ def draw_examples(known: Sequence[Known], images: Path, rows: Sequence[Mapping[s
     for row in rows:
         with Image.open(images / row["mutation"] / f"{number:05d}.png") as image:
             pictures.append((image.convert("RGB"), TITLES[row["mutation"]], f"found {row['num_caught']} of {row['num_positive']}"))
-    return draw_contact_sheet(pictures)
+    return png_bytes(labelled_sheet(pictures), optimize=False)

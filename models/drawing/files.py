@@ -18,6 +18,7 @@ from torch import nn
 
 from ...device.dtype_device import choose_device, choose_dtype
 from ...errors import RequestError, StorageError
+from ...pictures.sheets import captioned_sheet, largest_grid
 from ...store.digests import canonical_json, sha256_file, sha256_json
 from ...store.protected_places import write_new
 from ...store.weight_files import VARIANTS, find_weights
@@ -29,7 +30,7 @@ from ..loading.opening import OpenRelease, find_release
 from .editing import UpsampleOptions
 from .options import DrawOptions, check_prompts, check_seeds
 from .pipeline import DRAW_BATCH, GlidePipeline
-from .pixels import captioned_sheet, largest_grid, to_pil
+from .pixels import to_pil
 
 SHEET_NAME = "sheet.png"
 MIN_COLUMNS, MAX_COLUMNS = 4, 16

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ...device.torch_state import PlainTorch
 from ...errors import RecipeError
+from ...pictures.sheets import contact_sheet, png_bytes
 from ...recipe.components import SCHEDULERS, TOKENIZERS, BaseTraining, Training
 from ...store.whole_files import write_bytes, write_json
 from ..diffusion.guidance import text_denoiser
 from ..diffusion.process import GaussianDiffusion, space_timesteps
 from ..diffusion.samplers import SeededNoise, ddim, run
-from ..drawing.pixels import contact_sheet, png_bytes, to_pil
+from ..drawing.pixels import to_pil
 from ..networks.presets import unet_preset
 from ..networks.unet import TextConditionedUNet
 from ..tokenizer import CaptionTokenizer

@@ -162,7 +162,7 @@ def draw_scores(release: Release, category: str) -> bytes:
 
 def draw_captioned(release: Release, pairs: Pairs) -> bytes:
     """Some pictures of the evaluation with their prompts below, cut out of its contact sheet."""
-    from ...models.drawing.pixels import captioned_sheet
+    from ...pictures.sheets import captioned_sheet
 
     cells = cut_sheet(release.path(SAMPLES_PATH), len(release.pairs))
     pictures = [cells[index] for index in (need(pair, "index", where=PAIRS_PATH) for pair in pairs) if index < len(cells)]

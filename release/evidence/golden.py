@@ -107,7 +107,7 @@ def draw_golden(run_dir: Path, recipe: Recipe) -> Record | None:
 
 
 def _draw_first(pipe: "GlidePipeline", number: int, prompt: str, seed: int, directory: Path) -> dict[str, Any]:
-    from ...models.drawing.pixels import png_bytes
+    from ...pictures.sheets import png_bytes
 
     facts = {"file": f"picture_{number:02d}.png", "prompt": prompt, "seed": seed, "num_steps": NUM_STEPS, "sampler": SAMPLER,
              "guidance_scale": GUIDANCE_SCALE, "clip_guidance_scale": CLIP_GUIDANCE_SCALE if number % 2 else 0.0}

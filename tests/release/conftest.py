@@ -27,7 +27,7 @@ from glideslope.data_filter.index.parquet import write_table
 from glideslope.data_filter.labels.stage import role_of
 from glideslope.data_filter.sources.kinds import read_source
 from glideslope.errors import VerificationError
-from glideslope.models.drawing.pixels import contact_sheet
+from glideslope.pictures.sheets import contact_sheet
 from glideslope.recipe.components import scheduler_config
 from glideslope.recipe.filters import Category, LabelsConfig
 from glideslope.recipe.load import dump_recipe, parse_recipe

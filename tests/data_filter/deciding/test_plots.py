@@ -2,7 +2,7 @@ import io
 
 from PIL import Image
 
-from glideslope.data_filter.deciding.plots import CELL_SIZE, draw_contact_sheet, plot_precision_recall
+from glideslope.data_filter.deciding.plots import plot_precision_recall
 
 AUDIT = {"num_positive": 10, "num_negative": 20, "recall": 0.9, "kept_share": 0.7}
 
@@ -18,11 +18,3 @@ def test_equal_figures_give_equal_bytes() -> None:
 def test_a_filter_without_audit_labels_is_still_plotted() -> None:
     nothing = {"num_positive": 0, "num_negative": 0, "recall": None, "kept_share": None}
     assert plot_precision_recall("person", [], nothing).startswith(b"\x89PNG")
-
-
-def test_a_contact_sheet_has_a_cell_per_picture_and_cuts_long_captions() -> None:
-    pictures = [(Image.new("RGB", (300, 100), "red"), "a very long caption " * 10, "note") for _ in range(8)]
-    with Image.open(io.BytesIO(draw_contact_sheet(pictures))) as sheet:
-        assert sheet.width == 6 * CELL_SIZE
-        assert sheet.height > 2 * CELL_SIZE
-        assert sheet.getpixel((CELL_SIZE // 2, CELL_SIZE // 2 - 40)) == (255, 0, 0)

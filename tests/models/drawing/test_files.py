@@ -34,9 +34,9 @@ from glideslope.models.drawing.files import (
 )
 from glideslope.models.drawing.options import DrawOptions
 from glideslope.models.drawing.pipeline import GlidePipeline
-from glideslope.models.drawing.pixels import largest_grid
 from glideslope.models.loading.components import WEIGHTS_NAME
 from glideslope.models.tokenizer import CaptionTokenizer
+from glideslope.pictures.sheets import largest_grid
 from glideslope.store.digests import sha256_file
 from glideslope.store.weight_files import weights_name
 

@@ -179,7 +179,7 @@ def test_a_stage_s_figure_that_another_drew_is_named_by_the_card_s_check(release
 
 
 def test_the_pictures_of_a_sheet_are_cut_out_where_they_lie(tmp_path: Path) -> None:
-    from glideslope.models.drawing.pixels import contact_sheet
+    from glideslope.pictures.sheets import contact_sheet
 
     tiles = [Image.new("RGB", (12, 12), (20 * number, 0, 0)) for number in range(11)]
     contact_sheet(tiles, num_columns=8, scale=2).save(tmp_path / "sheet.png")
