@@ -12,6 +12,7 @@ import torch
 from benchmarks.step import DTYPES, build
 from glideslope.models.drawing.options import DrawOptions
 from glideslope.models.drawing.pipeline import GlidePipeline
+from glideslope.models.loading.loaded_networks import Networks
 from glideslope.models.tokenizer import CaptionTokenizer
 
 MIB = 1 << 20
@@ -46,7 +47,7 @@ def main() -> None:
     device = torch.device(options.device)
     network = build(options.preset, DTYPES[options.dtype], device)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
-    pipe = GlidePipeline(network, CaptionTokenizer.train(["a red apple on a table"], vocab_size=300))
+    pipe = GlidePipeline(Networks(network, CaptionTokenizer.train(["a red apple on a table"], vocab_size=300)))
     before = resident(device, "VmRSS")
     forget_peak(device)
     pipe.draw(["a red apple"] * options.images, DrawOptions(num_steps=options.steps, sampler=options.sampler))

@@ -94,7 +94,7 @@ def main() -> None:
         variations(pipe, one, picture(strokes), "red apple"),
         in_turn(pipe, one, picture(face), [("smiling face with sunglasses", eyes), ("face with tongue", mouth), ("thinking face", outside)]),
     ]
-    blank = Image.new("RGB", (pipe.base.config.image_size,) * 2, "white")
+    blank = Image.new("RGB", (pipe.networks.base.config.image_size,) * 2, "white")
     cells = [cell for row in rows for cell in row + [(blank, "")] * (COLUMNS - len(row))]
     small = [image.convert("RGB").resize(blank.size, Image.Resampling.LANCZOS) for image, _ in cells]
     sheet = captioned_sheet(small, [text for _, text in cells], num_columns=COLUMNS, scale=SCALE)

@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="directory for figures.json and sheets of pictures")
     arguments = parser.parse_args()
     pipe = load_model(arguments.model)
-    pipe.base.to(getattr(torch, arguments.dtype))
+    pipe.networks.base.to(getattr(torch, arguments.dtype))
     compared = settings(arguments.guidance_scale, tuple(arguments.interval))
     compared = {name: options for name, options in compared.items() if arguments.only is None or name in (BASELINE, *arguments.only)}
     rows = read_pictures(arguments.run, arguments.split)
@@ -175,7 +175,7 @@ def main() -> None:
     clip = load_clip(ClipConfig(), text_dir=arguments.run / "clip")
     shown = read_pictures(arguments.run, "train")
     chosen = np.random.default_rng(1).permutation(len(shown))[:NUM_REAL]
-    size = pipe.base.config.image_size
+    size = pipe.networks.base.config.image_size
     real = clip.embed_images([as_drawn(shown[i]["image"]["bytes"], size) for i in chosen]).astype(np.float64)
     outcomes = draw_in_turn(pipe, compared, prompts, arguments.batch_size)
     figures = judge(outcomes, clip, prompts, real)

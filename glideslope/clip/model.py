@@ -1,4 +1,4 @@
-"""One class for every CLIP: the built-in `lite0` and whatever open_clip can load."""
+"""One class for every CLIP: the built-in `lite0`, whatever open_clip can load, and a model that is loaded already."""
 
 import logging
 import time
@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..device.torch_state import PlainTorch
-from ..errors import CheckpointError, RecipeError, StageError
+from ..errors import CheckpointError, RecipeError, RequestError, StageError
 from ..pictures.decode import Pixels
 from ..recipe.filters import ClipConfig
 from . import lite0
 from .crops import three_crops
+from .towers import embed_captions
 
 Embeddings = NDArray[np.float32]
 Crops = tuple[list[Pixels], list[float]]
 CPU_BATCH = 16
+TEXT_BATCH = 256
 MOST_GPU_BATCH = 512  # larger batches do not embed faster, and their crops fill the main memory
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,33 @@ class Clip:
     image_mean: Tensor | None = None
     batch_size: int = CPU_BATCH
     find_cut: Callable[[list[str]], list[bool]] | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module, tokenizer: Callable[..., Any], *, name: str = "open_clip") -> "Clip":
+        """Wrap a model that open_clip made; its image size and pixel statistics are read from it.
+
+        Args:
+            model: a CLIP or CustomTextCLIP, such as `open_clip.create_model` returns.
+            tokenizer: what `open_clip.get_tokenizer` gives for it.
+            name: for messages.
+
+        Raises:
+            RequestError: the model does not say how its pixels are normalised.
+        """
+        settings: Any = getattr(getattr(model, "visual", None), "preprocess_cfg", None)
+        if settings is None:
+            raise RequestError(f"clip: {type(model).__name__} does not say how its pixels are normalised (visual.preprocess_cfg); make it with "
+                               "open_clip.create_model, or give Clip its statistics")
+        size = settings["size"]
+
+        def tokenize(captions: list[str]) -> Tensor:
+            return torch.as_tensor(tokenizer(captions))
+
+        def find_cut(captions: list[str]) -> list[bool]:
+            return find_longer(tokenizer, captions)
+
+        return cls(name, model.eval(), size if isinstance(size, int) else size[0], tuple(settings["mean"]), tuple(settings["std"]), tokenize,
+                   find_cut=find_cut)
 
     @property
     def device(self) -> torch.device:
@@ -112,10 +141,11 @@ class Clip:
         """One forward pass: uint8 (N, size, size, 3) -> float32 (N, D), each row of length 1."""
         mean, std = ((torch.tensor(values, device=self.device) * 255).repeat(self.image_size) for values in (self.pixel_mean, self.pixel_std))
         model: Any = self.model
+        dtype = next(self.model.parameters()).dtype
         x = torch.from_numpy(pixels).to(self.device).float()
         x.flatten(2).sub_(mean).div_(std)  # whole rows at a time: four times as fast as three channels at a time
         x = x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-        return np.asarray(functional.normalize(model.encode_image(x).float(), dim=-1).cpu().numpy())
+        return np.asarray(functional.normalize(model.encode_image(x.to(dtype)).float(), dim=-1).cpu().numpy())
 
     def find_batch_size(self) -> int:
         """The largest power of two, at most MOST_GPU_BATCH, of crops that fit into the memory at once."""
@@ -139,10 +169,8 @@ class Clip:
         """
         if self.tokenize is None:
             raise CheckpointError(f"{self.name}: no text tower; train it first (stage clip), then load it from its directory")
-        model: Any = self.model
-        found = [functional.normalize(model.encode_text(self.tokenize(list(captions[start:start + 256])).to(self.device)).float(), dim=-1)
-                 for start in range(0, len(captions), 256)]
-        return torch.cat(found).cpu().numpy()
+        batches = [captions[start:start + TEXT_BATCH] for start in range(0, len(captions), TEXT_BATCH)]
+        return torch.cat([embed_captions(self, batch) for batch in batches]).cpu().numpy()
 
     def score(self, images: Sequence[Pixels], captions: Sequence[str]) -> NDArray[np.float32]:
         """Cosine of each image with its caption: float32 (N,), higher fits better."""
@@ -219,17 +247,7 @@ def load_open_clip(config: ClipConfig, device: str) -> Clip:
     except Exception as error:  # open_clip, the Hub client and torch each raise their own types
         raise RecipeError(f"clip.model: {config.model} (pretrained: {config.pretrained}) cannot be loaded by open_clip: "
                           f"{' '.join(str(error).split())[:300]}") from error
-    settings: Any = model.visual.preprocess_cfg
-    size = settings["size"]
-    side = size if isinstance(size, int) else size[0]
-
-    def tokenize(captions: list[str]) -> Tensor:
-        return torch.as_tensor(tokenizer(captions))
-
-    def find_cut(captions: list[str]) -> list[bool]:
-        return find_longer(tokenizer, captions)
-
-    return Clip(config.model, model.eval(), side, tuple(settings["mean"]), tuple(settings["std"]), tokenize, find_cut=find_cut)
+    return Clip.of(model, tokenizer, name=config.model)
 
 
 def find_longer(tokenizer: Any, captions: list[str]) -> list[bool]:

@@ -97,7 +97,8 @@ def wrap(text: str, font: Font, width: int) -> list[str]:
 
 
 def fit_line(text: str, font: Font, width: int) -> str:
-    """A text in one line of a width in pixels; what is left out is told by an ellipsis."""
+    """A text in one line of a width in pixels, with blanks for breaks of lines; what is left out is told by an ellipsis."""
+    text = "".join(" " if character.isspace() else character for character in text)
     return text if font.getlength(text) <= width else with_ellipsis(text, font, width)
 
 

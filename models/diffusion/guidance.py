@@ -44,7 +44,7 @@ class ClassifierFreeGuidance:
     """Away from "no caption" and beyond the caption (arXiv 2207.12598; arXiv 2112.10741, section 2.3).
 
     Attributes:
-        both: asked about every image twice: with its caption, then with none.
+        both: asked about every image twice: with its caption, then without.
         scale: 1 is the caption alone.
     """
 
@@ -141,7 +141,7 @@ class GuidanceInterval:
 
 @dataclass(frozen=True)
 class Finite:
-    """A denoiser whose answers are numbers: where they are none, nothing is drawn, for the picture would be black or noise.
+    """A denoiser that refuses to go on where a prediction is not finite: the picture would be black or noise.
 
     Attributes:
         inner: the denoiser.

@@ -1,12 +1,14 @@
 """Gaussian diffusion: noise schedules, respacing, the forward process, and the training loss.
 
 Sources: DDPM (arXiv 2006.11239), improved DDPM (arXiv 2102.09672: cosine schedule, learned variance, respacing),
-min-SNR weighting (arXiv 2303.09556). All tables are float64; tensors take the dtype of the images they meet.
+min-SNR weighting (arXiv 2303.09556). All tables are float64: NumPy arrays, from which a process makes tensors once, on its device.
+What is looked up takes the dtype of the images it meets.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from ...recipe.training import NUM_TRAIN_STEPS
 
 NUM_TRAIN_TIMESTEPS = NUM_TRAIN_STEPS
 SCHEDULES = ("squaredcos_cap_v2", "linear")
+CPU = torch.device("cpu")
 VLB_WEIGHT = 1e-3  # arXiv 2102.09672, equation 16
 
 
@@ -92,6 +95,36 @@ def fast27_timesteps() -> list[int]:
 
 
 @dataclass(frozen=True)
+class DeviceTables:
+    """What a process looks up for each image of a batch, on its device: float64 (T,) each.
+
+    With a the signal power that is left at a step, a' that of the step before, and b the variance added between them:
+
+    Attributes:
+        signal: a.
+        signal_before: a'.
+        root_signal: sqrt(a), the factor of the image in a noised image.
+        root_noise: sqrt(1 - a), the factor of the noise.
+        inverse_root_signal: sqrt(1 / a).
+        noise_over_signal: sqrt(1 / a - 1).
+        log_beta: log(b), the larger bound of the log-variance.
+        posterior_log_variance: the smaller bound.
+        mean_of_start, mean_of_x: what x_0 and x_t weigh in the mean of q(x_{t-1} | x_t, x_0).
+    """
+
+    signal: Tensor
+    signal_before: Tensor
+    root_signal: Tensor
+    root_noise: Tensor
+    inverse_root_signal: Tensor
+    noise_over_signal: Tensor
+    log_beta: Tensor
+    posterior_log_variance: Tensor
+    mean_of_start: Tensor
+    mean_of_x: Tensor
+
+
+@dataclass(frozen=True)
 class GaussianDiffusion:
     """The tables of one diffusion process, complete or respaced.
 
@@ -99,20 +132,40 @@ class GaussianDiffusion:
         timesteps: (T,) the original timesteps visited, rising.
         betas: (T,) variances of the steps between visited timesteps.
         alphas_cumprod: (T,) signal power that is left at each.
+        device: where the images and the steps of all methods lie.
     """
 
     timesteps: NDArray[np.int64]
     betas: NDArray[np.float64]
     alphas_cumprod: NDArray[np.float64]
+    device: torch.device = CPU
 
     @classmethod
-    def create(cls, schedule: str, timesteps: Sequence[int] | None = None) -> "GaussianDiffusion":
-        """Make the process of a schedule, with all timesteps or only the given ones, rising."""
+    def create(cls, schedule: str, timesteps: Sequence[int] | None = None, *, device: torch.device = CPU) -> "GaussianDiffusion":
+        """Make the process of a schedule.
+
+        Args:
+            schedule: its name.
+            timesteps: those that are visited, rising; None: all.
+            device: of the images.
+
+        Raises:
+            RequestError: no such schedule.
+        """
         full = np.cumprod(1 - make_betas(schedule))
         visited = np.arange(len(full)) if timesteps is None else np.array(timesteps)
         alphas_cumprod = np.asarray(full[visited], dtype=np.float64)
         betas = 1 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
-        return cls(visited, betas, alphas_cumprod)
+        return cls(visited, betas, alphas_cumprod, device)
+
+    @cached_property
+    def tables(self) -> DeviceTables:
+        """The tables as tensors, sent to the device once."""
+        signal, (of_start, of_x) = self.alphas_cumprod, self.posterior_mean_coefficients
+        arrays = (signal, self.alphas_cumprod_prev, np.sqrt(signal), np.sqrt(1 - signal), np.sqrt(1 / signal), np.sqrt(1 / signal - 1),
+                  np.log(self.betas), self.posterior_log_variance, of_start, of_x)
+        with torch.inference_mode(False):  # a table may be met by a gradient later
+            return DeviceTables(*(torch.from_numpy(array).to(self.device) for array in arrays))
 
     @property
     def num_steps(self) -> int:
@@ -151,55 +204,50 @@ class GaussianDiffusion:
             steps: int64 (N,), indices into the tables.
             noise: standard normal, shaped like `x_start`.
         """
-        signal = gather(np.sqrt(self.alphas_cumprod), steps, x_start)
-        return signal * x_start + gather(np.sqrt(1 - self.alphas_cumprod), steps, x_start) * noise
+        return gather(self.tables.root_signal, steps, x_start) * x_start + gather(self.tables.root_noise, steps, x_start) * noise
 
     def log_variance(self, variance_fraction: Tensor, steps: Tensor) -> Tensor:
         """Interpolate between the two extreme log-variances (arXiv 2102.09672, equation 15); fraction in [-1, 1]."""
-        low = gather(self.posterior_log_variance, steps, variance_fraction)
-        high = gather(np.log(self.betas), steps, variance_fraction)
+        low = gather(self.tables.posterior_log_variance, steps, variance_fraction)
+        high = gather(self.tables.log_beta, steps, variance_fraction)
         share = (variance_fraction + 1) / 2
         return share * high + (1 - share) * low
 
     def predict_start(self, x: Tensor, noise: Tensor, steps: Tensor, *, clip: bool = True) -> Tensor:
         """Solve x_t = sqrt(a) x_0 + sqrt(1 - a) noise for x_0, clipped to [-1, 1] if asked."""
-        start = (gather(np.sqrt(1 / self.alphas_cumprod), steps, x) * x
-                 - gather(np.sqrt(1 / self.alphas_cumprod - 1), steps, x) * noise)
+        start = gather(self.tables.inverse_root_signal, steps, x) * x - gather(self.tables.noise_over_signal, steps, x) * noise
         return start.clamp(-1, 1) if clip else start
 
     def predict_noise(self, x: Tensor, x_start: Tensor, steps: Tensor) -> Tensor:
         """Solve the same equation for the noise."""
-        return ((gather(np.sqrt(1 / self.alphas_cumprod), steps, x) * x - x_start)
-                / gather(np.sqrt(1 / self.alphas_cumprod - 1), steps, x))
+        return (gather(self.tables.inverse_root_signal, steps, x) * x - x_start) / gather(self.tables.noise_over_signal, steps, x)
 
     def posterior_mean(self, x_start: Tensor, x: Tensor, steps: Tensor) -> Tensor:
         """Mean of q(x_{t-1} | x_t, x_0) (arXiv 2006.11239, equation 7)."""
-        of_start, of_x = self.posterior_mean_coefficients
-        return gather(of_start, steps, x) * x_start + gather(of_x, steps, x) * x
+        return gather(self.tables.mean_of_start, steps, x) * x_start + gather(self.tables.mean_of_x, steps, x) * x
 
     def snr(self) -> NDArray[np.float64]:
         """(T,) signal-to-noise ratio of each timestep."""
         return self.alphas_cumprod / (1 - self.alphas_cumprod)
 
 
-def gather(table: NDArray[np.float64], steps: Tensor, like: Tensor) -> Tensor:
-    """Look steps up in a table and shape them (N, 1, 1, 1) in the dtype and device of `like`."""
-    values = torch.from_numpy(table).to(like.device)[steps.to(like.device)]
-    return values.to(like.dtype if like.dtype == torch.float64 else torch.float32).view(-1, *[1] * (like.ndim - 1))
+def gather(table: Tensor, steps: Tensor, like: Tensor) -> Tensor:
+    """Look steps up in a table on their device, and shape them (N, 1, 1, 1): float64 where `like` is, else float32."""
+    return table[steps].to(like.dtype if like.dtype == torch.float64 else torch.float32).view(-1, *[1] * (like.ndim - 1))
 
 
 def weigh_errors(diffusion: GaussianDiffusion, *, min_snr_gamma: float | None = None,
-                 high_noise_weight: float | None = None) -> NDArray[np.float64]:
+                 high_noise_weight: float | None = None) -> Tensor:
     """Factors of the squared error of the noise at each timestep; 1 everywhere is DDPM's simple loss.
 
     Args:
         diffusion: the complete process.
-        min_snr_gamma: little noise counts less, min(SNR, gamma) / SNR (arXiv 2303.09556); none: it counts fully.
+        min_snr_gamma: little noise counts less, min(SNR, gamma) / SNR (arXiv 2303.09556); None: it counts fully.
         high_noise_weight: strong noise counts more, max(SNR, 1) / SNR (arXiv 2202.00512, section 4: then the error of
-            the image counts fully there), at most this; none: it counts simply.
+            the image counts fully there), at most this; None: it counts simply.
 
     Returns:
-        float64 (T,).
+        float64 (T,), on the process's device.
     """
     snr = diffusion.snr()
     weights = np.ones_like(snr)
@@ -207,11 +255,11 @@ def weigh_errors(diffusion: GaussianDiffusion, *, min_snr_gamma: float | None = 
         weights *= np.minimum(snr, min_snr_gamma) / snr
     if high_noise_weight is not None:
         weights *= np.minimum(np.maximum(snr, 1) / snr, high_noise_weight)
-    return weights
+    return torch.from_numpy(weights).to(diffusion.device)
 
 
 def training_loss(diffusion: GaussianDiffusion, output: Tensor, *, x_start: Tensor, x: Tensor, noise: Tensor, steps: Tensor,
-                  error_weights: NDArray[np.float64] | None = None) -> Tensor:
+                  error_weights: Tensor | None = None) -> Tensor:
     """The hybrid loss of a learned-variance model, per image (arXiv 2102.09672, equation 16).
 
     Squared error of the noise, plus the variational bound's term scaled by 0.001 whose gradient reaches the
@@ -224,7 +272,7 @@ def training_loss(diffusion: GaussianDiffusion, output: Tensor, *, x_start: Tens
         x: (N, 3, H, W), noised.
         noise: (N, 3, H, W), the noise in it.
         steps: int64 (N,).
-        error_weights: (T,) factor of the squared error at each timestep, see `weigh_errors`; none: 1.
+        error_weights: float64 (T,) factor of the squared error at each timestep, see `weigh_errors`; None: 1.
 
     Returns:
         (N,) losses.
@@ -236,7 +284,7 @@ def training_loss(diffusion: GaussianDiffusion, output: Tensor, *, x_start: Tens
     log_variance = diffusion.log_variance(fraction, steps)
     start = diffusion.predict_start(x, predicted.detach(), steps)
     mean, true_mean = diffusion.posterior_mean(start, x, steps), diffusion.posterior_mean(x_start, x, steps)
-    true_log_variance = gather(diffusion.posterior_log_variance, steps, x)
+    true_log_variance = gather(diffusion.tables.posterior_log_variance, steps, x)
     divergence = 0.5 * (log_variance - true_log_variance + torch.exp(true_log_variance - log_variance) - 1
                         + (true_mean - mean).square() * torch.exp(-log_variance))
     likelihood = -discretized_gaussian_log_likelihood(x_start, mean, log_variance)

@@ -35,7 +35,7 @@ def sampling_timesteps(sampler: str, schedule: str, num_steps: int, *, num_times
 
 
 def gathered_timesteps(schedule: str, num_steps: int, num_timesteps: int) -> list[int] | None:
-    """Timesteps nearest to noise levels that are even in their seventh root, or none where there are too many for that."""
+    """Timesteps nearest to noise levels that are even in their seventh root, or None where there are too many for that."""
     signal = GaussianDiffusion.create(schedule).alphas_cumprod[:num_timesteps]
     sigma = np.sqrt(1 / signal - 1)
     last = int(np.searchsorted(sigma, min(MAX_SIGMA, sigma[-1])))

@@ -1,9 +1,9 @@
 """Samplers: generators that walk from noise to an image, one state per step.
 
 All share one contract: `sampler(denoiser, x, diffusion, noise_source, *, clip=True)` asks the denoiser once at each timestep that
-the diffusion visits, yields a `SampleState` after every step, and the last one's `x` is the image. `x` has the noise of the
-last visited timestep: pure noise, or, to change an image (SDEdit), an image noised to it and a diffusion that visits the
-timesteps up to there. `clip` keeps predicted images in [-1, 1].
+the diffusion visits, yields a `SampleState` after every step, and the last one's `x` is the image. `x` lies on the diffusion's
+device and has the noise of the last visited timestep: pure noise, or, to change an image (SDEdit), an image noised to it and a
+diffusion that visits the timesteps up to there. `clip` keeps predicted images in [-1, 1].
 
 A denoiser maps noised images and original timesteps to a `Prediction`. Guidance and editing are denoisers around denoisers.
 """
@@ -30,8 +30,8 @@ class Prediction:
 
     Attributes:
         noise: (N, 3, H, W), the noise in it.
-        variance_fraction: (N, 3, H, W) in about [-1, 1], where between its bounds the step's variance lies, or none.
-        gradient: (N, 3, H, W), of a log-likelihood by the noised image, that guides beyond the predicted noise, or none.
+        variance_fraction: (N, 3, H, W) in about [-1, 1], where between its bounds the step's variance lies, or None.
+        gradient: (N, 3, H, W), of a log-likelihood by the noised image, that guides beyond the predicted noise, or None.
             The ancestral sampler adds it to the mean times the variance, all others to the score (arXiv 2105.05233).
     """
 
@@ -56,6 +56,9 @@ class SampleState:
     num_steps: int
     x: Tensor
     preview: Tensor
+
+
+Preview = Callable[[SampleState], None]
 
 
 class SeededNoise:
@@ -97,7 +100,7 @@ def ddpm(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_sour
         start = diffusion.predict_start(x, prediction.noise, steps, clip=clip)
         mean = diffusion.posterior_mean(start, x, steps)
         if prediction.variance_fraction is None:
-            log_variance = gather(diffusion.posterior_log_variance, steps, x)
+            log_variance = gather(diffusion.tables.posterior_log_variance, steps, x)
         else:
             log_variance = diffusion.log_variance(prediction.variance_fraction, steps)
         if prediction.gradient is not None:
@@ -118,7 +121,7 @@ def ddim(denoiser: Denoiser, x: Tensor, diffusion: GaussianDiffusion, noise_sour
         prediction = denoiser(x, times)
         start = diffusion.predict_start(x, prediction.noise, steps, clip=clip)
         # In the image's own precision, as published: at eta 1 what remains beside sigma is a difference of nearly equal numbers.
-        signal, before = gather(diffusion.alphas_cumprod, steps, x), gather(diffusion.alphas_cumprod_prev, steps, x)
+        signal, before = gather(diffusion.tables.signal, steps, x), gather(diffusion.tables.signal_before, steps, x)
         noise = diffusion.predict_noise(x, start, steps)
         if prediction.gradient is not None:
             noise = noise - (1 - signal).sqrt() * prediction.gradient
@@ -239,10 +242,20 @@ def step_tensors(diffusion: GaussianDiffusion, i: int, x: Tensor) -> tuple[Tenso
     return steps, torch.full_like(steps, int(diffusion.timesteps[i]))
 
 
-def run(states: Iterator[SampleState]) -> Tensor:
-    """Walk a sampler to its end and return the image, (N, 3, H, W)."""
+def run(states: Iterator[SampleState], preview: Preview | None = None) -> Tensor:
+    """Walk a sampler to its end and return the image, (N, 3, H, W).
+
+    Args:
+        states: what a sampler yields.
+        preview: called with every state.
+
+    Raises:
+        ValueError: the sampler yielded no step.
+    """
     x = None
     for state in states:
+        if preview is not None:
+            preview(state)
         x = state.x
     if x is None:
         raise ValueError("the sampler yielded no step")

@@ -39,8 +39,8 @@ class Edit:
     Attributes:
         request: prompt, options, and where to write.
         image: file of the picture, of any common format.
-        mask: file of the mask, white is drawn anew; none: image-to-image.
-        strength: of image-to-image; none takes 0.6. Not with a mask.
+        mask: file of the mask, white is drawn anew; None: image-to-image.
+        strength: of image-to-image; None takes 0.6. Not with a mask.
     """
 
     request: DrawRequest

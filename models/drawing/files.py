@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
+from ...clip.towers import ImageTextModel
 from ...device.dtype_device import choose_device, choose_dtype
 from ...errors import RequestError, StorageError
 from ...pictures.sheets import captioned_sheet, largest_grid
@@ -23,7 +24,6 @@ from ...store.digests import canonical_json, sha256_file, sha256_json
 from ...store.protected_places import write_new
 from ...store.weight_files import VARIANTS, find_weights
 from ...text.text_files import NotTextError, decode_text, split_lines
-from ..diffusion.clip_guidance import ImageTextModel
 from ..diffusion.samplers import SampleState
 from ..loading.loaded_networks import Architecture
 from ..loading.opening import OpenRelease, find_release
@@ -60,9 +60,9 @@ class WeightChoice:
     """Which weights are loaded, and how; see `GlidePipeline.from_pretrained`.
 
     Attributes:
-        device: none takes a GPU where there is one.
-        dtype: float32, float16 or bfloat16; none keeps what is stored.
-        variant: `fp16` or `bf16`; none takes the weights as trained.
+        device: None takes a GPU where there is one.
+        dtype: float32, float16 or bfloat16; None keeps what is stored.
+        variant: `fp16` or `bf16`; None takes the weights as trained.
     """
 
     device: str | None = None
@@ -91,7 +91,7 @@ class DrawRequest:
             per picture and `sheet.png`.
         options: how; picture i of all is drawn from options.seed + i.
         upsample: enlarge with the release's upsampler.
-        previews: new or empty directory for a sheet of the predicted pictures after every step; none: no previews.
+        previews: new or empty directory for a sheet of the predicted pictures after every step; None: no previews.
         clip: an ordinary CLIP that guides in place of the noised one.
         weights: which are loaded, and how.
     """
@@ -231,7 +231,7 @@ def load_pipeline(release: OpenRelease, request: DrawRequest, components: Collec
     if guide is not None:
         pipe.guiding_clip = guide.load(pipe.device)
         clip = {"name": guide.name, "pretrained": guide.pretrained, "weights_sha256": weights_sha256(pipe.guiding_clip.model)}
-    dtype = str(pipe.base.token_embedding.weight.dtype).removeprefix("torch.")
+    dtype = str(pipe.networks.dtype).removeprefix("torch.")
     return pipe, {"options": request.options.to_json(), "upsampled": request.upsample, "clip": clip, "dtype": dtype, "variant": weights.variant,
                   "device": pipe.device.type, **model_digest(release)}
 

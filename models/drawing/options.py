@@ -1,6 +1,5 @@
 """How to draw: the options of a call, refused before any work starts when they are impossible."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,7 +8,6 @@ import numpy as np
 
 from ...errors import RequestError
 from ..diffusion.samplers import NUM_SEEDS, SAMPLERS
-from ..tokenizer import CaptionTokenizer
 
 MAX_STEPS = 1000
 MAX_IMAGES = 1024
@@ -70,8 +68,8 @@ def choose_scales(guidance: str | None, guidance_scale: float | None, clip_guida
     """Both guidance scales from what kind is asked for and the scales that are given.
 
     Args:
-        guidance: one of `GUIDANCE_KINDS`, or none: whatever scales are given, else classifier-free.
-        guidance_scale: none: its default where that kind is on.
+        guidance: one of `GUIDANCE_KINDS`, or None: whatever scales are given, else classifier-free.
+        guidance_scale: None: its default where that kind is on.
         clip_guidance_scale: likewise.
 
     Raises:
@@ -98,7 +96,7 @@ def check_number(name: str, value: Any, *, high: float) -> float:
     """A number in [0, high] as Python's own.
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is no such number.
     """
     if not is_number(value) or not 0 <= value <= high:
         raise RequestError(f"{name} is {value!r}; expected a number from 0 to {high}")
@@ -120,7 +118,7 @@ def check_whole(name: str, value: Any, low: int, high: int) -> int:
     """A whole number in the range as Python's own.
 
     Raises:
-        RequestError: it is none.
+        RequestError: it is no such number.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise RequestError(f"{name} is {value!r}; expected a whole number from {low} to {high}")
@@ -146,19 +144,6 @@ def check_kind(name: str, value: object, kind: type) -> None:
     """
     if type(value).__name__ != kind.__name__:
         raise RequestError(f"{name}: expected {kind.__name__}(...), got {type(value).__name__} ({value!r:.60})")
-
-
-def check_lengths(prompts: Sequence[str], tokenizer: CaptionTokenizer, max_tokens: int) -> None:
-    """Refuse prompts that a model cannot read to their end.
-
-    Raises:
-        RequestError: naming the prompt, its length and the limit.
-    """
-    for text in prompts:
-        length = len(tokenizer.encode(text, sys.maxsize))
-        if length > max_tokens:
-            raise RequestError(f"prompt: {text!r:.60} is {length} tokens long, this model reads {max_tokens}; shorten it, or allow it "
-                               "to be cut (--cut-long-prompts; in Python cut_long_prompts=True)")
 
 
 def check_prompts(prompt: str | Sequence[str]) -> list[str]:

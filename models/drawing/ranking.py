@@ -1,48 +1,44 @@
-"""Ranking with a CLIP other than the noised one."""
+"""Scoring images against a prompt: by any CLIP that a caller brings, or by the release's noised one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...device.torch_state import PlainTorch
-from ...errors import RequestError
 from ...pictures.decode import Pixels
-from ..diffusion.clip_guidance import ImageTextModel, embed_captions, embed_images
+from ..diffusion.guidance import refuse_not_finite
+from ..loading.loaded_networks import Networks, check_lengths
+from .editing import to_tensor
+from .guided_drawing import embed_prompts, get_noised_clip
 from .masks import fit_picture
-from .pixels import to_model_range
 
 
 class ImageTextScorer(Protocol):
-    """Whatever scores images against captions; `glideslope.clip.model.Clip` does, and `CosineScorer` makes any CLIP one."""
+    """Whatever scores images against captions; `glideslope.clip.model.Clip` does."""
 
     def score(self, images: Sequence[Pixels], captions: Sequence[str]) -> NDArray[np.float32]:
         """Score each uint8 (H, W, 3) image against its caption: float32 (N,), higher fits better."""
         ...
 
 
-@dataclass(frozen=True)
-class CosineScorer:
-    """Cosines of an ordinary CLIP, which sees each image's middle square.
+def score_with_noised_clip(networks: Networks, pictures: Sequence[Pixels], prompt: str, *, cut_long_prompts: bool) -> list[float]:
+    """Cosine of each picture with the prompt, by the noised CLIP, which is told that there is no noise.
 
-    Attributes:
-        clip: such as `clip_guidance.OpenClip.of(model, tokenizer)`.
+    Args:
+        networks: with a noised CLIP.
+        pictures: uint8 (H, W, 3) each, of any size; the CLIP sees their middle squares.
+        prompt: one caption.
+        cut_long_prompts: cut a prompt that is longer than the CLIP reads instead of refusing it.
+
+    Raises:
+        RequestError: there is no noised CLIP, the prompt is too long, or a score is no number.
     """
-
-    clip: ImageTextModel
-
-    @PlainTorch()
-    def score(self, images: Sequence[Pixels], captions: Sequence[str]) -> NDArray[np.float32]:
-        """Cosine of each image with its caption; long captions are cut where the CLIP's tokenizer cuts them.
-
-        Raises:
-            RequestError: the CLIP has no text tower.
-        """
-        if self.clip.tokenize is None:
-            raise RequestError("rank: this CLIP has no text tower; give one that reads captions")
-        pixels = torch.from_numpy(np.stack([fit_picture(image, self.clip.image_size) for image in images])).permute(0, 3, 1, 2)
-        of_images = embed_images(self.clip, to_model_range(pixels))
-        return (of_images * embed_captions(self.clip, captions).to(of_images.device)).sum(dim=-1).numpy()
+    clip = get_noised_clip(networks)
+    if not cut_long_prompts:
+        check_lengths([prompt], networks.noised_clip_tokenizer, clip.config.max_text_len - 2)
+    x = to_tensor([fit_picture(picture, clip.config.image_size) for picture in pictures], networks.device)
+    cosines = clip.encode_image(x, torch.zeros(len(x), dtype=torch.int64, device=networks.device)) @ embed_prompts(networks, [prompt])[0]
+    refuse_not_finite("the noised CLIP's scores", cosines, next(clip.parameters()).dtype)
+    return cosines.tolist()

@@ -96,7 +96,8 @@ def write_samples(path: Path, model: TextConditionedUNet, weights: Mapping[str, 
     noise = SeededNoise([seed + i for i in range(len(prompts))])
     x = noise.draw((3, config.image_size, config.image_size)).to(device)
     denoiser = text_denoiser(averaged.denoise, context, empty, scale=SAMPLE_GUIDANCE)
-    images = to_pil(run(ddim(denoiser, x, GaussianDiffusion.create(SCHEDULE, space_timesteps(SAMPLE_STEPS)), noise)))
+    diffusion = GaussianDiffusion.create(SCHEDULE, space_timesteps(SAMPLE_STEPS), device=device)
+    images = to_pil(run(ddim(denoiser, x, diffusion, noise)))
     write_bytes(path, png_bytes(contact_sheet(images, num_columns=8, scale=max(1, 96 // config.image_size))))
     torch.set_rng_state(state)
 

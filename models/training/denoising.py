@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ...device.dtype_device import choose_device
 from ...recipe.components import CONFIG_NAME, SCHEDULERS, scheduler_config
 from ...recipe.training import DenoiserTraining
 from ...store.whole_files import write_json
@@ -39,7 +40,7 @@ class DenoisingBatches:
             condition: noised images (B, 3, H, W) and the images without noise -> what the network sees; `None`: the noised images alone.
         """
         self.config, self.data, self.seed, self.horizontal_flip, self.condition = config, data, seed, horizontal_flip, condition
-        self.diffusion = GaussianDiffusion.create(schedule)
+        self.diffusion = GaussianDiffusion.create(schedule, device=choose_device(None))
         self.error_weights = weigh_errors(self.diffusion, min_snr_gamma=config.min_snr_gamma, high_noise_weight=config.high_noise_weight)
         self.tokens, self.mask = tokenizer.encode_padded(data.texts, text_ctx)
         self.starts = data.starts

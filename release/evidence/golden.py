@@ -7,7 +7,7 @@ policy states for each kind of device how far pixel values may lie apart on aver
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,7 @@ def draw_golden(run_dir: Path, recipe: Recipe) -> Record | None:
         pipe = GlidePipeline.from_training(run_dir / "training/base")
         clip = load_component(run_dir / "training/noised_clip", weights_name=NETWORKS["noised_clip"].trained_file)
         assert isinstance(clip, NoisedClip)
-        pipe = GlidePipeline(pipe.base, pipe.tokenizer, noised_clip=clip, schedule=pipe.schedule)
+        pipe = GlidePipeline(replace(pipe.networks, noised_clip=clip))
         pairs = load_lines((run_dir / "evaluation/pairs.jsonl").read_bytes())
         pictures = [_draw_first(pipe, number, pairs[number % len(pairs)]["prompt"], recipe.seed + number, partial)
                     for number in range(recipe.release.golden_prompts)]
@@ -167,8 +167,9 @@ def self_test(release_dir: Path, *, device: str = "cpu") -> list[Comparison]:
     is_same = golden["machine"] == machine_class(kind)
     opened = open_release(Snapshot(release_dir, is_view=True), Trust(verify="required"))  # whoever opened the release looked at its links
     pipe = GlidePipeline.from_release(opened, device=device)
-    if pipe.base.config.image_size > MAX_SIDE:
-        raise ReleaseError(f"{GOLDEN_PATH}: the base draws {pipe.base.config.image_size} pixels a side, at most {MAX_SIDE} are drawn again")
+    side = pipe.networks.base.config.image_size
+    if side > MAX_SIDE:
+        raise ReleaseError(f"{GOLDEN_PATH}: the base draws {side} pixels a side, at most {MAX_SIDE} are drawn again")
     found = []
     for facts in golden["pictures"]:
         before = read_picture(release, facts)

@@ -71,22 +71,16 @@ def _compare(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor
 
 def _check_together(release: Release) -> list[str]:
     """Whether the networks can draw with one another; they are built without storage."""
-    from ...models.loading.companions import Companions, check_together
     from ...models.loading.components import read_component_config, read_schedule
+    from ...models.loading.loaded_networks import Networks
     from ...models.networks.components import build_on_meta
     from ...models.tokenizer import CaptionTokenizer
 
     built = {name: build_on_meta(*read_component_config(release.path(f"{name}/config.json"))) for name in release.networks}
-    beside = {name: network for name, network in built.items() if name not in ("base", "noised_clip")}
-    companions = Companions(**beside)  # type: ignore[arg-type]  # class checked above
     try:
         tokenizers = {name: CaptionTokenizer.load(release.path(f"{name}/{TOKENIZERS[name].file}"))
                       for name in release.components if name in TOKENIZERS}
-        check_together(built["base"], companions, vocab_size=tokenizers["tokenizer"].vocab_size)  # type: ignore[arg-type]  # class checked above
-        vocab_size = tokenizers.get("clip_tokenizer", tokenizers["tokenizer"]).vocab_size
-        known: int = built["noised_clip"].config.n_vocab  # type: ignore[union-attr,assignment]  # class checked above
-        if vocab_size > known:
-            return [f"noised_clip: knows {known} tokens, but its tokenizer has {vocab_size}; pack the release again"]
+        Networks(**built, **tokenizers)  # type: ignore[arg-type]  # classes checked above
         for name in release.components:
             if name in SCHEDULERS:
                 read_schedule(release.path(f"{name}/{SCHEDULERS[name].file}"))

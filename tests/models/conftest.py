@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from glideslope.data_filter.index.parquet import write_table
-from glideslope.models.loading.companions import Companions
 from glideslope.models.loading.components import WEIGHTS_NAME
 from glideslope.models.networks.components import component_config
 from glideslope.models.networks.noised_clip import NoisedClip
@@ -112,24 +111,24 @@ def whole_release(tmp_path_factory: pytest.TempPathFactory, unet: TextConditione
 
 
 @pytest.fixture(scope="session")
-def companions(unet: TextConditionedUNet) -> Companions:
-    """Upsampler from 16 to 32 pixels, and both inpainting variants."""
+def companions(unet: TextConditionedUNet) -> dict[str, TextConditionedUNet]:
+    """By name: upsampler from 16 to 32 pixels, and both inpainting variants."""
     networks = {}
     for name, changes in {"upsampler": {"image_size": 32, "super_res": True}, "base_inpaint": {"inpaint": True},
                           "upsampler_inpaint": {"image_size": 32, "super_res": True, "inpaint": True}}.items():
         networks[name] = with_closed_form_weights(TextConditionedUNet(unet.config.model_copy(update=changes))).requires_grad_(False)
-    return Companions(networks["upsampler"], networks["base_inpaint"], networks["upsampler_inpaint"])
+    return networks
 
 
 @pytest.fixture(scope="session")
-def full_release(tmp_path_factory: pytest.TempPathFactory, whole_release: Path, companions: Companions) -> Path:
+def full_release(tmp_path_factory: pytest.TempPathFactory, whole_release: Path, companions: dict[str, TextConditionedUNet]) -> Path:
     """A release with every component."""
     directory = Path(shutil.copytree(whole_release, tmp_path_factory.mktemp("full") / "release"))
-    for name, model in companions.networks.items():
+    for name, model in companions.items():
         save_tensors(directory / name / WEIGHTS_NAME, model.state_dict())
         write_json(directory / name / CONFIG_NAME, component_config(model))
     write_json(directory / "upsampler_scheduler" / "scheduler_config.json", scheduler_config("upsampler_scheduler"))
-    parts = {name: ["glideslope", "TextConditionedUNet"] for name in companions.networks}
+    parts = {name: ["glideslope", "TextConditionedUNet"] for name in companions}
     write_json(directory / "model_index.json", MODEL_INDEX | parts | {"upsampler_scheduler": ["glideslope", "GaussianDiffusion"]})
     sign_again(directory)
     return directory

@@ -57,10 +57,10 @@ def load(call):
         pipe = GlidePipeline.from_pretrained(call.pop("pretrained"), device="cpu", **call)
     except GlideslopeError as error:
         return {"error": type(error).__name__, "message": str(error), "told": told}
-    state = pipe.base.state_dict()
+    state = pipe.networks.base.state_dict()
     digest = hashlib.sha256(b"".join(state[name].float().numpy().tobytes() for name in sorted(state))).hexdigest()
-    return {"base": digest, "dtype": str(pipe.base.token_embedding.weight.dtype), "clip": pipe.noised_clip is not None, "told": told,
-            "companions": sorted(pipe.companions.networks)}
+    return {"base": digest, "dtype": str(pipe.networks.dtype), "clip": pipe.networks.noised_clip is not None, "told": told,
+            "companions": sorted(pipe.networks.companions)}
 
 for line in sys.stdin:
     asked = json.loads(line)

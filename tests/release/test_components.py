@@ -66,9 +66,9 @@ def test_every_variant_loads_with_the_values_of_the_run(full_run: Path, full_rel
     pipe = GlidePipeline.from_pretrained(full_release, variant=variant, device="cpu", verify="required")
     trained = load_file(full_run / "training/base/ema.safetensors")
     dtype = {None: torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[variant]
-    for name, tensor in pipe.base.state_dict().items():
+    for name, tensor in pipe.networks.base.state_dict().items():
         assert torch.equal(tensor, trained[name].to(dtype))
-    assert set(pipe.companions.networks) == {"upsampler", "base_inpaint", "upsampler_inpaint"}
+    assert set(pipe.networks.companions) == {"upsampler", "base_inpaint", "upsampler_inpaint"}
 
 
 def test_packing_again_elsewhere_gives_the_same_bytes(full_run: Path, full_release: Path, full_recipe: Recipe, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from glideslope.clip.model import Clip
 from glideslope.errors import StageError
 from glideslope.models.drawing.pipeline import GlidePipeline
+from glideslope.models.loading.loaded_networks import Networks
 from glideslope.models.networks.presets import UNET_PRESETS
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
@@ -86,7 +87,7 @@ def test_captions_longer_than_the_model_reads_are_cut_as_in_training() -> None:
     long = "a red apple beside a green pear and a yellow lemon on a blue plate " * 4
     tokenizer = CaptionTokenizer.train([long], 300)
     config = UNET_PRESETS["glide-micro-16"].model_copy(update={"n_vocab": tokenizer.vocab_size})
-    pipe = GlidePipeline(TextConditionedUNet(config).eval().requires_grad_(False), tokenizer)
+    pipe = GlidePipeline(Networks(TextConditionedUNet(config).eval().requires_grad_(False), tokenizer))
     pairs = [{"prompt": text, "seed": i} for i, text in enumerate((long, "a pear"))]
     assert len(draw_pairs(pipe, pairs, EvaluateConfig(num_pairs=2, num_steps=1), None)) == 2
 
@@ -105,7 +106,7 @@ def test_other_guidance_scales_are_drawn_for_the_first_pairs_and_the_own_scale_i
     network = TextConditionedUNet(config)
     for parameter in network.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
-    pipe = GlidePipeline(network.eval().requires_grad_(False), tokenizer)
+    pipe = GlidePipeline(Networks(network.eval().requires_grad_(False), tokenizer))
     pairs = [{"index": i, "prompt": "a red apple", "others": ["a pear"], "seed": i, "own_score": 7.0 + i, "own_mean": 7.0,
               "other_scores": [1.0], "other_means": [1.0]} for i in range(3)]
     settings = EvaluateConfig(num_pairs=3, num_steps=2, guidance_scale=3.0, sweep_scales=(1.0, 8.0), sweep_pairs=2)

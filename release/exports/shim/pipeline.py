@@ -11,7 +11,7 @@ from ....models.diffusion.samplers import SampleState
 from ....models.drawing.editing import UpsampleOptions
 from ....models.drawing.options import DrawOptions
 from ....models.drawing.pipeline import GlideOutput, GlidePipeline
-from ....models.loading.companions import Companions
+from ....models.loading.loaded_networks import Networks
 
 REQUIRED = ("base", "tokenizer", "scheduler")
 NEEDS = {"noised_clip": "clip_tokenizer", "upsampler": "upsampler_scheduler", "upsampler_inpaint": "upsampler_scheduler"}
@@ -59,11 +59,9 @@ class GlideDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffus
             if getattr(self, name) is not None and getattr(self, needed) is None:
                 raise CheckpointError(f"{name}: needs {needed}, which is missing; load both, or leave out {name}")
         schedules = {} if self.upsampler_scheduler is None else {"upsampler_schedule": self.upsampler_scheduler.config.beta_schedule}
-        pipe = GlidePipeline(self.base, self.tokenizer, noised_clip=self.noised_clip, clip_tokenizer=self.clip_tokenizer,
-                             schedule=self.scheduler.config.beta_schedule,
-                             companions=Companions(self.upsampler, self.base_inpaint, self.upsampler_inpaint, **schedules))
-        pipe.guiding_clip = self.guiding_clip
-        return pipe
+        return GlidePipeline(Networks(
+            self.base, self.tokenizer, self.scheduler.config.beta_schedule, self.upsampler, self.base_inpaint, self.upsampler_inpaint,
+            noised_clip=self.noised_clip, clip_tokenizer=self.clip_tokenizer, guiding_clip=self.guiding_clip, **schedules))
 
     def __call__(self, prompt: str | Sequence[str], *, num_images_per_prompt: int = 1,
                  guidance_scale: float = 3.0, clip_guidance_scale: float = 0.0, num_inference_steps: int = 50, sampler: str = "ddpm",

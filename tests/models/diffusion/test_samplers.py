@@ -55,7 +55,7 @@ def gaussian_denoiser(diffusion: GaussianDiffusion, x: Tensor, timesteps: Tensor
                       deviation: float = DEVIATION) -> Prediction:
     """The best possible denoiser for pixels drawn independently from N(mean, deviation^2)."""
     steps = torch.searchsorted(torch.from_numpy(diffusion.timesteps), timesteps)
-    alpha = gather(diffusion.alphas_cumprod, steps, x)
+    alpha = gather(diffusion.tables.signal, steps, x)
     noise = (1 - alpha).sqrt() * (x - alpha.sqrt() * mean) / (alpha * deviation**2 + 1 - alpha)
     return Prediction(noise, None)
 
@@ -150,7 +150,7 @@ def test_a_gradient_moves_the_samples_to_the_data_whose_score_it_completes(sampl
     other = partial(gaussian_denoiser, diffusion, mean=-0.3, deviation=0.1)
 
     def gradient(x: Tensor, timesteps: Tensor) -> Tensor:
-        alpha = gather(diffusion.alphas_cumprod, torch.searchsorted(torch.from_numpy(diffusion.timesteps), timesteps), x)
+        alpha = gather(diffusion.tables.signal, torch.searchsorted(torch.from_numpy(diffusion.timesteps), timesteps), x)
         return (gaussian_denoiser(diffusion, x, timesteps).noise - other(x, timesteps).noise) / (1 - alpha).sqrt()
 
     noise = SeededNoise(range(8))

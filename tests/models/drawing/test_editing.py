@@ -13,12 +13,12 @@ from torch import Tensor
 
 from glideslope.errors import RequestError
 from glideslope.models.diffusion.process import GaussianDiffusion, fast27_timesteps, gather, space_timesteps
-from glideslope.models.diffusion.samplers import SAMPLERS, Prediction, SampleState, SeededNoise
+from glideslope.models.diffusion.samplers import SAMPLERS, Prediction, SampleState, SeededNoise, run
 from glideslope.models.drawing import pipeline as pipeline_module
-from glideslope.models.drawing.editing import Known, KnownRegion, Sight, UpsampleOptions, strength_timesteps, walk
+from glideslope.models.drawing.editing import ExtraChannels, KeepingDenoiser, KeptRegion, UpsampleOptions, strength_timesteps
 from glideslope.models.drawing.options import DrawOptions
 from glideslope.models.drawing.pipeline import GlideOutput, GlidePipeline
-from glideslope.models.loading.companions import Companions
+from glideslope.models.loading.loaded_networks import Networks
 from glideslope.models.networks.unet import condition_input
 
 from ..conftest import picture
@@ -38,7 +38,7 @@ def pipe(full_release: Path) -> GlidePipeline:
 @pytest.fixture(scope="module")
 def bare(pipe: GlidePipeline) -> GlidePipeline:
     """The base and its noised CLIP alone."""
-    return GlidePipeline(pipe.base, pipe.tokenizer, noised_clip=pipe.noised_clip)
+    return GlidePipeline(Networks(pipe.networks.base, pipe.networks.tokenizer, noised_clip=pipe.networks.noised_clip))
 
 
 @pytest.fixture
@@ -63,26 +63,26 @@ def array(output: GlideOutput, i: int = 0) -> np.ndarray:
 
 def two_images(x: Tensor, timesteps: Tensor) -> Prediction:
     """The exact denoiser of a set of two images, white and black: the posterior mean is tanh of the scaled sum."""
-    signal = gather(FULL.alphas_cumprod, timesteps, x)
+    signal = gather(FULL.tables.signal, timesteps, x)
     mean = torch.tanh(signal.sqrt() / (1 - signal) * x.sum(dim=(1, 2, 3), keepdim=True)).expand_as(x)
     return Prediction(FULL.predict_noise(x, mean, timesteps), None)
 
 
-def kept_but_right(colour: float) -> Known:
+def kept_but_right(colour: float) -> KeptRegion:
     """The right quarter is to be drawn; with half of it the two halves could disagree, each as sure as the other."""
     draw = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
     draw[..., 6:] = True
-    return Known(torch.full((1, 3, 8, 8), colour), draw)
+    return KeptRegion(torch.full((1, 3, 8, 8), colour), draw)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("colour", [1.0, -1.0])
 def test_what_is_kept_decides_what_is_drawn(sampler: str, colour: float) -> None:
     noise = SeededNoise(range(8))
-    x, diffusion, known = noise.draw((3, 8, 8)), GaussianDiffusion.create(SCHEDULE, space_timesteps(25)), kept_but_right(colour)
-    drawn = walk(SAMPLERS[sampler](KnownRegion(two_images, FULL, known), x, diffusion, noise), None)
+    x, diffusion, kept = noise.draw((3, 8, 8)), GaussianDiffusion.create(SCHEDULE, space_timesteps(25)), kept_but_right(colour)
+    drawn = run(SAMPLERS[sampler](KeepingDenoiser(two_images, FULL, kept), x, diffusion, noise))
     torch.testing.assert_close(drawn, torch.full_like(drawn, colour), rtol=0, atol=0.02)
-    without = walk(SAMPLERS[sampler](two_images, x, diffusion, SeededNoise(range(8))), None)
+    without = run(SAMPLERS[sampler](two_images, x, diffusion, SeededNoise(range(8))))
     assert set(without.mean(dim=(1, 2, 3)).round().tolist()) == {1.0, -1.0}  # else the mask had nothing to decide
 
 
@@ -90,9 +90,9 @@ def test_what_is_kept_decides_what_is_drawn(sampler: str, colour: float) -> None
 def test_the_guess_is_the_picture_at_every_step_where_it_is_kept(sampler: str) -> None:
     noise = SeededNoise([0, 1])
     image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    known, states = dataclasses.replace(kept_but_right(1.0), image=image), []
+    kept, states = dataclasses.replace(kept_but_right(1.0), image=image), []
     diffusion = GaussianDiffusion.create(SCHEDULE, space_timesteps(20))
-    drawn = walk(SAMPLERS[sampler](KnownRegion(two_images, FULL, known), noise.draw((3, 8, 8)), diffusion, noise), states.append)
+    drawn = run(SAMPLERS[sampler](KeepingDenoiser(two_images, FULL, kept), noise.draw((3, 8, 8)), diffusion, noise), states.append)
     for state in states[5:]:  # in float32 the first, nearly pure noise, leave a few digits of the picture
         torch.testing.assert_close(state.preview[..., :6], image[..., :6].expand(2, -1, -1, -1), rtol=0, atol=2e-3)
     torch.testing.assert_close(drawn[..., :6], image[..., :6].expand(2, -1, -1, -1), rtol=0, atol=1e-3)
@@ -102,7 +102,7 @@ def test_gradients_do_not_act_on_what_is_kept() -> None:
     def with_gradient(x: Tensor, timesteps: Tensor) -> Prediction:
         return dataclasses.replace(two_images(x, timesteps), gradient=torch.ones_like(x))
 
-    gradient = KnownRegion(with_gradient, FULL, kept_but_right(1.0))(torch.zeros(2, 3, 8, 8), torch.tensor([500, 500])).gradient
+    gradient = KeepingDenoiser(with_gradient, FULL, kept_but_right(1.0))(torch.zeros(2, 3, 8, 8), torch.tensor([500, 500])).gradient
     assert gradient is not None
     assert gradient[..., 6:].eq(1).all()
     assert gradient[..., :6].eq(0).all()
@@ -114,7 +114,7 @@ def test_a_little_noise_keeps_the_picture_and_all_noise_forgets_it(strength: flo
     diffusion = GaussianDiffusion.create(SCHEDULE, strength_timesteps(strength, DrawOptions(num_steps=20), SCHEDULE))
     x = noise.draw((3, 8, 8))
     last = torch.full((16,), diffusion.num_steps - 1, dtype=torch.int64)
-    drawn = walk(SAMPLERS["ddpm"](two_images, diffusion.add_noise(torch.ones_like(x), last, x), diffusion, noise), None)
+    drawn = run(SAMPLERS["ddpm"](two_images, diffusion.add_noise(torch.ones_like(x), last, x), diffusion, noise))
     assert drawn.mean(dim=(1, 2, 3)).gt(0.9).all().item() == kept
 
 
@@ -155,11 +155,11 @@ def test_what_is_under_the_white_does_not_count_and_what_is_kept_does(
 def test_the_inpainting_network_is_used_where_there_is_one_and_sees_mask_and_picture(
         pipe: GlidePipeline, bare: GlidePipeline, photo: Image.Image, mask: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs: list[Tensor] = []
-    network = pipe.companions.base_inpaint
+    network = pipe.networks.base_inpaint
     assert network is not None
     denoise = network.denoise
     monkeypatch.setattr(network, "denoise", lambda x, *rest: inputs.append(x) or denoise(x, *rest))
-    monkeypatch.setattr(pipe.base, "denoise", lambda *_: pytest.fail("the base ran"))
+    monkeypatch.setattr(pipe.networks.base, "denoise", lambda *_: pytest.fail("the base ran"))
     output = pipe.inpaint([PROMPT, "a blue bar"], photo, mask, options=QUICK)
     assert len(output.images) == 2
     known = torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 127.5 - 1
@@ -263,7 +263,7 @@ def test_pictures_grow_to_the_upsamplers_size_and_what_is_small_counts(pipe: Gli
 
 def test_the_published_way_is_the_default(pipe: GlidePipeline, photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
-    network = pipe.companions.upsampler
+    network = pipe.networks.upsampler
     assert network is not None
     denoise = network.denoise
     monkeypatch.setattr(network, "denoise", lambda x, times, *rest: seen.append((x, times)) or denoise(x, times, *rest))
@@ -297,9 +297,8 @@ def test_each_picture_has_its_seed_and_its_prompt_whatever_the_batch(
 @pytest.mark.parametrize("with_variant", [True, False])
 def test_after_inpainting_what_was_kept_is_kept_in_full_resolution(
         pipe: GlidePipeline, mask: Image.Image, with_variant: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    companions = pipe.companions if with_variant else Companions(pipe.companions.upsampler)
-    chosen = GlidePipeline(pipe.base, pipe.tokenizer, companions=companions)
-    unused = companions.upsampler if with_variant else companions.base_inpaint
+    chosen = pipe if with_variant else GlidePipeline(dataclasses.replace(pipe.networks, base_inpaint=None, upsampler_inpaint=None))
+    unused = pipe.networks.upsampler if with_variant else pipe.networks.base_inpaint
     if unused is not None:
         monkeypatch.setattr(unused, "denoise", lambda *_: pytest.fail("the wrong network ran"))
     source = Image.fromarray(np.random.default_rng(5).integers(0, 256, (32, 32, 3), dtype=np.uint8))
@@ -312,7 +311,7 @@ def test_after_inpainting_what_was_kept_is_kept_in_full_resolution(
 
 def test_a_network_sees_the_condition_of_its_own_image_under_guidance() -> None:
     low_res = torch.arange(2.0).view(2, 1, 1, 1).expand(2, 3, 2, 2)
-    seen = Sight(kept_but_right(1.0), low_res)(torch.zeros(4, 3, 8, 8))
+    seen = ExtraChannels(kept_but_right(1.0), low_res)(torch.zeros(4, 3, 8, 8))
     assert seen.shape == (4, 10, 8, 8)
     assert seen[:, 7:].mean(dim=(1, 2, 3)).tolist() == [0, 1, 0, 1]
 
@@ -351,7 +350,7 @@ def call(pipe: GlidePipeline, what: str, arguments: dict[str, Any]) -> GlideOutp
     ("upsample", {"source": Image.new("F", (16, 16)), "mask": Image.new("L", (16, 16))}, "source: floating-point image")])
 def test_an_impossible_edit_is_refused_before_any_work(
         pipe: GlidePipeline, what: str, arguments: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for network in (pipe.base, *pipe.companions.networks.values()):
+    for network in (pipe.networks.base, *pipe.networks.companions.values()):
         monkeypatch.setattr(network, "denoise", lambda *_: pytest.fail("a network ran"))
     with pytest.raises(RequestError, match=told):
         call(pipe, what, arguments)
@@ -367,7 +366,7 @@ def test_impossible_options_of_upsampling_are_refused_by_name(arguments: dict[st
 def test_without_an_upsampler_upsampling_is_refused_with_what_there_is(bare: GlidePipeline, pipe: GlidePipeline) -> None:
     with pytest.raises(RequestError, match="upsample: this release has no upsampler, or it was not loaded; beside base there is nothing"):
         call(bare, "upsample", {})
-    only = GlidePipeline(pipe.base, pipe.tokenizer, companions=Companions(base_inpaint=pipe.companions.base_inpaint))
+    only = GlidePipeline(Networks(pipe.networks.base, pipe.networks.tokenizer, base_inpaint=pipe.networks.base_inpaint))
     with pytest.raises(RequestError, match=r"no upsampler_inpaint or upsampler, .* there is base_inpaint"):
         white_half = Image.new("L", (16, 16), 0)
         white_half.paste(255, (8, 0, 16, 16))
@@ -375,7 +374,8 @@ def test_without_an_upsampler_upsampling_is_refused_with_what_there_is(bare: Gli
 
 
 def test_clip_guidance_without_a_noised_clip_is_refused(pipe: GlidePipeline, photo: Image.Image, mask: Image.Image) -> None:
-    lonely, guided = GlidePipeline(pipe.base, pipe.tokenizer), dataclasses.replace(QUICK, clip_guidance_scale=1.0)
+    lonely = GlidePipeline(Networks(pipe.networks.base, pipe.networks.tokenizer))
+    guided = dataclasses.replace(QUICK, clip_guidance_scale=1.0)
     with pytest.raises(RequestError, match="noised_clip"):
         lonely.inpaint(PROMPT, photo, mask, options=guided)
     with pytest.raises(RequestError, match="noised_clip"):

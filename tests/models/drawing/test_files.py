@@ -19,8 +19,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from glideslope.cli.main import app
+from glideslope.clip.model import Clip
 from glideslope.errors import CheckpointError, GlideslopeError, RequestError, StorageError, VerificationError
-from glideslope.models.diffusion.clip_guidance import OpenClip
 from glideslope.models.drawing import files as drawing
 from glideslope.models.drawing.files import (
     DrawRequest,
@@ -312,13 +312,13 @@ def test_the_command_draws_prompts_and_a_file_of_them_and_says_what_it_skipped(w
     assert len(list((tmp_path / "previews").iterdir())) == 2
 
 
-def small_clip(seed: int) -> OpenClip:
+def small_clip(seed: int) -> Clip:
     """An open_clip model of 32x32 images with fresh weights."""
     torch.manual_seed(seed)
     model = open_clip.model.CLIP(
         embed_dim=16, vision_cfg=open_clip.model.CLIPVisionCfg(layers=1, width=32, head_width=16, patch_size=8, image_size=32),
         text_cfg=open_clip.model.CLIPTextCfg(context_length=77, vocab_size=49408, width=16, heads=2, layers=1))
-    return OpenClip(model.eval(), 32, (0.5,) * 3, (0.25,) * 3, open_clip.get_tokenizer("ViT-B-32"))
+    return Clip("small", model.eval(), 32, (0.5,) * 3, (0.25,) * 3, open_clip.get_tokenizer("ViT-B-32"))
 
 
 def test_the_text_names_the_guiding_clip_with_the_digest_of_its_weights(whole_release: Path, tmp_path: Path) -> None:

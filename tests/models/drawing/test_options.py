@@ -7,7 +7,8 @@ import pytest
 
 from glideslope.errors import RequestError
 from glideslope.models.drawing.editing import UpsampleOptions
-from glideslope.models.drawing.options import DrawOptions, check_kind, check_lengths, check_prompts, check_seeds, choose_scales
+from glideslope.models.drawing.options import DrawOptions, check_kind, check_prompts, check_seeds, choose_scales
+from glideslope.models.loading.loaded_networks import check_lengths
 from glideslope.models.tokenizer import CaptionTokenizer
 
 

@@ -18,6 +18,7 @@ from glideslope.models.drawing.options import DrawOptions
 from glideslope.models.drawing.pipeline import GlideOutput, GlidePipeline
 from glideslope.models.drawing.pixels import from_pil
 from glideslope.models.loading.components import WEIGHTS_NAME
+from glideslope.models.loading.loaded_networks import Networks
 from glideslope.models.networks.components import component_config
 from glideslope.models.networks.noised_clip import NoisedClip
 from glideslope.models.networks.presets import NOISED_CLIP_PRESETS
@@ -78,8 +79,8 @@ def test_the_caption_counts_and_guidance_makes_it_count_more(pipe: GlidePipeline
 
 def test_guidance_scale_one_is_the_conditional_model_alone(pipe: GlidePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    denoise = pipe.base.denoise
-    monkeypatch.setattr(pipe.base, "denoise", lambda x, *rest: sizes.append(len(x)) or denoise(x, *rest))
+    denoise = pipe.networks.base.denoise
+    monkeypatch.setattr(pipe.networks.base, "denoise", lambda x, *rest: sizes.append(len(x)) or denoise(x, *rest))
     pipe(PROMPT, num_images=3, num_steps=2, guidance_scale=1.0)
     assert sizes == [3, 3]
     pipe(PROMPT, num_images=3, num_steps=2, guidance_scale=2.0)
@@ -97,8 +98,8 @@ def test_with_every_sampler_and_guidance_a_seed_gives_the_same_picture_whatever_
 
 def test_outside_its_interval_guidance_costs_nothing(pipe: GlidePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
-    denoise = pipe.base.denoise
-    monkeypatch.setattr(pipe.base, "denoise", lambda x, t, *rest: asked.append((int(t[0]), len(x))) or denoise(x, t, *rest))
+    denoise = pipe.networks.base.denoise
+    monkeypatch.setattr(pipe.networks.base, "denoise", lambda x, t, *rest: asked.append((int(t[0]), len(x))) or denoise(x, t, *rest))
     pipe(PROMPT, num_images=2, num_steps=5, guidance_interval=(0.2, 0.6), sampler="unipc")
     assert asked == [(999, 2), (749, 2), (500, 4), (250, 4), (0, 2)]
 
@@ -117,7 +118,7 @@ def test_emoji_are_words_like_others_and_too_many_words_are_refused_unless_cut(p
     long = "a red square and a blue bar " * 9
     cut = arrays(pipe.draw(long, DrawOptions(num_steps=2, cut_long_prompts=True)))[0]
     assert np.abs(cut.astype(int) - arrays(pipe.draw(long + " and a corner", DrawOptions(num_steps=2, cut_long_prompts=True)))[0]).max() == 0
-    monkeypatch.setattr(pipe.base, "denoise", lambda *_: pytest.fail("the network ran"))
+    monkeypatch.setattr(pipe.networks.base, "denoise", lambda *_: pytest.fail("the network ran"))
     with pytest.raises(RequestError, match=r"prompt: 'a red square and a blue bar .* tokens long, this model reads 16; shorten it, or allow"):
         pipe([PROMPT, long], num_steps=2)
 
@@ -138,11 +139,11 @@ def test_ranking_orders_pictures_by_their_agreement(pipe: GlidePipeline) -> None
     ranked = pipe.rank(images, PROMPT)
     assert sorted(position for position, _ in ranked) == [0, 1, 2, 3]
     assert [score for _, score in ranked] == sorted((score for _, score in ranked), reverse=True)
-    assert pipe.noised_clip is not None
+    assert pipe.networks.noised_clip is not None
     with torch.no_grad():
-        text = pipe.noised_clip.encode_text(*pipe.tokenizer.encode_delimited([PROMPT], 18))[0]
+        text = pipe.networks.noised_clip.encode_text(*pipe.networks.tokenizer.encode_delimited([PROMPT], 18))[0]
         for position, score in ranked:
-            cosine = pipe.noised_clip.encode_image(from_pil([images[position]], 16), torch.zeros(1, dtype=torch.int64))[0] @ text
+            cosine = pipe.networks.noised_clip.encode_image(from_pil([images[position]], 16), torch.zeros(1, dtype=torch.int64))[0] @ text
             assert abs(float(cosine) - score) < 1e-5
 
 
@@ -184,8 +185,8 @@ def test_a_seed_draws_one_picture_whatever_the_program_around_has_set(whole_rele
 @pytest.mark.parametrize("guided", [0.0, 1.0])
 def test_numbers_that_are_none_are_refused_with_the_way_out(whole_release: Path, guided: float) -> None:
     pipe = GlidePipeline.from_pretrained(whole_release, device="cpu", dtype="float16")
-    assert pipe.noised_clip is not None
-    name, model = ("image_encoder.blocks.output.f.w", pipe.noised_clip) if guided else ("out.2.weight", pipe.base)
+    assert pipe.networks.noised_clip is not None
+    name, model = ("image_encoder.blocks.output.f.w", pipe.networks.noised_clip) if guided else ("out.2.weight", pipe.networks.base)
     model.get_parameter(name).data.fill_(60000)  # fits, but what is computed with it does not
     with pytest.raises(RequestError, match=r"infinite or no number with weights in float16; .* draw in float32 \(--dtype float32"):
         pipe(PROMPT, num_steps=2, clip_guidance_scale=guided)
@@ -219,7 +220,7 @@ def test_drawing_works_inside_inference_mode(pipe: GlidePipeline) -> None:
     {"prompt": PROMPT, "seed": np.bool_(True)}, {"prompt": PROMPT, "num_steps": np.float32(2)}])
 def test_an_impossible_request_is_refused_before_any_work(
         pipe: GlidePipeline, arguments: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipe.base, "denoise", lambda *_: pytest.fail("the network ran"))
+    monkeypatch.setattr(pipe.networks.base, "denoise", lambda *_: pytest.fail("the network ran"))
     with pytest.raises(RequestError):
         pipe(**arguments)
 
@@ -250,7 +251,7 @@ def test_numbers_of_numpy_draw_what_pythons_own_do(pipe: GlidePipeline) -> None:
 def test_a_type_is_known_by_its_name(whole_release: Path, name: str) -> None:
     for dtype in (name, getattr(torch, name)):
         pipe = GlidePipeline.from_pretrained(whole_release, dtype=dtype, device="cpu", components=[])
-        assert {tensor.dtype for tensor in pipe.base.state_dict().values()} == {getattr(torch, name)}
+        assert {tensor.dtype for tensor in pipe.networks.base.state_dict().values()} == {getattr(torch, name)}
 
 
 @pytest.mark.parametrize(("argument", "told"), [
@@ -265,7 +266,7 @@ def test_a_type_or_device_that_cannot_be_used_is_refused_before_the_release_is_l
 
 
 def test_without_a_noised_clip_guiding_and_ranking_are_refused(pipe: GlidePipeline) -> None:
-    bare = GlidePipeline(pipe.base, pipe.tokenizer)
+    bare = GlidePipeline(Networks(pipe.networks.base, pipe.networks.tokenizer))
     with pytest.raises(RequestError, match="clip_guidance_scale: this release has no noised_clip; set it to 0"):
         bare(PROMPT, clip_guidance_scale=1.0)
     with pytest.raises(RequestError, match="this release has no noised_clip"):
@@ -278,10 +279,10 @@ def test_components_that_do_not_belong_together_are_refused(unet: TextConditione
     larger = CaptionTokenizer.train(["some other words entirely, and a great many more of them"] * 2, 400)
     assert larger.vocab_size > tokenizer.vocab_size
     with pytest.raises(CheckpointError, match=f"base: knows {tokenizer.vocab_size} tokens, but the tokenizer has {larger.vocab_size}"):
-        GlidePipeline(unet, larger)
+        Networks(unet, larger)
     of_other_size = NoisedClip(NOISED_CLIP_PRESETS["noised-clip-micro-16"].model_copy(update={"image_size": 32}))
     with pytest.raises(CheckpointError, match="noised_clip: reads images of side 32, but base draws 16"):
-        GlidePipeline(unet, tokenizer, noised_clip=of_other_size)
+        Networks(unet, tokenizer, noised_clip=of_other_size)
 
 
 def test_one_flipped_byte_anywhere_is_refused_by_the_name_of_the_file(release: Path) -> None:

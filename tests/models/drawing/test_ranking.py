@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import transforms
 
-from glideslope.errors import RequestError
-from glideslope.models.diffusion.clip_guidance import OpenClip
+from glideslope.clip.model import Clip
+from glideslope.errors import CheckpointError, RequestError
 from glideslope.models.drawing.pipeline import GlidePipeline
-from glideslope.models.drawing.ranking import CosineScorer
+from glideslope.models.loading.loaded_networks import Networks
 
 from ..conftest import COLOURS
 
@@ -50,7 +50,7 @@ def coloured() -> list[Image.Image]:
 
 
 def test_any_scorer_ranks(pipe: GlidePipeline) -> None:
-    bare = GlidePipeline(pipe.base, pipe.tokenizer)  # has no CLIP of its own
+    bare = GlidePipeline(Networks(pipe.networks.base, pipe.networks.tokenizer))  # has no CLIP of its own
     ranked = bare.rank(coloured(), PROMPT, clip=Redness())
     assert ranked[0][0] == list(COLOURS).index("red")
     assert [score for _, score in ranked] == sorted((score for _, score in ranked), reverse=True)
@@ -59,8 +59,8 @@ def test_any_scorer_ranks(pipe: GlidePipeline) -> None:
 def test_an_open_clip_model_ranks_by_the_cosines_that_it_gives_itself(pipe: GlidePipeline, open_clip_model: Any) -> None:
     tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=16)
     images = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)) for i in range(3)]
-    clip = OpenClip(open_clip_model, 32, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, tokenizer)
-    ranked = pipe.rank(images, PROMPT, clip=CosineScorer(clip))
+    clip = Clip("small", open_clip_model, 32, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, tokenizer)
+    ranked = pipe.rank(images, PROMPT, clip=clip)
     preprocess = transforms.Compose([transforms.ToTensor(), transforms.Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)])
     with torch.no_grad():
         of_images = open_clip_model.encode_image(torch.stack([preprocess(image) for image in images]), normalize=True)
@@ -83,9 +83,9 @@ def test_what_cannot_be_ranked_is_refused(pipe: GlidePipeline, open_clip_model: 
         pipe.rank([image], [PROMPT, PROMPT])  # type: ignore[arg-type]  # wrong values are the point
     with pytest.raises(RequestError, match=r"image: expected a PIL\.Image\.Image, got str"):
         pipe.rank(["photo.png"], PROMPT)  # type: ignore[list-item]
-    deaf = OpenClip(open_clip_model, 32, (0.5,) * 3, (0.5,) * 3, None)  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match="rank: this CLIP has no text tower"):
-        pipe.rank([image], PROMPT, clip=CosineScorer(deaf))
+    deaf = Clip("deaf", open_clip_model, 32, (0.5,) * 3, (0.5,) * 3, None)
+    with pytest.raises(CheckpointError, match="deaf: no text tower"):
+        pipe.rank([image], PROMPT, clip=deaf)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -93,8 +93,8 @@ def test_a_clip_in_half_precision_ranks_nearly_as_in_full(pipe: GlidePipeline, o
     tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=16)
     scores = []
     for model in (open_clip_model, copy.deepcopy(open_clip_model).to(dtype)):
-        clip = OpenClip(model, 32, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, tokenizer)
-        scores.append(dict(pipe.rank(coloured(), PROMPT, clip=CosineScorer(clip))))
+        clip = Clip("small", model, 32, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, tokenizer)
+        scores.append(dict(pipe.rank(coloured(), PROMPT, clip=clip)))
     assert all(abs(scores[0][i] - scores[1][i]) < 0.03 for i in scores[0])
 
 
@@ -112,6 +112,5 @@ def test_a_prompt_longer_than_the_noised_clip_reads_is_refused_or_cut_if_that_is
 
 
 def test_a_clip_that_scores_nothing_is_refused_with_what_makes_a_scorer_of_it(pipe: GlidePipeline, open_clip_model: Any) -> None:
-    clip: Any = OpenClip(open_clip_model, 32, (0.5,) * 3, (0.5,) * 3, open_clip.get_tokenizer("ViT-B-32", context_length=16))
-    with pytest.raises(RequestError, match=r"rank: clip is a OpenClip, which scores nothing; .*ranking\.CosineScorer makes one of an OpenClip"):
-        pipe.rank(coloured(), PROMPT, clip=clip)
+    with pytest.raises(RequestError, match=r"rank: clip is a CLIP, which scores nothing; .*Clip\.of makes one of a model of open_clip"):
+        pipe.rank(coloured(), PROMPT, clip=open_clip_model)

@@ -87,10 +87,10 @@ def refusal(files: Path, options: ImportOptions | None = None) -> str:
 
 def test_the_six_files_become_a_release_that_draws(imported: Path) -> None:
     pipe = GlidePipeline.from_pretrained(imported, device="cpu", verify="required")
-    assert pipe.schedule == "squaredcos_cap_v2"
-    assert pipe.companions.upsampler_schedule == "linear"
-    assert set(pipe.companions.networks) == {"upsampler", "base_inpaint", "upsampler_inpaint"}
-    assert (pipe.tokenizer.kind, pipe.clip_tokenizer.kind) == ("gpt2", "clip")
+    assert pipe.networks.schedule == "squaredcos_cap_v2"
+    assert pipe.networks.upsampler_schedule == "linear"
+    assert set(pipe.networks.companions) == {"upsampler", "base_inpaint", "upsampler_inpaint"}
+    assert (pipe.networks.tokenizer.kind, pipe.networks.clip_tokenizer.kind) == ("gpt2", "clip")
     first, second, other = (pipe(text, num_steps=3, clip_guidance_scale=1.0).images[0] for text in (PROMPT, PROMPT, "a red apple"))
     assert first.size == (16, 16)
     assert np.array_equal(np.asarray(first), np.asarray(second))
@@ -101,9 +101,9 @@ def test_the_six_files_become_a_release_that_draws(imported: Path) -> None:
 
 def test_every_weight_is_that_of_its_file(imported: Path, networks: dict[str, dict[str, Tensor]]) -> None:
     pipe = GlidePipeline.from_pretrained(imported, device="cpu")
-    assert isinstance(pipe.noised_clip, NoisedClip)
-    found = {"base": pipe.base, **{PUBLISHED[name].files[""]: network for name, network in pipe.companions.networks.items()},
-             "clip_image_enc": pipe.noised_clip.image_encoder, "clip_text_enc": pipe.noised_clip.text_encoder}
+    assert isinstance(pipe.networks.noised_clip, NoisedClip)
+    found = {"base": pipe.networks.base, **{PUBLISHED[name].files[""]: network for name, network in pipe.networks.companions.items()},
+             "clip_image_enc": pipe.networks.noised_clip.image_encoder, "clip_text_enc": pipe.networks.noised_clip.text_encoder}
     assert found.keys() == networks.keys()
     for stem, network in found.items():
         state = network.state_dict()
@@ -155,7 +155,7 @@ def test_missing_files_are_all_named_and_a_part_is_imported_only_when_asked_for(
         (files / name).unlink()
     assert "clip_text_enc.pt, upsample.pt is missing; put it there, or import only what is there with --components" in refusal(files)
     import_published(files, tmp_path / "release", ImportOptions(["base_inpaint", "base"], architectures=TINY))
-    assert set(GlidePipeline.from_pretrained(tmp_path / "release", device="cpu").companions.networks) == {"base_inpaint"}
+    assert set(GlidePipeline.from_pretrained(tmp_path / "release", device="cpu").networks.companions) == {"base_inpaint"}
     assert not (tmp_path / "release" / "upsampler_scheduler").exists()
     assert not (tmp_path / "release" / "clip_tokenizer").exists()
 
@@ -257,7 +257,7 @@ def test_the_command_imports_and_prints_the_digests(
         main()
     assert stop.value.code == 0
     assert f"base.pt: sha256 {sha256((published / 'base.pt').read_bytes()).hexdigest()}" in capsys.readouterr().out
-    assert GlidePipeline.from_pretrained(tmp_path / "release", device="cpu", verify="required").noised_clip is None
+    assert GlidePipeline.from_pretrained(tmp_path / "release", device="cpu", verify="required").networks.noised_clip is None
 
 
 def test_the_command_refuses_a_small_file_under_a_published_name_with_one_line(

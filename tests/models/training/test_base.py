@@ -132,7 +132,7 @@ def test_a_finished_training_states_what_it_consumed_and_can_be_drawn_from(curat
     assert Image.open(tmp_path / "base" / "samples" / "images-000000040.png").size == (8 * 100 + 4, 104)
     pipe = GlidePipeline.from_training(tmp_path / "base")
     assert pipe("a red square", num_steps=1).images[0].size == (16, 16)
-    assert record.summary["num_parameters"] == sum(p.numel() for p in pipe.base.parameters())
+    assert record.summary["num_parameters"] == sum(p.numel() for p in pipe.networks.base.parameters())
 
 
 def test_finished_training_is_not_done_again(curated: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from glideslope.device.dtype_device import choose_device
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training import denoising
 from glideslope.models.training.data import load_split
@@ -22,13 +23,13 @@ class Listener(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
+        self.weight = nn.Parameter(torch.zeros(1, device=choose_device(None)))
         self.masks: list[Tensor] = []
         self.inputs: list[Tensor] = []
 
     def forward(self, x: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        self.masks.append(mask)
-        self.inputs.append(x)
+        self.masks.append(mask.cpu())
+        self.inputs.append(x.cpu())
         return torch.cat([x, x], dim=1) * self.weight
 
 

@@ -9,9 +9,10 @@ import torch
 
 from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
 from glideslope.models.drawing.pipeline import GlidePipeline
-from glideslope.models.loading.companions import Companions, check_together
 from glideslope.models.loading.components import WEIGHTS_NAME
+from glideslope.models.loading.loaded_networks import Networks
 from glideslope.models.networks.unet import TextConditionedUNet
+from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.recipe.components import CONFIG_NAME
 
 from ..conftest import sign_again
@@ -25,13 +26,13 @@ def full(full_release: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(full_release, tmp_path / "full"))
 
 
-def test_a_release_with_every_component_loads_whole(full_release: Path, companions: Companions) -> None:
+def test_a_release_with_every_component_loads_whole(full_release: Path, companions: dict[str, TextConditionedUNet]) -> None:
     pipe = GlidePipeline.from_pretrained(full_release, device="cpu", verify="required")
-    assert set(pipe.companions.networks) == ALL
-    assert pipe.companions.upsampler_schedule == "linear"
-    assert pipe.schedule == "squaredcos_cap_v2"
-    for name, network in companions.networks.items():
-        loaded = pipe.companions.networks[name].state_dict()
+    assert set(pipe.networks.companions) == ALL
+    assert pipe.networks.upsampler_schedule == "linear"
+    assert pipe.networks.schedule == "squaredcos_cap_v2"
+    for name, network in companions.items():
+        loaded = pipe.networks.companions[name].state_dict()
         assert all(torch.equal(loaded[key], value) for key, value in network.state_dict().items())
 
 
@@ -40,8 +41,8 @@ def test_only_what_was_asked_for_is_loaded(full: Path, wanted: Collection[str]) 
     for name in (ALL | {"noised_clip"}) - set(wanted):
         (full / name / WEIGHTS_NAME).unlink()  # would be noticed
     pipe = GlidePipeline.from_pretrained(full, device="cpu", components=wanted, verify="off")
-    assert set(pipe.companions.networks) == ALL & set(wanted)
-    assert (pipe.noised_clip is not None) == ("noised_clip" in wanted)
+    assert set(pipe.networks.companions) == ALL & set(wanted)
+    assert (pipe.networks.noised_clip is not None) == ("noised_clip" in wanted)
 
 
 @pytest.mark.parametrize(("components", "told"), [
@@ -101,12 +102,13 @@ def test_a_clip_where_a_network_should_be_is_refused(full: Path) -> None:
         GlidePipeline.from_pretrained(full, device="cpu")
 
 
-def test_an_inpainting_network_is_no_base_and_a_small_vocabulary_is_refused(unet: TextConditionedUNet, companions: Companions) -> None:
-    assert companions.base_inpaint is not None
+def test_an_inpainting_network_is_no_base_and_a_small_vocabulary_is_refused(
+        unet: TextConditionedUNet, companions: dict[str, TextConditionedUNet], tokenizer: CaptionTokenizer) -> None:
+    larger = CaptionTokenizer.train(["some other words entirely, and a great many more of them"] * 2, 400)
     with pytest.raises(CheckpointError, match="base: super_res is False and inpaint is True, expected False and False"):
-        check_together(companions.base_inpaint, Companions(), vocab_size=10)
-    with pytest.raises(CheckpointError, match=f"base: knows {unet.config.n_vocab} tokens, but the tokenizer has 9999"):
-        check_together(unet, companions, vocab_size=9999)
+        Networks(companions["base_inpaint"], tokenizer)
+    with pytest.raises(CheckpointError, match=f"base: knows {unet.config.n_vocab} tokens, but the tokenizer has {larger.vocab_size}"):
+        Networks(unet, larger)
 
 
 def test_a_release_that_is_none_says_so_when_components_are_asked_for(tmp_path: Path) -> None:
