@@ -24,7 +24,7 @@ from glideslope.release.exports.diffusers import choose_parts, export_diffusers,
 from glideslope.release.exports.export_check import check_export
 from glideslope.text.vocabulary_files import Vocabulary
 
-PARTS = ["base", "upsampler", "base_inpaint", "upsampler_inpaint", "noised_clip", "tokenizer", "clip_tokenizer", "scheduler",
+PARTS = ["base", "noised_clip", "upsampler", "base_inpaint", "upsampler_inpaint", "tokenizer", "clip_tokenizer", "scheduler",
          "upsampler_scheduler"]
 
 
