@@ -15,6 +15,7 @@ from markupsafe import Markup
 from ..errors import ReleaseError, printable
 from ..recipe.components import NETWORKS
 from ..store.digests import sha256_bytes
+from ..store.vocabulary import OF_CATEGORY
 from ..text import number_text as wording
 from .metadata import Lookup, dataset_metadata, hub_metadata
 
@@ -164,7 +165,7 @@ def group_text(row: Mapping[str, Any]) -> str:
 
 def reason_text(reason: str) -> str:
     """A ledger's reason in words: `filter person`, `label person`."""
-    return reason.replace(":", " ", 1) if reason.startswith(("filter:", "label:")) else reason
+    return reason.replace(":", " ", 1) if reason.partition(":")[0] in OF_CATEGORY else reason
 
 
 class ClaimLookup:

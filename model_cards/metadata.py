@@ -50,14 +50,14 @@ def _evaluation_result(claim: Lookup) -> dict[str, Any]:
 
 
 def _filter_result(claim: Lookup, category: str) -> dict[str, Any]:
-    audit = f"filters.{category}.audit"
-    metrics = [("recall", "Recall on audit labels", "recall"),
+    test = f"filters.{category}.test"
+    metrics = [("recall", "Recall on test labels", "recall"),
                ("recall_lower_bound", "One-sided 95 % lower bound of the recall", "recall_lower_bound"),
                ("kept_share", "Share of other images kept", "kept_share"),
                ("leak_rate_upper_bound", "One-sided 95 % upper bound of the share of the category among kept images", "leak.rate_upper_bound")]
-    measured = [(kind, claim(audit, name), title) for kind, title, name in metrics]
+    measured = [(kind, claim(test, name), title) for kind, title, name in metrics]
     return {"task": {"type": "image-classification", "name": f"Filtering the training data: {category}"},
-            "dataset": _dataset(claim, "audit labels"),
+            "dataset": _dataset(claim, "test labels"),
             "metrics": [_metric(kind, value, title) for kind, value, title in measured if value is not None]}
 
 

@@ -31,6 +31,7 @@ from ...store.file_lists import FileEntry
 from ...store.records import Record, describe_environment, read_record
 from ...store.stage_manifest import Manifest
 from ...store.stage_places import RECORD_NAME
+from ...store.vocabulary import Role
 from ...store.whole_files import read_json, sync_directory, write_json
 from ..labels.stage import import_audit_labels, read_audit_labels, read_labels
 from ..sources.source import Source
@@ -305,12 +306,12 @@ def write_result(audit: Audit, run_dir: Path) -> dict[str, Any]:
 
 def read_judged(audit: Audit, run_dir: Path) -> list[list[int]]:
     """For each drawn image, what each person said of these very bytes, in the order in which they came to the store; only labels with
-    the role audit.
+    the role test.
     """
     said: dict[str, dict[str, int]] = defaultdict(dict)
     drawn = {image["key"]: image["sha256"] for image in audit.sample["images"]}
     for label in [*read_labels(run_dir / "labels"), *read_audit_labels(run_dir / "labels")]:
-        if label.category == audit.category and label.role == "audit" and label.sha256 == drawn.get(label.key):
+        if label.category == audit.category and label.role == Role.TEST and label.sha256 == drawn.get(label.key):
             said[label.key][label.who] = label.label
     return [list(said[key].values()) if key in said else [] for key in audit.keys]
 

@@ -11,11 +11,12 @@ from ...errors import FilterError, StageError
 from ...recipe.filters import Category
 from ...store.digests import sha256_json
 from ...store.records import Record
+from ...store.vocabulary import FITTING_ROLES
 from ...store.whole_files import read_json
 from ..deciding.ledger import Ledger, open_ledger
 from ..index.parquet import read_table
 from ..index.stage import read_index
-from ..labels.stage import FITTING_ROLES, find_fitted, read_labels
+from ..labels.stage import find_fitted, read_labels
 from .plan import (
     Candidate,
     Design,

@@ -13,6 +13,7 @@ from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
 from ...pictures.sheets import CELL_SIZE, labelled_sheet, png_bytes
 from ...store.digests import sha256_bytes
+from ...store.vocabulary import Cause
 from ...store.whole_files import write_bytes
 from ..index.stage import read_index
 from ..labels.csv_files import CsvRow, Verdict, read_csv, read_label
@@ -145,7 +146,7 @@ def read_thumbnails(source: Source, index_dir: Path, sha256_of: Mapping[str, str
     shards = {shard.name: shard for shard in source.shards()}
     found: dict[str, bytes] = {}
     for name, table in read_index(index_dir, columns=["key", "reason"]):
-        here = {row["key"] for row in table.to_pylist() if row["key"] in sha256_of and row["reason"] != "duplicate key"}
+        here = {row["key"] for row in table.to_pylist() if row["key"] in sha256_of and row["reason"] != Cause.DUPLICATE_KEY}
         for item in source.read(shards[name], keys=here) if here and name in shards else ():
             if item.image is not None and item.key not in found and sha256_bytes(item.image) == sha256_of[item.key]:
                 try:

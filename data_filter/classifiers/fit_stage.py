@@ -15,6 +15,7 @@ from ...recipe.filters import Category, ClipConfig
 from ...recipe.stage_settings import CLASSIFIER_FIELDS
 from ...store.digests import sha256_file
 from ...store.records import Record, read_record, run_stage
+from ...store.vocabulary import Cause, Role, Status
 from ...store.whole_files import write_json
 from ..index.parquet import write_table
 from ..index.stage import read_index
@@ -86,8 +87,8 @@ def find_lost(category: str, data: LabelledSet, index_dir: Path, labels_dir: Pat
     found: Counter[str] = Counter()
     for _, table in read_index(index_dir, columns=["key", "status", "reason"]):
         rows = table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(lost), type=pa.string()))).to_pylist()
-        found.update({row["key"]: row["reason"] if row["status"] == "bad" else "its embedding is no number" for row in rows
-                      if row["reason"] != "duplicate key"}.values())
+        found.update({row["key"]: row["reason"] if row["status"] == Status.BAD else "its embedding is no number" for row in rows
+                      if row["reason"] != Cause.DUPLICATE_KEY}.values())
     found.update({"not in the index": len(lost) - found.total()} if len(lost) > found.total() else {})
     return found
 
@@ -99,7 +100,7 @@ def write_classifier(task: Task, data: LabelledSet, directory: Path, seed: int) 
     training = training_set(data, chosen)
     selection = choose_classifier(task, data, chosen, seed)
     save_classifier(fit_chosen(selection, training, seed=seed), directory / CLASSIFIER_NAME)
-    num_positive, num_negative = counts["train"]
+    num_positive, num_negative = counts[Role.TRAIN]
     calibration = None if selection.out_of_fold is None else fit_calibration(
         selection.out_of_fold, training.labels, positive_share=num_positive / (num_positive + num_negative))
     unscored = [None] * len(chosen)
@@ -134,6 +135,6 @@ def training_set(data: LabelledSet, chosen: NDArray[np.int64]) -> TrainingSet:
 
 def reliability(data: LabelledSet, classifier: Classifier, calibration: Calibration) -> dict[str, Any]:
     """How well the probabilities fit the calibrate labels, of which neither classifier nor calibration knows."""
-    held_out = data.roles == "calibrate"
+    held_out = data.roles == Role.CALIBRATE
     probabilities = calibration.probability(classifier.score(data.embeddings[held_out]))
-    return {"labels": "calibrate"} | measure_reliability(probabilities, data.values[held_out])
+    return {"labels": Role.CALIBRATE.value} | measure_reliability(probabilities, data.values[held_out])

@@ -19,6 +19,7 @@ from ...recipe.filters import Category
 from ...recipe.stage_settings import SCORES_FIELDS
 from ...store.digests import sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
+from ...store.vocabulary import Status
 from ...store.whole_files import read_json
 from ..index.parquet import read_table, write_table
 from ..index.stage import Progress, read_index
@@ -123,7 +124,7 @@ def score_shard_file(task: ScoreTask) -> ShardCounts:
     (_, index), = read_index(task.index_dir, columns=["key", "caption", "captions", "status", "embedding"], names=[task.name])
     flags = flag_rows(task.judges, index)
     classifier, calibration = load_classifier_once(task.classifier_dir, task.classifier_sha256)
-    present = np.asarray(pc.and_(pc.equal(index["status"], "ok"), pc.is_valid(index["embedding"])).to_numpy(), dtype=bool)
+    present = np.asarray(pc.and_(pc.equal(index["status"], Status.OK), pc.is_valid(index["embedding"])).to_numpy(), dtype=bool)
     scores = np.full(len(index), np.nan, dtype=np.float32)
     if present.any():
         scores[present] = classifier.score(embedding_matrix(index["embedding"].filter(pa.array(present)), where=task.name))

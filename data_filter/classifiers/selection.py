@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...store.vocabulary import Role
 from ..sources.source import hash_share
 from .average import AVERAGE, Average
 from .calibration import Calibration, fit_calibration
@@ -46,7 +47,7 @@ class Labelled(Protocol):
 
     @property
     def role(self) -> str:
-        """`train`, `calibrate` or `audit`."""
+        """Role of the label."""
 
     @property
     def label(self) -> int | None:
@@ -62,7 +63,7 @@ def choose_training(labels: Sequence[Labelled], max_labels: int) -> NDArray[np.i
     """
     depth: dict[tuple[int, str], int] = defaultdict(int)
     queues: dict[int, list[tuple[int, float, int]]] = {0: [], 1: []}
-    places = [place for place, label in enumerate(labels) if label.role == "train" and label.label is not None]
+    places = [place for place, label in enumerate(labels) if label.role == Role.TRAIN and label.label is not None]
     for place in sorted(places, key=lambda place: hash_share("training", labels[place].key)):
         label, value = labels[place], labels[place].label or 0
         queues[value].append((depth[value, label.concept], hash_share("training", label.concept), place))

@@ -15,18 +15,17 @@ from ...errors import FilterError, StageError
 from ...recipe.filters import Category, CurateConfig
 from ...store.digests import sha256_bytes, sha256_json
 from ...store.records import Record, check_outputs, read_record, run_stage
+from ...store.vocabulary import Cause, Decision, Reason, Split
 from ...store.whole_files import write_json
 from ..classifiers.score_stage import read_shard_scores
 from ..index.parquet import write_table
 from ..index.stage import Progress, read_index
 from ..labels.stage import Judgement, consensus, read_audit_labels, read_labels, sort_labels
-from ..sources.source import CAPTION, Shard, Source, SourceItem, all_captions
+from ..sources.source import Shard, Source, SourceItem, all_captions
 from .decision import decide, find_labelled, ledger_schema
 from .threshold_stage import Filter, load_filter
 
 FORMAT = "glideslope.curated/1"
-LABEL_REASON = "label:"  # as `decide` writes it, before the category
-SPLITS = ("train", "validation")
 INDEX_COLUMNS = ("key", "sha256", "status", "reason", "error", "caption", "captions", "concept")
 FEATURES: dict[str, dict[str, Any]] = {
     "image": {"_type": "Image"},
@@ -90,14 +89,14 @@ def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, conf
     for leftover in directory.rglob("*.parquet"):  # of a killed run: this stage is quick and starts again
         leftover.unlink()
     has_several = any(table["captions"].null_count < len(table) for _, table in read_index(run_dir / "index", columns=["captions"]))
-    writers = {split: SplitWriter(directory / "data", split, config.shard_size, data_schema(has_several=has_several)) for split in SPLITS}
+    writers = {split: SplitWriter(directory / "data", split, config.shard_size, data_schema(has_several=has_several)) for split in Split}
     counts: Counter[str] = Counter()
     shards = {shard.name: shard for shard in source.shards()}
     position, total = 0, read_record(run_dir / "index").summary["num_inputs"]
     names = [judge.category for judge in filters]
     current, changed = judge_inputs(run_dir)
     labelled = find_labelled([*current, *changed], names)
-    stale = {(one.key, one.category) for one in changed}
+    stale = {(judgement.key, str(Reason(Cause.LABEL, judgement.category))) for judgement in changed}
     schema = ledger_schema(names, has_several=has_several)
     for name, index in read_index(run_dir / "index", columns=INDEX_COLUMNS):
         scores = {category: read_shard_scores(run_dir / "scores" / category, name, index) for category in names}
@@ -110,11 +109,11 @@ def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, conf
                                        "metadata": item.metadata})
         note_changed(ledger, stale)
         write_table(directory / "ledger" / f"{name}.parquet", pa.Table.from_pylist(ledger, schema=schema))
-        counts.update(row["reason"] for row in ledger)
+        counts.update(str(row["reason"]) for row in ledger)
         position += len(index)
         if progress is not None:
             progress(position, total, "inputs decided")
-    splits = {split: writer.finish() for split, writer in writers.items()}
+    splits = {split.value: writer.finish() for split, writer in writers.items()}
     return write_summary(directory, position, counts, splits, filters)
 
 
@@ -142,7 +141,7 @@ def judge_inputs(run_dir: Path) -> tuple[list[Judgement], list[Judgement]]:
 def note_changed(ledger: Sequence[dict[str, Any]], stale: Collection[tuple[str, str]]) -> None:
     """Say in ledger rows that the label which drops them was given for other bytes."""
     for row in ledger:
-        if row["reason"].startswith(LABEL_REASON) and (row["key"], row["reason"].removeprefix(LABEL_REASON)) in stale:
+        if (row["key"], row["reason"]) in stale:
             row["detail"] = f"input {row['key']} had other bytes when it was labelled; nobody has judged these yet"
 
 
@@ -158,13 +157,13 @@ def digest_findings(run_dir: Path) -> dict[str, str]:
 
 def write_summary(directory: Path, num_seen: int, counts: Counter[str], splits: Mapping[str, int], filters: Sequence[Filter]) -> dict[str, Any]:
     """Check that the counts add up and write curated.json."""
-    num_kept = counts.pop("", 0)
+    num_kept = counts.pop(Cause.NOTHING, 0)
     dropped = dict(sorted(counts.items()))
     if num_seen != num_kept + sum(dropped.values()) or num_kept != sum(splits.values()):
         raise StageError(f"curated: {num_seen} inputs seen, but {num_kept} kept ({dict(splits)}) and {dropped} dropped do not add up; "
                          "run the stage again")
     if num_kept == 0:
-        hint = "; to keep images without captions, set curate.captions to optional in the recipe" if CAPTION in dropped else ""
+        hint = "; to keep images without captions, set curate.captions to optional in the recipe" if Cause.CAPTION in dropped else ""
         raise StageError(f"curated: nothing is left of {num_seen} inputs ({dropped}); look at the ledger's reasons and the filters' "
                          f"thresholds{hint}")
     summary = {"seen": num_seen, "kept": num_kept, "dropped": dropped, "splits": dict(splits)}
@@ -179,14 +178,14 @@ def read_kept(source: Source, shard: Shard | None, index: pa.Table,
 
     A shard that the source no longer has is none; all that it held has changed.
     """
-    wanted = {row["key"]: place for place, row in enumerate(ledger) if row["decision"] == "keep"}
+    wanted = {row["key"]: place for place, row in enumerate(ledger) if row["decision"] == Decision.KEEP}
     for item in source.read(shard, keys=frozenset(wanted)) if wanted and shard is not None else ():
         place = wanted.get(item.key)
         if place is not None and item.image is not None and sha256_bytes(item.image) == index["sha256"][place].as_py():
             del wanted[item.key]
             yield place, item
     for key, place in wanted.items():
-        ledger[place].update(decision="drop", reason="changed since index", detail=f"input {key} is not what was indexed", split="", weight=0.0)
+        ledger[place].update(decision=Decision.DROP, reason=Cause.CHANGED, detail=f"input {key} is not what was indexed", split="", weight=0.0)
 
 
 class SplitWriter:

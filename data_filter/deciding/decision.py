@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ...store.vocabulary import Cause, Decision, Reason, Split, Status
 from ..labels.stage import Judgement
-from ..sources.source import CAPTION, hash_share
+from ..sources.source import hash_share
 from .filter_figures import is_dropped
 from .threshold_stage import Filter
 
@@ -64,19 +65,19 @@ def decide(index: pa.Table, scores: Mapping[str, pa.Table], filters: Sequence[Fi
         record_verdicts(rows, judge, scores[judge.category])
     for row in rows:
         if not row["reason"] and row["key"] in labelled:
-            row["reason"] = f"label:{labelled[row['key']]}"
-        row["decision"] = "drop" if row["reason"] else "keep"
+            row["reason"] = str(Reason(Cause.LABEL, labelled[row["key"]]))
+        row["decision"] = Decision.DROP if row["reason"] else Decision.KEEP
         is_validation = hash_share("validation", row.pop("concept")) < validation_share
-        row["split"] = "" if row["reason"] else "validation" if is_validation else "train"
+        row["split"] = "" if row["reason"] else Split.VALIDATION if is_validation else Split.TRAIN
         row["weight"] = 0.0 if row["reason"] else 1.0
     return rows
 
 
 def first_row(row: Mapping[str, Any], captions_required: bool) -> dict[str, Any]:
     """A ledger row with what the index alone says of an input."""
-    reason, detail = row["reason"] or ("" if row["status"] == "ok" else "unreadable"), row["error"]
-    if reason == CAPTION and row["status"] == "ok" and not captions_required:
-        reason, detail = "", None
+    reason, detail = row["reason"] or (Cause.NOTHING if row["status"] == Status.OK else Cause.UNREADABLE), row["error"]
+    if reason == Cause.CAPTION and row["status"] == Status.OK and not captions_required:
+        reason, detail = Cause.NOTHING, None
     return {name: row[name] for name in ("key", "sha256", "caption", "captions", "concept")} | {"reason": reason, "detail": detail}
 
 
@@ -93,5 +94,5 @@ def record_verdicts(rows: Sequence[dict[str, Any]], judge: Filter, scores: pa.Ta
 def reason_of(category: str, dropped: bool, has_score: bool, flags: Sequence[str]) -> str:
     """Why one filter drops an input, "" when it does not: the classifier before the other judges."""
     if dropped:
-        return f"filter:{category}" if has_score else "missing score"
-    return f"filter:{category}:{flags[0]}" if flags else ""
+        return str(Reason(Cause.FILTER, category) if has_score else Reason(Cause.MISSING_SCORE))
+    return str(Reason(Cause.FILTER, category, flags[0])) if flags else ""

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ...store.vocabulary import Role
 from .statistics import lower_bound, upper_bound
 
 MAX_CURVE_POINTS = 200
@@ -45,23 +46,23 @@ def measure_filter(scores: pa.Table, threshold: float) -> dict[str, Any]:
         threshold: images with a lower score are kept, unless another judge flagged them.
 
     Returns:
-        Plain data with the keys train, calibrate, audit, groups, missed and curve of filter.json. Bounds are one-sided
+        Plain data with the keys train, calibrate, test, groups, missed and curve of filter.json. Bounds are one-sided
         95 % Clopper-Pearson bounds; a share of nothing is null. `calibrate` was used to choose the threshold, so its
-        recall is no evidence; `audit` was used for nothing else.
+        recall is no evidence; `test` was used for nothing else.
     """
     score = combined_scores(scores)
     label = scores["label"].to_numpy()
     role = np.array(scores["role"].to_pylist(), dtype=object)
     trained = scores["in_training"].to_numpy(zero_copy_only=False)
     dropped = is_dropped(score, threshold)
-    audit = role == "audit"
+    is_test = role == Role.TEST
     return {
         "train": {"num_positive": int((trained & (label == 1)).sum()), "num_negative": int((trained & (label == 0)).sum())},
-        "calibrate": measure_recall(label, dropped, role == "calibrate"),
-        "audit": measure_recall(label, dropped, audit) | measure_kept(label, dropped, audit),
-        "groups": measure_groups(scores, label, dropped, audit),
-        "missed": list_missed(scores, audit & (label == 1) & ~dropped),
-        "curve": trace_curve(score[audit], label[audit]),
+        "calibrate": measure_recall(label, dropped, role == Role.CALIBRATE),
+        "test": measure_recall(label, dropped, is_test) | measure_kept(label, dropped, is_test),
+        "groups": measure_groups(scores, label, dropped, is_test),
+        "missed": list_missed(scores, is_test & (label == 1) & ~dropped),
+        "curve": trace_curve(score[is_test], label[is_test]),
     }
 
 
@@ -90,14 +91,14 @@ def measure_kept(label: NDArray[Any], dropped: NDArray[np.bool_], chosen: NDArra
                      "rate_upper_bound": upper_bound(num_leaked, num_kept)}}
 
 
-def measure_groups(scores: pa.Table, label: NDArray[Any], dropped: NDArray[np.bool_], audit: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Recall on the audit positives of each group value that occurs among them; "" (unspecified) comes first."""
+def measure_groups(scores: pa.Table, label: NDArray[Any], dropped: NDArray[np.bool_], is_test: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Recall on the test positives of each group value that occurs among them; "" (unspecified) comes first."""
     found = []
     given = [dict(pairs) for pairs in scores["groups"].to_pylist()]
-    for group in sorted({name for row, chosen in zip(given, audit & (label == 1), strict=True) if chosen for name in row}):
+    for group in sorted({name for row, chosen in zip(given, is_test & (label == 1), strict=True) if chosen for name in row}):
         values = np.array([row.get(group, "") for row in given], dtype=object)
-        for value in sorted(set(values[audit & (label == 1)])):
-            figures = measure_recall(label, dropped, audit & (values == value))
+        for value in sorted(set(values[is_test & (label == 1)])):
+            figures = measure_recall(label, dropped, is_test & (values == value))
             del figures["num_negative"]
             found.append({"group": group, "value": value, **figures})
     return found

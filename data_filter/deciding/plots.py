@@ -9,13 +9,13 @@ from ..mutations.image_changes import TITLES
 
 
 @plain_style
-def plot_precision_recall(title: str, curve: Sequence[Sequence[float]], audit: Mapping[str, Any]) -> bytes:
-    """Draw kept share against recall on the audit labels, the chosen point marked: PNG bytes, equal for equal figures.
+def plot_precision_recall(title: str, curve: Sequence[Sequence[float]], test: Mapping[str, Any]) -> bytes:
+    """Draw kept share against recall on the test labels, the chosen point marked: PNG bytes, equal for equal figures.
 
     Args:
         title: name of the category.
         curve: points of recall, kept share and threshold, as in filter.json.
-        audit: the audit figures, as in filter.json.
+        test: the figures on test labels, as in filter.json.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -23,8 +23,8 @@ def plot_precision_recall(title: str, curve: Sequence[Sequence[float]], audit: M
     figure = Figure(figsize=(6, 4.5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    num_positive, num_negative = audit["num_positive"], audit["num_negative"]
-    chosen = [(audit["recall"], audit["kept_share"])] if None not in (audit["recall"], audit["kept_share"]) else []
+    num_positive, num_negative = test["num_positive"], test["num_negative"]
+    chosen = [(test["recall"], test["kept_share"])] if None not in (test["recall"], test["kept_share"]) else []
     points = sorted({*((point[0], point[1]) for point in curve), *chosen}, key=lambda point: (-point[0], point[1]))
     recall, kept = [point[0] for point in points], [point[1] for point in points]
     precision = [r * num_positive / max(r * num_positive + (1 - k) * num_negative, 1e-12) for r, k in zip(recall, kept, strict=True)]
@@ -32,7 +32,7 @@ def plot_precision_recall(title: str, curve: Sequence[Sequence[float]], audit: M
     axes.plot(recall, precision, color="#8b949e", linestyle="--", label="precision")
     for point in chosen:
         axes.plot(*point, "o", color="#d1242f", label=f"chosen: recall {point[0]:.3f}, kept {point[1]:.3f}")
-    axes.set(title=f"{title}: {num_positive} positive and {num_negative} other audit labels", xlabel="recall", ylabel="share",
+    axes.set(title=f"{title}: {num_positive} positive and {num_negative} other test labels", xlabel="recall", ylabel="share",
              xlim=(min([0.5, *recall[-1:]]), 1.005) if recall else (0, 1.005), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")

@@ -18,6 +18,7 @@ from ...pictures.sheets import labelled_sheet, png_bytes
 from ...recipe.filters import Category
 from ...store.digests import sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
+from ...store.vocabulary import Role, Status
 from ...store.whole_files import read_json, write_bytes, write_json
 from ..classifiers.fit_stage import CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME
 from ..classifiers.score_stage import read_scores
@@ -31,7 +32,7 @@ from .plots import plot_precision_recall
 from .statistics import choose_threshold
 
 ENOUGH_HELD_OUT = 1000  # positives: at a recall of 0.99 the ten lowest decide
-FORMAT = "glideslope.filter/3"
+FORMAT = "glideslope.filter/4"
 FILTER_NAME, SCORES_NAME = "filter.json", "scores.parquet"
 MAX_MISSED = 60  # pictures on the sheet of the missed
 
@@ -110,14 +111,14 @@ def write_filter(category: Category, stages: Stages, source: Source, directory: 
         "judges": {"caption_words": list(category.caption_words),
                    "detectors": [{"name": detector.name, "threshold": detector.threshold} for detector in category.detectors]},
         "num_ambiguous": num_ambiguous, "num_labels_without_score": num_without_score} | evidence)
-    write_bytes(directory / "precision_recall.png", plot_precision_recall(category.name, evidence["curve"], evidence["audit"]))
+    write_bytes(directory / "precision_recall.png", plot_precision_recall(category.name, evidence["curve"], evidence["test"]))
     if evidence["missed"]:
         write_bytes(directory / "missed.png", draw_missed(evidence["missed"], source, stages.index))
-    audit = evidence["audit"]
-    return {"classifier_sha256": report["sha256"], "threshold": threshold, "num_positive": audit["num_positive"], "recall": audit["recall"],
-            "recall_lower_bound": round_down(audit["recall_lower_bound"]), "num_missed": len(evidence["missed"]),
-            "num_negative": audit["num_negative"], "kept_share": audit["kept_share"],
-            "kept_share_lower_bound": round_down(audit["kept_share_lower_bound"]), "num_labels_without_score": num_without_score}
+    test = evidence["test"]
+    return {"classifier_sha256": report["sha256"], "threshold": threshold, "num_positive": test["num_positive"], "recall": test["recall"],
+            "recall_lower_bound": round_down(test["recall_lower_bound"]), "num_missed": len(evidence["missed"]),
+            "num_negative": test["num_negative"], "kept_share": test["kept_share"],
+            "kept_share_lower_bound": round_down(test["kept_share_lower_bound"]), "num_labels_without_score": num_without_score}
 
 
 def round_down(bound: float) -> float:
@@ -130,7 +131,7 @@ def tabulate_scores(judgements: Mapping[str, Judgement], trained: set[str], stag
     wanted = pa.array(list(judgements), type=pa.string())
     columns: dict[str, list[Any]] = {name: [] for name in SCORES_SCHEMA.names}
     for _, index, scores in read_scores(stages.scores, stages.index, columns=["key", "caption", "captions", "status"]):
-        chosen = pc.and_(pc.and_(pc.equal(index["status"], "ok"), pc.is_in(index["key"], value_set=wanted)), pc.is_valid(scores["score"]))
+        chosen = pc.and_(pc.and_(pc.equal(index["status"], Status.OK), pc.is_in(index["key"], value_set=wanted)), pc.is_valid(scores["score"]))
         found = index.filter(chosen)
         named = [judgements[key] for key in found["key"].to_pylist()]
         columns["key"] += [one.key for one in named]
@@ -146,7 +147,7 @@ def tabulate_scores(judgements: Mapping[str, Judgement], trained: set[str], stag
 
 
 def set_threshold(category: Category, scores: pa.Table, out_of_fold: Mapping[str, float | None]) -> tuple[float, dict[str, int]]:
-    """The conformal threshold from positives that are not of the audit; one that another judge flags counts as caught.
+    """The conformal threshold from positives that are not test labels; one that another judge flags counts as caught.
 
     Each is scored by a classifier that was not fitted to its concept: calibrate ones by the classifier itself, train ones, while there
     are fewer than `ENOUGH_HELD_OUT` of the others, by those of the cross-validation. The latter have seen a fifth less and tend to score
@@ -167,9 +168,9 @@ def set_threshold(category: Category, scores: pa.Table, out_of_fold: Mapping[str
     columns = (scores[name].to_pylist() for name in ("key", "label", "role", "flags"))
     positives = [(key, role, score, flags) for key, label, role, flags, score in zip(*columns, combined_scores(scores).tolist(), strict=True)
                  if label == 1]
-    found = [score for _, role, score, _ in positives if role == "calibrate"]
+    found = [score for _, role, score, _ in positives if role == Role.CALIBRATE]
     crossed = [math.inf if flags else value for key, role, _, flags in positives
-               if role == "train" and (value := out_of_fold.get(key)) is not None]
+               if role == Role.TRAIN and (value := out_of_fold.get(key)) is not None]
     num_held_out, num_crossed = len(found), 0 if len(found) >= ENOUGH_HELD_OUT else len(crossed)
     found += crossed[:num_crossed]
     if not found:

@@ -26,6 +26,7 @@ from ...learning.contrastive import contrastive_loss
 from ...learning.cosine_decay import half_cosine
 from ...recipe.filters import ClipConfig
 from ...store.records import Record, read_record, run_stage
+from ...store.vocabulary import Cause
 from ...store.whole_files import write_bytes, write_json
 from ..sources.source import all_captions, hash_share
 from .stage import Progress, read_index
@@ -84,7 +85,7 @@ def read_pairs(index_dir: Path, *, max_pairs: int = MAX_PAIRS) -> Pairs:
     embeddings: list[NDArray[np.float32]] = []
     share = max_pairs / max(1, read_record(index_dir).summary["num_inputs"])
     for _, table in read_index(index_dir, columns=["key", "reason", "caption", "captions", "embedding"]):
-        sound = table.filter(pc.and_(pc.equal(table["reason"], ""), pc.is_valid(table["embedding"])))
+        sound = table.filter(pc.and_(pc.equal(table["reason"], Cause.NOTHING), pc.is_valid(table["embedding"])))
         if share < 1:
             sound = sound.filter(pa.array([hash_share("text tower", key) < share for key in sound["key"].to_pylist()], type=pa.bool_()))
         captions += map(all_captions, sound["caption"].to_pylist(), sound["captions"].to_pylist())

@@ -29,22 +29,23 @@ from ...recipe.sources import SourceSettings
 from ...store.digests import sha256_bytes, sha256_json
 from ...store.records import Record, run_stage
 from ...store.stage_places import INTENT_NAME, StagePlaces
+from ...store.vocabulary import Cause, Status
 from ...store.whole_files import write_bytes, write_json
 from ..sources.kind import as_kind, open_source
-from ..sources.source import CAPTION, Shard, Source, SourceItem
+from ..sources.source import Shard, Source, SourceItem
 from ..workers.engine import available_threads, run_tasks, worker_number
 from ..workers.read_ahead import map_ahead
 from .parquet import read_table, write_table
 from .repeated_keys import find_repeated, read_duplicates, refuse_repeated, write_duplicates
-from .withheld import SECRET, withhold_secrets
+from .withheld import withhold_secrets
 
 Progress = Callable[[int, int, str], None]
 log = logging.getLogger(__name__)
 
 INDEX_FORMAT = "glideslope.index/5"  # changes whenever the same input would give another row
-# status: `ok` where the image could be decoded, so that it is embedded, labelled and judged like any other; else `bad`.
+# status, reason: of `Status` and `Cause`.
 # captions: all of them where an input has several, `caption` the first; else null.
-# reason: what is wrong with the input, "" for nothing. A sound image that only lacks a caption is `ok` with the reason `caption`.
+# A sound image that only lacks a caption is `ok` with the reason `caption`.
 INDEX_SCHEMA = pa.schema([
     pa.field("key", pa.string(), nullable=False),
     pa.field("concept", pa.string(), nullable=False),
@@ -222,18 +223,18 @@ def summarise(tasks: Sequence[ShardTask], directory: Path) -> dict[str, Any]:
     for _, table in read_index(directory, columns=["reason", "error"]):
         for count in table["reason"].value_counts():
             reason = count["values"].as_py()
-            if reason not in reasons and reason not in ("", SECRET):
+            if reason not in reasons and reason not in (Cause.NOTHING, Cause.SECRET):
                 examples[reason] = table["error"][pc.index(table["reason"], reason).as_py()].as_py()
             reasons[reason] += count["counts"].as_py()
-    if reasons[CAPTION] == reasons.total():
-        del examples[CAPTION]  # images that come without captions
+    if reasons[Cause.CAPTION] == reasons.total():
+        del examples[Cause.CAPTION]  # images that come without captions
     for reason, error in sorted(examples.items()):
         log.warning("index: %d of %d inputs have the reason %r, for example: %s", reasons[reason], reasons.total(), reason, error)
-    if num_withheld := reasons[SECRET]:
+    if num_withheld := reasons[Cause.SECRET]:
         log.warning("index: %d inputs hold a token, key, mail address or path of a machine in their caption or name and are dropped with the "
-                    "reason %r; the ledger names them. Remove it from the data, and index again, to keep them", num_withheld, SECRET)
-    num_inputs, num_without_caption = sum(reasons.values()), reasons.pop(CAPTION, 0)
-    num_ok = reasons.pop("", 0) + num_without_caption
+                    "reason %r; the ledger names them. Remove it from the data, and index again, to keep them", num_withheld, str(Cause.SECRET))
+    num_inputs, num_without_caption = sum(reasons.values()), reasons.pop(Cause.CAPTION, 0)
+    num_ok = reasons.pop(Cause.NOTHING, 0) + num_without_caption
     return {"num_inputs": num_inputs, "num_ok": num_ok, "num_without_caption": num_without_caption, "num_bad": dict(sorted(reasons.items()))}
 
 
@@ -294,7 +295,7 @@ def read_images(source: Source, index_dir: Path, keys: Collection[str]) -> dict[
     shards = {shard.name: shard for shard in source.shards()}
     images: dict[str, bytes] = {}
     for name, table in read_index(index_dir, columns=["key", "reason"]):
-        here = {row["key"] for row in table.to_pylist() if row["key"] in keys and row["reason"] != "duplicate key"}
+        here = {row["key"] for row in table.to_pylist() if row["key"] in keys and row["reason"] != Cause.DUPLICATE_KEY}
         if here and name in shards:
             for item in source.read(shards[name], keys=here):
                 if item.image is not None:
@@ -308,7 +309,7 @@ def mark_repeated(table: pa.Table, rows: NDArray[np.int32] | None, path: Path) -
         return table
     is_repeated = np.zeros(len(table), dtype=bool)
     is_repeated[rows] = True
-    values: dict[str, Any] = {"status": "bad", "reason": "duplicate key", "embedding": None}
+    values: dict[str, Any] = {"status": Status.BAD, "reason": Cause.DUPLICATE_KEY, "embedding": None}
     if "error" in table.column_names:
         keys = read_table(path, columns=["key"])["key"]
         values["error"] = pc.binary_join_element_wise("duplicate key ", keys, ": an earlier input has the same one", "")
@@ -356,10 +357,10 @@ def num_decoders(clip: Clip) -> int:
 def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[str, Any], Crops | None]:
     """One input as an index row without embedding, and its crops where its image is sound; the first thing wrong is named."""
     reason, error, picture, crops = item.reason, item.error, None, None
-    if reason not in ("", CAPTION):
+    if reason not in (Cause.NOTHING, Cause.CAPTION):
         pass  # the source knows what is wrong with it
     elif item.image is None:
-        reason, error = "missing", f"image {item.key} is missing"
+        reason, error = Cause.MISSING, f"image {item.key} is missing"
     else:
         try:
             picture = decode_picture(item.image, max_pixels=max_pixels, short_side=clip.image_size)
@@ -368,10 +369,10 @@ def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[
             hint = "; index.max_pixels in the recipe sets the limit" if isinstance(refusal, TooLarge) else ""
             reason, error = refusal.reason, f"{refusal}{hint}"
     if not reason and item.caption is None:
-        reason, error = CAPTION, f"caption of {item.key} is missing"
+        reason, error = Cause.CAPTION, f"caption of {item.key} is missing"
     row = {"key": item.key, "concept": item.concept, "caption": item.caption, "captions": list(item.captions) or None,
-           "reason": reason, "error": error, "status": "bad" if picture is None else "ok", "embedding": None,
+           "reason": reason, "error": error, "status": Status.BAD if picture is None else Status.OK, "embedding": None,
            "sha256": None if item.image is None else sha256_bytes(item.image), "size_bytes": len(item.image or b""),
            "width": None if picture is None else picture.width, "height": None if picture is None else picture.height}
     withhold_secrets(row)
-    return row, None if row["status"] == "bad" else crops
+    return row, None if row["status"] == Status.BAD else crops

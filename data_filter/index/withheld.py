@@ -7,10 +7,10 @@ training. So the index finds it: the input is dropped with the reason `secret`, 
 from typing import Any
 
 from ...store.digests import sha256_json
+from ...store.vocabulary import Cause, Status
 from ...text.secrets import KINDS, find_matches, scan_tree
 from ..sources.source import all_captions
 
-SECRET = "secret"  # the reason of an input whose caption or name must not be published
 KEY_DIGITS = 32
 
 
@@ -32,10 +32,10 @@ def withhold_secrets(row: dict[str, Any]) -> None:
         found.append((f"the caption of {row['key']}", kind))
     if row["error"] is not None and (row["key"] != key or secret_in(row["error"], "error")):
         row["error"] = f"{row['reason']}; the rest of the message quotes what must not be published"
-    if found and row["status"] == "ok":
+    if found and row["status"] == Status.OK:
         where, kind = found[0]
         error = f"{where} holds {kind}, which a release must not publish; remove it from the data to keep this input"
-        row |= {"status": "bad", "reason": SECRET, "error": error, "width": None, "height": None}
+        row |= {"status": Status.BAD, "reason": Cause.SECRET, "error": error, "width": None, "height": None}
 
 
 def secret_in(text: str, field: str) -> str | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import FilterError
 from ...store.records import read_record
+from ...store.vocabulary import Role, Status
 from ..index.stage import read_index
 from .stage import Judgement, consensus, read_labels, sort_labels, warn_unused
 
@@ -67,7 +68,7 @@ def join_labels(category: str, index_dir: Path, labels_dir: Path) -> LabelledSet
     judgements: list[Judgement] = []
     embeddings = []
     for name, table in read_index(index_dir, columns=["key", "status", "embedding"]):
-        found = table.filter(pc.and_(pc.equal(table["status"], "ok"), pc.is_in(table["key"], value_set=wanted)))
+        found = table.filter(pc.and_(pc.equal(table["status"], Status.OK), pc.is_in(table["key"], value_set=wanted)))
         found = found.filter(pc.is_valid(found["embedding"]))
         judgements += [by_key[key] for key in found["key"].to_pylist()]
         embeddings.append(embedding_matrix(found["embedding"], where=name))
@@ -107,7 +108,7 @@ def check_labels(category: str, counts: Mapping[str, tuple[int, int]]) -> None:
     Raises:
         FilterError: says what to label.
     """
-    num_positive, num_negative = counts.get("train", (0, 0))
+    num_positive, num_negative = counts.get(Role.TRAIN, (0, 0))
     if num_positive == 0:
         raise FilterError(f"{category}: none of the {num_negative} train labels is positive; label images of more concepts that "
                           f"count as {category} (the role follows from the concept's hash), then import them")

@@ -1,6 +1,6 @@
 """Labels: every label is of certain bytes, and has one role for ever.
 
-The role (train, calibrate or audit) comes from the hash of the concept, so that the variants of one concept (skin tones
+The role (train, calibrate or test) comes from the hash of the concept, so that the variants of one concept (skin tones
 and genders of one emoji) never straddle roles: the figures speak about concepts that a classifier has never seen. The
 first label of a concept decides; later ones follow it, whatever the recipe's shares say by then.
 
@@ -27,6 +27,7 @@ from ...recipe.filters import LabelsConfig
 from ...store.records import Record, describe_environment, read_record
 from ...store.stage_manifest import Manifest
 from ...store.stage_places import RECORD_NAME
+from ...store.vocabulary import FITTING_ROLES, Cause, Role
 from ...store.whole_files import write_json
 from ..index.stage import read_index
 from ..sources.source import SourceLabel, hash_share
@@ -34,10 +35,8 @@ from .csv_files import Verdict, read_label_csv
 from .store import (
     AUDIT_LABELS_NAME,
     AUDIT_RECORD_NAME,
-    FITTING_ROLES,
     LABELS_FORMAT,
     LABELS_NAME,
-    ROLES,
     Judgement,
     Label,
     append_labels,
@@ -48,7 +47,7 @@ from .store import (
     summarise_labels,
 )
 
-__all__ = ["FITTING_ROLES", "ROLES", "Imported", "Judgement", "Label", "SortedLabels", "Verdict", "add_labels", "consensus", "find_fitted",
+__all__ = ["Imported", "Judgement", "Label", "SortedLabels", "Verdict", "add_labels", "consensus", "find_fitted",
            "import_audit_labels", "import_labels", "read_audit_labels", "read_label_csv", "read_labels", "role_of", "sort_labels",
            "verdicts_of_source", "warn_unused"]
 
@@ -114,12 +113,12 @@ class Imported:
     num_unchanged: int
 
 
-def role_of(concept: str, config: LabelsConfig) -> str:
+def role_of(concept: str, config: LabelsConfig) -> Role:
     """The role of a concept's labels where none has been given yet; the same whatever the category, the input or the day."""
     share = hash_share(config.salt, concept)
     if share < config.train_share:
-        return "train"
-    return "calibrate" if share < config.train_share + config.calibrate_share else "audit"
+        return Role.TRAIN
+    return Role.CALIBRATE if share < config.train_share + config.calibrate_share else Role.TEST
 
 
 def verdicts_of_source(labels: Iterable[SourceLabel], *, who: str) -> list[Verdict]:
@@ -191,7 +190,7 @@ def add_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir: Path, c
 
 
 def import_audit_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir: Path, *, audit_id: str, when: str | None = None) -> Record:
-    """Append what people said about an audit's sample; the labels get the role `audit` and `how` names the audit.
+    """Append what people said about an audit's sample; the labels get the role `test` and `how` names the audit.
 
     Args:
         verdicts: the judgements, with the digests of the bytes that were drawn; their own `how` is not used.
@@ -217,11 +216,11 @@ def import_audit_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir
     added, refused = [], []
     for verdict in compare_verdicts([resolve(verdict, known, None) for verdict in verdicts], [*fitted, *kept])[0]:
         concept = concepts[verdict.key]
-        role = roles.get((concept, verdict.category), "audit")
+        role = roles.get((concept, verdict.category), Role.TEST)
         if role in FITTING_ROLES:
             shown = verdict.key if verdict.key == concept else f"{verdict.key} (concept {concept})"
             refused.append(f"{shown}, which has the role {role} ({verdict.where})")
-        added.append(label_of(verdict, concept, "audit", AUDIT_PREFIX + audit_id, stamp))
+        added.append(label_of(verdict, concept, Role.TEST, AUDIT_PREFIX + audit_id, stamp))
     if refused:
         more = f" and {len(refused) - MAX_NAMED} more" if len(refused) > MAX_NAMED else ""
         raise LabelError(f"audit {audit_id}: labels that fit or set a threshold can't enter an audit: {'; '.join(refused[:MAX_NAMED])}{more}; "
@@ -233,7 +232,7 @@ def import_audit_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir
     return record
 
 
-def label_of(verdict: Verdict, concept: str, role: str, how: str, when: str) -> Label:
+def label_of(verdict: Verdict, concept: str, role: Role, how: str, when: str) -> Label:
     """The label that a verdict becomes."""
     return Label(verdict.key, concept, verdict.category, verdict.label, role, verdict.groups, verdict.who, when, how, verdict.sha256,
                  verdict.concept)
@@ -293,7 +292,7 @@ def check_roles(new: Sequence[Verdict], given: Iterable[Label], known: Mapping[s
                 labels_dir: Path) -> None:
     """Refuse a verdict whose concept joins inputs that have had different roles since they were first labelled."""
     joining = {concepts[verdict.key]: verdict for verdict in reversed(new) if verdict.concept}
-    held: dict[tuple[str, str], dict[str, str]] = {}
+    held: dict[tuple[str, str], dict[Role, str]] = {}
     for label in sort_known(given, known).current if joining else ():
         if (concept := concepts[label.key]) in joining:
             roles = held.setdefault((concept, label.category), {})
@@ -311,7 +310,7 @@ def look_up(index_dir: Path, keys: Collection[str]) -> dict[str, Indexed]:
     wanted = pa.array(sorted(keys), type=pa.string())
     found: dict[str, Indexed] = {}
     for _, table in read_index(index_dir, columns=["key", "concept", "sha256", "reason"]) if len(wanted) else ():
-        here = table.filter(pc.and_(pc.is_in(table["key"], value_set=wanted), pc.not_equal(table["reason"], "duplicate key")))
+        here = table.filter(pc.and_(pc.is_in(table["key"], value_set=wanted), pc.not_equal(table["reason"], Cause.DUPLICATE_KEY)))
         for key, concept, sha256 in zip(*(here[name].to_pylist() for name in ("key", "concept", "sha256")), strict=True):
             found[key] = Indexed(concept, sha256 or "")
     return found

@@ -18,12 +18,11 @@ from ...errors import StageError
 from ...store.digests import canonical_json, sha256_bytes
 from ...store.records import Record, read_record
 from ...store.stage_places import RECORD_NAME
+from ...store.vocabulary import Role
 from ...store.whole_files import read_json, write_bytes
 
-LABELS_FORMAT = "glideslope.labels/2"  # changes whenever the lines of the store would be written or read otherwise
+LABELS_FORMAT = "glideslope.labels/3"  # changes whenever the lines of the store would be written or read otherwise
 LABELS_NAME, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME = "labels.jsonl", "audits.jsonl", "audits_record.json"
-ROLES = ("train", "calibrate", "audit")
-FITTING_ROLES = ("train", "calibrate")
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Label:
         key, concept: the input and what it shows, joined with the concepts that are the same.
         category: name of the category.
         label: 1 (counts) or 0 (does not).
-        role: `train`, `calibrate` or `audit`.
+        role: what the label is for.
         groups: group name -> value, for figures per group; a value may be "".
         who, when, how: who judged it, when (ISO 8601), and how it was found; `audit:<id>` for an audit's sample.
         sha256: digest of the image's bytes that the label was given for; "" where the input had none.
@@ -45,7 +44,7 @@ class Label:
     concept: str
     category: str
     label: int
-    role: str
+    role: Role
     groups: Mapping[str, str]
     who: str
     when: str
@@ -60,8 +59,8 @@ class Label:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Label":
-        """Read a label; KeyError or TypeError when it is malformed."""
-        return cls(value["key"], value["concept"], value["category"], value["label"], value["role"], value["groups"],
+        """Read a label; KeyError, TypeError or ValueError when it is malformed."""
+        return cls(value["key"], value["concept"], value["category"], value["label"], Role(value["role"]), value["groups"],
                    value["who"], value["when"], value["how"], value["sha256"], value["own_concept"])
 
 
@@ -79,7 +78,7 @@ class Judgement:
     key: str
     concept: str
     category: str
-    role: str
+    role: Role
     label: int | None
     groups: Mapping[str, str]
     num_labels: int
@@ -124,7 +123,7 @@ def summarise_labels(labels: Sequence[Label], current: Iterable[Label]) -> dict[
     counts = Counter((one.category, one.role, one.label) for one in judged)
     return {"num_labels": len(labels), "labels_sha256": digest_labels(labels),
             "counts": {category: {role: {"num_positive": counts[category, role, 1], "num_negative": counts[category, role, 0],
-                                         "num_ambiguous": counts[category, role, None]} for role in ROLES}
+                                         "num_ambiguous": counts[category, role, None]} for role in Role}
                        for category in sorted({one.category for one in judged})}}
 
 
@@ -146,8 +145,8 @@ def read_store(labels_dir: Path, name: str, record_name: str) -> tuple[list[Labe
     if (labels_dir / record_name).exists():
         record = Record.from_json(read_json(labels_dir / record_name), where=str(labels_dir / record_name))
         if (found := record.config.get("format")) != LABELS_FORMAT:
-            raise StageError(f"{labels_dir}: labels of the format {found!r}, expected {LABELS_FORMAT!r}; they do not say which bytes they were "
-                             "given for: move the directory away and import the labels again")
+            raise StageError(f"{labels_dir}: labels of the format {found!r}, expected {LABELS_FORMAT!r}; another version of glideslope "
+                             "wrote them: move the directory away and import the labels again")
     labels = []
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n") if data else [], start=1):
         try:

@@ -28,6 +28,7 @@ from ...pictures.sheets import labelled_sheet, png_bytes
 from ...recipe.filters import Category, ClipConfig, IndexConfig
 from ...store.digests import sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
+from ...store.vocabulary import Role
 from ...store.whole_files import read_json, write_bytes, write_json
 from ..classifiers.fit_stage import CLASSIFIER_NAME
 from ..classifiers.score_stage import load_classifier_once
@@ -165,8 +166,8 @@ def read_known(scores: pa.Table, threshold: float, category: str, plan: Plan, so
     """
     dropped = is_dropped(combined_scores(scores), threshold)
     rows = scores.select(["key", "concept", "label", "role", "score"]).to_pylist()
-    positives = take_turns([row for row in rows if row["role"] == "audit" and row["label"] == 1], plan.num_positives)
-    others = take_turns([row for row, gone in zip(rows, dropped, strict=True) if row["role"] != "train" and row["label"] == 0 and not gone],
+    positives = take_turns([row for row in rows if row["role"] == Role.TEST and row["label"] == 1], plan.num_positives)
+    others = take_turns([row for row, gone in zip(rows, dropped, strict=True) if row["role"] != Role.TRAIN and row["label"] == 0 and not gone],
                         max(plan.num_others, MAX_BACKGROUNDS))
     images = read_images(source, index_dir, {row["key"] for row in (*positives, *others)})
     known = []

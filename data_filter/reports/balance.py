@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ...store.vocabulary import OF_CATEGORY, Cause
 from ...text.caption_words import CaptionTokens, split_phrase
 from ..deciding.ledger import read_rows
 from ..index.parquet import read_tables
@@ -95,7 +96,7 @@ class CaptionCounts:
 
 def is_judged(reasons: pa.Array) -> pa.Array:
     """Which ledger rows a filter or a label has decided on, by their reason: bool (N,)."""
-    return pc.or_(pc.equal(reasons, ""), pc.match_substring_regex(reasons, "^(filter|label):"))
+    return pc.or_(pc.equal(reasons, Cause.NOTHING), pc.match_substring_regex(reasons, f"^({'|'.join(OF_CATEGORY)}):"))
 
 
 def count_captions(ledger_dir: Path, groups: Mapping[str, Iterable[str]] = WORD_GROUPS, *, max_words: int = MAX_WORDS,

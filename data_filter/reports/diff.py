@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ...errors import StageError
 from ...store.records import read_record
 from ...store.strict_yaml import load_yaml
+from ...store.vocabulary import Cause
 from ...store.whole_files import write_bytes, write_json
 from ...text.caption_words import CaptionTokens, Phrase, split_phrase
 from ..deciding.ledger import Ledger, open_ledger
@@ -165,7 +166,7 @@ def match_loose(loose: tuple[list[pa.Table], list[pa.Table]], found: Difference)
         if not tables:
             continue
         table = pa.concat_tables(tables).combine_chunks()
-        repeated = pc.equal(table["reason"], "duplicate key")
+        repeated = pc.equal(table["reason"], Cause.DUPLICATE_KEY)
         found.num_unmatched[number] = pc.sum(repeated).as_py() or 0
         sides.append(table.filter(pc.invert(repeated)))
     if not loose[0] or not loose[1]:
@@ -202,7 +203,7 @@ def count_pairs(found: Difference, a: pa.Table, b: pa.Table, phrases: Mapping[st
 
 def is_kept(table: pa.Table) -> NDArray[np.bool_]:
     """Which ledger rows are kept: bool (N,)."""
-    return np.asarray(pc.equal(table["reason"], "").to_numpy())
+    return np.asarray(pc.equal(table["reason"], Cause.NOTHING).to_numpy())
 
 
 def count_labelled(found: Difference, a: pa.Table, b: pa.Table, judgements: Mapping[str, Sequence[tuple[str, str, Mapping[str, str]]]]) -> None:

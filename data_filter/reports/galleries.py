@@ -16,6 +16,7 @@ from PIL import Image
 
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
+from ...store.vocabulary import Cause, Reason
 from ..deciding.ledger import Ledger
 from ..index.stage import read_images
 from ..sources.source import Source, hash_share
@@ -80,7 +81,8 @@ def scan_scores(ledger: Ledger, category: str, threshold: float, number: int) ->
         if not len(score):
             continue
         low, high, num_scored = min(low, score.min()), max(high, score.max()), num_scored + len(score)
-        kept, dropped = pc.equal(table["reason"], "").to_numpy(), pc.equal(table["reason"], f"filter:{category}").to_numpy()
+        kept = pc.equal(table["reason"], Cause.NOTHING).to_numpy()
+        dropped = pc.equal(table["reason"], str(Reason(Cause.FILTER, category))).to_numpy()
         for is_above, chosen in ((False, kept), (True, dropped & (score >= threshold))):
             places = np.flatnonzero(chosen)
             places = places[np.argsort(np.abs(score[places] - threshold), kind="stable")[:number]]
@@ -103,7 +105,7 @@ def scored_rows(ledger: Ledger, column: str, others: Sequence[str]) -> Iterator[
         yield table.filter(pc.and_(is_judged(table["reason"]), pc.is_valid(table[column])))
 
 
-def sample_rows(ledger: Ledger, reason: str, number: int, *, score: str | None = None) -> list[Shown]:
+def sample_rows(ledger: Ledger, reason: Reason, number: int, *, score: str | None = None) -> list[Shown]:
     """Some inputs with a ledger reason, drawn by the hash of their keys.
 
     Whole shards are looked through in the order of their hashes until there are enough, so that a picture does not cost
@@ -111,7 +113,7 @@ def sample_rows(ledger: Ledger, reason: str, number: int, *, score: str | None =
 
     Args:
         ledger: of the run.
-        reason: a prefix of the reason; "" is kept.
+        reason: what the rows have in common; without a judge, those of every judge; without a cause, kept.
         number: how many are wanted.
         score: category whose score is shown.
     """
@@ -121,8 +123,9 @@ def sample_rows(ledger: Ledger, reason: str, number: int, *, score: str | None =
         if place >= SAMPLED_SHARDS and len(found) >= 4 * number:
             break
         table = ledger.read(shard, columns=["key", "reason", "caption", *column])
-        chosen = pc.equal(table["reason"], "") if reason == "" else pc.or_(
-            pc.equal(table["reason"], reason), pc.starts_with(table["reason"], f"{reason}:"))
+        chosen = pc.equal(table["reason"], str(reason))
+        if reason.cause != Cause.NOTHING:
+            chosen = pc.or_(chosen, pc.starts_with(table["reason"], f"{reason}:"))
         for row in table.filter(chosen).to_pylist():
             shown = Shown(row["key"], row["caption"] or "", row.get(column[0]) if column else None, "")
             found.append((hash_share("report", row["key"]), shown))

@@ -20,6 +20,7 @@ from ...recipe.policy import Policy, reaches
 from ...recipe.recipe import Recipe
 from ...store.records import read_record
 from ...store.stage_places import RECORD_NAME
+from ...store.vocabulary import Cause, Reason, Role
 from ...store.whole_files import read_json, write_bytes
 from ...text import number_text as wording
 from ..classifiers.fit_stage import REPORT_NAME
@@ -92,7 +93,7 @@ def gather_report(recipe: Recipe, run_dir: Path, policy: Policy) -> Report:
     words = word_groups(recipe)
     balance = measure_balance(count_captions(run_dir / "curated" / "ledger", words))
     number = max(6, min(NUM_SHOWN, MAX_THUMBNAILS // (4 * len(recipe.categories) + 1)))
-    galleries: dict[str, Sequence[Shown]] = {"kept": sample_rows(ledger, "", number)}
+    galleries: dict[str, Sequence[Shown]] = {"kept": sample_rows(ledger, Reason(Cause.NOTHING), number)}
     categories, scans = [], {}
     for category in recipe.categories:
         figures = describe_category(category, run_dir, words) | compare_with_demands(category.name, run_dir, policy)
@@ -101,7 +102,7 @@ def gather_report(recipe: Recipe, run_dir: Path, policy: Policy) -> Report:
         scans[category.name] = scan
         galleries |= {f"{category.name}/below": scan.below, f"{category.name}/above": scan.above,
                       f"{category.name}/missed": missed_rows(figures["filter"]["missed"], number),
-                      f"{category.name}/dropped": sample_rows(ledger, f"filter:{category.name}", number, score=category.name)}
+                      f"{category.name}/dropped": sample_rows(ledger, Reason(Cause.FILTER, category.name), number, score=category.name)}
     return Report({"run": recipe.name, "ledger": describe_ledger(ledger), "categories": categories, "balance": balance,
                    "attributes": measure_attributes(recipe, run_dir), "source": recipe.source.model_dump(mode="json"),
                    "clip": recipe.clip.model, "stages": describe_stages(recipe, run_dir)}, scans, galleries)
@@ -122,7 +123,7 @@ def describe_category(category: Category, run_dir: Path, words: Mapping[str, Seq
     directory = run_dir / "filters" / category.name
     filter_report, scores = read_json(directory / FILTER_NAME), read_table(directory / SCORES_NAME)
     dropped = is_dropped(combined_scores(scores), filter_report["threshold"])
-    unseen = np.array([role == "audit" for role in scores["role"].to_pylist()], dtype=bool)
+    unseen = np.array([role == Role.TEST for role in scores["role"].to_pylist()], dtype=bool)
     held_out = scores.filter(unseen)
     slices = slice_by_groups([dict(pairs) for pairs in held_out["groups"].to_pylist()]) + slice_by_words(held_out["caption"].to_pylist(), words)
     labels = held_out["label"].to_numpy().astype(np.int64)
@@ -142,7 +143,7 @@ def compare_with_demands(category: str, run_dir: Path, policy: Policy) -> dict[s
     demands = policy.categories.get(category)
     if demands is None:
         return {"demands": None, "met": None}
-    figures = read_json(run_dir / "filters" / category / FILTER_NAME)["audit"]
+    figures = read_json(run_dir / "filters" / category / FILTER_NAME)["test"]
     met = {"recall": reaches(figures["recall"], demands.recall.at_least) and reaches(figures["recall_lower_bound"], demands.recall.bound),
            "kept_share": reaches(figures["kept_share"], demands.kept_share.at_least)}
     return {"demands": demands.model_dump(mode="json"), "met": met}
@@ -173,12 +174,12 @@ def describe_audits(run_dir: Path, category: str) -> list[dict[str, Any]]:
 
 def list_cautions(category: Category, report: Mapping[str, Any], run_dir: Path) -> list[str]:
     """What the labels cannot show, in sentences with this filter's own numbers."""
-    audit = report["audit"]
-    positives, negatives = audit["num_positive"], audit["num_negative"]
+    test = report["test"]
+    positives, negatives = test["num_positive"], test["num_negative"]
     labels = [label for label in sort_labels(read_labels(run_dir / "labels"), run_dir / "index").current if label.category == category.name]
     seen = read_record(run_dir / "index").summary["num_inputs"]
-    concepts = len({label.concept for label in labels if label.role == "audit" and label.label == 1})
-    best = wording.at_least(audit_bound(positives))
+    concepts = len({label.concept for label in labels if label.role == Role.TEST and label.label == 1})
+    best = wording.at_least(recall_bound(positives))
     said = [f"{wording.count(len({label.key for label in labels}))} of {wording.count(seen)} inputs have a label for {category.name}; "
             "recall and kept share hold for inputs like the labelled ones. Where the labelled images were chosen and not drawn at random, "
             "they say nothing certain about the rest: an audit of the kept set does.",
@@ -186,7 +187,7 @@ def list_cautions(category: Category, report: Mapping[str, Any], run_dir: Path) 
     if concepts and concepts < positives:
         said.append(f"These positives show only {wording.count(concepts)} different concepts. Images of one concept stand or fall together, "
                     "so that bounds which take images as independent are too sure of themselves: counted by concept, the most that could "
-                    f"be proved is a recall of {wording.at_least(audit_bound(concepts))}.")
+                    f"be proved is a recall of {wording.at_least(recall_bound(concepts))}.")
     if negatives:
         said.append(f"The share of positives among the held-out labels ({wording.percent(positives / (positives + negatives))}) need not be "
                     "that of the collection: what is left in the kept set follows from an audit, not from these labels.")
@@ -199,7 +200,7 @@ def list_cautions(category: Category, report: Mapping[str, Any], run_dir: Path) 
     return said
 
 
-def audit_bound(num_positive: int) -> float:
+def recall_bound(num_positive: int) -> float:
     """The best lower bound on recall that so many positives can give."""
     return float(0.05 ** (1 / num_positive)) if num_positive else 0.0
 
@@ -230,15 +231,15 @@ def describe_stages(recipe: Recipe, run_dir: Path) -> list[dict[str, Any]]:
 def draw_curve(category: Mapping[str, Any]) -> str:
     """Share of others kept along the recall, the filter's place marked."""
     report = category["filter"]
-    audit = report["audit"]
+    test = report["test"]
     points = [(recall, kept) for recall, kept, _ in report["curve"]]
-    low = min([0.9, audit["recall"] or 1.0, report["target_recall"]])
+    low = min([0.9, test["recall"] or 1.0, report["target_recall"]])
     low = math.floor(10 * low) / 10
     layers = [Layer("line", "blue", "other held-out images kept", sorted(point for point in points if point[0] >= low)),
               Layer("rule", "grey", f"target recall {wording.percent(report['target_recall'])}", [(report["target_recall"], 0)])]
-    if audit["recall"] is not None and audit["kept_share"] is not None:
-        chosen = f"this filter: recall {wording.percent(audit['recall'])}, {wording.percent(audit['kept_share'])} kept"
-        layers.append(Layer("dot", "red", chosen, [(audit["recall"], audit["kept_share"])]))
+    if test["recall"] is not None and test["kept_share"] is not None:
+        chosen = f"this filter: recall {wording.percent(test['recall'])}, {wording.percent(test['kept_share'])} kept"
+        layers.append(Layer("dot", "red", chosen, [(test["recall"], test["kept_share"])]))
     return draw_chart(share_axis("recall on held-out positives", low), share_axis("others kept"), layers,
                       title=f"{category['name']}: others kept by recall")
 

@@ -213,13 +213,13 @@ def summary_rows(claims: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The summary's figures as (label, sentence)."""
     rows = [("images", f"{claims['ledger.num_seen']:,} seen, {claims['ledger.num_kept']:,} kept")]
     for name in claims["recipe.categories"]:
-        audit = f"filters.{name}.audit"
-        recall, bound = claims[f"{audit}.recall"], claims[f"{audit}.recall_lower_bound"]
+        test = f"filters.{name}.test"
+        recall, bound = claims[f"{test}.recall"], claims[f"{test}.recall_lower_bound"]
         demanded = asked(claims[f"filters.{name}.demands.recall.bound"])
-        caught = f"{claims[f'{audit}.num_caught']} of {claims[f'{audit}.num_positive']}"
+        caught = f"{claims[f'{test}.num_caught']} of {claims[f'{test}.num_positive']}"
         rows.append((f"{name} filter", f"caught {caught} never-seen positives ({percent(recall)}, {at_least(bound)} with 95 % confidence, "
                                        f"{demanded}), "
-                                       f"kept {percent(claims[f'{audit}.kept_share'])} of the other images"))
+                                       f"kept {percent(claims[f'{test}.kept_share'])} of the other images"))
     for network in (row["name"] for row in claims["components"] if row["is_trained"]):
         key = f"training.{network}"
         size, seen = claims[f"{key}.num_parameters"] / 1e6, claims[f"{key}.num_images"]

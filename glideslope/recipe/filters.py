@@ -32,13 +32,13 @@ class LabelsConfig(StrictModel):
     train_share: Share = Field(0.65, description="share of concepts whose labels fit classifiers and, scored by a classifier that "
                                "was fitted without them, set thresholds")
     calibrate_share: Share = Field(0.1, description="share of concepts whose labels set thresholds and test probabilities only; the rest "
-                                   "is kept for the audit")
+                                   "measures the filters")
     salt: str = Field("glideslope", description="text hashed with the concept; another salt draws other roles")
 
     @model_validator(mode="after")
-    def _leaves_an_audit(self) -> Self:
+    def _leaves_a_test(self) -> Self:
         if self.train_share + self.calibrate_share >= 1:
-            raise ValueError("train_share + calibrate_share must stay below 1, so that labels are left for the audit")
+            raise ValueError("train_share + calibrate_share must stay below 1, so that labels are left for the test")
         return self
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from ...data_filter.audits.plan import Candidate, digest_population, digest_seed, hash_text, redraw
 from ...data_filter.audits.population import digest_ledger
 from ...data_filter.audits.series import find_gaps, find_reused_seeds
-from ...data_filter.labels.stage import FITTING_ROLES
 from ...store.digests import sha256_json
+from ...store.vocabulary import FITTING_ROLES
 from ..evidence.comparison import equal, flatten, show
 from ..evidence.contents import Release
 from .audits import ReleasedAudit, read_audits

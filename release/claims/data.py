@@ -7,6 +7,7 @@ from typing import Any
 from ...data_filter.reports.balance import count_captions, measure_balance
 from ...data_filter.reports.report import word_groups
 from ...errors import ReleaseError
+from ...store.vocabulary import Decision, Split
 from ..evidence.comparison import Claims
 from ..evidence.contents import Release
 
@@ -43,13 +44,13 @@ def ledger_claims(release: Release) -> Claims:
     """
     ledger = release.ledger
     decisions = Counter(ledger["decision"])
-    dropped = Counter(reason for reason, decision in zip(ledger["reason"], ledger["decision"], strict=True) if decision == "drop")
-    splits = Counter(split for split, decision in zip(ledger["split"], ledger["decision"], strict=True) if decision == "keep")
-    if set(decisions) - {"keep", "drop"} or set(splits) - {"train", "validation"}:
+    dropped = Counter(reason for reason, decision in zip(ledger["reason"], ledger["decision"], strict=True) if decision == Decision.DROP)
+    splits = Counter(split for split, decision in zip(ledger["split"], ledger["decision"], strict=True) if decision == Decision.KEEP)
+    if set(decisions) - set(Decision) or set(splits) - set(Split):
         raise ReleaseError(f"evidence/ledger: unknown decisions or splits ({dict(decisions)}, {dict(splits)}); curate again")
-    return {"ledger.num_seen": len(ledger["key"]), "ledger.num_kept": decisions["keep"], "ledger.num_dropped": decisions["drop"],
-            "ledger.dropped_by_reason": dict(sorted(dropped.items())), "ledger.num_train": splits["train"],
-            "ledger.num_validation": splits["validation"]}
+    return {"ledger.num_seen": len(ledger["key"]), "ledger.num_kept": decisions[Decision.KEEP], "ledger.num_dropped": decisions[Decision.DROP],
+            "ledger.dropped_by_reason": dict(sorted(dropped.items())), "ledger.num_train": splits[Split.TRAIN],
+            "ledger.num_validation": splits[Split.VALIDATION]}
 
 
 def balance_claims(release: Release) -> Claims:

@@ -12,6 +12,7 @@ from ...data_filter.reports.report import word_groups
 from ...data_filter.reports.slices import measure_slices, slice_by_groups, slice_by_words
 from ...errors import ReleaseError
 from ...recipe.filters import Category
+from ...store.vocabulary import Decision, Role
 from ..evidence.comparison import Claims, flatten
 from ..evidence.contents import Release, need
 
@@ -35,13 +36,13 @@ def filter_claims(release: Release, category: Category) -> Claims:
     for key in ("curve", "groups"):  # the curve is drawn, groups are among the slices
         measured.pop(key)
     claims = flatten(prefix, measured)
-    claims |= {f"{prefix}.audit.concepts.{key}": value for key, value in measure_concepts(table, threshold).items()}
+    claims |= {f"{prefix}.test.concepts.{key}": value for key, value in measure_concepts(table, threshold).items()}
     claims[f"{prefix}.slices"] = measure_groups(release, table, threshold)
     claims |= {f"{prefix}.{key}": value for key, value in describe_category(category, report).items()}
     claims |= describe_demands(release, name)
     claims |= {f"{prefix}.{key}": value for key, value in count_rows(release, name, table, threshold).items()}
-    rate = measured["audit"]["leak"]["rate_upper_bound"]
-    num_kept = release.ledger["decision"].count("keep")
+    rate = measured["test"]["leak"]["rate_upper_bound"]
+    num_kept = release.ledger["decision"].count(Decision.KEEP)
     return claims | {f"{prefix}.max_remaining": None if rate is None else math.ceil(rate * num_kept)}
 
 
@@ -78,7 +79,7 @@ def describe_classifier(classifier: Mapping[str, Any]) -> str:
 def count_rows(release: Release, name: str, table: Any, threshold: float) -> Claims:
     """How many inputs have a label, how many the filter drops, and how many kept ones a label speaks against."""
     ledger = release.ledger
-    kept = {key for key, decision in zip(ledger["key"], ledger["decision"], strict=True) if decision == "keep"}
+    kept = {key for key, decision in zip(ledger["key"], ledger["decision"], strict=True) if decision == Decision.KEEP}
     labels = dict(zip(table["key"].to_pylist(), table["label"].to_pylist(), strict=True))
     verdicts = zip(ledger[f"score_{name}"], ledger[f"flags_{name}"], strict=True)
     return {"num_labelled": len(labels),
@@ -87,7 +88,7 @@ def count_rows(release: Release, name: str, table: Any, threshold: float) -> Cla
 
 
 def measure_concepts(scores: Any, threshold: float) -> dict[str, Any]:
-    """Recall on audit positives counted by concept: a concept is caught only when each of its images is.
+    """Recall on test positives counted by concept: a concept is caught only when each of its images is.
 
     Images of one concept (a drawing in several skin tones, say) stand or fall together, so that a bound that takes
     images as independent is too sure of itself; this one is not.
@@ -99,7 +100,7 @@ def measure_concepts(scores: Any, threshold: float) -> dict[str, Any]:
     columns = (scores[name].to_pylist() for name in ("concept", "label", "role"))
     caught: dict[str, bool] = {}
     for concept, label, role, score in zip(*columns, combined_scores(scores).tolist(), strict=True):
-        if label == 1 and role == "audit":
+        if label == 1 and role == Role.TEST:
             caught[concept] = caught.get(concept, True) and not score < threshold
     num_caught = sum(caught.values())
     return {"num_positive": len(caught), "num_caught": num_caught, "recall": num_caught / len(caught) if caught else None,
@@ -107,11 +108,11 @@ def measure_concepts(scores: Any, threshold: float) -> dict[str, Any]:
 
 
 def measure_groups(release: Release, scores: Any, threshold: float) -> list[dict[str, Any]]:
-    """The figures of each group that labels or captions name, on audit labels: what is caught, and what is dropped wrongly.
+    """The figures of each group that labels or captions name, on test labels: what is caught, and what is dropped wrongly.
 
-    Groups by caption words are listed from ten audit labels on; those by label, always.
+    Groups by caption words are listed from ten test labels on; those by label, always.
     """
-    chosen = scores.filter(np.array(scores["role"].to_pylist(), dtype=object) == "audit")
+    chosen = scores.filter(np.array(scores["role"].to_pylist(), dtype=object) == Role.TEST)
     slices = slice_by_groups([dict(pairs) for pairs in chosen["groups"].to_pylist()])
     slices += [part for part in slice_by_words(chosen["caption"].to_pylist(), word_groups(release.recipe))
                if part.rows.sum() >= MIN_IN_WORD_GROUP]

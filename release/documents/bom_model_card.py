@@ -34,18 +34,18 @@ def performance_metrics(claims: Mapping[str, Any]) -> list[Metric]:
     metrics = [_at_least("share of pictures whose own caption is in the better half of those compared", ask("evaluation.share"),
                          ask("evaluation.share_lower_bound"), f"{ask('evaluation.num_pairs')} pairs of prompt and seed")]
     for category in ask("recipe.categories"):
-        audit = f"filters.{category}.audit"
+        test = f"filters.{category}.test"
         titles = {"recall": "recall of the training-data filter", "kept_share": "other images that the training-data filter keeps"}
         for name, title in titles.items():
-            metrics.append(_at_least(f"{title}: {category}", ask(audit, name), ask(audit, f"{name}_lower_bound"),
-                                     "audit labels"))
-        rate = ask(audit, "leak.rate_upper_bound")
-        metrics.append(_at_most(f"share of {category} among what the filter keeps", ask(audit, "leak.rate"), rate, "audit labels"))
+            metrics.append(_at_least(f"{title}: {category}", ask(test, name), ask(test, f"{name}_lower_bound"),
+                                     "test labels"))
+        rate = ask(test, "leak.rate_upper_bound")
+        metrics.append(_at_most(f"share of {category} among what the filter keeps", ask(test, "leak.rate"), rate, "test labels"))
         metrics += [_at_most(f"share of {category} among all kept images, by audit", None, row["rate_upper_bound"],
                              f"audit {row['id']}: {row['num_labelled']} labelled of {row['num_kept']} kept, confidence {row['confidence']}")
                     for row in ask("audits", category, "list")]
         metrics += [_at_least(f"recall of the training-data filter: {category}", row["recall"], row["recall_lower_bound"],
-                              f"audit labels, {row['group']}: {row['value'] or 'not specified'}") for row in ask(f"filters.{category}.slices")]
+                              f"test labels, {row['group']}: {row['value'] or 'not specified'}") for row in ask(f"filters.{category}.slices")]
     return [metric for metric in metrics if metric is not None]
 
 

@@ -90,18 +90,18 @@ def rai_properties(claims: Mapping[str, Any]) -> dict[str, Any]:
     categories, biases, labels, limits = ask("recipe.categories"), [], [], []
     for category in categories:
         filtered = f"filters.{category}"
-        audit = f"{filtered}.audit"
+        test = f"{filtered}.test"
         labels.append(f"{category}: {ask(filtered, 'num_labelled')} inputs have a label that says whether they count as: "
                       f"{ask(filtered, 'counts').strip()}")
-        rate = ask(audit, "leak.rate_upper_bound")
+        rate = ask(test, "leak.rate_upper_bound")
         limits.append(f"what remains of {category} among kept images: " + (
-            "not measured" if rate is None else f"with 95 % confidence at most a share of {upper(rate)}, by {ask(audit, 'leak.num_kept')} "
-                                                "kept images with audit labels"))
-        share = ask(audit, "kept_share")
+            "not measured" if rate is None else f"with 95 % confidence at most a share of {upper(rate)}, by {ask(test, 'leak.num_kept')} "
+                                                "kept images with test labels"))
+        share = ask(test, "kept_share")
         if share is not None:
-            biases.append(f"the filter {category} also drops images that do not show it: of {ask(audit, 'num_negative')} such audit "
+            biases.append(f"the filter {category} also drops images that do not show it: of {ask(test, 'num_negative')} such test "
                           f"images it keeps a share of {decimal(share)} (with 95 % confidence at least "
-                          f"{lower(ask(audit, 'kept_share_lower_bound'))})")
+                          f"{lower(ask(test, 'kept_share_lower_bound'))})")
     biases += [f"images whose caption speaks of {row['name']} became rarer: {row['num_kept']} of {row['num_inputs']} were kept"
                for row in ask("balance.groups") if row["change_upper_bound"] is not None and row["change_upper_bound"] < 0]
     limits.append(f"only {', '.join(categories)} were looked for; nothing else was filtered")

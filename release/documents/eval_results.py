@@ -53,22 +53,22 @@ def _evaluation_entry(claims: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _filter_entries(claims: Mapping[str, Any], category: str) -> list[dict[str, Any]]:
-    """Recall and kept share on audit labels, where there were labels to measure them on."""
+    """Recall and kept share on test labels, where there were labels to measure them on."""
     ask = partial(claim, claims)
-    audit = f"filters.{category}.audit"
+    test = f"filters.{category}.test"
     entries: list[dict[str, Any]] = []
     counts = ("num_caught", "num_positive", "num_kept_negative", "num_negative")
-    caught, positive, kept, negative = (ask(audit, key) for key in counts)
-    if (recall := ask(audit, "recall")) is not None:
-        bound = lower(ask(audit, "recall_lower_bound"))
+    caught, positive, kept, negative = (ask(test, key) for key in counts)
+    if (recall := ask(test, "recall")) is not None:
+        bound = lower(ask(test, "recall_lower_bound"))
         entries.append(_entry(claims, f"filter_{category}_recall", recall,
-                              f"the filter of the training data found {caught} of {positive} audit images of {category}; "
+                              f"the filter of the training data found {caught} of {positive} test images of {category}; "
                               f"one-sided 95 % lower bound {bound}"))
-    if (share := ask(audit, "kept_share")) is not None:
+    if (share := ask(test, "kept_share")) is not None:
         entries.append(_entry(claims, f"filter_{category}_kept_share", share,
-                              f"the filter of the training data kept {kept} of {negative} other audit images; one-sided 95 % lower bound "
-                              f"{lower(ask(audit, 'kept_share_lower_bound'))}"))
-    if (leak := ask(audit, "leak.rate_upper_bound")) is not None:
+                              f"the filter of the training data kept {kept} of {negative} other test images; one-sided 95 % lower bound "
+                              f"{lower(ask(test, 'kept_share_lower_bound'))}"))
+    if (leak := ask(test, "leak.rate_upper_bound")) is not None:
         entries.append(_entry(claims, f"filter_{category}_leak_upper_bound", float(upper(leak)),
                               f"one-sided 95 % upper bound of the share of {category} among what the filter keeps"))
     return entries

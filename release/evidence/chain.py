@@ -12,6 +12,7 @@ from ...recipe.components import TOKENIZERS, components_of
 from ...recipe.stage_settings import find_changed_settings
 from ...store.digests import sha256_json
 from ...store.strict_json import load_object
+from ...store.vocabulary import OF_CATEGORY, Cause, Decision, Reason, Role, Split
 from ..claims.audits import read_audits
 from ..claims.evaluation import check_evaluation_design, evaluation_claims
 from ..claims.training import final_loss
@@ -84,7 +85,7 @@ def check_settings(release: Release) -> list[str]:
 def check_label_roles(release: Release) -> list[str]:
     """The role of each label is the one that its concept and the recipe's salt give: nobody chose what tests a filter.
 
-    A concept that an audit of this release has drawn is an audit's, whatever its hash says.
+    A concept that an audit of this release has drawn is a test concept, whatever its hash says.
     """
     problems = []
     for category in release.categories:
@@ -93,7 +94,7 @@ def check_label_roles(release: Release) -> list[str]:
         audited = {concept for key, concept, _ in rows if key in drawn}
         for key, concept, role in rows:
             expected = role_of(concept, release.recipe.labels)
-            if role != expected and not (role == "audit" and concept in audited):
+            if role != expected and not (role == Role.TEST and concept in audited):
                 problems.append(f"labels of {category.name}: {show(key)} has the role {role}, its concept {show(concept)} and the recipe's "
                                 f"salt and shares give {expected}; if these changed since the labels were given, set them back, or remove the "
                                 "run's labels and import them again")
@@ -104,7 +105,7 @@ def check_consumed(release: Release) -> list[str]:
     """Each model was trained on exactly the images that the ledger keeps for training."""
     ledger = release.ledger
     rows = zip(ledger["sha256"], ledger["decision"], ledger["split"], strict=True)
-    expected = sha256_json(sorted(sha256 for sha256, decision, split in rows if decision == "keep" and split == "train"))
+    expected = sha256_json(sorted(sha256 for sha256, decision, split in rows if decision == Decision.KEEP and split == Split.TRAIN))
     problems = []
     for network in release.trained_networks:
         stage = training_stage(network)
@@ -137,7 +138,7 @@ def check_summaries(release: Release) -> list[str]:
         summary, rows, tail = release.record(stage).summary, release.metrics(network), final_loss(release, network)
         found = {"num_steps": len(rows), "num_images_seen": rows[-1]["num_images"] if rows else 0,
                  "num_parameters": count_parameters(release.weights_header(network)),
-                 "num_train_examples": release.ledger["split"].count("train")}
+                 "num_train_examples": release.ledger["split"].count(Split.TRAIN)}
         problems += [f"{stage}: {key} is recorded as {summary[key]}, the evidence gives {number}"
                      for key, number in found.items() if key in summary and summary[key] != number]
         if "final_loss" in summary and not math.isclose(summary["final_loss"], tail, abs_tol=LOSS_TOLERANCE):
@@ -171,9 +172,9 @@ def check_ledger(release: Release) -> list[str]:
 def _check_counts(release: Release) -> list[str]:
     ledger, curated = release.ledger, release.curated
     rows = list(zip(ledger["decision"], ledger["reason"], ledger["split"], strict=True))
-    counted: dict[str, Any] = {"seen": len(rows), "kept": sum(decision == "keep" for decision, _, _ in rows),
-               "dropped": dict(Counter(reason for decision, reason, _ in rows if decision == "drop")),
-               "splits": {"train": 0, "validation": 0} | Counter(split for decision, _, split in rows if decision == "keep")}
+    counted: dict[str, Any] = {"seen": len(rows), "kept": sum(decision == Decision.KEEP for decision, _, _ in rows),
+               "dropped": dict(Counter(reason for decision, reason, _ in rows if decision == Decision.DROP)),
+               "splits": {split.value: 0 for split in Split} | Counter(split for decision, _, split in rows if decision == Decision.KEEP)}
     index, problems = release.record("index").summary, []
     num_inputs, num_bad = (need(index, key, where="record of index") for key in ("num_inputs", "num_bad"))
     if num_inputs != len(rows):
@@ -194,7 +195,7 @@ def _check_decisions(release: Release) -> list[str]:
     thresholds = {name: need(release.filter(name), "threshold", where=f"evidence/filters/{name}/filter.json") for name in names}
     labels = {name: _labels_by_key(release, name) for name in names}
     # what audits found among kept images is dropped too; the labels of audits that came before are not in the release
-    found = {f"label:{name}" for name in names} if "audit_findings" in release.record("curated").inputs else set()
+    found = {str(Reason(Cause.LABEL, name)) for name in names} if "audit_findings" in release.record("curated").inputs else set()
     columns = zip(ledger["key"], ledger["decision"], ledger["reason"], ledger["split"], ledger["sha256"],
                   zip(*(ledger[f"score_{name}"] for name in names), strict=True),
                   zip(*(ledger[f"flags_{name}"] for name in names), strict=True), strict=True)
@@ -202,15 +203,15 @@ def _check_decisions(release: Release) -> list[str]:
     for key, decision, reason, split, sha256, scores, flags in columns:
         verdicts = [reason_of(name, score is None or not score < thresholds[name], score is not None, flagged)
                     for name, score, flagged in zip(names, scores, flags, strict=True)]
-        named = [f"label:{name}" for name in names if labels[name].get(key) == 1]
+        named = [str(Reason(Cause.LABEL, name)) for name in names if labels[name].get(key) == 1]
         objections = [verdict for verdict in (*verdicts, *named) if verdict]
-        if decision == "keep" and (objections or reason or not sha256 or split not in ("train", "validation")):
+        if decision == Decision.KEEP and (objections or reason or not sha256 or split not in tuple(Split)):
             wrong.append(f"ledger: {key} is kept, against {', '.join(objections) or 'its reason, digest or split'}")
-        elif decision == "drop" and (not reason or split):
+        elif decision == Decision.DROP and (not reason or split):
             wrong.append(f"ledger: {key} is dropped without a reason, or into a split")
-        elif reason.startswith(("filter:", "label:")) and reason not in found and not _is_first(reason, objections, key, labels):
+        elif reason.partition(":")[0] in OF_CATEGORY and reason not in found and not _is_first(reason, objections, key, labels):
             wrong.append(f"ledger: {key} is dropped as {reason}, its scores and labels say {', '.join(objections) or 'keep'}")
-    kept = Counter(key for key, decision in zip(ledger["key"], ledger["decision"], strict=True) if decision == "keep")
+    kept = Counter(key for key, decision in zip(ledger["key"], ledger["decision"], strict=True) if decision == Decision.KEEP)
     wrong += [f"ledger: {key} is kept {number} times" for key, number in kept.items() if number > 1]
     return shorten(wrong)
 
@@ -224,8 +225,8 @@ def _is_first(reason: str, objections: Sequence[str], key: str, labels: Mapping[
     """Whether a reason is the first objection. Where people disagree the evidence holds no label: then only a 0 contradicts."""
     if objections:
         return reason == objections[0]
-    category = reason.removeprefix("label:")
-    return reason.startswith("label:") and category in labels and key not in labels[category]
+    cause, _, category = reason.partition(":")
+    return cause == Cause.LABEL and category in labels and key not in labels[category]
 
 
 def _check_scores(release: Release) -> list[str]:

@@ -31,10 +31,10 @@ def filter_claims(name: str, audit: dict[str, Any], concepts: dict[str, Any]) ->
         "num_known_kept": 3, "max_remaining": 12, "num_ambiguous": 0, "num_out_of_fold": 0,
         "slices": [slice_row("label", "skin_tone", "1", bounds(80, 80, 1.0, 0.963)), slice_row("caption", "woman", "", bounds(0, 0, 0.0, 0.0))],
         "missed": [{"key": "1F9D1", "caption": "a <script> *person*", "score": -0.31}],
-        "audit.num_negative": 480, "audit.num_kept_negative": 400, "audit.kept_share": 0.8333, "audit.kept_share_lower_bound": 0.8023,
-        "audit.leak.num_kept": 402, "audit.leak.num_positive_kept": 2, "audit.leak.rate": 0.005, "audit.leak.rate_upper_bound": 0.0156}
-    values |= {f"audit.{key}": value for key, value in audit.items()}
-    values |= {f"audit.concepts.{key}": value for key, value in concepts.items()}
+        "test.num_negative": 480, "test.num_kept_negative": 400, "test.kept_share": 0.8333, "test.kept_share_lower_bound": 0.8023,
+        "test.leak.num_kept": 402, "test.leak.num_positive_kept": 2, "test.leak.rate": 0.005, "test.leak.rate_upper_bound": 0.0156}
+    values |= {f"test.{key}": value for key, value in audit.items()}
+    values |= {f"test.concepts.{key}": value for key, value in concepts.items()}
     values["demands.leak.at_most"] = None
     return {f"filters.{name}.{key}": value for key, value in values.items()} | {
         f"audits.{name}.list": [], f"mutations.{name}.list": []}

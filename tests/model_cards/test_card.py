@@ -34,7 +34,7 @@ def test_the_model_index_holds_every_measured_result(claims: dict[str, Any]) -> 
 
 
 def test_bounds_in_the_model_index_are_rounded_to_the_cautious_side(claims: dict[str, Any]) -> None:
-    claims["filters.person.audit.recall_lower_bound"], claims["filters.person.audit.leak.rate_upper_bound"] = 0.98765499, 0.01234501
+    claims["filters.person.test.recall_lower_bound"], claims["filters.person.test.leak.rate_upper_bound"] = 0.98765499, 0.01234501
     found = {(r.task_name, r.metric_type): r.metric_value for r in ModelCard(render_card(claims)).data.eval_results}
     assert found["Filtering the training data: person", "recall_lower_bound"] == 0.987654
     assert found["Filtering the training data: person", "leak_rate_upper_bound"] == 0.012346
@@ -80,8 +80,8 @@ def test_few_positives_are_called_little_evidence(claims: dict[str, Any]) -> Non
 
 def test_a_filter_without_any_positive_to_audit_says_that_nothing_is_known(claims: dict[str, Any]) -> None:
     none = {"num_positive": 0, "num_caught": 0, "recall": None, "recall_lower_bound": 0.0, "leak.rate": None, "leak.rate_upper_bound": None}
-    claims |= {f"filters.violence.audit.{key}": value for key, value in none.items()}
-    claims |= {"filters.violence.audit.concepts.num_positive": 0, "filters.violence.max_remaining": None}
+    claims |= {f"filters.violence.test.{key}": value for key, value in none.items()}
+    claims |= {"filters.violence.test.concepts.num_positive": 0, "filters.violence.max_remaining": None}
     card = render_card(claims)
     assert "nothing is known about what this filter misses" in card
     assert "| Recall | 0 of 0 | not measured, asked for: 99 % | at least 0.0 %, asked for: 90 % |" in card

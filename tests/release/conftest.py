@@ -207,7 +207,7 @@ def write_run(run_dir: Path, recipe: Recipe) -> None:
     keys = [f"1F{number:03X}" for number in range(NUM_INPUTS)]
     captions = [f"drawing {number} <of> a *thing*" for number in range(NUM_INPUTS)]
     labels = {"person": rng.random(NUM_INPUTS) < 0.5, "violence": np.arange(NUM_INPUTS) % 17 == 3}
-    roles = [("train", "calibrate", "audit", "train")[number % 4] for number in range(NUM_INPUTS)]
+    roles = [("train", "calibrate", "test", "train")[number % 4] for number in range(NUM_INPUTS)]
     concepts = [concept_with(role, key) for key, role in zip(keys, roles, strict=True)]
     scores = {name: (rng.normal(size=NUM_INPUTS) + 5 * labels[name]).astype(np.float32) for name in CATEGORIES}
     flags = {name: [["faces"] if n % 40 == 7 and name == "person" else [] for n in range(NUM_INPUTS)] for name in CATEGORIES}
@@ -290,7 +290,7 @@ def filter_writer(name: str, table: pa.Table, threshold: float, classifier_dir: 
         evidence = measure_filter(table, threshold)
         parts = [{"kind": "rbf_svm"}, {"kind": "logistic"}]
         classifier = {"kind": "average", "parts": parts, "sha256": sha256_file(directory / "classifier.safetensors")}
-        write_json(directory / "filter.json", {"format": "glideslope.filter/3", "category": {"name": name}, "threshold": threshold,
+        write_json(directory / "filter.json", {"format": "glideslope.filter/4", "category": {"name": name}, "threshold": threshold,
                                                "classifier": classifier, **evidence})
         write_bytes(directory / "precision_recall.png", picture("blue"))
         if evidence["missed"]:

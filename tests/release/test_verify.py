@@ -193,8 +193,8 @@ def test_an_edited_score_is_noticed_in_figures_and_chain(tamper: Any) -> None:
     tamper.table("evidence/filters/violence/scores.parquet", catch_all)
     tamper.seal()
     found = problems_of(tamper.directory)
-    assert "claim filters.violence.audit.num_caught" in found
-    assert "filter violence: audit.num_caught is reported as" in found
+    assert "claim filters.violence.test.num_caught" in found
+    assert "filter violence: test.num_caught is reported as" in found
     assert "evidence/filters/violence/scores.parquet: is not the scores.parquet that stage filters/violence recorded" in found
 
 

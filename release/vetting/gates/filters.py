@@ -24,14 +24,14 @@ def find_weak_filters(release: Release, asked: Asked) -> list[str]:
     for name in names:
         if name in policy.categories:
             threshold = need(release.filter(name), "threshold", where=f"evidence/filters/{name}/filter.json")
-            problems += find_missed_demands(name, measure_filter(release.scores(name), threshold)["audit"], policy.categories[name])
+            problems += find_missed_demands(name, measure_filter(release.scores(name), threshold)["test"], policy.categories[name])
     return problems
 
 
 def find_missed_demands(category: str, figures: Mapping[str, Any], demands: CategoryDemands) -> list[str]:
     """One sentence for each figure of a filter, measured on the labels that tested it, that is less than is demanded."""
     asked = {"recall": demands.recall.at_least, "recall_lower_bound": demands.recall.bound, "kept_share": demands.kept_share.at_least}
-    return [f"filter {category}: {name.replace('_', ' ')} on audit labels is "
+    return [f"filter {category}: {name.replace('_', ' ')} on test labels is "
             f"{'not measured' if figures[name] is None else format(figures[name], '.4f')}, the policy asks for at least {least:.4f}; label "
             "more images and fit again, or ask for less in the policy: the card prints what it asks for"
             for name, least in asked.items() if not reaches(figures[name], least)]
@@ -55,7 +55,7 @@ def check_filters(recipe: Recipe, policy: Policy, run_dir: Path) -> None:
     if FILTER_EVIDENCE.is_left_out(policy):
         return
     problems = [problem for name, demands in policy.categories.items()
-                for problem in find_missed_demands(name, read_json(run_dir / filter_stage(name) / "filter.json")["audit"], demands)]
+                for problem in find_missed_demands(name, read_json(run_dir / filter_stage(name) / "filter.json")["test"], demands)]
     if problems:
         raise ReleaseError(f"recipe {recipe.name}: what it trains would not be let out: {'; '.join(problems)}. To train all the same, go stage "
                            "by stage: curate, train, evaluate, pack")

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from ....data_filter.labels.stage import FITTING_ROLES
+from ....store.vocabulary import FITTING_ROLES, Role
 from ...claims.audits import read_audits
 from ...evidence.comparison import shorten
 from ...evidence.contents import Release
@@ -20,7 +20,7 @@ def find_reused_labels(release: Release, asked: Asked) -> list[str]:
         for key, concept, role, is_trained in rows:
             for labelled in (("key", key), ("concept", concept)):
                 roles[labelled].add(role)
-            if is_trained and role != "train":
+            if is_trained and role != Role.TRAIN:
                 problems.append(f"{where}: {key} has the role {role}, but the classifier was trained on it; fit again")
         problems += [f"{where}: the {kind} {value[:24]} has the roles {', '.join(sorted(given))}; a label has one role only, give it one and "
                      "fit again" for (kind, value), given in roles.items() if len(given) > 1]

@@ -102,7 +102,7 @@ def test_without_an_audit_the_plan_says_how_many_labels_show_which_claims(world:
     (plan,) = report.plans
     assert (report.audits, report.written) == ([], [])
     kept = [row for table in read_tables(world.root / "curated/ledger") for row in table.to_pylist() if row["decision"] == "keep"]
-    fitted = [row for row in kept if int(row["key"][:3]) < 60 and role_of(row["key"], LabelsConfig()) != "audit"]
+    fitted = [row for row in kept if int(row["key"][:3]) < 60 and role_of(row["key"], LabelsConfig()) != "test"]
     assert (plan["num_kept"], plan["num_images"], plan["num_unknown"]) == (len(kept), len(kept) - len(fitted), 0)
     assert {row["claim"] for row in plan["rows"]} == {0.01, 0.001, 0.0001}
     text = report.describe()
@@ -158,7 +158,7 @@ def test_labels_that_are_known_from_before_are_used_when_they_are_drawn(world: W
     audit(world, num=120)
     one = only(world)
     known = [n for n, key in enumerate(one.keys, start=1) if int(key[:3]) < 60]
-    assert known and all(role_of(one.keys[n - 1], LabelsConfig()) == "audit" for n in known)
+    assert known and all(role_of(one.keys[n - 1], LabelsConfig()) == "test" for n in known)
     listed = [int(row["number"]) for row in csv.DictReader(review(world).open())]
     assert listed == [n for n in range(1, 121) if n not in known], "nobody labels what is labelled"
     fill_in(world)

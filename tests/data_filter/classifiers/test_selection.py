@@ -43,7 +43,7 @@ def make_labels(spec: list[tuple[str, int, str, int]]) -> list[Judgement]:
 
 
 def test_only_train_labels_are_used_and_never_more_than_allowed() -> None:
-    labels = make_labels([(f"p{n}", 1, role, 5) for n, role in enumerate(["train", "audit", "calibrate"] * 4)]
+    labels = make_labels([(f"p{n}", 1, role, 5) for n, role in enumerate(["train", "test", "calibrate"] * 4)]
                          + [(f"n{n}", 0, "train", 1) for n in range(30)])
     for most in (7, 25, 50, 1000):
         chosen = choose_training(labels, most)

@@ -99,7 +99,7 @@ def bare(tmp_path: Path, tiny_clip: TinyClip) -> World:
 
 def test_images_without_captions_are_judged_like_others_and_dropped_with_a_row_each(bare: World) -> None:
     evidence = json.loads((bare.root / "filters" / "red" / "filter.json").read_text())
-    assert evidence["num_labels_without_score"] == 0 and evidence["audit"]["recall"] == 1.0
+    assert evidence["num_labels_without_score"] == 0 and evidence["test"]["recall"] == 1.0
     summary = bare.curate().summary
     assert summary["dropped"]["caption"] == 50 and summary["seen"] == 60 == summary["kept"] + sum(summary["dropped"].values())
     rows = [row for table in read_tables(bare.root / "curated" / "ledger") for row in table.to_pylist()]
@@ -221,7 +221,7 @@ def test_an_unwritable_directory_is_one_clear_error(fitted: World) -> None:
 
 
 def test_what_people_call_positive_is_dropped_even_when_filters_let_it_pass(fitted: World) -> None:
-    odd = next(number for number in range(60) if number % 3 and role_of(f"{number:03d}.png", LabelsConfig()) == "audit")
+    odd = next(number for number in range(60) if number % 3 and role_of(f"{number:03d}.png", LabelsConfig()) == "test")
     verdicts = [Verdict(f"{number:03d}.png", "odd", int(number % 3 == 0 or number == odd), "a", "", "") for number in range(60)]
     doubted = next(number for number in range(60) if number % 3 and number != odd)
     verdicts.append(Verdict(f"{doubted:03d}.png", "odd", 1, "b", "", ""))

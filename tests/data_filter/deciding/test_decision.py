@@ -79,7 +79,7 @@ def test_a_label_drops_what_every_filter_lets_pass() -> None:
 
 def test_who_is_called_positive_by_anybody_is_found_under_the_first_category() -> None:
     judged = [("x", "b", 1), ("x", "a", 1), ("y", "a", 0), ("y", "b", None), ("z", "a", 0), ("w", "other", 1)]
-    judgements = [Judgement(key, key, name, "audit", label, {}, 1) for key, name, label in judged]
+    judgements = [Judgement(key, key, name, "test", label, {}, 1) for key, name, label in judged]
     assert find_labelled(judgements, ["a", "b"]) == {"x": "a", "y": "b"}
 
 

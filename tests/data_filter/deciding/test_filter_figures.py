@@ -22,15 +22,15 @@ def table(rows: list[tuple[str, int, float, str]], flagged: list[list[str]] | No
 
 
 ROWS = [("train", 1, 2.0, ""), ("train", 0, -2.0, ""), ("train", 0, -1.0, ""), ("calibrate", 1, 0.5, ""), ("calibrate", 1, 0.9, ""),
-        ("calibrate", 0, -3.0, ""), ("audit", 1, 1.0, "5"), ("audit", 1, 0.4, "1"), ("audit", 1, 0.5, "1"), ("audit", 0, 0.7, ""),
-        ("audit", 0, 0.1, ""), ("audit", 0, -1.0, ""), ("audit", 0, 0.0, "")]
+        ("calibrate", 0, -3.0, ""), ("test", 1, 1.0, "5"), ("test", 1, 0.4, "1"), ("test", 1, 0.5, "1"), ("test", 0, 0.7, ""),
+        ("test", 0, 0.1, ""), ("test", 0, -1.0, ""), ("test", 0, 0.0, "")]
 
 
 def test_every_figure_is_counted_by_hand() -> None:
     found = measure_filter(table(ROWS), 0.5)
     assert found["train"] == {"num_positive": 1, "num_negative": 1}
     assert found["calibrate"] == {"num_positive": 2, "num_negative": 1, "num_caught": 2, "recall": 1.0, "recall_lower_bound": lower_bound(2, 2)}
-    assert found["audit"] == {
+    assert found["test"] == {
         "num_positive": 3, "num_negative": 4, "num_caught": 2, "recall": 2 / 3, "recall_lower_bound": lower_bound(2, 3),
         "num_kept_negative": 3, "kept_share": 0.75, "kept_share_lower_bound": lower_bound(3, 4),
         "leak": {"num_kept": 4, "num_positive_kept": 1, "rate": 0.25, "rate_upper_bound": upper_bound(1, 4)}}
@@ -43,20 +43,20 @@ def test_every_figure_is_counted_by_hand() -> None:
 
 def test_an_image_is_dropped_if_any_judge_says_so() -> None:
     flags: list[list[str]] = [[] for _ in ROWS]
-    flags[7], flags[10] = ["faces"], ["caption_words", "faces:missing"]  # an audit positive below the threshold, and an audit negative
+    flags[7], flags[10] = ["faces"], ["caption_words", "faces:missing"]  # a test positive below the threshold, and a test negative
     plain, found = measure_filter(table(ROWS), 0.5), measure_filter(table(ROWS, flags), 0.5)
-    assert found["audit"]["num_caught"] == plain["audit"]["num_caught"] + 1 and found["missed"] == []
-    assert found["audit"]["num_kept_negative"] == plain["audit"]["num_kept_negative"] - 1
+    assert found["test"]["num_caught"] == plain["test"]["num_caught"] + 1 and found["missed"] == []
+    assert found["test"]["num_kept_negative"] == plain["test"]["num_kept_negative"] - 1
     assert len(found["curve"]) == 2 and max(recall for recall, _, _ in found["curve"]) == 1.0
     json.dumps(found, allow_nan=False)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["train", "calibrate", "audit"]), st.integers(0, 1), st.floats(-2, 2, width=16), st.booleans()),
+@given(st.lists(st.tuples(st.sampled_from(["train", "calibrate", "test"]), st.integers(0, 1), st.floats(-2, 2, width=16), st.booleans()),
                 min_size=1, max_size=60), st.floats(-2, 2, width=16))
 def test_more_judges_never_keep_more(rows: list[tuple[str, int, float, bool]], threshold: float) -> None:
-    plain = measure_filter(table([(role, label, score, "") for role, label, score, _ in rows]), threshold)["audit"]
+    plain = measure_filter(table([(role, label, score, "") for role, label, score, _ in rows]), threshold)["test"]
     more = measure_filter(table([(role, label, score, "") for role, label, score, _ in rows], [["d"] if flag else [] for *_, flag in rows]),
-                          threshold)["audit"]
+                          threshold)["test"]
     assert more["num_caught"] >= plain["num_caught"] and more["num_kept_negative"] <= plain["num_kept_negative"]
 
 
@@ -71,8 +71,8 @@ def test_groups_may_have_any_name_and_differ_from_row_to_row() -> None:
 
 def test_figures_are_plain_json_and_a_share_of_nothing_is_null() -> None:
     found = measure_filter(table([("train", 1, 1.0, ""), ("calibrate", 1, 1.0, "")]), 0.0)
-    assert found["audit"]["recall"] is None and found["audit"]["recall_lower_bound"] == 0.0
-    assert found["audit"]["leak"] == {"num_kept": 0, "num_positive_kept": 0, "rate": None, "rate_upper_bound": 1.0}
+    assert found["test"]["recall"] is None and found["test"]["recall_lower_bound"] == 0.0
+    assert found["test"]["leak"] == {"num_kept": 0, "num_positive_kept": 0, "rate": None, "rate_upper_bound": 1.0}
     assert found["curve"] == [] and found["missed"] == []
     json.dumps(found, allow_nan=False)
 

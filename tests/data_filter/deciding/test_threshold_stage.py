@@ -12,10 +12,11 @@ from glideslope.data_filter.deciding.filter_figures import measure_filter
 from glideslope.data_filter.deciding.statistics import choose_threshold
 from glideslope.data_filter.deciding.threshold_stage import build_filter, load_filter
 from glideslope.data_filter.index.parquet import read_table
-from glideslope.data_filter.labels.stage import ROLES, Verdict, import_labels, role_of
+from glideslope.data_filter.labels.stage import Verdict, import_labels, role_of
 from glideslope.errors import FilterError, StageError
 from glideslope.recipe.filters import LabelsConfig
 from glideslope.store.records import read_record
+from glideslope.store.vocabulary import Role
 
 from ..classifiers.test_fit_stage import label_with
 from ..conftest import World, category
@@ -27,9 +28,9 @@ def report(world: World, name: str = "red") -> dict[str, Any]:
 
 def test_a_filter_finds_what_it_was_shown_and_states_its_evidence(fitted: World) -> None:
     found = report(fitted)
-    assert found["format"] == "glideslope.filter/3"
+    assert found["format"] == "glideslope.filter/4"
     assert found["category"] == {"name": "red", "counts": "a picture that is mostly red", "does_not_count": ""}
-    assert found["audit"]["recall"] == 1.0 and found["audit"]["kept_share"] > 0.8
+    assert found["test"]["recall"] == 1.0 and found["test"]["kept_share"] > 0.8
     directory = fitted.root / "filters" / "red"
     assert (directory / "precision_recall.png").read_bytes().startswith(b"\x89PNG")
     assert not (directory / "missed.png").exists()
@@ -90,7 +91,7 @@ def test_every_positive_helps_to_set_the_threshold_by_a_classifier_that_never_sa
 def test_without_calibrate_positives_those_out_of_fold_set_the_threshold(world: World) -> None:
     label_with(world, [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) != "calibrate"])
     world.fit()
-    assert report(world)["threshold_set_on"]["num_held_out"] == 0 and report(world)["audit"]["recall"] == 1.0
+    assert report(world)["threshold_set_on"]["num_held_out"] == 0 and report(world)["test"]["recall"] == 1.0
 
 
 def test_where_no_positive_can_set_a_threshold_it_says_what_to_label(world: World) -> None:
@@ -100,7 +101,7 @@ def test_where_no_positive_can_set_a_threshold_it_says_what_to_label(world: Worl
 
 
 def test_what_the_audit_missed_is_listed_with_pictures(fitted: World) -> None:
-    odd = next(n for n in range(60) if n % 3 and role_of(f"{n:03d}.png", LabelsConfig()) == "audit")
+    odd = next(n for n in range(60) if n % 3 and role_of(f"{n:03d}.png", LabelsConfig()) == "test")
     verdicts = [Verdict(f"{n:03d}.png", "odd", int(n % 3 == 0 or n == odd), "", "", "") for n in range(60)]
     import_labels(verdicts, fitted.root / "labels", fitted.root / "index", LabelsConfig())
     record = fitted.fit(category("odd"))
@@ -111,12 +112,12 @@ def test_what_the_audit_missed_is_listed_with_pictures(fitted: World) -> None:
 
 
 def test_a_word_in_the_caption_catches_what_the_classifier_misses(fitted: World) -> None:
-    odd = next(n for n in range(60) if n % 3 and role_of(f"{n:03d}.png", LabelsConfig()) == "audit")
+    odd = next(n for n in range(60) if n % 3 and role_of(f"{n:03d}.png", LabelsConfig()) == "test")
     verdicts = [Verdict(f"{n:03d}.png", "odd", int(n % 3 == 0 or n == odd), "", "", "") for n in range(60)]
     import_labels(verdicts, fitted.root / "labels", fitted.root / "index", LabelsConfig())
     fitted.fit(category("odd", caption_words=(f"Thing {odd}",)))
     found = report(fitted, "odd")
-    assert found["missed"] == [] and found["audit"]["recall"] == 1.0 and found["judges"]["caption_words"] == [f"Thing {odd}"]
+    assert found["missed"] == [] and found["test"]["recall"] == 1.0 and found["judges"]["caption_words"] == [f"Thing {odd}"]
 
 
 def test_judges_that_flag_every_positive_leave_no_threshold_to_set(fitted: World, tmp_path: Path) -> None:
@@ -125,19 +126,19 @@ def test_judges_that_flag_every_positive_leave_no_threshold_to_set(fitted: World
 
 
 def test_a_handful_of_positives_gives_a_filter_with_honest_bounds(world: World) -> None:
-    by_role = {role: [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) == role] for role in ROLES}
+    by_role = {role: [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) == role] for role in Role}
     label_with(world, [numbers[0] for numbers in by_role.values()])
     world.fit()
     found = report(world)
     assert found["calibrate"]["recall"] == 1.0
-    assert found["audit"]["num_positive"] == 1 and found["audit"]["recall_lower_bound"] <= 0.05 + 1e-9
+    assert found["test"]["num_positive"] == 1 and found["test"]["recall_lower_bound"] <= 0.05 + 1e-9
 
 
-def test_an_audit_without_positives_proves_nothing_and_says_so(world: World) -> None:
-    label_with(world, [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) != "audit"])
+def test_labels_without_a_positive_to_test_with_prove_nothing_and_says_so(world: World) -> None:
+    label_with(world, [n for n in range(0, 60, 3) if role_of(f"{n:03d}.png", LabelsConfig()) != "test"])
     world.fit()
-    audit = report(world)["audit"]
-    assert audit["num_positive"] == 0 and audit["recall"] is None and audit["recall_lower_bound"] == 0.0
+    test = report(world)["test"]
+    assert test["num_positive"] == 0 and test["recall"] is None and test["recall_lower_bound"] == 0.0
 
 
 def test_labels_of_inputs_without_a_score_are_counted_and_left_out(fitted: World) -> None:
@@ -183,11 +184,11 @@ def test_a_swapped_classifier_and_another_format_are_refused(fitted: World, monk
 
 
 def test_the_summary_says_how_many_labels_its_shares_rest_on_and_rounds_bounds_down(fitted: World) -> None:
-    audit, summary = report(fitted)["audit"], read_record(fitted.root / "filters" / "red").summary
+    test, summary = report(fitted)["test"], read_record(fitted.root / "filters" / "red").summary
     assert {name: summary[name] for name in ("num_positive", "num_negative", "recall", "kept_share")} == {
-        name: audit[name] for name in ("num_positive", "num_negative", "recall", "kept_share")}
+        name: test[name] for name in ("num_positive", "num_negative", "recall", "kept_share")}
     for name in ("recall_lower_bound", "kept_share_lower_bound"):
-        assert 0 < audit[name] - summary[name] < 1e-4 or audit[name] == summary[name]
+        assert 0 < test[name] - summary[name] < 1e-4 or test[name] == summary[name]
     assert summary["num_labels_without_score"] == 0
 
 

@@ -19,7 +19,7 @@ from glideslope.store.digests import sha256_file
 
 from ..conftest import World, category, draw
 
-AUDIT = [f"{n:03d}.png" for n in range(60) if role_of(f"{n:03d}.png", LabelsConfig()) == "audit"]
+TEST = [f"{n:03d}.png" for n in range(60) if role_of(f"{n:03d}.png", LabelsConfig()) == "test"]
 TRAIN = [f"{n:03d}.png" for n in range(60) if role_of(f"{n:03d}.png", LabelsConfig()) == "train"]
 
 
@@ -47,7 +47,7 @@ def labelled_keys(world: World) -> set[str]:
 
 
 def test_labels_of_other_bytes_fit_nothing_and_measure_nothing(fitted: World, caplog: pytest.LogCaptureFixture) -> None:
-    changed = {AUDIT[0], TRAIN[0]}
+    changed = {TEST[0], TRAIN[0]}
     repaint(fitted, *changed)
     assert labelled_keys(fitted) == {f"{n:03d}.png" for n in range(60)} - changed
     assert "labels of 2 keys are of other bytes than the index has now" in caplog.text
@@ -55,12 +55,12 @@ def test_labels_of_other_bytes_fit_nothing_and_measure_nothing(fitted: World, ca
     measured = set(read_table(fitted.root / "filters" / "red" / SCORES_NAME)["key"].to_pylist())
     learned = set(read_table(fitted.root / "classifiers" / "red" / "training.parquet")["key"].to_pylist())
     assert not changed & (measured | learned) and len(measured) == 58
-    judge(fitted, AUDIT[0], 0)
+    judge(fitted, TEST[0], 0)
     assert labelled_keys(fitted) == {f"{n:03d}.png" for n in range(60)} - {TRAIN[0]}
 
 
 def test_what_an_import_has_said_is_not_said_again(fitted: World, caplog: pytest.LogCaptureFixture) -> None:
-    repaint(fitted, AUDIT[0])
+    repaint(fitted, TEST[0])
     import_labels([], fitted.root / "labels", fitted.root / "index", LabelsConfig())
     caplog.clear()
     with caplog.at_level(logging.WARNING):
@@ -75,7 +75,7 @@ def test_nothing_can_be_fitted_to_labels_of_other_pictures_alone(fitted: World) 
 
 
 def test_what_was_positive_before_it_changed_is_dropped_until_somebody_has_judged_it(fitted: World) -> None:
-    key, other = next(key for key in AUDIT if is_red(key)), next(key for key in AUDIT if not is_red(key))
+    key, other = next(key for key in TEST if is_red(key)), next(key for key in TEST if not is_red(key))
     repaint(fitted, key, other)
     fitted.fit()
     fitted.curate()
@@ -100,7 +100,7 @@ def drawn_audit(world: World, *, num: int) -> list[list[int]]:
 
 
 def test_an_audit_carries_no_verdict_of_people_who_never_saw_the_pictures(fitted: World) -> None:
-    negative = [key for key in AUDIT if not is_red(key)]
+    negative = [key for key in TEST if not is_red(key)]
     repaint(fitted, *negative[:3])
     fitted.fit()
     fitted.curate()

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.data_filter.labels.stage import (
-    ROLES,
     Imported,
     Indexed,
     Label,
@@ -34,6 +33,7 @@ from glideslope.errors import LabelError, StageError
 from glideslope.recipe.filters import LabelsConfig
 from glideslope.store.digests import sha256_file
 from glideslope.store.records import Record
+from glideslope.store.vocabulary import Role
 
 from ..conftest import World, draw
 
@@ -64,15 +64,15 @@ def indexed(world: World) -> World:
 @given(st.lists(st.text(min_size=1), min_size=1), st.floats(0.1, 0.6), st.floats(0.1, 0.3), st.text())
 def test_roles_never_straddle_a_concept(concepts: list[str], train: float, calibrate: float, salt: str) -> None:
     config = LabelsConfig(train_share=train, calibrate_share=calibrate, salt=salt)
-    assert all(role_of(concept, config) in ROLES for concept in concepts)
+    assert all(role_of(concept, config) in Role for concept in concepts)
     assert [role_of(concept, config) for concept in concepts] == [role_of(concept, config) for concept in concepts]
 
 
 def test_variants_of_one_emoji_share_a_role_and_shares_are_kept() -> None:
     config = LabelsConfig()
     concepts = {row["concept"] for row in read_rows()}
-    shares = {role: sum(role_of(concept, config) == role for concept in concepts) / len(concepts) for role in ROLES}
-    assert shares == pytest.approx({"train": 0.65, "calibrate": 0.1, "audit": 0.25}, abs=0.03)
+    shares = {role: sum(role_of(concept, config) == role for concept in concepts) / len(concepts) for role in Role}
+    assert shares == pytest.approx({"train": 0.65, "calibrate": 0.1, "test": 0.25}, abs=0.03)
 
 
 @given(st.lists(st.frozensets(st.sampled_from("abcdefgh"), min_size=1, max_size=3), max_size=8))
@@ -87,12 +87,12 @@ def test_joined_groups_are_the_connected_parts(groups: list[frozenset[str]]) -> 
 
 def test_copies_of_an_image_share_a_role_and_keep_the_one_that_was_given_first(world: World) -> None:
     keys = [f"{n:03d}.png" for n in range(0, 60, 3)]
-    train, audit = (next(key for key in keys if role_of(key, LabelsConfig()) == role) for role in ("train", "audit"))
-    (world.root / "images" / audit).write_bytes((world.root / "images" / train).read_bytes())
+    train, other = (next(key for key in keys if role_of(key, LabelsConfig()) == role) for role in ("train", "test"))
+    (world.root / "images" / other).write_bytes((world.root / "images" / train).read_bytes())
     world.index()
-    put(world, verdict(audit, 1))
+    put(world, verdict(other, 1))
     put(world, verdict(train, 1))
-    assert {label.key: label.role for label in read_labels(world.root / "labels")} == {audit: "audit", train: "audit"}
+    assert {label.key: label.role for label in read_labels(world.root / "labels")} == {other: "test", train: "test"}
 
 
 def test_labels_are_appended_and_earlier_lines_stay_as_they_are(indexed: World) -> None:
@@ -161,11 +161,11 @@ def test_people_who_disagree_make_an_input_ambiguous(indexed: World) -> None:
 
 def test_audit_labels_lie_apart_and_leave_the_other_labels_as_they_are(indexed: World) -> None:
     before = put(indexed, verdict(key_of("train"), 1))
-    audit(indexed, verdict(key_of("train", 1), 0), verdict(key_of("audit"), 1))
+    audit(indexed, verdict(key_of("train", 1), 0), verdict(key_of("test"), 1))
     assert [label.key for label in read_labels(indexed.root / "labels")] == [key_of("train")]
     drawn = read_audit_labels(indexed.root / "labels")
     assert [(label.key, label.role, label.how) for label in drawn] == [
-        (key_of("train", 1), "audit", "audit:red_001"), (key_of("audit"), "audit", "audit:red_001")]
+        (key_of("train", 1), "test", "audit:red_001"), (key_of("test"), "test", "audit:red_001")]
     after = put(indexed, verdict(key_of("train"), 1))
     assert after.digest == before.digest, "an audit must not make the filters fit again"
 
@@ -175,30 +175,30 @@ def test_an_audit_label_makes_its_concept_an_audit_concept_of_that_category(inde
     key = key_of("train")
     audit(indexed, verdict(key, 0))
     put(indexed, verdict(key, 0, who="you"), verdict(key, 0, category="blue"))
-    assert [(label.category, label.role) for label in read_labels(indexed.root / "labels")] == [("red", "audit"), ("blue", "train")]
+    assert [(label.category, label.role) for label in read_labels(indexed.root / "labels")] == [("red", "test"), ("blue", "train")]
 
 
 @pytest.mark.parametrize("role", ["train", "calibrate"])
 def test_an_audit_refuses_what_the_filter_was_fitted_to_and_names_it(indexed: World, role: str) -> None:
     put(indexed, verdict(key_of(role), 0))
     with pytest.raises(LabelError, match=rf"can't enter an audit: {key_of(role)}, which has the role {role} "):
-        audit(indexed, verdict(key_of("audit"), 0), verdict(key_of(role), 0, who="you"))
+        audit(indexed, verdict(key_of("test"), 0), verdict(key_of(role), 0, who="you"))
     assert read_audit_labels(indexed.root / "labels") == []
     audit(indexed, verdict(key_of(role), 0, category="blue"))
 
 
 def test_an_audit_refuses_contradictions_and_unknown_keys(indexed: World) -> None:
-    put(indexed, verdict(key_of("audit"), 0))
-    audit(indexed, verdict(key_of("audit", 1), 1))
+    put(indexed, verdict(key_of("test"), 0))
+    audit(indexed, verdict(key_of("test", 1), 1))
     with pytest.raises(LabelError, match="an earlier label of me says 1"):
-        audit(indexed, verdict(key_of("audit", 1), 0))
+        audit(indexed, verdict(key_of("test", 1), 0))
     with pytest.raises(LabelError, match="an earlier label of me says 0"):
-        audit(indexed, verdict(key_of("audit"), 1))
+        audit(indexed, verdict(key_of("test"), 1))
     with pytest.raises(LabelError, match=r"unknown key 'none\.png'"):
         audit(indexed, verdict("none.png", 1))
     with pytest.raises(LabelError, match="an earlier label of me says 1"):
-        put(indexed, verdict(key_of("audit", 1), 0))
-    audit(indexed, verdict(key_of("audit", 1), 0, who="you"), verdict(key_of("audit", 1), 1))
+        put(indexed, verdict(key_of("test", 1), 0))
+    audit(indexed, verdict(key_of("test", 1), 0, who="you"), verdict(key_of("test", 1), 1))
     assert len(read_audit_labels(indexed.root / "labels")) == 2
 
 
@@ -333,7 +333,7 @@ def same(world: World, *keys: str, concept: str = "apple") -> list[Label]:
 
 
 def test_inputs_with_one_concept_of_their_own_share_a_role_and_its_name(indexed: World) -> None:
-    keys = [key_of(role, number) for role in ROLES for number in range(3)]
+    keys = [key_of(role, number) for role in Role for number in range(3)]
     labels = same(indexed, *keys)
     assert len({(label.role, label.concept) for label in labels}) == 1 and {label.own_concept for label in labels} == {"apple"}
     later = same(indexed, "059.png")
@@ -347,17 +347,17 @@ def test_no_concept_leaves_every_input_on_its_own(indexed: World) -> None:
 
 
 def test_a_concept_that_joins_inputs_of_different_roles_is_refused_with_both_named(indexed: World) -> None:
-    train, audit = key_of("train"), key_of("audit")
-    put(indexed, verdict(train, 1), verdict(audit, 1))
+    train, other = key_of("train"), key_of("test")
+    put(indexed, verdict(train, 1), verdict(other, 1))
     same(indexed, train)
-    with pytest.raises(LabelError, match=rf"test, {audit}: concept 'apple' joins .*{train} \(train\)") as refusal:
-        same(indexed, audit)
-    assert f"{audit} (audit)" in str(refusal.value) and "a role is for ever" in str(refusal.value)
+    with pytest.raises(LabelError, match=rf"test, {other}: concept 'apple' joins .*{train} \(train\)") as refusal:
+        same(indexed, other)
+    assert f"{other} (test)" in str(refusal.value) and "a role is for ever" in str(refusal.value)
     assert len(read_labels(indexed.root / "labels")) == 3
 
 
 def test_what_shares_a_concept_with_the_fitted_enters_no_audit(indexed: World) -> None:
-    train, other = key_of("train"), key_of("audit")
+    train, other = key_of("train"), key_of("test")
     put(indexed, replace(verdict(train, 0), concept="apple"), replace(verdict(other, 0, category="blue"), concept="apple"))
     labels = read_labels(indexed.root / "labels")
     assert find_fitted(labels, "red", indexed.root / "index") >= {train, other}

@@ -41,7 +41,7 @@ def test_planted_pictures_were_used_for_nothing_else(fitted: World) -> None:
     run(fitted)
     scores = {row["key"]: row for row in read_table(fitted.root / "filters" / "red" / "scores.parquet").to_pylist()}
     for row in read_table(fitted.root / "mutations" / "red" / "planted.parquet").to_pylist():
-        assert scores[row["key"]]["role"] == "audit" if row["label"] == 1 else scores[row["key"]]["role"] != "train"
+        assert scores[row["key"]]["role"] == "test" if row["label"] == 1 else scores[row["key"]]["role"] != "train"
 
 
 def test_the_same_seed_gives_the_same_scores_and_another_does_not(fitted: World, tiny_clip: TinyClip) -> None:
@@ -58,7 +58,7 @@ def test_without_held_out_positives_there_is_nothing_to_plant(fitted: World) -> 
     table = read_table(path)
     from glideslope.data_filter.mutations.stage import read_known
 
-    none = table.filter(pa.array([role != "audit" for role in table["role"].to_pylist()]))
+    none = table.filter(pa.array([role != "test" for role in table["role"].to_pylist()]))
     with pytest.raises(FilterError, match="no held-out label is positive"):
         read_known(none, 0.0, "red", SMALL, fitted.source, fitted.root / "index")
     with pytest.raises(FilterError, match="another image that the filter keeps"):

@@ -109,8 +109,8 @@ def test_the_page_carries_everything_with_it_and_runs_nothing(curated: World) ->
 
 def test_figures_on_the_page_are_those_of_the_filter(curated: World) -> None:
     report, page, _ = write(curated)
-    audit = report.figures["categories"][0]["filter"]["audit"]
-    assert f"{audit['num_caught']} of {audit['num_positive']} held-out positives" in page.text
+    test = report.figures["categories"][0]["filter"]["test"]
+    assert f"{test['num_caught']} of {test['num_positive']} held-out positives" in page.text
     ledger = report.figures["ledger"]
     assert ledger["seen"] == ledger["kept"] + sum(ledger["dropped"].values()) == 60
     assert "None yet." in page.text and "Not tested yet" in page.text
@@ -247,7 +247,7 @@ def test_the_page_says_how_many_judged_images_have_no_caption(curated: World) ->
 
 def test_a_filter_without_held_out_labels_is_reported_as_not_measured(world: World) -> None:
     world.index()
-    rows = [f"{number:03d}.png,red,{int(number % 3 == 0)}" for number in range(60) if role_of(f"{number:03d}.png", LabelsConfig()) != "audit"]
+    rows = [f"{number:03d}.png,red,{int(number % 3 == 0)}" for number in range(60) if role_of(f"{number:03d}.png", LabelsConfig()) != "test"]
     (world.root / "labels.csv").write_text("key,category,label\n" + "\n".join(rows) + "\n")
     import_labels(read_label_csv(world.root / "labels.csv"), world.root / "labels", world.root / "index", LabelsConfig())
     world.fit()
@@ -280,5 +280,5 @@ def test_changes_and_ratios_are_written_plainly() -> None:
 def test_labels_that_name_no_group_are_owned_up_to(curated: World) -> None:
     cautions = " ".join(gather_report(recipe_of(curated), curated.root, POLICY).figures["categories"][0]["cautions"])
     assert "name no groups" in cautions and "held-out positives prove a recall of" in cautions
-    positives = sum(row["role"] == "audit" and row["label"] == 1 for row in read_table(curated.root / "filters/red/scores.parquet").to_pylist())
+    positives = sum(row["role"] == "test" and row["label"] == 1 for row in read_table(curated.root / "filters/red/scores.parquet").to_pylist())
     assert cautions.count(f"{positives} held-out positives") == 1

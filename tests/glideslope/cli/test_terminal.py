@@ -16,8 +16,8 @@ from glideslope.cli.terminal import Pace, TerminalReporter, format_seconds, summ
 CLAIMS: dict[str, Any] = {
     "ledger.num_seen": 4460, "ledger.num_kept": 2001, "recipe.categories": ["person"],
     "components": [{"name": name, "is_trained": name != "upsampler"} for name in ("base", "noised_clip", "upsampler")],
-    "filters.person.audit.recall": 0.995, "filters.person.audit.recall_lower_bound": 0.98, "filters.person.audit.num_caught": 199,
-    "filters.person.audit.num_positive": 200, "filters.person.audit.kept_share": 0.8,
+    "filters.person.test.recall": 0.995, "filters.person.test.recall_lower_bound": 0.98, "filters.person.test.num_caught": 199,
+    "filters.person.test.num_positive": 200, "filters.person.test.kept_share": 0.8,
     **{f"training.{model}.{key}": value for model in ("base", "noised_clip")
        for key, value in {"num_parameters": 7_000_000, "num_images": 20_000, "first_loss": 1.0, "final_loss": 0.25}.items()},
     "evaluation.num_wins": 48, "evaluation.num_pairs": 64, "evaluation.share_lower_bound": 0.645}

@@ -31,10 +31,10 @@ def test_claims_do_not_come_from_the_claims_file_or_the_card(release_dir: Path, 
 def test_recall_is_counted_from_the_scores(claims: dict[str, object], packed_run: Path) -> None:
     folder = packed_run / "release/evidence/filters/violence"
     threshold = json.loads((folder / "filter.json").read_text())["threshold"]
-    positives = [row for row in pq.read_table(folder / "scores.parquet").to_pylist() if row["role"] == "audit" and row["label"] == 1]
+    positives = [row for row in pq.read_table(folder / "scores.parquet").to_pylist() if row["role"] == "test" and row["label"] == 1]
     caught = [row for row in positives if not row["score"] < threshold]
-    assert claims["filters.violence.audit.num_positive"] == len(positives) == 6
-    assert claims["filters.violence.audit.num_caught"] == len(caught) < len(positives)
+    assert claims["filters.violence.test.num_positive"] == len(positives) == 6
+    assert claims["filters.violence.test.num_caught"] == len(caught) < len(positives)
     missed = claims["filters.violence.missed"]
     assert isinstance(missed, list)
     assert {row["key"] for row in missed} == {row["key"] for row in positives} - {row["key"] for row in caught}
@@ -74,7 +74,7 @@ def test_images_of_one_concept_count_once_and_only_when_all_are_caught() -> None
     from glideslope.release.claims.filters import measure_concepts
 
     scores = pa.table({"concept": ["a", "a", "b", "b", "c", "d"], "label": [1, 1, 1, 1, 0, 1],
-                       "role": ["audit"] * 5 + ["train"], "score": pa.array([2.0, 0.5, 2.0, 1.0, 0.0, 0.0], type=pa.float32()),
+                       "role": ["test"] * 5 + ["train"], "score": pa.array([2.0, 0.5, 2.0, 1.0, 0.0, 0.0], type=pa.float32()),
                        "flags": pa.array([[]] * 6, type=pa.list_(pa.string()))})
     found = measure_concepts(scores, 1.0)
     assert (found["num_positive"], found["num_caught"], found["recall"]) == (2, 1, 0.5)

@@ -29,7 +29,7 @@ def planted_rows(run_dir: Path, category: str) -> list[dict[str, Any]]:
     """Six held-out positives and four kept others in three shapes; the smallest shape hides half of the positives."""
     threshold = read_json(run_dir / "filters" / category / "filter.json")["threshold"]
     table = pq.read_table(run_dir / "filters" / category / "scores.parquet").to_pylist()
-    positives = [row for row in table if row["role"] == "audit" and row["label"] == 1][:6]
+    positives = [row for row in table if row["role"] == "test" and row["label"] == 1][:6]
     others = [row for row in table if row["role"] != "train" and row["label"] == 0 and row["score"] < threshold][:4]
     rows = []
     for shape in SHAPES:

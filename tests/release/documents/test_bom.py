@@ -92,19 +92,19 @@ def test_packages_have_versions_addresses_and_licences(read: Any) -> None:
 
 def test_intervals_are_those_of_the_claims_rounded_so_that_they_hold(stated: dict[str, Any]) -> None:
     metrics = {(row["type"], row["slice"]): row for row in performance_metrics(stated)}
-    row = metrics["recall of the training-data filter: person", "audit labels"]
-    bound = stated["filters.person.audit.recall_lower_bound"]
+    row = metrics["recall of the training-data filter: person", "test labels"]
+    bound = stated["filters.person.test.recall_lower_bound"]
     assert 0 <= bound - float(row["confidenceInterval"]["lowerBound"]) < 1e-6
     assert row["confidenceInterval"]["upperBound"] == "1"
-    leak = metrics["share of person among what the filter keeps", "audit labels"]
-    assert 0 <= float(leak["confidenceInterval"]["upperBound"]) - stated["filters.person.audit.leak.rate_upper_bound"] < 1e-6
+    leak = metrics["share of person among what the filter keeps", "test labels"]
+    assert 0 <= float(leak["confidenceInterval"]["upperBound"]) - stated["filters.person.test.leak.rate_upper_bound"] < 1e-6
     assert any("gender: female" in slice_ for _, slice_ in metrics)
 
 
 def test_figures_that_were_not_measured_are_left_out(stated: dict[str, Any]) -> None:
     names = ("recall", "recall_lower_bound", "leak.rate", "leak.rate_upper_bound")
-    without = stated | {f"filters.violence.audit.{name}": None for name in names}
-    titles = [row["type"] for row in performance_metrics(without) if row["slice"] == "audit labels"]
+    without = stated | {f"filters.violence.test.{name}": None for name in names}
+    titles = [row["type"] for row in performance_metrics(without) if row["slice"] == "test labels"]
     assert "recall of the training-data filter: violence" not in titles
     assert "share of violence among what the filter keeps" not in titles
 

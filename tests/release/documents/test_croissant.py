@@ -56,7 +56,7 @@ def test_biases_annotations_and_limits_come_from_the_claims(release: Release, st
     assert any(str(stated["filters.person.num_labelled"]) in text for text in value["rai:dataAnnotationProtocol"])
     assert value["rai:dataLimitations"][-1] == "only person, violence were looked for; nothing else was filtered"
     rarer = {"name": "a <group>", "num_inputs": 50, "num_kept": 1, "change_upper_bound": -0.5}
-    other = json.loads(croissant_text(release, stated | {"balance.groups": [rarer], "filters.violence.audit.leak.rate_upper_bound": None}))
+    other = json.loads(croissant_text(release, stated | {"balance.groups": [rarer], "filters.violence.test.leak.rate_upper_bound": None}))
     assert "images whose caption speaks of a <group> became rarer: 1 of 50 were kept" in other["rai:dataBiases"]
     assert "what remains of violence among kept images: not measured" in other["rai:dataLimitations"]
 

@@ -41,7 +41,7 @@ def test_a_document_that_is_not_there_is_an_error_that_names_it(release_dir: Pat
         check_generated(Release(release_dir))
 
 
-@pytest.mark.parametrize("claim", ["components", "release.license", "filters.person.audit.recall", "cost.energy", "balance.groups"])
+@pytest.mark.parametrize("claim", ["components", "release.license", "filters.person.test.recall", "cost.energy", "balance.groups"])
 def test_a_claim_that_is_not_there_is_an_error_that_names_it(release: Release, stated: dict[str, Any], claim: str) -> None:
     with pytest.raises(ReleaseError, match=claim):
         documents_of(release, {name: value for name, value in stated.items() if name != claim})

@@ -11,8 +11,8 @@ from glideslope.release.evidence.contents import Release
 def test_the_client_of_the_hub_reads_the_results(release: Release, stated: dict[str, Any]) -> None:
     entries = {entry.task_id: entry for entry in parse_eval_result_entries(yaml.safe_load((release.directory / EVAL_RESULTS_PATH).read_text()))}
     assert entries["caption_win_share"].value == pytest.approx(stated["evaluation.share"], abs=1e-6)
-    assert entries["filter_person_recall"].value == pytest.approx(stated["filters.person.audit.recall"], abs=1e-6)
-    assert entries["filter_person_leak_upper_bound"].value >= stated["filters.person.audit.leak.rate_upper_bound"]
+    assert entries["filter_person_recall"].value == pytest.approx(stated["filters.person.test.recall"], abs=1e-6)
+    assert entries["filter_person_leak_upper_bound"].value >= stated["filters.person.test.leak.rate_upper_bound"]
     assert {entry.dataset_id for entry in entries.values()} == {"local/small"}
     assert all("lower bound" in entry.notes or "upper bound" in entry.notes for entry in entries.values())
 
@@ -31,6 +31,6 @@ def test_data_of_the_hub_is_named_with_its_revision(stated: dict[str, Any]) -> N
 
 def test_what_was_not_measured_has_no_result(stated: dict[str, Any]) -> None:
     names = ("recall", "recall_lower_bound", "kept_share", "kept_share_lower_bound", "leak.rate_upper_bound")
-    without = stated | {f"filters.violence.audit.{name}": None for name in names}
+    without = stated | {f"filters.violence.test.{name}": None for name in names}
     tasks = [row["dataset"]["task_id"] for row in yaml.safe_load(eval_results_text(without))]
     assert not [task for task in tasks if "violence" in task]

@@ -127,7 +127,7 @@ def test_verify_refuses_a_recipe_that_was_edited_in_the_release(tamper: Any, rec
 
 def test_a_label_in_a_role_that_its_concept_does_not_give_is_refused(tamper: Any) -> None:
     def move(rows: list[dict[str, Any]]) -> None:
-        next(row for row in rows if row["role"] == "train" and row["label"] == 1).update(role="audit", in_training=False)
+        next(row for row in rows if row["role"] == "train" and row["label"] == 1).update(role="test", in_training=False)
 
     tamper.table("evidence/filters/person/scores.parquet", move)
     tamper.seal()
@@ -137,7 +137,7 @@ def test_a_label_in_a_role_that_its_concept_does_not_give_is_refused(tamper: Any
 def test_a_concept_that_gives_the_wanted_role_needs_the_store_to_say_so(tamper: Any) -> None:
     def split(rows: list[dict[str, Any]]) -> None:
         row = next(row for row in rows if row["role"] == "train")
-        row.update(role="audit", concept=concept_with("audit", row["concept"]))
+        row.update(role="test", concept=concept_with("test", row["concept"]))
 
     tamper.table("evidence/filters/person/scores.parquet", split)
     tamper.seal()

@@ -124,9 +124,9 @@ def test_a_filter_without_evidence_is_refused(tamper: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "demand", "told"), [
-    ("violence", {"recall": {"at_least": 0.9, "bound": 0.0}}, "recall on audit labels is 0.6667, the policy asks for at least 0.9000"),
-    ("violence", {"recall": {"at_least": 0.0, "bound": 0.5}}, "recall lower bound on audit labels is "),
-    ("person", {"kept_share": {"at_least": 0.9999}}, "kept share on audit labels is ")])
+    ("violence", {"recall": {"at_least": 0.9, "bound": 0.0}}, "recall on test labels is 0.6667, the policy asks for at least 0.9000"),
+    ("violence", {"recall": {"at_least": 0.0, "bound": 0.5}}, "recall lower bound on test labels is "),
+    ("person", {"kept_share": {"at_least": 0.9999}}, "kept share on test labels is ")])
 def test_a_filter_that_shows_less_than_is_asked_for_is_refused(packed_run: Path, name: str, demand: Any, told: str) -> None:
     other = {"person": "violence", "violence": "person"}[name]
     asked = asked_of(packed_run / "release", categories={name: LENIENT | demand, other: LENIENT})
@@ -140,8 +140,8 @@ def test_a_category_that_the_policy_demands_nothing_of_is_refused(packed_run: Pa
 
 
 def test_a_report_that_claims_more_than_its_scores_is_refused(tamper: Any) -> None:
-    tamper.json("evidence/filters/violence/filter.json", lambda report: report["audit"].update(recall=1.0, num_caught=6))
-    assert "audit.recall is reported as 1.0" in refusal_of(FILTER_EVIDENCE, tamper.directory)
+    tamper.json("evidence/filters/violence/filter.json", lambda report: report["test"].update(recall=1.0, num_caught=6))
+    assert "test.recall is reported as 1.0" in refusal_of(FILTER_EVIDENCE, tamper.directory)
 
 
 def test_a_lower_threshold_that_was_never_used_is_refused(tamper: Any) -> None:
@@ -173,10 +173,10 @@ def test_a_card_that_says_something_else_is_refused(tamper: Any) -> None:
 
 
 def test_a_card_without_a_claim_is_refused(tamper: Any) -> None:
-    tamper.json("evidence/claims.json", lambda claims: claims.pop("filters.violence.audit.recall_lower_bound"))
+    tamper.json("evidence/claims.json", lambda claims: claims.pop("filters.violence.test.recall_lower_bound"))
     found = refusal_of(CARD_COMPLETE, tamper.directory)
-    assert "claim filters.violence.audit.recall_lower_bound: missing" in found
-    assert "card: claim 'filters.violence.audit.recall_lower_bound' is missing" in found
+    assert "claim filters.violence.test.recall_lower_bound: missing" in found
+    assert "card: claim 'filters.violence.test.recall_lower_bound' is missing" in found
 
 
 def test_captions_that_do_not_count_are_refused(tamper: Any) -> None:
@@ -237,10 +237,10 @@ def edit_scores(tamper: Any, change: Any) -> str:
 
 def test_labels_in_two_roles_are_refused(tamper: Any) -> None:
     def train_on_audit(rows: list[dict[str, Any]]) -> None:
-        next(row for row in rows if row["role"] == "audit")["in_training"] = True
+        next(row for row in rows if row["role"] == "test")["in_training"] = True
 
     def share_concept(rows: list[dict[str, Any]]) -> None:
-        first, second = (next(row for row in rows if row["role"] == role) for role in ("train", "audit"))
+        first, second = (next(row for row in rows if row["role"] == role) for role in ("train", "test"))
         second["concept"] = first["concept"]
 
     assert passes(LABELS_NOT_REUSED, tamper.directory)
