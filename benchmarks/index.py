@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from glideslope.clip.model import Clip
-from glideslope.data_filter.index.stage import ShardTask, index_shard_file, load_clip_once
+from glideslope.data_filter.index.embed import ShardTask, index_shard_file, load_clip_once
 from glideslope.data_filter.sources.folder import FolderSource
 from glideslope.data_filter.sources.kind import open_source
 from glideslope.recipe.filters import ClipConfig, IndexConfig

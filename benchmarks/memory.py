@@ -20,7 +20,8 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
 from safetensors.torch import save_file
 
-from glideslope.data_filter.index.stage import build_index, load_clip_once
+from glideslope.data_filter.index.embed import load_clip_once
+from glideslope.data_filter.index.stage import build_index
 from glideslope.data_filter.sources.webdataset import WebDatasetSource
 from glideslope.recipe.filters import ClipConfig, IndexConfig
 

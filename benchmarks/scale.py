@@ -24,10 +24,11 @@ import pyarrow as pa
 from glideslope.data_filter.classifiers.fit_stage import fit_classifier
 from glideslope.data_filter.classifiers.score_stage import score_index
 from glideslope.data_filter.deciding.curate_stage import curate
-from glideslope.data_filter.deciding.threshold_stage import Stages, build_filter
+from glideslope.data_filter.deciding.threshold_stage import build_filter
+from glideslope.data_filter.index.embed import INDEX_SCHEMA
 from glideslope.data_filter.index.parquet import write_table
+from glideslope.data_filter.index.read import read_index
 from glideslope.data_filter.index.repeated_keys import write_duplicates
-from glideslope.data_filter.index.stage import INDEX_SCHEMA, read_index
 from glideslope.data_filter.labels.csv_files import Verdict
 from glideslope.data_filter.labels.stage import import_labels
 from glideslope.data_filter.reports.report import gather_report
@@ -38,6 +39,7 @@ from glideslope.recipe.policy import load_policy
 from glideslope.recipe.recipe import Recipe
 from glideslope.store.digests import sha256_bytes
 from glideslope.store.records import run_stage
+from glideslope.store.run_layout import INDEX, RunLayout
 
 SHARD_ROWS, WIDTH, NUM_LABELS = 10_000, 512, 6000
 WORDS = ("a", "the", "red", "blue", "small", "old", "man", "woman", "dog", "house", "tree", "on", "in", "with", "street", "boat", "cup", "sky")
@@ -129,32 +131,31 @@ def make_index(run: Path, source: Synthetic) -> None:
         write_duplicates(names, partial)
         return {"num_inputs": source.num_rows, "num_ok": source.num_rows, "num_bad": {}}
 
-    run_stage(run / "index", stage="index", config={}, inputs={"source": source.fingerprint()}, work=work)
+    run_stage(RunLayout(run).index, stage=INDEX, config={}, inputs={"source": source.fingerprint()}, work=work)
 
 
 def steps(run: Path, num_rows: int) -> dict[str, Callable[[], object]]:
     """Name -> work; `make` is not measured."""
     source, recipe = Synthetic(num_rows), make_recipe(num_rows)
     category, = recipe.categories
-    index, labels, name = run / "index", run / "labels", category.name
-    stages = Stages(index, labels, run / "classifiers" / name, run / "scores" / name)
+    layout, name = RunLayout(run), category.name
 
     def label() -> None:
         rows = np.unique(np.linspace(0, num_rows - 1, NUM_LABELS).astype(int) // 50 * 50)
         judged = [row for start in rows.tolist() for row in (start + 7, start + 11, start + 13) if row < num_rows][:NUM_LABELS]
         verdicts = [Verdict(key_of(row), name, int(is_positive(row)), "benchmark", "drawn", str(row)) for row in judged]
-        import_labels(verdicts, labels, index, recipe.labels, categories=[name])
+        import_labels(verdicts, layout.labels, layout.index, recipe.labels, categories=[name])
 
     return {
         "make": lambda: make_index(run, source),
-        "read the index": lambda: [len(table) for _, table in read_index(index)],
-        "find repeated keys": lambda: write_duplicates([shard.name for shard in source.shards()], index),
+        "read the index": lambda: [len(table) for _, table in read_index(layout.index)],
+        "find repeated keys": lambda: write_duplicates([shard.name for shard in source.shards()], layout.index),
         "import labels": label,
-        "fit the classifier": lambda: fit_classifier(category, index, labels, stages.classifier),
-        "score": lambda: score_index(category, index, stages.classifier, stages.scores),
-        "threshold and evidence": lambda: build_filter(category, stages, source, run / "filters" / name),
-        "decide, write ledger": lambda: curate(source, recipe.categories, run, recipe.curate, run / "curated"),
-        "report's figures": lambda: gather_report(recipe, run, load_policy(None)),
+        "fit the classifier": lambda: fit_classifier(category, layout),
+        "score": lambda: score_index(category, layout),
+        "threshold and evidence": lambda: build_filter(category, layout, source),
+        "decide, write ledger": lambda: curate(source, recipe.categories, layout, recipe.curate),
+        "report's figures": lambda: gather_report(recipe, layout, load_policy(None)),
     }
 
 

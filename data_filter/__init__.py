@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .deciding.threshold_stage import build_filter
     from .index.lite0_text_training import train_text_tower
     from .index.stage import build_index
-    from .labels.stage import import_labels, read_label_csv
+    from .labels.csv_files import read_label_csv
+    from .labels.stage import import_labels
     from .sources.kind import open_source
     from .sources.source import Source
 

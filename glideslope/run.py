@@ -17,6 +17,20 @@ from .recipe.training import TrainingConfig
 from .run_status import StageStatus, State, read_status
 from .store.locks import locked
 from .store.records import Record, read_record
+from .store.run_layout import (
+    CLIP,
+    CURATED,
+    EVALUATION,
+    INDEX,
+    LABELS,
+    RELEASE,
+    RunLayout,
+    classifier_stage,
+    filter_stage,
+    mutation_stage,
+    scores_stage,
+    training_stage,
+)
 from .store.stage_places import CHECKPOINTS, StagePlaces
 from .store.whole_files import storage_error, write_bytes
 
@@ -101,6 +115,11 @@ class Run:
     reporter: Reporter
     engine: Engine = Engine()
 
+    @property
+    def layout(self) -> RunLayout:
+        """Where everything of the run lies."""
+        return RunLayout(self.directory)
+
     @cached_property
     def policy(self) -> Policy:
         """How good the release must be: the policy that the recipe names, or the built-in one."""
@@ -126,12 +145,12 @@ class Run:
         from .data_filter import build_index, train_text_tower
 
         self._look_ahead()
-        with self.reporter.stage("index") as progress:
-            records = [build_index(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index",
+        with self.reporter.stage(INDEX) as progress:
+            records = [build_index(self.recipe.source, self.recipe.clip, self.recipe.index, self.layout.index,
                                    engine=self.engine.name, workers=self.engine.workers, progress=progress)]
         if trains_text_tower(self.recipe):
-            with self.reporter.stage("clip") as progress:
-                records.append(train_text_tower(self.recipe.clip, self.directory / "index", self.directory / "clip",
+            with self.reporter.stage(CLIP) as progress:
+                records.append(train_text_tower(self.recipe.clip, self.layout.index, self.layout.clip,
                                                 seed=self.recipe.seed, progress=progress))
         return records
 
@@ -140,8 +159,8 @@ class Run:
         from .data_filter.index.parts import build_part
 
         self._look_ahead()
-        with self.reporter.stage("index") as progress:
-            return build_part(self.recipe.source, self.recipe.clip, self.recipe.index, self.directory / "index", part=part, num_parts=num_parts,
+        with self.reporter.stage(INDEX) as progress:
+            return build_part(self.recipe.source, self.recipe.clip, self.recipe.index, self.layout.index, part=part, num_parts=num_parts,
                               engine=self.engine.name, workers=self.engine.workers, progress=progress)
 
     def label(self, csv_path: Path | None = None) -> "tuple[Record, dict[str, int]]":
@@ -155,20 +174,21 @@ class Run:
         """
         from .data_filter.labels.csv_files import LabelFile, read_label_file
         from .data_filter.labels.stage import add_labels, verdicts_of_source
+        from .data_filter.labels.store import LABELS_NAME
 
         names = [category.name for category in self.recipe.categories]
-        with self.reporter.stage("labels"):
+        with self.reporter.stage(LABELS):
             if csv_path is not None:
                 given = read_label_file(csv_path)
             elif self.recipe.source.LABELS_FROM:
                 verdicts = verdicts_of_source(self._open_source().labels(names), who=self.recipe.source.LABELS_FROM)
                 given = LabelFile(verdicts, len(verdicts), 0)
-            elif (self.directory / "labels" / "labels.jsonl").is_file():
+            elif (self.layout.labels / LABELS_NAME).is_file():
                 given = LabelFile((), 0, 0)
             else:
-                raise LabelError(f"{self.directory / 'labels'}: no labels yet, and this source brings none; import them with "
+                raise LabelError(f"{self.layout.labels}: no labels yet, and this source brings none; import them with "
                                  "`glideslope label RECIPE --import FILE.csv` (columns key,category,label)")
-            done = add_labels(given.verdicts, self.directory / "labels", self.directory / "index", self.recipe.labels, categories=names)
+            done = add_labels(given.verdicts, self.layout.labels, self.layout.index, self.recipe.labels, categories=names)
             return done.record, {"read": given.num_rows, "new": done.num_new, "changed": done.num_changed,
                                  "unchanged": done.num_unchanged, "empty": given.num_empty}
 
@@ -176,20 +196,16 @@ class Run:
         """Per category: choose and fit a classifier, score the index, set the threshold and measure the filter."""
         from .data_filter.classifiers.fit_stage import fit_classifier
         from .data_filter.classifiers.score_stage import score_index
-        from .data_filter.deciding.threshold_stage import Stages, build_filter
+        from .data_filter.deciding.threshold_stage import build_filter
 
-        recipe, source, records = self.recipe, self._open_source(), []
-        index, labels, clip = self.directory / "index", self.directory / "labels", self.directory / "clip"
-        for category in recipe.categories:
-            stages = Stages(index, labels, self.directory / "classifiers" / category.name, self.directory / "scores" / category.name)
-            with self.reporter.stage(f"classifiers/{category.name}"):
-                records.append(fit_classifier(category, index, labels, stages.classifier, clip=recipe.clip,
-                                              text_dir=clip if recipe.clip.model == "lite0" else None, seed=recipe.seed))
-            with self.reporter.stage(f"scores/{category.name}") as progress:
-                records.append(score_index(category, index, stages.classifier, stages.scores, engine=self.engine.name,
-                                           workers=self.engine.workers, progress=progress))
-            with self.reporter.stage(f"filters/{category.name}"):
-                records.append(build_filter(category, stages, source, self.directory / "filters" / category.name))
+        source, records = self._open_source(), []
+        for category in self.recipe.categories:
+            with self.reporter.stage(classifier_stage(category.name)):
+                records.append(fit_classifier(category, self.layout, clip=self.recipe.clip, seed=self.recipe.seed))
+            with self.reporter.stage(scores_stage(category.name)) as progress:
+                records.append(score_index(category, self.layout, engine=self.engine.name, workers=self.engine.workers, progress=progress))
+            with self.reporter.stage(filter_stage(category.name)):
+                records.append(build_filter(category, self.layout, source))
         return records
 
     def curate(self) -> Record:
@@ -197,12 +213,11 @@ class Run:
         from .data_filter import curate
         from .release.evaluation import refuse_one_caption
 
-        with self.reporter.stage("curated") as progress:
-            record = curate(self._open_source(), self.recipe.categories, self.directory, self.recipe.curate, self.directory / "curated",
-                            progress=progress)
+        with self.reporter.stage(CURATED) as progress:
+            record = curate(self._open_source(), self.recipe.categories, self.layout, self.recipe.curate, progress=progress)
         if self.recipe.curate.captions == "required":
             try:
-                refuse_one_caption(self.directory / "curated")
+                refuse_one_caption(self.layout.curated)
             except StageError as error:  # training refuses it; who curates hears of it at once
                 log.warning("%s", error)
         return record
@@ -214,7 +229,7 @@ class Run:
         leaks = {name: demands.leak.at_most for name, demands in self.policy.categories.items() if demands.leak is not None}
         request = replace(request, demanded=leaks)
         with self.reporter.stage("audit"):
-            return run_audit(self.recipe.categories, self.directory, self._open_source(), request, import_file=import_file, who=who)
+            return run_audit(self.recipe.categories, self.layout, self._open_source(), request, import_file=import_file, who=who)
 
     def mutate(self, *, num_positives: int = 100, num_others: int = 40) -> list[Record]:
         """Per category: plant known positives in other shapes through the whole pipeline, and count which are still found."""
@@ -222,9 +237,8 @@ class Run:
 
         records, plan = [], Plan(num_positives, num_others, self.recipe.seed)
         for category in self.recipe.categories:
-            with self.reporter.stage(f"mutations/{category.name}") as progress:
-                records.append(mutate(category, self.directory, self._open_source(), self.recipe.clip,
-                                      self.directory / "mutations" / category.name, plan=plan, progress=progress))
+            with self.reporter.stage(mutation_stage(category.name)) as progress:
+                records.append(mutate(category, self.layout, self._open_source(), self.recipe.clip, plan=plan, progress=progress))
         return records
 
     def report(self, path: Path | None = None, *, pictures: "Pictures" = "veiled") -> "Report":
@@ -233,8 +247,8 @@ class Run:
 
         with self.reporter.stage("report") as progress:
             source = None if pictures == "none" else self._open_source()
-            return write_report(self.recipe, self.directory, source, path or self.directory / "report.html", policy=self.policy,
-                                pictures=pictures, progress=progress)
+            return write_report(self.recipe, self.layout, source, path or self.layout.report, policy=self.policy, pictures=pictures,
+                                progress=progress)
 
     def check_recipe(self, stage: str) -> None:
         """Refuse what evaluation, packing or the gates would refuse whatever is trained."""
@@ -251,13 +265,13 @@ class Run:
         from .release.evaluation import refuse_one_caption
 
         self.check_recipe("train")
-        curated, trainings = self.directory / "curated", self.directory / "training"
-        data = TrainingData(curated, read_record(curated).digest, trainings / "base" / "tokenizer.json")
+        curated = self.layout.curated
+        data = TrainingData(curated, read_record(curated).digest, self.layout.training("base") / "tokenizer.json")
         refuse_one_caption(curated)
         records = []
         for network, config in self.recipe.trainings.items():
-            with self.reporter.stage(f"training/{network}") as progress:
-                records.append(train_network(network, config, data, trainings / network, seed=self.recipe.seed, progress=progress))
+            with self.reporter.stage(training_stage(network)) as progress:
+                records.append(train_network(network, config, data, self.layout.training(network), seed=self.recipe.seed, progress=progress))
         return records
 
     def evaluate(self) -> Record:
@@ -265,8 +279,8 @@ class Run:
         from .release.evaluation import evaluate
 
         self._need_captions("evaluate")
-        with self.reporter.stage("evaluation") as progress:
-            return evaluate(self.recipe.evaluate, self.recipe.clip, self.directory, self.directory / "evaluation",
+        with self.reporter.stage(EVALUATION) as progress:
+            return evaluate(self.recipe.evaluate, self.recipe.clip, self.directory, self.layout.evaluation,
                             seed=self.recipe.seed, progress=progress)
 
     def pack(self) -> Record:
@@ -274,15 +288,15 @@ class Run:
         from .release.pack import pack
 
         self._need_captions("pack")
-        with self.reporter.stage("release") as progress:
-            return pack(self.directory, self.recipe, self.directory / "release", progress=progress)
+        with self.reporter.stage(RELEASE) as progress:
+            return pack(self.directory, self.recipe, self.layout.release, progress=progress)
 
     def check(self) -> list[str]:
         """Run every gate on the release; returns the names of those that passed."""
         from .release.vetting.check import check
 
         with self.reporter.stage("check"):
-            return check(self.directory / "release")
+            return check(self.layout.release)
 
     def check_filters(self) -> None:
         """Refuse to train where the filters show less than the policy asks for."""
@@ -309,15 +323,15 @@ class Run:
                                                 for scale in evaluation.sweep_scales if scale != evaluation.guidance_scale)
         draw = cache(lambda: time_drawing(recipe.base.preset))
         stages: dict[str, Callable[[], float]] = {
-            f"training/{network}": partial(find_stage(network).estimate, config, self._images_left(network, config), draw)
+            training_stage(network): partial(find_stage(network).estimate, config, self._images_left(network, config), draw)
             for network, config in recipe.trainings.items()}
-        stages["evaluation"] = lambda: passes * evaluation.num_steps * draw()
+        stages[EVALUATION] = lambda: passes * evaluation.num_steps * draw()
         num_inputs = recipe.source.known_size()
         if num_inputs is not None and recipe.clip.model == "lite0":
             # the shares of an embedding's time were measured, see docs/measured.md
             embed = cache(lambda: num_inputs * time_embedding(recipe.clip))
-            stages = {"index": lambda: 1.3 * embed(), "clip": lambda: 0.054 * recipe.clip.text_epochs * embed(),
-                      **{f"classifiers/{category.name}": lambda: 0.36 * embed() for category in recipe.categories}} | stages
+            stages = {INDEX: lambda: 1.3 * embed(), CLIP: lambda: 0.054 * recipe.clip.text_epochs * embed(),
+                      **{classifier_stage(category.name): lambda: 0.36 * embed() for category in recipe.categories}} | stages
         to_do = {one.stage for one in self.status() if one.state is not State.DONE}
         return {stage: measure() for stage, measure in stages.items() if stage in to_do}
 
@@ -326,7 +340,7 @@ class Run:
         from .models.training.checkpoints import list_checkpoints
         from .recipe.stage_settings import is_stated, settings_of
 
-        partial = StagePlaces.of(self.directory / "training" / network).partial
+        partial = StagePlaces.of(self.layout.training(network)).partial
         begun = StagePlaces.read_identity(partial)
         steps = [int(path.name.removeprefix("step-")) for path in list_checkpoints(partial / CHECKPOINTS)]
         if begun is None or not steps or not is_stated(settings_of(config) | {"seed": self.recipe.seed}, begun["config"]):
@@ -342,7 +356,7 @@ class Run:
             step.do(self)
         self.check()
         with self.reporter.stage("verify"):
-            verify(self.directory / "release")
+            verify(self.layout.release)
 
     def fit_and_check(self) -> None:
         """Fit, and stop where the filters show too little for a release."""
@@ -420,19 +434,19 @@ def open_run(recipe: Recipe, runs_dir: Path, reporter: Reporter | None = None, *
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(directory, error) from error
-    with locked(directory / ".lock", is_shared=is_part) as is_held:
+    with locked(RunLayout(directory).lock, is_shared=is_part) as is_held:
         if not is_held:
             raise StageError(f"{directory}: another glideslope process is working on this run; wait for it, or stop it")
         warn_of_other_source(recipe, directory)
         run = Run(recipe, directory, reporter or Silent(), engine or Engine())
-        write_bytes(directory / POLICY_NAME, run.policy.text.encode())
-        write_bytes(directory / "recipe.yaml", dump_recipe(recipe.model_copy(update={"policy": POLICY_NAME})).encode())
+        write_bytes(run.layout.policy, run.policy.text.encode())
+        write_bytes(run.layout.recipe, dump_recipe(recipe.model_copy(update={"policy": POLICY_NAME})).encode())
         yield run
 
 
 def warn_of_other_source(recipe: Recipe, directory: Path) -> None:
     """Say so when a run directory held a run on other data: two recipes may bear one name, or the data may have moved."""
-    path = directory / "recipe.yaml"
+    path = RunLayout(directory).recipe
     if not path.is_file():
         return
     try:

@@ -18,6 +18,7 @@ from ..recipe.stage_settings import find_changed_settings
 from ..store.digests import sha256_file
 from ..store.file_lists import MANIFEST_NAME
 from ..store.records import Record, check_outputs, read_record, run_stage
+from ..store.run_layout import COMPANIONS, GOLDEN, RunLayout, mutation_stage, training_stage
 from ..store.stage_places import INTENT_NAME, RECORD_NAME, record_beside
 from ..store.weight_files import WeightFiles
 from ..store.whole_files import storage_error, write_bytes, write_json
@@ -32,20 +33,7 @@ from .evidence.contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, POLICY
 from .evidence.figures import blur, write_figures
 from .evidence.golden import draw_golden
 from .evidence.packing import PACKING_PATH, packing_facts
-from .evidence.plan import (
-    COMPANIONS_STAGE,
-    GOLDEN_STAGE,
-    Origin,
-    blurred_paths,
-    components,
-    mutation_stage,
-    networks,
-    plan_copies,
-    record_path,
-    required_stages,
-    stated_weights,
-    training_stage,
-)
+from .evidence.plan import Origin, blurred_paths, components, networks, plan_copies, record_path, required_stages, stated_weights
 from .evidence.published_recipe import published_recipe
 from .evidence.texts import license_text, recipe_text
 from .progress import Meter, Progress
@@ -56,7 +44,7 @@ from .weights.shards import MEGABYTE
 from .weights.writing import Form, write_weights, written_bytes
 
 OPTIONAL_STAGES = ("clip",)
-OWN_STAGES = frozenset({COMPANIONS_STAGE, GOLDEN_STAGE})
+OWN_STAGES = frozenset({COMPANIONS, GOLDEN})
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +124,8 @@ def read_stages(run_dir: Path, recipe: Recipe, *, progress: Progress | None = No
     """
     stages = required_stages(recipe)
     stages += [stage for stage in OPTIONAL_STAGES if (run_dir / stage / RECORD_NAME).is_file()]
-    stages += [GOLDEN_STAGE] if recipe.release.golden_prompts else []
-    records = {record.stage: record for category in recipe.categories for record in list_fresh(run_dir, category.name)}
+    stages += [GOLDEN] if recipe.release.golden_prompts else []
+    records = {record.stage: record for category in recipe.categories for record in list_fresh(RunLayout(run_dir), category.name)}
     records |= {stage: read_record(run_dir / stage) for stage in stages}
     tested = list_mutations(run_dir, [category.name for category in recipe.categories], records)
     stages, records = [*stages, *tested], records | tested
@@ -151,7 +139,7 @@ def read_stages(run_dir: Path, recipe: Recipe, *, progress: Progress | None = No
     if recipe.release.companions is not None:
         meter.begin("gathering companions")
         clip_tokenizer = records[training_stage("noised_clip")].inputs.get("tokenizer")
-        records[COMPANIONS_STAGE] = gather_companions(Path(recipe.release.companions), run_dir / COMPANIONS_STAGE,
+        records[COMPANIONS] = gather_companions(Path(recipe.release.companions), run_dir / COMPANIONS,
                                                       trained=recipe.trainings, clip_tokenizer_sha256=clip_tokenizer)
     return records
 
@@ -178,7 +166,7 @@ def find_source(run_dir: Path, recipe: Recipe, records: Mapping[str, Record], ne
     """
     stated_weights(recipe, records, network)
     if network not in recipe.trainings:
-        return read_weights(run_dir / COMPANIONS_STAGE / network)
+        return read_weights(run_dir / COMPANIONS / network)
     source = read_file(run_dir / training_stage(network) / str(NETWORKS[network].trained_file))
     problems = find_noncanonical(source)
     if problems:

@@ -29,11 +29,13 @@ from ...errors import FilterError, LabelError, StageError
 from ...store.digests import sha256_file, sha256_json
 from ...store.file_lists import FileEntry
 from ...store.records import Record, describe_environment, read_record
+from ...store.run_layout import RunLayout, audit_stage
 from ...store.stage_manifest import Manifest
 from ...store.stage_places import RECORD_NAME
 from ...store.vocabulary import Role
 from ...store.whole_files import read_json, sync_directory, write_json
-from ..labels.stage import import_audit_labels, read_audit_labels, read_labels
+from ..labels.stage import import_audit_labels
+from ..labels.store import AUDIT_PREFIX, read_audit_labels, read_labels
 from ..sources.source import Source
 from .plan import FORMAT, Candidate, Plan, bind_seed, digest_population, digest_seed, hash_text, measure_audit, redraw
 from .population import AuditRequest, Kept, choose_number, digest_ledger, plan_audit
@@ -81,15 +83,15 @@ class Audit:
         return [image["key"] for image in self.sample["images"]]
 
 
-def list_audits(run_dir: Path, category: str) -> list[Audit]:
+def list_audits(layout: RunLayout, category: str) -> list[Audit]:
     """The drawn audits of a category, in order.
 
     Raises:
         StageError: an audit's files are damaged.
     """
-    directory = run_dir / "audits" / category
-    found = [path for path in directory.glob(f"{category}_*") if path.is_dir() and path.name.removeprefix(f"{category}_").isdigit()]
-    return [load_audit(path) for path in sorted(found, key=lambda path: int(path.name.removeprefix(f"{category}_")))]
+    directory = layout.audits(category)
+    directories = [path for path in directory.glob(f"{category}_*") if path.is_dir() and path.name.removeprefix(f"{category}_").isdigit()]
+    return [load_audit(path) for path in sorted(directories, key=lambda path: int(path.name.removeprefix(f"{category}_")))]
 
 
 def load_audit(directory: Path) -> Audit:
@@ -124,8 +126,8 @@ def draw_audit(kept: Kept, request: AuditRequest) -> tuple[Audit, int]:
         StorageError: the run can't be written.
     """
     check_current(kept)
-    earlier = list_audits(kept.run_dir, kept.category.name)
-    check_complete(kept.run_dir, kept.category.name, earlier)
+    earlier = list_audits(kept.layout, kept.category.name)
+    check_complete(kept.layout, kept.category.name, earlier)
     named = [{"id": audit.id, "commitment_sha256": sha256_json(audit.commitment), "ledger_sha256": audit.commitment["ledger_sha256"]}
              for audit in earlier]
     plan, population = plan_audit(kept, request, num_elsewhere=count_elsewhere(named, kept.root))
@@ -133,19 +135,19 @@ def draw_audit(kept: Kept, request: AuditRequest) -> tuple[Audit, int]:
     if same and not request.again:
         return extend_audit(kept, same[-1], request), len(same[-1].keys)
     num, seed = choose_number(plan, request.num), make_seed(request.seed)
-    check_seed(kept.run_dir, seed, request.seed)
+    check_seed(kept.layout, seed, request.seed)
     name = f"{kept.category.name}_{len(earlier) + 1:03d}"
     commitment = {"format": FORMAT, "id": name, "category": kept.category.name, "plan": plan.to_json(), "ledger_sha256": kept.root,
                   "population": {"sha256": population["sha256"], "num_images": plan.num_images}, "seed_sha256": digest_seed(seed),
                   "earlier": named}
     images = redraw(kept.candidates(), plan, bind_seed(seed, population["sha256"]), num)
     sample = {"format": FORMAT, "seed": seed, "seed_text": request.seed, "excluded": population["excluded"], "images": describe_images(images)}
-    directory = kept.run_dir / "audits" / kept.category.name / name
+    directory = kept.layout.audit(kept.category.name, name)
     partial = directory.with_name(name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     write_json(partial / COMMITMENT_NAME, commitment)
     write_json(partial / SAMPLE_NAME, sample)
-    write_result(Audit(partial, commitment, sample, plan), kept.run_dir)
+    write_result(Audit(partial, commitment, sample, plan), kept.layout)
     partial.rename(directory)
     sync_directory(directory.parent)
     return load_audit(directory), 0
@@ -158,8 +160,8 @@ def is_fresh(kept: Kept, audit: Audit) -> bool:
 
 def check_current(kept: Kept) -> None:
     """Refuse to draw when labels came in that the filter does not know yet."""
-    stated, found = kept.ledger.record.inputs.get("labels"), read_record(kept.run_dir / "labels").digest
-    if stated is not None and stated != found:
+    curated_with, current = kept.ledger.record.inputs.get("labels"), read_record(kept.layout.labels).digest
+    if curated_with is not None and curated_with != current:
         raise LabelError(f"audit of {kept.category.name}: labels were added since the data was curated; run `glideslope fit` and "
                          "`glideslope curate`, then draw")
 
@@ -178,49 +180,49 @@ def make_seed(text: str | None) -> str:
     return hash_text(text)
 
 
-def check_seed(run_dir: Path, seed: str, text: str | None) -> None:
+def check_seed(layout: RunLayout, seed: str, text: str | None) -> None:
     """Refuse a seed that an audit of the run was drawn with, of whatever category and kept set.
 
     Raises:
         FilterError: it was; known numbers draw nothing that nobody could foresee.
     """
-    for directory in sorted(path for path in (run_dir / "audits").glob("*") if path.is_dir()):
-        for audit in list_audits(run_dir, directory.name):
+    for directory in sorted(path for path in layout.all_audits.glob("*") if path.is_dir()):
+        for audit in list_audits(layout, directory.name):
             known = audit.sample["seed_text"]
             if audit.sample["seed"] == seed or (text is not None and known is not None and normalize_seed(text) == normalize_seed(known)):
                 raise FilterError(f"seed: audit {audit.id} of this run was drawn with it ({known!r:.60}), and a seed is good for one audit; "
                                   "choose a new one that nobody could foresee, such as dice thrown now, or leave --seed out")
 
 
-def check_complete(run_dir: Path, category: str, audits: Sequence[Audit]) -> None:
+def check_complete(layout: RunLayout, category: str, audits: Sequence[Audit]) -> None:
     """Check that no drawn audit of a category was taken away or changed, as far as the others and the label store tell.
 
     Raises:
         StageError: one was.
     """
     problems = find_gaps([audit.commitment for audit in audits])
-    named = {label.how.removeprefix("audit:") for label in read_audit_labels(run_dir / "labels") if label.category == category}
+    named = {label.how.removeprefix(AUDIT_PREFIX) for label in read_audit_labels(layout.labels) if label.category == category}
     problems += [f"audit {name}: has labels in the store, but is missing" for name in sorted(named - {audit.id for audit in audits})]
     if problems:
-        raise StageError(f"{run_dir / 'audits' / category}: {'; '.join(problems)}; restore the folder from a copy: every audit that was drawn "
+        raise StageError(f"{layout.audits(category)}: {'; '.join(problems)}; restore the folder from a copy: every audit that was drawn "
                          "has to be told")
 
 
-def list_others(run_dir: Path, audit: Audit) -> list[OtherAudit]:
+def list_others(layout: RunLayout, audit: Audit) -> list[OtherAudit]:
     """The audits of the same category and other kept sets, earlier or later, with the labels that their own files hold."""
-    return [OtherAudit.of_labels(one.commitment, read_json(one.directory / RESULT_NAME)["labels"])
-            for one in list_audits(run_dir, audit.category) if one.commitment["ledger_sha256"] != audit.commitment["ledger_sha256"]]
+    return [OtherAudit.of_labels(other.commitment, read_json(other.directory / RESULT_NAME)["labels"])
+            for other in list_audits(layout, audit.category) if other.commitment["ledger_sha256"] != audit.commitment["ledger_sha256"]]
 
 
-def list_fresh(run_dir: Path, category: str) -> list[Record]:
+def list_fresh(layout: RunLayout, category: str) -> list[Record]:
     """Records of the audits that speak about what is kept now, their evidence hashed again.
 
     Raises:
         StageError: an audit's files were changed since they were recorded, an audit is missing, or one does not tell of all others.
     """
-    records, audits = [], list_audits(run_dir, category)
-    root = digest_ledger(read_record(run_dir / "curated"))
-    check_complete(run_dir, category, audits)
+    records, audits = [], list_audits(layout, category)
+    root = digest_ledger(read_record(layout.curated))
+    check_complete(layout, category, audits)
     for audit in audits:
         record = read_record(audit.directory)
         review = (f"{REVIEW}/", f"{RECORD_NAME}:")
@@ -229,7 +231,7 @@ def list_fresh(run_dir: Path, category: str) -> list[Record]:
             raise StageError(f"{audit.directory}: changed since it was recorded: {'; '.join(problems)}; run `glideslope audit`, "
                              "or restore the files from a copy")
         if audit.commitment["ledger_sha256"] == root:
-            if read_json(audit.directory / RESULT_NAME)["others"] != [other.to_json() for other in list_others(run_dir, audit)]:
+            if read_json(audit.directory / RESULT_NAME)["others"] != [other.to_json() for other in list_others(layout, audit)]:
                 raise StageError(f"{audit.directory / RESULT_NAME}: does not tell of the audits of other kept sets as they are now; run "
                                  "`glideslope audit RECIPE`, which writes it anew")
             records.append(record)
@@ -259,7 +261,7 @@ def extend_audit(kept: Kept, audit: Audit, request: AuditRequest) -> Audit:
     images = redraw(kept.candidates(), audit.plan, audit.draw_key, num)
     longer = Audit(audit.directory, audit.commitment, {**audit.sample, "images": describe_images(images)}, audit.plan)
     write_json(audit.directory / SAMPLE_NAME, longer.sample)
-    write_result(longer, kept.run_dir)
+    write_result(longer, kept.layout)
     return longer
 
 
@@ -288,29 +290,29 @@ def describe_images(images: Sequence[Candidate]) -> list[dict[str, Any]]:
     return [{"key": image.key, "sha256": image.sha256} for image in images]
 
 
-def write_result(audit: Audit, run_dir: Path) -> dict[str, Any]:
+def write_result(audit: Audit, layout: RunLayout) -> dict[str, Any]:
     """Take the labels from the store and the outcomes of other audits, write audit.json and the record; returns what the labels prove."""
     started = datetime.now(UTC).timestamp()
-    labels = read_judged(audit, run_dir)
+    labels = read_judged(audit, layout)
     result = measure_audit(audit.plan, labels)
-    others = [other.to_json() for other in list_others(run_dir, audit)]
+    others = [other.to_json() for other in list_others(layout, audit)]
     write_json(audit.directory / RESULT_NAME, {"format": FORMAT, "labels": labels, "result": result, "others": others})
     files = (FileEntry(name, (path := audit.directory / name).stat().st_size, sha256_file(path)) for name in EVIDENCE)
     summary = {"status": result["status"], "num_labelled": result["num_labelled"], "num_positive": result["num_positive"],
                "rate_upper_bound": result["rate_upper_bound"], "commitment_sha256": sha256_json(audit.commitment)}
-    record = Record(f"audits/{audit.category}/{audit.id}", audit.plan.to_json(), {"ledger": audit.commitment["ledger_sha256"]},
+    record = Record(audit_stage(audit.category, audit.id), audit.plan.to_json(), {"ledger": audit.commitment["ledger_sha256"]},
                     Manifest(tuple(sorted(files))), summary, describe_environment(started))
     write_json(audit.directory / RECORD_NAME, record.to_json())
     return result
 
 
-def read_judged(audit: Audit, run_dir: Path) -> list[list[int]]:
+def read_judged(audit: Audit, layout: RunLayout) -> list[list[int]]:
     """For each drawn image, what each person said of these very bytes, in the order in which they came to the store; only labels with
     the role test.
     """
     said: dict[str, dict[str, int]] = defaultdict(dict)
     drawn = {image["key"]: image["sha256"] for image in audit.sample["images"]}
-    for label in [*read_labels(run_dir / "labels"), *read_audit_labels(run_dir / "labels")]:
+    for label in [*read_labels(layout.labels), *read_audit_labels(layout.labels)]:
         if label.category == audit.category and label.role == Role.TEST and label.sha256 == drawn.get(label.key):
             said[label.key][label.who] = label.label
     return [list(said[key].values()) if key in said else [] for key in audit.keys]
@@ -326,10 +328,10 @@ def refresh_audit(kept: Kept, audit: Audit) -> dict[str, Any]:
     """
     check_sample(kept, audit)
     fresh = is_fresh(kept, audit)
-    result = write_result(audit, kept.run_dir) if fresh else read_json(audit.directory / RESULT_NAME)["result"]
+    result = write_result(audit, kept.layout) if fresh else read_json(audit.directory / RESULT_NAME)["result"]
     return {"id": audit.id, "category": audit.category, "directory": str(audit.directory), "plan": audit.plan.to_json(), **result,
             "status": result["status"] if fresh else "stale", "num_excluded": len(audit.sample["excluded"]),
-            "number": number_of(audit.commitment), "others": [other.summarize() for other in list_others(kept.run_dir, audit)]}
+            "number": number_of(audit.commitment), "others": [other.summarize() for other in list_others(kept.layout, audit)]}
 
 
 def export_review(kept: Kept, audit: Audit, source: Source, *, start: int, blur: bool) -> list[Path]:
@@ -345,27 +347,27 @@ def export_review(kept: Kept, audit: Audit, source: Source, *, start: int, blur:
     Returns:
         The files that were written.
     """
-    labels = read_judged(audit, kept.run_dir)
-    wanted = {image["key"]: (number, image["sha256"]) for number, image in enumerate(audit.sample["images"], start=1)
+    labels = read_judged(audit, kept.layout)
+    unlabelled = {image["key"]: (number, image["sha256"]) for number, image in enumerate(audit.sample["images"], start=1)
               if number > start and not labels[number - 1]}
-    if not wanted:
+    if not unlabelled:
         return []
     captions: dict[str, str] = {}
     for _, table in kept.ledger.tables(columns=["key", "caption"]):
-        found = table.filter(pc.is_in(table["key"], value_set=pa.array(list(wanted), type=pa.string())))
-        captions |= {key: caption or "" for key, caption in zip(found["key"].to_pylist(), found["caption"].to_pylist(), strict=True)}
-    pictures = [Picture(number, key, sha256, captions.get(key, "")) for key, (number, sha256) in wanted.items()]
+        rows = table.filter(pc.is_in(table["key"], value_set=pa.array(list(unlabelled), type=pa.string())))
+        captions |= {key: caption or "" for key, caption in zip(rows["key"].to_pylist(), rows["caption"].to_pylist(), strict=True)}
+    pictures = [Picture(number, key, sha256, captions.get(key, "")) for key, (number, sha256) in unlabelled.items()]
     path = audit.directory / REVIEW / ("sample.csv" if start == 0 else f"sample-from-{start + 1}.csv")
     written = [path] if write_review_csv(path, audit.id, pictures) else []
-    return written + write_sheets(audit.directory / REVIEW, source, kept.run_dir / "index", pictures, blur=blur)
+    return written + write_sheets(audit.directory / REVIEW, source, kept.layout.index, pictures, blur=blur)
 
 
-def import_review(path: Path, run_dir: Path, categories: Sequence[str], *, who: str = "") -> Audit:
+def import_review(path: Path, layout: RunLayout, categories: Sequence[str], *, who: str = "") -> Audit:
     """Take a filled-in CSV file back into the label store.
 
     Args:
         path: the file.
-        run_dir: the run.
+        layout: of the run.
         categories: names of the recipe's categories.
         who: stands behind labels whose `who` is empty.
 
@@ -376,12 +378,12 @@ def import_review(path: Path, run_dir: Path, categories: Sequence[str], *, who: 
         LabelError: the file does not fit an audit of the run, contradicts earlier labels, or holds labels that the filter
             learned from.
     """
-    audits = {audit.id: audit for category in categories for audit in list_audits(run_dir, category)}
+    audits = {audit.id: audit for category in categories for audit in list_audits(layout, category)}
     audit_id, verdicts = read_review_csv(path, category_of={name: audit.category for name, audit in audits.items()},
                                          keys_of={name: audit.keys for name, audit in audits.items()}, who=who)
     if not verdicts:
         raise LabelError(f"{path}: no row has a label; write 1 (shows {audits[audit_id].category}) or 0 (does not) into the column `label`")
     drawn = {image["key"]: image["sha256"] for image in audits[audit_id].sample["images"]}  # what the reviewer looked at
-    import_audit_labels([replace(verdict, sha256=drawn[verdict.key]) for verdict in verdicts], run_dir / "labels", run_dir / "index",
+    import_audit_labels([replace(verdict, sha256=drawn[verdict.key]) for verdict in verdicts], layout.labels, layout.index,
                         audit_id=audit_id)
     return audits[audit_id]

@@ -206,14 +206,14 @@ def redraw(candidates: Iterable[Candidate], plan: Plan, draw_key: bytes, num: in
     counts = Counter(order)
     heaps: list[list[tuple[int, str, Candidate]]] = [[] for _ in plan.strata]
     for candidate in candidates:
-        place = plan.place(candidate.score)
-        heap, entry = heaps[place], (-rank(draw_key, candidate), candidate.key, candidate)
-        if len(heap) < counts[place]:
+        stratum = plan.place(candidate.score)
+        heap, entry = heaps[stratum], (-rank(draw_key, candidate), candidate.key, candidate)
+        if len(heap) < counts[stratum]:
             heapq.heappush(heap, entry)
         elif heap and entry > heap[0]:
             heapq.heapreplace(heap, entry)
     drawn = [iter(candidate for _, _, candidate in sorted(heap, reverse=True)) for heap in heaps]
-    return [next(drawn[place]) for place in order]
+    return [next(drawn[stratum]) for stratum in order]
 
 
 def required_labels(plan: Plan, *, num_hits: int = 0) -> int | None:
@@ -271,7 +271,7 @@ def measure_audit(plan: Plan, labels: Sequence[Sequence[int]]) -> dict[str, Any]
 
 def count_labelled(labels: Sequence[Sequence[int]]) -> int:
     """How many labels there are before the first gap."""
-    return next((place for place, given in enumerate(labels) if not given), len(labels))
+    return next((number for number, given in enumerate(labels) if not given), len(labels))
 
 
 def divide(plan: Plan, judged: Sequence[int], *, num_negative: int = 0) -> list[Stratum]:
@@ -285,9 +285,9 @@ def divide(plan: Plan, judged: Sequence[int], *, num_negative: int = 0) -> list[
 def split_labels(plan: Plan, judged: Sequence[int], *, num_negative: int = 0) -> list[LabelledStratum]:
     """Labels, in drawn order and followed by so many negative ones, by stratum."""
     labels: list[list[int]] = [[] for _ in plan.strata]
-    for place, label in zip_longest(plan.order(len(judged) + num_negative), judged, fillvalue=0):
-        labels[place].append(label)
-    return [LabelledStratum(part.num_images, labels[place], part.expected_rate) for place, part in enumerate(plan.strata)]
+    for number, label in zip_longest(plan.order(len(judged) + num_negative), judged, fillvalue=0):
+        labels[number].append(label)
+    return [LabelledStratum(part.num_images, labels[number], part.expected_rate) for number, part in enumerate(plan.strata)]
 
 
 def bound_above(plan: Plan, judged: Sequence[int], *, num_negative: int = 0) -> int:

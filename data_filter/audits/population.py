@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,15 @@ from ...errors import FilterError, StageError
 from ...recipe.filters import Category
 from ...store.digests import sha256_json
 from ...store.records import Record
-from ...store.vocabulary import FITTING_ROLES
+from ...store.run_layout import RunLayout
+from ...store.vocabulary import FITTING_ROLES, Decision
 from ...store.whole_files import read_json
 from ..deciding.ledger import Ledger, open_ledger
+from ..deciding.threshold import FILTER_NAME, SCORES_NAME
 from ..index.parquet import read_table
-from ..index.stage import read_index
-from ..labels.stage import find_fitted, read_labels
+from ..index.read import read_index
+from ..labels.concepts import find_fitted
+from ..labels.store import read_labels
 from .plan import (
     Candidate,
     Design,
@@ -102,7 +104,7 @@ class Kept:
 
     Attributes:
         category: the category.
-        run_dir: the run.
+        layout: of the run.
         ledger: its ledger.
         fitted: concepts with train or calibrate labels of the category: they can't be audited.
         negative: keys whose own train or calibrate label says that they do not count.
@@ -110,7 +112,7 @@ class Kept:
     """
 
     category: Category
-    run_dir: Path
+    layout: RunLayout
     ledger: Ledger
     fitted: frozenset[str]
     negative: frozenset[str]
@@ -124,13 +126,13 @@ class Kept:
     def rows(self) -> Iterator[tuple[Candidate, bool]]:
         """Each kept image, in the ledger's order, and whether it may be drawn."""
         score = f"score_{self.category.name}"
-        for name, index in read_index(self.run_dir / "index", columns=["key", "concept"]):
+        for name, index in read_index(self.layout.index, columns=["key", "concept"]):
             table = self.ledger.read(name, columns=["key", "sha256", "decision", score])
             if table["key"].to_pylist() != index["key"].to_pylist():
                 raise StageError(f"{self.ledger.path(name)}: other inputs than in the index; curate again")
             columns = (table[column].to_pylist() for column in ("key", "sha256", "decision", score))
             for key, sha256, decision, value, concept in zip(*columns, index["concept"].to_pylist(), strict=True):
-                if decision == "keep":
+                if decision == Decision.KEEP:
                     yield Candidate(key, sha256, value), concept not in self.fitted
 
     def candidates(self) -> Iterator[Candidate]:
@@ -143,19 +145,19 @@ def digest_ledger(curated: Record) -> str:
     return sha256_json([[entry.path, entry.sha256] for entry in curated.outputs.files if entry.path.startswith("ledger/")])
 
 
-def open_kept(category: Category, run_dir: Path) -> Kept:
+def open_kept(category: Category, layout: RunLayout) -> Kept:
     """Look at what a category's filter kept.
 
     Raises:
         StageError: the data is not curated yet, or its files were changed.
     """
-    ledger = open_ledger(run_dir / "curated")
-    fitted = find_fitted(read_labels(run_dir / "labels"), category.name, run_dir / "index")
-    scores = read_table(run_dir / "filters" / category.name / "scores.parquet", columns=["key", "label", "role"])
+    ledger = open_ledger(layout.curated)
+    fitted = find_fitted(read_labels(layout.labels), category.name, layout.index)
+    scores = read_table(layout.filter(category.name) / SCORES_NAME, columns=["key", "label", "role"])
     rows = zip(scores["key"].to_pylist(), scores["label"].to_pylist(), scores["role"].to_pylist(), strict=True)
     negative = frozenset(key for key, label, role in rows if label == 0 and role in FITTING_ROLES)
-    threshold = read_json(run_dir / "filters" / category.name / "filter.json")["threshold"]
-    return Kept(category, run_dir, ledger, fitted, negative, threshold)
+    threshold = read_json(layout.filter(category.name) / FILTER_NAME)["threshold"]
+    return Kept(category, layout, ledger, fitted, negative, threshold)
 
 
 def plan_audit(kept: Kept, request: AuditRequest, *, num_elsewhere: int = 0) -> tuple[Plan, dict[str, Any]]:
@@ -198,7 +200,7 @@ def plan_audit(kept: Kept, request: AuditRequest, *, num_elsewhere: int = 0) -> 
 
 def predict_from(kept: Kept) -> list[tuple[float, int]]:
     """Score and label of images below the threshold that had no part in fitting."""
-    table = read_table(kept.run_dir / "filters" / kept.category.name / "scores.parquet", columns=["score", "label", "in_training"])
+    table = read_table(kept.layout.filter(kept.category.name) / SCORES_NAME, columns=["score", "label", "in_training"])
     rows = zip(table["score"].to_pylist(), table["label"].to_pylist(), table["in_training"].to_pylist(), strict=True)
     return [(score, label) for score, label, in_training in rows if score < kept.threshold and not in_training]
 

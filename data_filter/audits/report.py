@@ -7,6 +7,7 @@ from typing import Any
 
 from ...errors import FilterError
 from ...recipe.filters import Category
+from ...store.run_layout import RunLayout
 from ...text.number_text import precise_percent
 from ..sources.source import Source
 from .audit import draw_audit, export_review, import_review, list_audits, refresh_audit
@@ -38,13 +39,13 @@ class AuditReport:
         return "\n\n".join([*parts, *([describe_files(self.written)] if self.written else [])])
 
 
-def run_audit(categories: Sequence[Category], run_dir: Path, source: Source, request: AuditRequest, *,
+def run_audit(categories: Sequence[Category], layout: RunLayout, source: Source, request: AuditRequest, *,
               import_file: Path | None = None, who: str = "") -> AuditReport:
     """Plan, draw or continue an audit, or take its labels back, and report on every audit of the wanted categories.
 
     Args:
         categories: of the recipe.
-        run_dir: the run, curated.
+        layout: of the run, which is curated.
         source: read for the pictures of the contact sheets.
         request: what is asked for. With neither claim, number, seed nor `again` nothing is drawn.
         import_file: a filled-in CSV file; nothing is drawn then.
@@ -55,22 +56,22 @@ def run_audit(categories: Sequence[Category], run_dir: Path, source: Source, req
         LabelError: a file that does not fit.
         StageError: the run is not curated, or its files were changed.
     """
-    wanted = choose_categories(categories, request, is_import=import_file is not None)
+    chosen = choose_categories(categories, request, is_import=import_file is not None)
     written: list[Path] = []
     if import_file is not None and request.draws:
         raise FilterError("audit: --import takes labels back and draws nothing; import first, then ask for more")
     if import_file is not None:
-        audit = import_review(import_file, run_dir, [category.name for category in categories], who=who)
-        wanted = [category for category in categories if category.name == audit.category]
+        audit = import_review(import_file, layout, [category.name for category in categories], who=who)
+        chosen = [category for category in categories if category.name == audit.category]
     elif request.draws:
-        kept = open_kept(wanted[0], run_dir)
+        kept = open_kept(chosen[0], layout)
         audit, num_before = draw_audit(kept, request)
         if len(audit.keys) > num_before:
             written = export_review(kept, audit, source, start=num_before, blur=request.blur)
     plans, audits = [], []
-    for category in wanted:
-        drawn = list_audits(run_dir, category.name)
-        kept = open_kept(category, run_dir)
+    for category in chosen:
+        drawn = list_audits(layout, category.name)
+        kept = open_kept(category, layout)
         audits += [refresh_audit(kept, audit) for audit in drawn]
         if not drawn:
             plans.append(tabulate_plan(kept, request))
@@ -88,10 +89,10 @@ def choose_categories(categories: Sequence[Category], request: AuditRequest, *, 
         if request.draws and not is_import and len(categories) > 1:
             raise FilterError(f"audit: name the category to audit with --category; the recipe has {names}")
         return list(categories)
-    wanted = [category for category in categories if category.name == request.category]
-    if not wanted:
+    chosen = [category for category in categories if category.name == request.category]
+    if not chosen:
         raise FilterError(f"audit: unknown category {request.category!r}; the recipe has {names}")
-    return wanted
+    return chosen
 
 
 def describe_plan(plan: Mapping[str, Any]) -> str:

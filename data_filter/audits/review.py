@@ -13,9 +13,8 @@ from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
 from ...pictures.sheets import CELL_SIZE, labelled_sheet, png_bytes
 from ...store.digests import sha256_bytes
-from ...store.vocabulary import Cause
 from ...store.whole_files import write_bytes
-from ..index.stage import read_index
+from ..index.read import find_shards, read_images
 from ..labels.csv_files import CsvRow, Verdict, read_csv, read_label
 from ..sources.source import Source
 
@@ -103,14 +102,14 @@ def read_review_csv(path: Path, *, category_of: Mapping[str, str], keys_of: Mapp
 def check_row(row: CsvRow, audit_id: str, keys: Sequence[str]) -> str:
     """The key of a row, which must stand at its number in the sample."""
     key, number = row.cells["key"], row.cells["number"].strip()
-    place = int(number) - 1 if number.isascii() and number.isdigit() and len(number) < 12 else -1
-    if not 0 <= place < len(keys):
+    index = int(number) - 1 if number.isascii() and number.isdigit() and len(number) < 12 else -1
+    if not 0 <= index < len(keys):
         raise LabelError(f"{row.where}: number is {number!r}, audit {audit_id} has the numbers 1 to {len(keys)}; "
                          "do not edit the columns number and key")
-    if key == quote_key(keys[place]):
-        key = keys[place]
-    if keys[place] != key:
-        raise LabelError(f"{row.where}: key is {key!r}, number {number} of audit {audit_id} is {keys[place]!r}; "
+    if key == quote_key(keys[index]):
+        key = keys[index]
+    if keys[index] != key:
+        raise LabelError(f"{row.where}: key is {key!r}, number {number} of audit {audit_id} is {keys[index]!r}; "
                          "do not edit or sort single columns: start again from the exported file")
     return key
 
@@ -143,19 +142,16 @@ def write_sheets(directory: Path, source: Source, index_dir: Path, pictures: Seq
 
 def read_thumbnails(source: Source, index_dir: Path, sha256_of: Mapping[str, str], *, blur: bool) -> dict[str, bytes]:
     """Small PNG pictures by key; what can't be read, or is not the image that was drawn, is left out."""
-    shards = {shard.name: shard for shard in source.shards()}
-    found: dict[str, bytes] = {}
-    for name, table in read_index(index_dir, columns=["key", "reason"]):
-        here = {row["key"] for row in table.to_pylist() if row["key"] in sha256_of and row["reason"] != Cause.DUPLICATE_KEY}
-        for item in source.read(shards[name], keys=here) if here and name in shards else ():
-            if item.image is not None and item.key not in found and sha256_bytes(item.image) == sha256_of[item.key]:
-                try:
-                    picture = Image.fromarray(decode_image(item.image, max_pixels=MAX_PIXELS))
-                except Refusal:
-                    continue
-                picture.thumbnail((CELL_SIZE, CELL_SIZE), Image.Resampling.BICUBIC)
-                found[item.key] = encode(picture.filter(ImageFilter.GaussianBlur(BLUR_RADIUS)) if blur else picture)
-    return found
+    thumbnails: dict[str, bytes] = {}
+    for key, image in read_images(source, find_shards(index_dir, sha256_of)):
+        if sha256_bytes(image) == sha256_of[key]:
+            try:
+                picture = Image.fromarray(decode_image(image, max_pixels=MAX_PIXELS))
+            except Refusal:
+                continue
+            picture.thumbnail((CELL_SIZE, CELL_SIZE), Image.Resampling.BICUBIC)
+            thumbnails[key] = encode(picture.filter(ImageFilter.GaussianBlur(BLUR_RADIUS)) if blur else picture)
+    return thumbnails
 
 
 def encode(picture: Image.Image) -> bytes:

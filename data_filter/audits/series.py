@@ -41,12 +41,12 @@ class OtherAudit:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "OtherAudit":
         """Read it; KeyError, TypeError or ValueError when it is malformed."""
-        found = cls(value["commitment"], value["num_drawn"], tuple(value["judged"]))
-        if type(found.num_drawn) is not int or not len(found.judged) <= found.num_drawn <= found.plan.num_images:
-            raise ValueError(f"{len(found.judged)} labels of {found.num_drawn!r} drawn images, of which there are {found.plan.num_images}")
-        if not all(type(label) is int and label in (0, 1) for label in found.judged):
+        audit = cls(value["commitment"], value["num_drawn"], tuple(value["judged"]))
+        if type(audit.num_drawn) is not int or not len(audit.judged) <= audit.num_drawn <= audit.plan.num_images:
+            raise ValueError(f"{len(audit.judged)} labels of {audit.num_drawn!r} drawn images, of which there are {audit.plan.num_images}")
+        if not all(type(label) is int and label in (0, 1) for label in audit.judged):
             raise ValueError("a label is neither 0 nor 1")
-        return found
+        return audit
 
     def to_json(self) -> dict[str, Any]:
         """It as plain data."""
@@ -73,7 +73,7 @@ def number_of(commitment: Mapping[str, Any]) -> int:
 
 def count_elsewhere(earlier: Iterable[Mapping[str, Any]], ledger_sha256: str) -> int:
     """How many of the earlier audits that a commitment names looked at another kept set."""
-    return sum(one["ledger_sha256"] != ledger_sha256 for one in earlier)
+    return sum(commitment["ledger_sha256"] != ledger_sha256 for commitment in earlier)
 
 
 def spend_confidence(confidence: float, num_elsewhere: int) -> float:
@@ -99,11 +99,11 @@ def find_gaps(commitments: Sequence[Mapping[str, Any]]) -> list[str]:
     problems += ["audits: are of several categories"] if len({commitment["category"] for commitment in commitments}) > 1 else []
     for commitment in commitments:
         name, number = commitment["id"], number_of(commitment)
-        listed = [one["id"] for one in commitment["earlier"]]
+        listed = [named["id"] for named in commitment["earlier"]]
         if number == 0 or listed != [f"{commitment['category']}_{before:03d}" for before in range(1, number)]:
             problems.append(f"audit {name!r:.80}: names {len(listed)} earlier audits, which are not all that its number asks for")
-        problems += [f"audit {name!r:.80}: names the earlier audit {one['id']!r:.80}, which is missing or was changed"
-                     for one in commitment["earlier"] if digests.get(one["id"]) != one["commitment_sha256"]]
+        problems += [f"audit {name!r:.80}: names the earlier audit {named['id']!r:.80}, which is missing or was changed"
+                     for named in commitment["earlier"] if digests.get(named["id"]) != named["commitment_sha256"]]
     return problems
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ...errors import FilterError
@@ -15,55 +14,53 @@ from ...recipe.filters import Category, ClipConfig
 from ...recipe.stage_settings import CLASSIFIER_FIELDS
 from ...store.digests import sha256_file
 from ...store.records import Record, read_record, run_stage
-from ...store.vocabulary import Cause, Role, Status
+from ...store.run_layout import RunLayout, classifier_stage
+from ...store.vocabulary import Role, Status
 from ...store.whole_files import write_json
 from ..index.parquet import write_table
-from ..index.stage import read_index
-from ..labels.join import LabelledSet, check_labels, count_roles, join_labels, read_judgements
+from ..labels.labelled import Labelled, LabelledSet, check_labels, count_roles, resolve_labels
 from .calibration import Calibration, fit_calibration, measure_reliability
 from .classifier import Classifier
 from .estimator import Task, TrainingSet
 from .file import load_classifier, save_classifier
+from .fitted import CLASSIFIER_NAME, FORMAT, REPORT_NAME, TRAINING_NAME
 from .kinds import find_kind
 from .selection import MAX_CROSS_VALIDATED, Selection, choose_training, concept_weights, fit_chosen, list_candidates, select
 
-FORMAT = "glideslope.classifier_report/2"
-CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME = "classifier.safetensors", "classifier.json", "training.parquet"
 TRAINING_SCHEMA = pa.schema([
     pa.field("key", pa.string(), nullable=False), pa.field("label", pa.int8(), nullable=False),
     pa.field("fold", pa.int8()), pa.field("out_of_fold_score", pa.float32())])
 
 
-def fit_classifier(category: Category, index_dir: Path, labels_dir: Path, directory: Path, *, clip: ClipConfig | None = None,
-                   text_dir: Path | None = None, seed: int = 0) -> Record:
+def fit_classifier(category: Category, layout: RunLayout, *, clip: ClipConfig | None = None, seed: int = 0) -> Record:
     """Run the stage `classifiers/<category>`.
 
     Args:
         category: what to find, and which kinds of classifiers to choose from.
-        index_dir, labels_dir: finished stages.
-        directory: the stage's directory.
+        layout: of the run; `index` and `labels` are finished, for kinds that compare images with text by lite0 `clip` too.
         clip: the CLIP of the index, for kinds that compare images with text.
-        text_dir: for these with lite0: the finished stage `clip`.
         seed: see `Estimator.fit`.
 
     Raises:
         FilterError: too few labels for a classifier or a threshold; the message says which.
         StageError, StorageError: as in `run_stage`.
     """
-    inputs = {"index": read_record(index_dir).digest, "labels": read_record(labels_dir).digest}
+    inputs = {"index": read_record(layout.index).digest, "labels": read_record(layout.labels).digest}
+    text_dir = layout.clip if clip is not None and clip.model == "lite0" else None
     if text_dir is not None and any(find_kind(name).NEEDS_TEXT for name in category.classifiers):
         inputs["clip"] = read_record(text_dir).digest
     config = category.model_dump(mode="json", include=set(CLASSIFIER_FIELDS)) | {"seed": seed, "format": FORMAT}
 
     def work(partial: Path) -> dict[str, Any]:
-        data = join_labels(category.name, index_dir, labels_dir)
-        check_joined(category.name, data, index_dir, labels_dir)
+        labelled = resolve_labels(layout)
+        data = labelled.embedded_set(category.name)
+        check_joined(category.name, data, labelled)
         return write_classifier(Task(category, clip or ClipConfig(), text_dir), data, partial, seed)
 
-    return run_stage(directory, stage=f"classifiers/{category.name}", config=config, inputs=inputs, work=work)
+    return run_stage(layout.classifier(category.name), stage=classifier_stage(category.name), config=config, inputs=inputs, work=work)
 
 
-def check_joined(category: str, data: LabelledSet, index_dir: Path, labels_dir: Path) -> None:
+def check_joined(category: str, data: LabelledSet, labelled: Labelled) -> None:
     """Refuse labels that cannot give a filter.
 
     Raises:
@@ -72,7 +69,7 @@ def check_joined(category: str, data: LabelledSet, index_dir: Path, labels_dir: 
     try:
         check_labels(category, count_roles(data.values, data.roles))
     except FilterError as error:
-        lost = find_lost(category, data, index_dir, labels_dir)
+        lost = count_lost(category, data, labelled)
         if not lost:
             raise
         reasons = ", ".join(f"{number} x {reason}" for reason, number in sorted(lost.items()))
@@ -80,17 +77,12 @@ def check_joined(category: str, data: LabelledSet, index_dir: Path, labels_dir: 
         raise FilterError(f"{error}. {many} no embedding ({reasons})") from error
 
 
-def find_lost(category: str, data: LabelledSet, index_dir: Path, labels_dir: Path) -> Counter[str]:
+def count_lost(category: str, data: LabelledSet, labelled: Labelled) -> Counter[str]:
     """Why labelled inputs have no embedding: reason in the index -> number of inputs."""
-    labelled = {key for key, one in read_judgements(category, index_dir, labels_dir).items() if not one.is_ambiguous}
-    lost = labelled - {judgement.key for judgement in data.judgements}
-    found: Counter[str] = Counter()
-    for _, table in read_index(index_dir, columns=["key", "status", "reason"]):
-        rows = table.filter(pc.is_in(table["key"], value_set=pa.array(sorted(lost), type=pa.string()))).to_pylist()
-        found.update({row["key"]: row["reason"] if row["status"] == Status.BAD else "its embedding is no number" for row in rows
-                      if row["reason"] != Cause.DUPLICATE_KEY}.values())
-    found.update({"not in the index": len(lost) - found.total()} if len(lost) > found.total() else {})
-    return found
+    agreed = {key for key, judgement in labelled.judgements_of(category).items() if not judgement.is_ambiguous}
+    lost = agreed - {judgement.key for judgement in data.judgements}
+    rows = labelled.rows.select(["key", "status", "reason"]).to_pylist()
+    return Counter(row["reason"] if row["status"] == Status.BAD else "its embedding is no number" for row in rows if row["key"] in lost)
 
 
 def write_classifier(task: Task, data: LabelledSet, directory: Path, seed: int) -> dict[str, Any]:
@@ -105,7 +97,7 @@ def write_classifier(task: Task, data: LabelledSet, directory: Path, seed: int) 
         selection.out_of_fold, training.labels, positive_share=num_positive / (num_positive + num_negative))
     unscored = [None] * len(chosen)
     write_table(directory / TRAINING_NAME, pa.table({
-        "key": [data.judgements[place].key for place in chosen], "label": training.labels,
+        "key": [data.judgements[number].key for number in chosen], "label": training.labels,
         "fold": unscored if selection.out_of_fold is None else selection.folds,
         "out_of_fold_score": unscored if selection.out_of_fold is None else selection.out_of_fold.astype(np.float32)}, schema=TRAINING_SCHEMA))
     sha256 = sha256_file(directory / CLASSIFIER_NAME)
@@ -119,7 +111,7 @@ def write_classifier(task: Task, data: LabelledSet, directory: Path, seed: int) 
 
 
 def choose_classifier(task: Task, data: LabelledSet, chosen: NDArray[np.int64], seed: int) -> Selection:
-    """Choose by cross-validation, with many labels on a part of them; the scores out of fold are those of all chosen labels."""
+    """Choose by cross-validation, which takes at most `MAX_CROSS_VALIDATED` labels; the scores out of fold are those of all chosen labels."""
     part = chosen if len(chosen) <= MAX_CROSS_VALIDATED else choose_training(data.judgements, MAX_CROSS_VALIDATED)
     selection = select(list_candidates(task), training_set(data, part), data.concepts[part], seed=seed)
     if len(part) == len(chosen):

@@ -15,15 +15,18 @@ from ...errors import FilterError, StageError
 from ...recipe.filters import Category, CurateConfig
 from ...store.digests import sha256_bytes, sha256_json
 from ...store.records import Record, check_outputs, read_record, run_stage
+from ...store.run_layout import CURATED, RunLayout, filter_stage, scores_stage
 from ...store.vocabulary import Cause, Decision, Reason, Split
 from ...store.whole_files import write_json
-from ..classifiers.score_stage import read_shard_scores
+from ..classifiers.scores import read_shard_scores
 from ..index.parquet import write_table
-from ..index.stage import Progress, read_index
-from ..labels.stage import Judgement, consensus, read_audit_labels, read_labels, sort_labels
+from ..index.read import read_index
+from ..labels.index_rows import sort_labels
+from ..labels.store import Judgement, consensus, read_audit_labels, read_labels
 from ..sources.source import Shard, Source, SourceItem, all_captions
+from ..workers.engine import Progress
 from .decision import decide, find_labelled, ledger_schema
-from .threshold_stage import Filter, load_filter
+from .threshold import Filter, load_filter
 
 FORMAT = "glideslope.curated/1"
 INDEX_COLUMNS = ("key", "sha256", "status", "reason", "error", "caption", "captions", "concept")
@@ -48,16 +51,15 @@ FIELDS = (
 )
 
 
-def curate(source: Source, categories: Sequence[Category], run_dir: Path, config: CurateConfig, directory: Path, *,
+def curate(source: Source, categories: Sequence[Category], layout: RunLayout, config: CurateConfig, *,
            progress: Progress | None = None) -> Record:
     """Run the stage `curated`.
 
     Args:
         source: read again for the bytes of what is kept.
         categories: in the recipe's order; each must have finished scores and a finished filter.
-        run_dir: where the finished stages `index`, `labels`, `scores/<category>` and `filters/<category>` lie.
+        layout: of the run; `index`, `labels` and each category's scores and filter are finished.
         config: shard size, validation share, and whether captions are required.
-        directory: the stage's directory.
         progress: told how many inputs are decided.
 
     Raises:
@@ -66,46 +68,46 @@ def curate(source: Source, categories: Sequence[Category], run_dir: Path, config
     """
     if not categories:
         raise FilterError("curate: no category to filter; a recipe needs at least one")
-    index_dir, names = run_dir / "index", [category.name for category in categories]
-    inputs = {"index": read_record(index_dir).digest, "source": source.fingerprint(), "labels": read_record(run_dir / "labels").digest}
-    inputs |= digest_findings(run_dir)
-    inputs |= {stage: read_record(run_dir / stage).digest for name in names for stage in (f"scores/{name}", f"filters/{name}")}
+    names = [category.name for category in categories]
+    inputs = {"index": read_record(layout.index).digest, "source": source.fingerprint(), "labels": read_record(layout.labels).digest}
+    inputs |= digest_findings(layout)
+    inputs |= {stage: read_record(layout.stage(stage)).digest for name in names for stage in (scores_stage(name), filter_stage(name))}
     for name in names:
-        if read_record(run_dir / f"filters/{name}").inputs.get(f"scores/{name}") != inputs[f"scores/{name}"]:
-            raise FilterError(f"{run_dir / 'filters' / name}: built from other scores than {run_dir / 'scores' / name}; fit the filter again")
+        if read_record(layout.filter(name)).inputs.get(scores_stage(name)) != inputs[scores_stage(name)]:
+            raise FilterError(f"{layout.filter(name)}: built from other scores than {layout.scores(name)}; fit the filter again")
 
     def work(partial: Path) -> dict[str, Any]:
-        for stage in ("index", *(f"scores/{name}" for name in names)):
-            check_outputs(run_dir / stage, read_record(run_dir / stage))
-        filters = [load_filter(name, run_dir / "filters" / name) for name in names]
-        return write_curated(source, filters, run_dir, config, partial, progress)
+        for stage in (layout.index, *map(layout.scores, names)):
+            check_outputs(stage, read_record(stage))
+        filters = [load_filter(name, layout.filter(name)) for name in names]
+        return write_curated(source, filters, layout, config, partial, progress)
 
-    return run_stage(directory, stage="curated", config=config.model_dump(mode="json"), inputs=inputs, work=work)
+    return run_stage(layout.curated, stage=CURATED, config=config.model_dump(mode="json"), inputs=inputs, work=work)
 
 
-def write_curated(source: Source, filters: Sequence[Filter], run_dir: Path, config: CurateConfig, directory: Path,
+def write_curated(source: Source, filters: Sequence[Filter], layout: RunLayout, config: CurateConfig, directory: Path,
                   progress: Progress | None) -> dict[str, Any]:
     """Write data, ledger and curated.json; returns the summary."""
     for leftover in directory.rglob("*.parquet"):  # of a killed run: this stage is quick and starts again
         leftover.unlink()
-    has_several = any(table["captions"].null_count < len(table) for _, table in read_index(run_dir / "index", columns=["captions"]))
+    has_several = any(table["captions"].null_count < len(table) for _, table in read_index(layout.index, columns=["captions"]))
     writers = {split: SplitWriter(directory / "data", split, config.shard_size, data_schema(has_several=has_several)) for split in Split}
     counts: Counter[str] = Counter()
     shards = {shard.name: shard for shard in source.shards()}
-    position, total = 0, read_record(run_dir / "index").summary["num_inputs"]
+    position, total = 0, read_record(layout.index).summary["num_inputs"]
     names = [judge.category for judge in filters]
-    current, changed = judge_inputs(run_dir)
+    current, changed = judge_inputs(layout)
     labelled = find_labelled([*current, *changed], names)
     stale = {(judgement.key, str(Reason(Cause.LABEL, judgement.category))) for judgement in changed}
     schema = ledger_schema(names, has_several=has_several)
-    for name, index in read_index(run_dir / "index", columns=INDEX_COLUMNS):
-        scores = {category: read_shard_scores(run_dir / "scores" / category, name, index) for category in names}
+    for name, index in read_index(layout.index, columns=INDEX_COLUMNS):
+        scores = {category: read_shard_scores(layout.scores(category), name, index) for category in names}
         ledger = decide(index, scores, filters, labelled, config.validation_share, captions_required=config.captions == "required")
-        for place, item in read_kept(source, shards.get(name), index, ledger):
-            row = ledger[place]
+        for number, item in read_kept(source, shards.get(name), index, ledger):
+            row = ledger[number]
             writers[row["split"]].add({"image": {"bytes": item.image, "path": None}, "caption": row["caption"],
                                        "captions": all_captions(row["caption"], row["captions"]), "key": row["key"],
-                                       "sha256": row["sha256"], "concept": index["concept"][place].as_py(), "weight": row["weight"],
+                                       "sha256": row["sha256"], "concept": index["concept"][number].as_py(), "weight": row["weight"],
                                        "metadata": item.metadata})
         note_changed(ledger, stale)
         write_table(directory / "ledger" / f"{name}.parquet", pa.Table.from_pylist(ledger, schema=schema))
@@ -124,18 +126,18 @@ def data_schema(*, has_several: bool) -> pa.Schema:
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
-def judge_inputs(run_dir: Path) -> tuple[list[Judgement], list[Judgement]]:
+def judge_inputs(layout: RunLayout) -> tuple[list[Judgement], list[Judgement]]:
     """What all labels say, those of audits included: whatever anybody saw in a kept image, it goes.
 
     Returns:
-        The judgements of the bytes that the index has; and, for inputs and categories without any, those that did not say no of the
-        bytes that were there before: nobody has seen what is there now, so it goes until somebody has.
+        The judgements of the bytes that the index has. Then the judgements of earlier bytes, where nobody has judged the present
+        ones and the earlier ones were not called harmless: such an input is dropped until somebody has judged it.
     """
-    labels_dir = run_dir / "labels"
-    found = sort_labels([*read_labels(labels_dir), *read_audit_labels(labels_dir)], run_dir / "index")
-    current = consensus(found.current)
-    judged = {(one.key, one.category) for one in current}
-    return current, [one for one in consensus(found.changed) if one.label != 0 and (one.key, one.category) not in judged]
+    labels = sort_labels([*read_labels(layout.labels), *read_audit_labels(layout.labels)], layout.index)
+    current = consensus(labels.current)
+    judged = {(judgement.key, judgement.category) for judgement in current}
+    return current, [judgement for judgement in consensus(labels.changed)
+                     if judgement.label != 0 and (judgement.key, judgement.category) not in judged]
 
 
 def note_changed(ledger: Sequence[dict[str, Any]], stale: Collection[tuple[str, str]]) -> None:
@@ -145,13 +147,14 @@ def note_changed(ledger: Sequence[dict[str, Any]], stale: Collection[tuple[str, 
             row["detail"] = f"input {row['key']} had other bytes when it was labelled; nobody has judged these yet"
 
 
-def digest_findings(run_dir: Path) -> dict[str, str]:
+def digest_findings(layout: RunLayout) -> dict[str, str]:
     """What audits found among the kept images, as an input of the stage; nothing while they found nothing, so that a clean audit
     makes nothing run again.
     """
-    audited = {(label.key, label.category) for label in read_audit_labels(run_dir / "labels")}
-    judged = [one for part in judge_inputs(run_dir) for one in part] if audited else []
-    findings = sorted([one.key, one.category] for one in judged if one.label != 0 and (one.key, one.category) in audited)
+    audited = {(label.key, label.category) for label in read_audit_labels(layout.labels)}
+    judgements = [judgement for part in judge_inputs(layout) for judgement in part] if audited else []
+    findings = sorted([judgement.key, judgement.category] for judgement in judgements
+                      if judgement.label != 0 and (judgement.key, judgement.category) in audited)
     return {"audit_findings": sha256_json(findings)} if findings else {}
 
 
@@ -174,18 +177,18 @@ def write_summary(directory: Path, num_seen: int, counts: Counter[str], splits: 
 
 def read_kept(source: Source, shard: Shard | None, index: pa.Table,
               ledger: Sequence[dict[str, Any]]) -> Iterator[tuple[int, SourceItem]]:
-    """Place and input of what a shard keeps; an input that is not as it was indexed is dropped from the ledger.
+    """Row number and input of what a shard keeps; an input that is not as it was indexed is dropped from the ledger.
 
     A shard that the source no longer has is none; all that it held has changed.
     """
-    wanted = {row["key"]: place for place, row in enumerate(ledger) if row["decision"] == Decision.KEEP}
-    for item in source.read(shard, keys=frozenset(wanted)) if wanted and shard is not None else ():
-        place = wanted.get(item.key)
-        if place is not None and item.image is not None and sha256_bytes(item.image) == index["sha256"][place].as_py():
-            del wanted[item.key]
-            yield place, item
-    for key, place in wanted.items():
-        ledger[place].update(decision=Decision.DROP, reason=Cause.CHANGED, detail=f"input {key} is not what was indexed", split="", weight=0.0)
+    unread = {row["key"]: number for number, row in enumerate(ledger) if row["decision"] == Decision.KEEP}
+    for item in source.read(shard, keys=frozenset(unread)) if unread and shard is not None else ():
+        number = unread.get(item.key)
+        if number is not None and item.image is not None and sha256_bytes(item.image) == index["sha256"][number].as_py():
+            del unread[item.key]
+            yield number, item
+    for key, number in unread.items():
+        ledger[number].update(decision=Decision.DROP, reason=Cause.CHANGED, detail=f"input {key} is not what was indexed", split="", weight=0.0)
 
 
 class SplitWriter:

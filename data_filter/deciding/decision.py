@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from ...store.vocabulary import Cause, Decision, Reason, Split, Status
-from ..labels.stage import Judgement
+from ..labels.store import Judgement
 from ..sources.source import hash_share
-from .filter_figures import is_dropped
-from .threshold_stage import Filter
+from .threshold import Filter, is_dropped
 
 
 def ledger_schema(categories: Sequence[str], *, has_several: bool = False) -> pa.Schema:
@@ -36,15 +35,15 @@ def ledger_schema(categories: Sequence[str], *, has_several: bool = False) -> pa
 
 
 def find_labelled(judgements: Iterable[Judgement], categories: Sequence[str]) -> dict[str, str]:
-    """Key -> first category, in this order, that somebody says it counts as; where people disagree, somebody does."""
-    order = {category: place for place, category in enumerate(categories)}
-    found: dict[str, str] = {}
+    """Key -> first category, in this order, that somebody says it counts as. A key on which people disagree is among them."""
+    order = {category: number for number, category in enumerate(categories)}
+    category_of: dict[str, str] = {}
     for judgement in judgements:
         if judgement.category in order and judgement.label != 0:
-            earlier = found.get(judgement.key)
+            earlier = category_of.get(judgement.key)
             if earlier is None or order[judgement.category] < order[earlier]:
-                found[judgement.key] = judgement.category
-    return found
+                category_of[judgement.key] = judgement.category
+    return category_of
 
 
 def decide(index: pa.Table, scores: Mapping[str, pa.Table], filters: Sequence[Filter], labelled: Mapping[str, str],

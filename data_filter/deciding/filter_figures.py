@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ...store.vocabulary import Role
 from .statistics import lower_bound, upper_bound
+from .threshold import Scores, is_dropped
 
 MAX_CURVE_POINTS = 200
 
@@ -23,13 +24,6 @@ SCORES_SCHEMA = pa.schema([
     pa.field("score", pa.float32(), nullable=False),
     pa.field("flags", pa.list_(pa.string()), nullable=False),
 ])
-
-Scores = NDArray[np.float32]
-
-
-def is_dropped(scores: Scores, threshold: float) -> NDArray[np.bool_]:
-    """Whether an image is dropped: it is kept only when `score < threshold` is true, so NaN is dropped. bool (N,)."""
-    return ~(scores.astype(np.float64) < threshold)
 
 
 def combined_scores(scores: pa.Table) -> Scores:
@@ -93,15 +87,15 @@ def measure_kept(label: NDArray[Any], dropped: NDArray[np.bool_], chosen: NDArra
 
 def measure_groups(scores: pa.Table, label: NDArray[Any], dropped: NDArray[np.bool_], is_test: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Recall on the test positives of each group value that occurs among them; "" (unspecified) comes first."""
-    found = []
+    rows = []
     given = [dict(pairs) for pairs in scores["groups"].to_pylist()]
     for group in sorted({name for row, chosen in zip(given, is_test & (label == 1), strict=True) if chosen for name in row}):
         values = np.array([row.get(group, "") for row in given], dtype=object)
         for value in sorted(set(values[is_test & (label == 1)])):
             figures = measure_recall(label, dropped, is_test & (values == value))
             del figures["num_negative"]
-            found.append({"group": group, "value": value, **figures})
-    return found
+            rows.append({"group": group, "value": value, **figures})
+    return rows
 
 
 def list_missed(scores: pa.Table, chosen: NDArray[np.bool_]) -> list[dict[str, Any]]:

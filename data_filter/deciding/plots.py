@@ -53,20 +53,20 @@ def plot_mutations(title: str, mutations: Sequence[Mapping[str, Any]], sizes: Se
     figure = Figure(figsize=(9, 1.1 + 0.3 * len(mutations)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    places = range(len(mutations))
-    left.barh(places, [row["recall"] or 0 for row in mutations], color="#1f6feb", height=0.6, label="known positives found")
-    left.hlines(places, [row["recall_lower_bound"] for row in mutations], [row["recall"] or 0 for row in mutations], color="#0b2e6b",
+    heights = range(len(mutations))
+    left.barh(heights, [row["recall"] or 0 for row in mutations], color="#1f6feb", height=0.6, label="known positives found")
+    left.hlines(heights, [row["recall_lower_bound"] for row in mutations], [row["recall"] or 0 for row in mutations], color="#0b2e6b",
                 linewidth=2, label="down to the 95 % lower bound")
-    left.plot([row["drop_rate_others"] or 0 for row in mutations], places, "D", color="#d1242f", markersize=4, label="other pictures dropped")
-    left.set_yticks(list(places), [TITLES.get(row["mutation"], row["mutation"]) for row in mutations], fontsize=8)
+    left.plot([row["drop_rate_others"] or 0 for row in mutations], heights, "D", color="#d1242f", markersize=4, label="other pictures dropped")
+    left.set_yticks(list(heights), [TITLES.get(row["mutation"], row["mutation"]) for row in mutations], fontsize=8)
     left.invert_yaxis()
     left.set(xlim=(0, 1.02), xlabel="share", title=f"{title}: recall by mutation")
     figure.legend(loc="outside lower left", fontsize=8, ncols=3, frameon=False)
-    shown = [row for row in sizes if row["num_positive"]]
-    spots = range(len(shown))
-    right.bar(spots, [row["recall"] for row in shown], color="#1f6feb", width=0.6)
-    right.vlines(spots, [row["recall_lower_bound"] for row in shown], [row["recall"] for row in shown], color="#0b2e6b", linewidth=2)
-    right.set_xticks(list(spots), [f"{100 * row['from']:g}-{100 * row['to']:g} %\n({row['num_positive']})" for row in shown], fontsize=8)
+    measured = [row for row in sizes if row["num_positive"]]
+    columns = range(len(measured))
+    right.bar(columns, [row["recall"] for row in measured], color="#1f6feb", width=0.6)
+    right.vlines(columns, [row["recall_lower_bound"] for row in measured], [row["recall"] for row in measured], color="#0b2e6b", linewidth=2)
+    right.set_xticks(list(columns), [f"{100 * row['from']:g}-{100 * row['to']:g} %\n({row['num_positive']})" for row in measured], fontsize=8)
     right.set(ylim=(0, 1.02), xlabel="subject's share of the picture (positives)", title="recall by size")
     for axes in (left, right):
         axes.grid(alpha=0.3)

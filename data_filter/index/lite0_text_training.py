@@ -29,7 +29,8 @@ from ...store.records import Record, read_record, run_stage
 from ...store.vocabulary import Cause
 from ...store.whole_files import write_bytes, write_json
 from ..sources.source import all_captions, hash_share
-from .stage import Progress, read_index
+from ..workers.engine import Progress
+from .read import read_index
 
 MAX_LOGIT_SCALE = math.log(100)
 WARMUP_SHARE = 0.1

@@ -18,7 +18,9 @@ from ...store.stage_places import StagePlaces
 from ...store.whole_files import read_json, storage_error, write_json
 from ..sources.kind import open_source
 from ..sources.source import Shard, digest_shards
-from .stage import Progress, ShardTask, adopt_partial, identify, index_shards
+from ..workers.engine import Progress
+from .embed import ShardTask
+from .stage import adopt_partial, identify, index_shards
 
 FORMAT = "glideslope.shards/1"
 
@@ -75,9 +77,9 @@ def read_or_list(path: Path, source: SourceSettings, shard_size: int) -> list[Sh
     """The shards of a source as a job before this one has listed them; else they are listed, and written down."""
     settings: Mapping[str, Any] = {"format": FORMAT, "source": source.model_dump(mode="json"), "shard_size": shard_size}
     if path.is_file():
-        found = read_json(path)
-        if {name: found.get(name) for name in settings} == settings:
-            return [Shard(**shard) for shard in found["shards"]]
+        listed = read_json(path)
+        if {name: listed.get(name) for name in settings} == settings:
+            return [Shard(**shard) for shard in listed["shards"]]
     shards = list(open_source(source, shard_size=shard_size).shards())
     write_json(path, {**settings, "shards": [asdict(shard) for shard in shards]})
     return shards

@@ -52,11 +52,11 @@ def read_duplicates(directory: Path) -> dict[str, NDArray[np.int32]]:
         StageError: the file is missing or damaged.
     """
     table = read_table(directory / DUPLICATES_NAME, columns=["shard", "row"])
-    rows, found, start = table["row"].to_numpy(), {}, 0
+    rows, rows_of, start = table["row"].to_numpy(), {}, 0
     for count in table["shard"].value_counts():  # in the order of the table, where the rows of a shard follow each other
-        found[count["values"].as_py()] = rows[start:start + count["counts"].as_py()]
+        rows_of[count["values"].as_py()] = rows[start:start + count["counts"].as_py()]
         start += count["counts"].as_py()
-    return found
+    return rows_of
 
 
 def refuse_repeated(paths: Sequence[Path], repeated: Sequence[NDArray[np.int32]], hint: str) -> None:
@@ -101,16 +101,16 @@ def find_repeated(paths: Sequence[Path], *, keys_at_once: int = KEYS_AT_ONCE) ->
         For each file, int32 row numbers in ascending order.
     """
     repeated = repeated_hashes(paths)
-    found = [array("i") for _ in paths]
+    rows_of = [array("i") for _ in paths]
     for start in range(0, len(repeated), keys_at_once):
         candidates = repeated[start:start + keys_at_once]
         seen: set[str] = set()
-        for rows, keys in zip(found, read_keys(paths), strict=True):
+        for rows, keys in zip(rows_of, read_keys(paths), strict=True):
             for row in np.flatnonzero(is_among(hash_keys(keys), candidates)).tolist():
                 if keys[row] in seen:
                     rows.append(row)
                 seen.add(keys[row])
-    return [np.sort(np.array(rows, dtype=np.int32)) for rows in found]
+    return [np.sort(np.array(rows, dtype=np.int32)) for rows in rows_of]
 
 
 def repeated_hashes(paths: Sequence[Path]) -> NDArray[np.int64]:
@@ -137,5 +137,5 @@ def hash_keys(keys: Sequence[str]) -> NDArray[np.int64]:
 
 def is_among(values: NDArray[np.int64], ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each value is one of some values in ascending order: bool (N,)."""
-    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    return np.asarray(ordered[places] == values) if len(ordered) else np.zeros(len(values), dtype=bool)
+    numbers = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return np.asarray(ordered[numbers] == values) if len(ordered) else np.zeros(len(values), dtype=bool)

@@ -7,89 +7,27 @@ else, so a killed run goes on where it stopped and ends with the same digests, w
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from ...clip import lite0
-from ...clip.model import Clip, Crops, load_clip
-from ...errors import StageError
-from ...pictures.decode import decode_picture
-from ...pictures.refusals import Refusal, TooLarge
 from ...recipe.filters import ClipConfig, IndexConfig
 from ...recipe.sources import SourceSettings
-from ...store.digests import sha256_bytes, sha256_json
 from ...store.records import Record, run_stage
 from ...store.stage_places import INTENT_NAME, StagePlaces
-from ...store.vocabulary import Cause, Status
+from ...store.vocabulary import Cause
 from ...store.whole_files import write_bytes, write_json
-from ..sources.kind import as_kind, open_source
-from ..sources.source import Shard, Source, SourceItem
-from ..workers.engine import available_threads, run_tasks, worker_number
-from ..workers.read_ahead import map_ahead
-from .parquet import read_table, write_table
-from .repeated_keys import find_repeated, read_duplicates, refuse_repeated, write_duplicates
-from .withheld import withhold_secrets
+from ..sources.kind import as_kind
+from ..workers.engine import Progress, run_tasks
+from .embed import INDEX_FORMAT, ShardResult, ShardTask, image_settings, index_shard_file, is_finished, open_source_once
+from .read import read_index
+from .repeated_keys import find_repeated, refuse_repeated, write_duplicates
 
-Progress = Callable[[int, int, str], None]
 log = logging.getLogger(__name__)
-
-INDEX_FORMAT = "glideslope.index/5"  # changes whenever the same input would give another row
-# status, reason: of `Status` and `Cause`.
-# captions: all of them where an input has several, `caption` the first; else null.
-# A sound image that only lacks a caption is `ok` with the reason `caption`.
-INDEX_SCHEMA = pa.schema([
-    pa.field("key", pa.string(), nullable=False),
-    pa.field("concept", pa.string(), nullable=False),
-    pa.field("sha256", pa.string()),
-    pa.field("size_bytes", pa.int64(), nullable=False),
-    pa.field("width", pa.int32()),
-    pa.field("height", pa.int32()),
-    pa.field("caption", pa.string()),
-    pa.field("captions", pa.list_(pa.string())),
-    pa.field("status", pa.string(), nullable=False),
-    pa.field("reason", pa.string(), nullable=False),
-    pa.field("error", pa.string()),
-    pa.field("embedding", pa.list_(pa.float16())),
-])
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """All that a worker needs to write one index file; plain data, so that it can be sent to another process.
-
-    Attributes:
-        source, clip, index: the recipe's parts.
-        shard: what to read.
-        path: the index file to write.
-    """
-
-    source: SourceSettings
-    clip: ClipConfig
-    index: IndexConfig
-    shard: Shard
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The shard's name."""
-        return self.shard.name
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """What came of one shard: its name and how many rows its index file has."""
-
-    name: str
-    num_rows: int
 
 
 def build_index(source: SourceSettings, clip: ClipConfig, index: IndexConfig, directory: Path, *, engine: str = "local",
@@ -139,12 +77,6 @@ def adopt_partial(places: StagePlaces, identity: Mapping[str, Any]) -> None:
         write_json(places.partial / INTENT_NAME, identity)
 
 
-def image_settings(clip: ClipConfig) -> dict[str, Any]:
-    """The part of a CLIP's configuration that image embeddings depend on; how many are embedded at once only rounds them otherwise."""
-    settings = clip.model_dump(mode="json", include={"model", "pretrained"})
-    return settings | ({"images": lite0.IMAGES_FORMAT} if clip.model == "lite0" else {})
-
-
 def index_shards(tasks: Sequence[ShardTask], finished: Path, engine: str, workers: int | None, progress: Progress | None) -> int:
     """Write the missing shards of an index.
 
@@ -182,7 +114,14 @@ def index_shards(tasks: Sequence[ShardTask], finished: Path, engine: str, worker
 
 @dataclass
 class Sizes:
-    """How many rows the finished ones of `num_shards` shards have; `num_expected` is how many all will have, where that is known."""
+    """Counts the rows of the finished shards.
+
+    Attributes:
+        num_shards: how many shards there are.
+        num_expected: how many rows all shards will have; None where that is not known.
+        num_finished: shards so far.
+        num_rows: rows so far.
+    """
 
     num_shards: int
     num_expected: int | None
@@ -236,143 +175,3 @@ def summarise(tasks: Sequence[ShardTask], directory: Path) -> dict[str, Any]:
     num_inputs, num_without_caption = sum(reasons.values()), reasons.pop(Cause.CAPTION, 0)
     num_ok = reasons.pop(Cause.NOTHING, 0) + num_without_caption
     return {"num_inputs": num_inputs, "num_ok": num_ok, "num_without_caption": num_without_caption, "num_bad": dict(sorted(reasons.items()))}
-
-
-def index_shard_file(task: ShardTask) -> ShardResult:
-    """Write the index file of one shard."""
-    source, clip = open_source_once(task.source, task.index.shard_size), load_clip_once(task.clip)
-    table = index_shard(source, task.shard, clip, task.index)
-    write_table(task.path, table.replace_schema_metadata(identity_of(task)))
-    return ShardResult(task.name, len(table))
-
-
-@lru_cache(maxsize=1)
-def open_source_once(config: SourceSettings, shard_size: int) -> Source:
-    """The source of this process."""
-    return open_source(config, shard_size=shard_size)
-
-
-@lru_cache(maxsize=1)
-def load_clip_once(config: ClipConfig) -> Clip:
-    """The CLIP of this process, on a GPU where there is one; several workers take the GPUs in turn."""
-    import torch
-
-    device = f"cuda:{worker_number() % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    return load_clip(config, device=device)
-
-
-def identity_of(task: ShardTask) -> dict[str, str]:
-    """What an index file's content depends on, as its parquet metadata holds it."""
-    settings = sha256_json({"format": INDEX_FORMAT, "clip": image_settings(task.clip), "index": task.index.model_dump(mode="json")})
-    return {"glideslope.shard": task.shard.fingerprint, "glideslope.settings": settings}
-
-
-def is_finished(path: Path, task: ShardTask) -> bool:
-    """Whether a file is the whole and current index file of a shard."""
-    try:
-        found = pq.read_metadata(path).metadata or {}
-    except (OSError, pa.ArrowException):
-        return False
-    return all(found.get(name.encode()) == value.encode() for name, value in identity_of(task).items())
-
-
-def read_index(directory: Path, *, columns: Sequence[str] | None = None,
-               names: Collection[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
-    """Read an index shard by shard, in order: name and rows, in which a repeated key is a bad input; with `names` only those shards.
-
-    Raises:
-        StageError: a file is missing or damaged.
-    """
-    repeated = read_duplicates(directory)
-    paths = list(directory.glob("shard-*.parquet")) if names is None else [directory / f"{name}.parquet" for name in names]
-    for path in sorted(paths, key=lambda path: (len(path.name), path.name)):
-        table = read_table(path, columns=columns)
-        yield path.stem, mark_repeated(table, repeated.get(path.stem), path)
-
-
-def read_images(source: Source, index_dir: Path, keys: Collection[str]) -> dict[str, bytes]:
-    """The original bytes of some inputs, by key; only the shards that hold them are read. What cannot be had is left out."""
-    shards = {shard.name: shard for shard in source.shards()}
-    images: dict[str, bytes] = {}
-    for name, table in read_index(index_dir, columns=["key", "reason"]):
-        here = {row["key"] for row in table.to_pylist() if row["key"] in keys and row["reason"] != Cause.DUPLICATE_KEY}
-        if here and name in shards:
-            for item in source.read(shards[name], keys=here):
-                if item.image is not None:
-                    images.setdefault(item.key, item.image)
-    return images
-
-
-def mark_repeated(table: pa.Table, rows: NDArray[np.int32] | None, path: Path) -> pa.Table:
-    """Make the given rows of an index table bad inputs with the reason `duplicate key`."""
-    if rows is None:
-        return table
-    is_repeated = np.zeros(len(table), dtype=bool)
-    is_repeated[rows] = True
-    values: dict[str, Any] = {"status": Status.BAD, "reason": Cause.DUPLICATE_KEY, "embedding": None}
-    if "error" in table.column_names:
-        keys = read_table(path, columns=["key"])["key"]
-        values["error"] = pc.binary_join_element_wise("duplicate key ", keys, ": an earlier input has the same one", "")
-    for place, field in enumerate(table.schema):
-        if field.name in values:
-            value = values[field.name]
-            new = value if isinstance(value, pa.ChunkedArray) else pa.scalar(value, type=field.type)
-            table = table.set_column(place, field, pc.if_else(pa.array(is_repeated), new, table[field.name]))
-    return table
-
-
-def index_shard(source: Source, shard: Shard, clip: Clip, config: IndexConfig) -> pa.Table:
-    """Read, check and embed one shard: one row per input whatever happens."""
-    rows: list[dict[str, Any]] = []
-    waiting: list[tuple[int, Crops]] = []
-
-    def embed_waiting() -> None:
-        embeddings = clip.embed_crops([crops for _, crops in waiting])
-        for (place, _), embedding in zip(waiting, embeddings, strict=True):
-            if np.isfinite(embedding).all():  # else it stays null, and curation drops the image for its missing score
-                rows[place]["embedding"] = embedding.astype(np.float16)
-        waiting.clear()
-
-    def check(item: SourceItem) -> tuple[dict[str, Any], Crops | None]:
-        return check_input(item, clip, max_pixels=config.max_pixels)
-
-    for row, crops in map_ahead(check, source.read(shard), num_threads=num_decoders(clip), depth=clip.batch_size + 32):
-        if crops is not None:
-            waiting.append((len(rows), crops))
-        rows.append(row)
-        if len(waiting) >= clip.batch_size:
-            embed_waiting()
-    embed_waiting()
-    if shard.num_inputs is not None and len(rows) != shard.num_inputs:
-        raise StageError(f"index: the source gave {len(rows)} of {shard.num_inputs} inputs of {shard.name}; "
-                         "it changed while it was read: run the command again")
-    return pa.Table.from_pylist(rows, schema=INDEX_SCHEMA)
-
-
-def num_decoders(clip: Clip) -> int:
-    """How many threads decode: on a CPU half of them, for the forward pass needs the others; beside a GPU all."""
-    return available_threads() if clip.device.type == "cuda" else max(1, available_threads() // 2)
-
-
-def check_input(item: SourceItem, clip: Clip, *, max_pixels: int) -> tuple[dict[str, Any], Crops | None]:
-    """One input as an index row without embedding, and its crops where its image is sound; the first thing wrong is named."""
-    reason, error, picture, crops = item.reason, item.error, None, None
-    if reason not in (Cause.NOTHING, Cause.CAPTION):
-        pass  # the source knows what is wrong with it
-    elif item.image is None:
-        reason, error = Cause.MISSING, f"image {item.key} is missing"
-    else:
-        try:
-            picture = decode_picture(item.image, max_pixels=max_pixels, short_side=clip.image_size)
-            crops = clip.crop(picture.pixels)
-        except Refusal as refusal:
-            hint = "; index.max_pixels in the recipe sets the limit" if isinstance(refusal, TooLarge) else ""
-            reason, error = refusal.reason, f"{refusal}{hint}"
-    if not reason and item.caption is None:
-        reason, error = Cause.CAPTION, f"caption of {item.key} is missing"
-    row = {"key": item.key, "concept": item.concept, "caption": item.caption, "captions": list(item.captions) or None,
-           "reason": reason, "error": error, "status": Status.BAD if picture is None else Status.OK, "embedding": None,
-           "sha256": None if item.image is None else sha256_bytes(item.image), "size_bytes": len(item.image or b""),
-           "width": None if picture is None else picture.width, "height": None if picture is None else picture.height}
-    withhold_secrets(row)
-    return row, None if row["status"] == Status.BAD else crops

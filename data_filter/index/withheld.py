@@ -22,18 +22,18 @@ def withhold_secrets(row: dict[str, Any]) -> None:
     that quotes a secret is replaced.
     """
     key = row["key"]
-    found = [(f"the {what}", kind) for what in ("key", "concept") if (kind := secret_in(row[what], what))]
+    secrets = [(f"the {what}", kind) for what in ("key", "concept") if (kind := secret_in(row[what], what))]
     for what in ("key", "concept"):
         if secret_in(row[what], what):
             row[what] = withheld_name(row[what])
     kinds = (kind for caption in all_captions(row["caption"], row["captions"]) if (kind := caption_secret(caption)))
     if kind := next(kinds, None):
         row |= {"caption": None, "captions": None}
-        found.append((f"the caption of {row['key']}", kind))
+        secrets.append((f"the caption of {row['key']}", kind))
     if row["error"] is not None and (row["key"] != key or secret_in(row["error"], "error")):
         row["error"] = f"{row['reason']}; the rest of the message quotes what must not be published"
-    if found and row["status"] == Status.OK:
-        where, kind = found[0]
+    if secrets and row["status"] == Status.OK:
+        where, kind = secrets[0]
         error = f"{where} holds {kind}, which a release must not publish; remove it from the data to keep this input"
         row |= {"status": Status.BAD, "reason": Cause.SECRET, "error": error, "width": None, "height": None}
 

@@ -28,7 +28,7 @@ class Verdict:
     """A label before it has a role: what a person or a file says.
 
     Attributes:
-        key, category, label, groups, who, how: as in `label_store.Label`.
+        key, category, label, groups, who, how: as in `store.Label`.
         where: where it stands, for messages, for example `labels.csv, line 7`.
         concept: what the input shows, in the file's words; "" where the file says nothing. Inputs with the same one share a role.
         sha256: digest of the image's bytes that were looked at; "": those that the index has.

@@ -19,81 +19,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from posixpath import normpath
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from ...errors import LabelError
 from ...recipe.filters import LabelsConfig
-from ...store.records import Record, describe_environment, read_record
+from ...store.records import Record, describe_environment
 from ...store.stage_manifest import Manifest
 from ...store.stage_places import RECORD_NAME
-from ...store.vocabulary import FITTING_ROLES, Cause, Role
+from ...store.vocabulary import FITTING_ROLES, Role
 from ...store.whole_files import write_json
-from ..index.stage import read_index
-from ..sources.source import SourceLabel, hash_share
-from .csv_files import Verdict, read_label_csv
+from ..sources.source import SourceLabel
+from .concepts import join_concepts, own_concepts, role_of
+from .csv_files import Verdict
+from .index_rows import MAX_NAMED, Indexed, look_up, sort_known, warn_unused
 from .store import (
     AUDIT_LABELS_NAME,
+    AUDIT_PREFIX,
     AUDIT_RECORD_NAME,
     LABELS_FORMAT,
     LABELS_NAME,
-    Judgement,
     Label,
     append_labels,
-    consensus,
-    read_audit_labels,
-    read_labels,
     read_store,
     summarise_labels,
 )
 
-__all__ = ["Imported", "Judgement", "Label", "SortedLabels", "Verdict", "add_labels", "consensus", "find_fitted",
-           "import_audit_labels", "import_labels", "read_audit_labels", "read_label_csv", "read_labels", "role_of", "sort_labels",
-           "verdicts_of_source", "warn_unused"]
-
-AUDIT_PREFIX = "audit:"
-MAX_NAMED = 5
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Indexed:
-    """What the index says of an input: its concept, and the digest of its bytes, "" where there are none."""
-
-    concept: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class SortedLabels:
-    """Labels by what the index holds now.
-
-    Attributes:
-        current: of the very bytes that the index has under their key.
-        changed: the index has other bytes under their key.
-        vanished: the index does not know their key.
-    """
-
-    current: Sequence[Label]
-    changed: Sequence[Label]
-    vanished: Sequence[Label]
-
-    @property
-    def keys_changed(self) -> set[str]:
-        """Inputs that have labels of a category for other bytes alone."""
-        judged = {(label.key, label.category) for label in self.current}
-        return {label.key for label in self.changed if (label.key, label.category) not in judged}
-
-    @property
-    def num_changed(self) -> int:
-        """How many inputs have labels of a category for other bytes alone."""
-        return len(self.keys_changed)
-
-    @property
-    def num_vanished(self) -> int:
-        """How many labelled keys the index does not know."""
-        return len({label.key for label in self.vanished})
 
 
 @dataclass(frozen=True)
@@ -111,14 +60,6 @@ class Imported:
     num_new: int
     num_changed: int
     num_unchanged: int
-
-
-def role_of(concept: str, config: LabelsConfig) -> Role:
-    """The role of a concept's labels where none has been given yet; the same whatever the category, the input or the day."""
-    share = hash_share(config.salt, concept)
-    if share < config.train_share:
-        return Role.TRAIN
-    return Role.CALIBRATE if share < config.train_share + config.calibrate_share else Role.TEST
 
 
 def verdicts_of_source(labels: Iterable[SourceLabel], *, who: str) -> list[Verdict]:
@@ -180,9 +121,9 @@ def add_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir: Path, c
     if counts["replaced"] and not all(verdict.sha256 for verdict in verdicts):
         log.warning("%s: %d verdicts are for images that changed since the same person judged them; they count for the new images from now "
                     "on. A column sha256 in the label file would say which bytes were looked at", labels_dir, counts["replaced"])
-    found = sort_known([*kept, *added], known)
-    warn_unused(found, labels_dir)
-    summary = summarise_labels([*kept, *added], found.current) | {"num_changed": found.num_changed, "num_vanished": found.num_vanished}
+    labels = sort_known([*kept, *added], known)
+    warn_unused(labels, labels_dir)
+    summary = summarise_labels([*kept, *added], labels.current) | {"num_changed": labels.num_changed, "num_vanished": labels.num_vanished}
     record = Record("labels", {"format": LABELS_FORMAT} | config.model_dump(mode="json"), {}, Manifest(()), summary,
                     describe_environment(started.timestamp()))
     write_json(labels_dir / RECORD_NAME, record.to_json())
@@ -218,8 +159,8 @@ def import_audit_labels(verdicts: Sequence[Verdict], labels_dir: Path, index_dir
         concept = concepts[verdict.key]
         role = roles.get((concept, verdict.category), Role.TEST)
         if role in FITTING_ROLES:
-            shown = verdict.key if verdict.key == concept else f"{verdict.key} (concept {concept})"
-            refused.append(f"{shown}, which has the role {role} ({verdict.where})")
+            name = verdict.key if verdict.key == concept else f"{verdict.key} (concept {concept})"
+            refused.append(f"{name}, which has the role {role} ({verdict.where})")
         added.append(label_of(verdict, concept, Role.TEST, AUDIT_PREFIX + audit_id, stamp))
     if refused:
         more = f" and {len(refused) - MAX_NAMED} more" if len(refused) > MAX_NAMED else ""
@@ -302,94 +243,3 @@ def check_roles(new: Sequence[Verdict], given: Iterable[Label], known: Mapping[s
                 raise LabelError(f"{verdict.where}: concept {verdict.concept!r} joins {' and '.join(f'{k} ({r})' for r, k in roles.items())}, "
                                  "which had different roles from their first labels on, and a role is for ever; leave the concept out, or "
                                  f"move {labels_dir} away and import all labels with their concepts from the start")
-
-
-def look_up(index_dir: Path, keys: Collection[str]) -> dict[str, Indexed]:
-    """What a finished index says of those of the keys that it knows; it is read a shard at a time."""
-    read_record(index_dir)
-    wanted = pa.array(sorted(keys), type=pa.string())
-    found: dict[str, Indexed] = {}
-    for _, table in read_index(index_dir, columns=["key", "concept", "sha256", "reason"]) if len(wanted) else ():
-        here = table.filter(pc.and_(pc.is_in(table["key"], value_set=wanted), pc.not_equal(table["reason"], Cause.DUPLICATE_KEY)))
-        for key, concept, sha256 in zip(*(here[name].to_pylist() for name in ("key", "concept", "sha256")), strict=True):
-            found[key] = Indexed(concept, sha256 or "")
-    return found
-
-
-def sort_labels(labels: Sequence[Label], index_dir: Path) -> SortedLabels:
-    """Labels by whether the index still has the bytes that they were given for."""
-    return sort_known(labels, look_up(index_dir, {label.key for label in labels}))
-
-
-def sort_known(labels: Iterable[Label], known: Mapping[str, Indexed]) -> SortedLabels:
-    """As `sort_labels`, with what the index says of their keys."""
-    found: tuple[list[Label], list[Label], list[Label]] = [], [], []
-    for label in labels:
-        found[2 if label.key not in known else 0 if label.sha256 == known[label.key].sha256 else 1].append(label)
-    return SortedLabels(*found)
-
-
-def warn_unused(found: SortedLabels, labels_dir: Path) -> None:
-    """Say which labels are kept but not used."""
-    for keys, text in ((found.keys_changed, "labels of %d keys are of other bytes than the index has now and are kept but not used, label "
-                                            "these inputs again"),
-                       ({label.key for label in found.vanished}, "labels of %d keys that the index no longer knows are kept but not used")):
-        if keys:
-            log.warning("%s: " + text + ": %s%s", labels_dir, len(keys), ", ".join(sorted(keys)[:MAX_NAMED]),
-                        " …" if len(keys) > MAX_NAMED else "")
-
-
-def own_concepts(labels: Iterable[Label], verdicts: Iterable[Verdict]) -> list[tuple[str, str]]:
-    """Key and concept wherever a label file names one."""
-    return [(one.key, one.own_concept) for one in labels if one.own_concept] + [(one.key, one.concept) for one in verdicts if one.concept]
-
-
-def find_fitted(labels: Sequence[Label], category: str, index_dir: Path) -> frozenset[str]:
-    """The concepts, as the index and the labels call them, that have train or calibrate labels of a category, for whatever bytes.
-
-    Args:
-        labels: all labels, also those of other categories: they may say which inputs show the same concept.
-        category: its name.
-        index_dir: the finished index.
-    """
-    known = look_up(index_dir, {label.key for label in labels})
-    concepts = join_concepts(known, own_concepts(labels, ()))
-    fitting = [label for label in labels if label.category == category and label.role in FITTING_ROLES]
-    fitted = {concepts[label.key] for label in fitting if label.key in concepts}
-    return frozenset({label.concept for label in fitting} | {known[key].concept for key, concept in concepts.items() if concept in fitted})
-
-
-def join_concepts(known: Mapping[str, Indexed], own: Iterable[tuple[str, str]], *, join_copies: bool = False) -> dict[str, str]:
-    """Key -> concept; concepts that are one bear the name that comes first in order.
-
-    Args:
-        known: what the index says of the keys.
-        own: key and concept as a label file names it: one with the concept that the index names, and with all that bear its name.
-        join_copies: concepts that share an image byte for byte are one: a copy of an image that a classifier was fitted to can't
-            testify about it.
-    """
-    groups: dict[tuple[str, str], list[str]] = {}
-    for key, concept in own:
-        if key in known:
-            groups.setdefault(("own", concept), [concept]).append(known[key].concept)
-    for one in known.values() if join_copies else ():
-        if one.sha256:
-            groups.setdefault(("copies", one.sha256), []).append(one.concept)
-    joined = join_groups(groups.values())
-    return {key: joined.get(one.concept, one.concept) for key, one in known.items()}
-
-
-def join_groups(groups: Iterable[Collection[str]]) -> dict[str, str]:
-    """Names that are connected by the groups they share -> the first of them in order (a union-find forest)."""
-    parents: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parents.setdefault(name, name) != name:
-            parents[name] = parents[parents[name]]
-            name = parents[name]
-        return name
-
-    for group in groups:
-        roots = sorted({root(name) for name in group})
-        parents |= dict.fromkeys(roots, roots[0]) if roots else {}
-    return {name: root(name) for name in parents}

@@ -1,7 +1,7 @@
 """The label store: append-only files of labels, read and checked, and what all labels of one input say together.
 
 A label speaks about bytes, not about a name: it carries the digest of the image that was looked at. Whoever uses labels takes those
-that are still of the image in the index, see `labels.sort_labels`.
+that are still of the image in the index, see `index_rows.sort_labels`.
 
 Labels that an audit asked for lie in a file of their own. They were drawn from what the filter kept, so they say
 nothing about its recall, and a filter that learned from them would spoil the audit: `read_labels` leaves them out.
@@ -23,6 +23,7 @@ from ...store.whole_files import read_json, write_bytes
 
 LABELS_FORMAT = "glideslope.labels/3"  # changes whenever the lines of the store would be written or read otherwise
 LABELS_NAME, AUDIT_LABELS_NAME, AUDIT_RECORD_NAME = "labels.jsonl", "audits.jsonl", "audits_record.json"
+AUDIT_PREFIX = "audit:"  # of `how`, before the name of the audit that asked
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,12 @@ def summarise_labels(labels: Sequence[Label], current: Iterable[Label]) -> dict[
         labels: all of them: their number and digest.
         current: those in use: judgements by category and role.
     """
-    judged = consensus(current)
-    counts = Counter((one.category, one.role, one.label) for one in judged)
+    judgements = consensus(current)
+    counts = Counter((judgement.category, judgement.role, judgement.label) for judgement in judgements)
     return {"num_labels": len(labels), "labels_sha256": digest_labels(labels),
             "counts": {category: {role: {"num_positive": counts[category, role, 1], "num_negative": counts[category, role, 0],
                                          "num_ambiguous": counts[category, role, None]} for role in Role}
-                       for category in sorted({one.category for one in judged})}}
+                       for category in sorted({judgement.category for judgement in judgements})}}
 
 
 def append_labels(path: Path, old_bytes: bytes, added: Sequence[Label]) -> None:
@@ -144,8 +145,8 @@ def read_store(labels_dir: Path, name: str, record_name: str) -> tuple[list[Labe
     record = None
     if (labels_dir / record_name).exists():
         record = Record.from_json(read_json(labels_dir / record_name), where=str(labels_dir / record_name))
-        if (found := record.config.get("format")) != LABELS_FORMAT:
-            raise StageError(f"{labels_dir}: labels of the format {found!r}, expected {LABELS_FORMAT!r}; another version of glideslope "
+        if (written := record.config.get("format")) != LABELS_FORMAT:
+            raise StageError(f"{labels_dir}: labels of the format {written!r}, expected {LABELS_FORMAT!r}; another version of glideslope "
                              "wrote them: move the directory away and import the labels again")
     labels = []
     for number, line in enumerate(data.removesuffix(b"\n").split(b"\n") if data else [], start=1):

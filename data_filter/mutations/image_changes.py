@@ -182,11 +182,11 @@ def collage(num_side: int) -> Mutation:
         width, height = subject.image.size
         cell = max(1, width // num_side), max(1, height // num_side)
         image = Image.new("RGB", (cell[0] * num_side, cell[1] * num_side), PAGE)
-        place = int(generator.integers(num_side**2))
+        cell_number = int(generator.integers(num_side**2))
         for number in range(num_side**2):
-            shown = subject.image if number == place else pick(others, generator)
-            image.paste(fill_frame(shown, cell), (number % num_side * cell[0], number // num_side * cell[1]))
-        box = moved(scaled(subject.box, cell[0] / width, cell[1] / height), place % num_side * cell[0], place // num_side * cell[1])
+            picture = subject.image if number == cell_number else pick(others, generator)
+            image.paste(fill_frame(picture, cell), (number % num_side * cell[0], number // num_side * cell[1]))
+        box = moved(scaled(subject.box, cell[0] / width, cell[1] / height), cell_number % num_side * cell[0], cell_number // num_side * cell[1])
         return Planted(image, box)
     return mutate
 
@@ -204,12 +204,12 @@ def screenshot(subject: Subject, others: Sequence[Image.Image], generator: np.ra
         draw.rounded_rectangle((bar * 4, bar * 0.25, width - bar * 0.5, bar * 0.75), radius=bar * 0.2, fill=PAGE)
     scale = 0.55
     size = max(1, round(subject.image.width * scale)), max(1, round(subject.image.height * scale))
-    shown = subject.image.resize(size, Image.Resampling.BICUBIC)
+    picture = subject.image.resize(size, Image.Resampling.BICUBIC)
     left, top = round(width * 0.06), round(bar + height * 0.05)
-    image.paste(shown, (left, top))
+    image.paste(picture, (left, top))
     for number in range(14):
         y = top + number * height * 0.06
-        x = left + shown.width + width * 0.05 if y < top + shown.height + height * 0.02 else left
+        x = left + picture.width + width * 0.05 if y < top + picture.height + height * 0.02 else left
         draw.line((x, y, x + (width * 0.94 - x) * float(generator.uniform(0.55, 1)), y), fill=TEXT, width=max(1, height // 60))
     return Planted(image, moved(scaled(subject.box, scale, scale), left, top))
 

@@ -1,6 +1,6 @@
 """The stage `mutations/<category>`: does the filter still find what it knows when that turns up in another shape?
 
-Known positives that were used for nothing else are changed (`mutants`), written as image files, and sent through the whole
+Known positives that were used for nothing else are changed (`image_changes`), written as image files, and sent through the whole
 pipeline: source, decoding, crops, CLIP, classifier, threshold. Known others that the filter keeps go through the same
 changes, so that one sees whether a change alone makes the filter drop everything.
 """
@@ -11,14 +11,12 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from PIL import Image
 
 from ...errors import FilterError, StageError
@@ -28,39 +26,27 @@ from ...pictures.sheets import labelled_sheet, png_bytes
 from ...recipe.filters import Category, ClipConfig, IndexConfig
 from ...store.digests import sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage
+from ...store.run_layout import INDEX, RunLayout, classifier_stage, filter_stage, mutation_stage
 from ...store.vocabulary import Role
 from ...store.whole_files import read_json, write_bytes, write_json
-from ..classifiers.fit_stage import CLASSIFIER_NAME
-from ..classifiers.score_stage import load_classifier_once
-from ..deciding.filter_figures import combined_scores, is_dropped
+from ..classifiers.fitted import CLASSIFIER_NAME, load_classifier_once
+from ..deciding.filter_figures import combined_scores
 from ..deciding.plots import plot_mutations
-from ..deciding.statistics import lower_bound, upper_bound
-from ..deciding.threshold_stage import FILTER_NAME, SCORES_NAME
+from ..deciding.threshold import FILTER_NAME, SCORES_NAME, is_dropped
+from ..index.embed import image_settings
 from ..index.parquet import read_table, write_table
-from ..index.stage import Progress, build_index, image_settings, read_images, read_index
-from ..labels.join import embedding_matrix
+from ..index.read import embedding_matrix, find_shards, read_images, read_index
+from ..index.stage import build_index
 from ..sources.folder import FolderSource
 from ..sources.source import Source, hash_share
+from ..workers.engine import Progress
+from .figures import MUTATIONS_NAME, PLANTED_NAME, PLANTED_SCHEMA, measure_mutations
 from .image_changes import MUTATIONS, TITLES, Subject, find_subject
 
 FORMAT = "glideslope.mutations/1"
-MUTATIONS_NAME, PLANTED_NAME = "mutations.json", "planted.parquet"
 SHARD_SIZE = 256
 MAX_BACKGROUNDS = 60
 MAX_PIXELS = 50_000_000
-# Mutations after which the subject is whole and undamaged, only smaller: these speak about size.
-RESIZED = ("unchanged", "tiny_1_2", "tiny_1_4", "tiny_1_8", "collage_2x2", "collage_3x3", "screenshot")
-SIZES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
-PLANTED_SCHEMA = pa.schema([
-    pa.field("mutation", pa.string(), nullable=False),
-    pa.field("key", pa.string(), nullable=False),
-    pa.field("concept", pa.string(), nullable=False),
-    pa.field("label", pa.int8(), nullable=False),
-    pa.field("area_share", pa.float32(), nullable=False),
-    pa.field("score", pa.float32()),
-    pa.field("was_dropped", pa.bool_(), nullable=False),
-    pa.field("dropped", pa.bool_(), nullable=False),
-])
 
 
 @dataclass(frozen=True)
@@ -101,16 +87,15 @@ class Known:
     subject: Subject
 
 
-def mutate(category: Category, run_dir: Path, source: Source, clip: ClipConfig, directory: Path, *, plan: Plan = Plan(),
+def mutate(category: Category, layout: RunLayout, source: Source, clip: ClipConfig, *, plan: Plan = Plan(),
            progress: Progress | None = None) -> Record:
     """Run the stage `mutations/<category>`.
 
     Args:
         category: what the filter finds.
-        run_dir: the run, with the finished stages index, labels, classifiers, scores and filters of the category.
+        layout: of the run; `index`, and classifier and filter of the category are finished.
         source: read for the pictures of the known inputs.
         clip: the run's CLIP.
-        directory: the stage's directory.
         plan: how large the test is.
         progress: told how many planted pictures are embedded.
 
@@ -118,34 +103,33 @@ def mutate(category: Category, run_dir: Path, source: Source, clip: ClipConfig, 
         FilterError: no held-out positive, or no other that the filter keeps.
         StageError, StorageError: as in `run_stage`.
     """
-    stages = ("index", f"classifiers/{category.name}", f"filters/{category.name}")
-    needed = {stage: run_dir / stage for stage in stages}
-    made_with, now = read_record(needed["index"]).config["clip"], image_settings(clip)
+    needed = {stage: layout.stage(stage) for stage in (INDEX, classifier_stage(category.name), filter_stage(category.name))}
+    made_with, now = read_record(layout.index).config["clip"], image_settings(clip)
     if made_with != now:
-        raise StageError(f"{needed['index']}: was embedded with {made_with}, planted pictures would be with {now}; "
+        raise StageError(f"{layout.index}: was embedded with {made_with}, planted pictures would be with {now}; "
                          "run `glideslope index` and `glideslope fit` again")
-    inputs = {stage: read_record(place).digest for stage, place in needed.items()} | {"source": source.fingerprint()}
+    inputs = {stage: read_record(directory).digest for stage, directory in needed.items()} | {"source": source.fingerprint()}
 
     def work(partial: Path) -> dict[str, Any]:
-        for stage in inputs.keys() - {"index", "source"}:
+        for stage in needed.keys() - {INDEX}:
             check_outputs(needed[stage], read_record(needed[stage]))
-        return write_mutations(category, run_dir, source, clip, partial, plan, progress)
+        return write_mutations(category, layout, source, clip, partial, plan, progress)
 
     config = plan.to_json() | {"clip": clip.model_dump(mode="json", exclude=set(clip.PACE))}
-    return run_stage(directory, stage=f"mutations/{category.name}", config=config, inputs=inputs, work=work)
+    return run_stage(layout.mutations(category.name), stage=mutation_stage(category.name), config=config, inputs=inputs, work=work)
 
 
-def write_mutations(category: Category, run_dir: Path, source: Source, clip: ClipConfig, directory: Path, plan: Plan,
+def write_mutations(category: Category, layout: RunLayout, source: Source, clip: ClipConfig, directory: Path, plan: Plan,
                     progress: Progress | None) -> dict[str, Any]:
     """Plant, judge, measure and write; returns the summary."""
-    filter_dir, classifier_dir = run_dir / "filters" / category.name, run_dir / "classifiers" / category.name
+    filter_dir, classifier_dir = layout.filter(category.name), layout.classifier(category.name)
     threshold = float(read_json(filter_dir / FILTER_NAME)["threshold"])
-    known = read_known(read_table(filter_dir / SCORES_NAME), threshold, category.name, plan, source, run_dir / "index")
+    known = read_known(read_table(filter_dir / SCORES_NAME), threshold, category.name, plan, source, layout.index)
     images, index_dir = directory / "planted", directory / "planted_index"
     shutil.rmtree(images, ignore_errors=True)
-    places = list(plant(known, images, plan))
+    planted_files = list(plant(known, images, plan))
     build_index(FolderSource(path=str(images)), clip, IndexConfig(shard_size=SHARD_SIZE, max_pixels=MAX_PIXELS), index_dir, progress=progress)
-    planted = judge(places, index_dir, classifier_dir, threshold)
+    planted = judge(planted_files, index_dir, classifier_dir, threshold)
     figures = measure_mutations(planted)
     write_table(directory / PLANTED_NAME, planted)
     write_json(directory / MUTATIONS_NAME, {"format": FORMAT, "category": category.name, "threshold": threshold, **plan.to_json(), **figures})
@@ -169,7 +153,7 @@ def read_known(scores: pa.Table, threshold: float, category: str, plan: Plan, so
     positives = take_turns([row for row in rows if row["role"] == Role.TEST and row["label"] == 1], plan.num_positives)
     others = take_turns([row for row, gone in zip(rows, dropped, strict=True) if row["role"] != Role.TRAIN and row["label"] == 0 and not gone],
                         max(plan.num_others, MAX_BACKGROUNDS))
-    images = read_images(source, index_dir, {row["key"] for row in (*positives, *others)})
+    images = dict(read_images(source, find_shards(index_dir, {row["key"] for row in (*positives, *others)})))
     known = []
     for row in (*positives, *others):
         image = images.get(row["key"], b"")
@@ -179,7 +163,7 @@ def read_known(scores: pa.Table, threshold: float, category: str, plan: Plan, so
             continue
         known.append(Known(row["key"], row["concept"], row["label"], not row["score"] < threshold, image, subject))
     for label, what in ((1, "held-out label is positive"), (0, "held-out label is of another image that the filter keeps")):
-        if not any(one.label == label for one in known):
+        if not any(row.label == label for row in known):
             raise FilterError(f"{category}: no {what} and has a readable image; a mutation test needs some: label more images")
     return known
 
@@ -195,7 +179,7 @@ def take_turns(rows: Sequence[Mapping[str, Any]], number: int) -> list[Mapping[s
 
 
 @dataclass(frozen=True)
-class Place:
+class PlantedFile:
     """Where a planted picture lies: the file's key in the folder, the mutation, what was planted, share of its area."""
 
     key: str
@@ -204,96 +188,44 @@ class Place:
     area_share: float
 
 
-def plant(known: Sequence[Known], directory: Path, plan: Plan) -> Iterator[Place]:
+def plant(known: Sequence[Known], directory: Path, plan: Plan) -> Iterator[PlantedFile]:
     """Write every mutation of the known inputs as a folder of captioned images, `<mutation>/<number>.png`.
 
     `unchanged` is the original file, byte for byte. Every draw depends on the seed, the mutation and the input alone.
     """
-    backgrounds = [one.subject.image for one in known if one.label == 0][:MAX_BACKGROUNDS]
-    chosen = [one for one in known if one.label == 1] + [one for one in known if one.label == 0][:plan.num_others]
+    positives, others = ([row for row in known if row.label == label] for label in (1, 0))
+    backgrounds = [row.subject.image for row in others[:MAX_BACKGROUNDS]]
     lines = []
     for name, mutation in MUTATIONS.items():
-        for number, one in enumerate(chosen):
+        for number, row in enumerate([*positives, *others[:plan.num_others]]):
             key = f"{name}/{number:05d}.png"
-            generator = np.random.default_rng([plan.seed, *(int(256 * hash_share(name, one.key, str(place))) for place in range(8))])
-            planted = mutation(one.subject, backgrounds, generator)
+            generator = np.random.default_rng([plan.seed, *(int(256 * hash_share(name, row.key, str(byte))) for byte in range(8))])
+            planted = mutation(row.subject, backgrounds, generator)
             (directory / name).mkdir(parents=True, exist_ok=True)
-            (directory / key).write_bytes(one.image if name == "unchanged" else planted.encode())
+            (directory / key).write_bytes(row.image if name == "unchanged" else planted.encode())
             lines.append(json.dumps({"file_name": key, "text": "a picture"}))
-            yield Place(key, name, one, planted.area_share)
+            yield PlantedFile(key, name, row, planted.area_share)
     write_bytes(directory / "metadata.jsonl", ("\n".join(lines) + "\n").encode())
 
 
-def judge(places: Sequence[Place], index_dir: Path, classifier_dir: Path, threshold: float) -> pa.Table:
+def judge(planted_files: Sequence[PlantedFile], index_dir: Path, classifier_dir: Path, threshold: float) -> pa.Table:
     """What the classifier says of the planted pictures: a table of `PLANTED_SCHEMA`, in their order."""
     classifier, _ = load_classifier_once(classifier_dir, sha256_file(classifier_dir / CLASSIFIER_NAME))
     scores: dict[str, float] = {}
     for name, table in read_index(index_dir, columns=["key", "embedding"]):
-        found = table.filter(pc.is_valid(table["embedding"]))
-        if len(found):
-            values = classifier.score(embedding_matrix(found["embedding"], where=name))
-            scores |= dict(zip(found["key"].to_pylist(), values.tolist(), strict=True))
-    rows = [{"mutation": place.mutation, "key": place.known.key, "concept": place.known.concept, "label": place.known.label,
-             "area_share": place.area_share, "score": scores.get(place.key), "was_dropped": place.known.is_dropped,
-             "dropped": not scores.get(place.key, math.nan) < threshold} for place in places]
+        embedded = table.filter(pc.is_valid(table["embedding"]))
+        if len(embedded):
+            values = classifier.score(embedding_matrix(embedded["embedding"], where=name))
+            scores |= dict(zip(embedded["key"].to_pylist(), values.tolist(), strict=True))
+    rows = [{"mutation": file.mutation, "key": file.known.key, "concept": file.known.concept, "label": file.known.label,
+             "area_share": file.area_share, "score": scores.get(file.key), "was_dropped": file.known.is_dropped,
+             "dropped": not scores.get(file.key, math.nan) < threshold} for file in planted_files]
     return pa.Table.from_pylist(rows, schema=PLANTED_SCHEMA)
-
-
-def measure_mutations(planted: pa.Table) -> dict[str, Any]:
-    """The figures of a mutation test from its table alone.
-
-    Args:
-        planted: a table of `PLANTED_SCHEMA`.
-
-    Returns:
-        Plain data. `mutations`, in the table's order: mutation, num_positive, num_caught, recall and its one-sided 95 % lower
-        bound, num_lost (caught as they were, missed after the change), num_other, num_other_dropped and drop_rate_others with
-        its upper bound (all of them are kept as they are), median_area_share. `sizes`: recall by the share of the picture that
-        the subject takes, over the mutations that only make it smaller; an input counts once per size, as caught when each of
-        its pictures is. `num_unreadable` planted pictures had no score and count as dropped; `num_other_verdict` unchanged
-        ones were judged otherwise than in the run, which points to a fault of the pipeline.
-    """
-    names = planted["mutation"].to_pylist()
-    columns = {name: planted[name].to_numpy(zero_copy_only=False) for name in ("label", "dropped", "was_dropped", "area_share")}
-    mutation, key = np.array(names, dtype=object), np.array(planted["key"].to_pylist(), dtype=object)
-    positive, dropped, was_dropped = columns["label"] == 1, columns["dropped"], columns["was_dropped"]
-    rows = []
-    for name in dict.fromkeys(names):
-        here = mutation == name
-        found, others = dropped[here & positive], dropped[here & ~positive]
-        rows.append({"mutation": name, **count_caught(found), "num_lost": int((here & positive & was_dropped & ~dropped).sum()),
-                     "num_other": len(others), "num_other_dropped": int(others.sum()),
-                     "drop_rate_others": float(others.mean()) if len(others) else None,
-                     "drop_rate_others_upper_bound": upper_bound(int(others.sum()), len(others)),
-                     "median_area_share": float(np.median(columns["area_share"][here & positive]))})
-    unchanged = mutation == "unchanged"
-    return {"num_positives": len(set(key[positive])), "num_others": len(set(key[~positive])),
-            "num_concepts": len({concept for concept, chosen in zip(planted["concept"].to_pylist(), positive, strict=True) if chosen}),
-            "mutations": rows, "sizes": measure_sizes(key, np.isin(mutation, RESIZED) & positive, columns["area_share"], dropped),
-            "num_unreadable": planted["score"].null_count, "num_other_verdict": int((unchanged & (dropped != was_dropped)).sum())}
-
-
-def measure_sizes(key: NDArray[np.object_], chosen: NDArray[np.bool_], share: NDArray[Any], dropped: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Recall by size of the subject; see `measure_mutations`."""
-    rows = []
-    for low, high in pairwise(SIZES):
-        here = chosen & (share >= low) & ((share < high) | (high == SIZES[-1]))
-        missed = set(key[here & ~dropped])
-        found = np.array([name not in missed for name in sorted(set(key[here]))], dtype=bool)
-        rows.append({"from": low, "to": high, **count_caught(found)})
-    return rows
-
-
-def count_caught(found: NDArray[np.bool_]) -> dict[str, Any]:
-    """How many of some positives are caught."""
-    num_caught = int(found.sum())
-    return {"num_positive": len(found), "num_caught": num_caught, "recall": num_caught / len(found) if len(found) else None,
-            "recall_lower_bound": lower_bound(num_caught, len(found))}
 
 
 def draw_examples(known: Sequence[Known], images: Path, rows: Sequence[Mapping[str, Any]]) -> bytes:
     """A contact sheet of one planted positive in every shape: PNG bytes."""
-    number = max(range(sum(one.label == 1 for one in known)), key=lambda place: known[place].is_dropped)
+    number = max(range(sum(row.label == 1 for row in known)), key=lambda number: known[number].is_dropped)
     pictures = []
     for row in rows:
         with Image.open(images / row["mutation"] / f"{number:05d}.png") as image:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ...recipe.recipe import Recipe
 from ...store.vocabulary import OF_CATEGORY, Cause
 from ...text.caption_words import CaptionTokens, split_phrase
 from ..deciding.ledger import read_rows
@@ -92,6 +93,11 @@ class CaptionCounts:
     groups: dict[str, GroupCounts] = field(default_factory=dict)
     words: dict[str, tuple[int, int]] = field(default_factory=dict)
     num_forgotten: int = 0
+
+
+def word_groups(recipe: Recipe) -> dict[str, Sequence[str]]:
+    """The built-in groups of caption words and the recipe's own."""
+    return {**WORD_GROUPS, **{group.name: group.words for group in recipe.report.word_groups}}
 
 
 def is_judged(reasons: pa.Array) -> pa.Array:

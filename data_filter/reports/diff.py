@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 
 from ...errors import StageError
 from ...store.records import read_record
+from ...store.run_layout import INDEX, LABELS, RunLayout
+from ...store.stage_places import RECORD_NAME
 from ...store.strict_yaml import load_yaml
 from ...store.vocabulary import Cause
 from ...store.whole_files import write_bytes, write_json
 from ...text.caption_words import CaptionTokens, Phrase, split_phrase
 from ..deciding.ledger import Ledger, open_ledger
-from ..labels.stage import consensus, read_labels, sort_labels
+from ..labels.index_rows import sort_labels
+from ..labels.store import consensus, read_labels
 from .balance import combine
 
 FORMAT = "glideslope.diff/2"
@@ -96,7 +99,7 @@ class Difference:
 
     def to_json(self, *, with_rows: bool = False) -> dict[str, Any]:
         """The difference as plain data; `with_rows` adds the list of changed inputs."""
-        found = {
+        figures = {
             "format": FORMAT, "run_a": str(self.run_a), "run_b": str(self.run_b), "settings": self.settings, **vars(self.everyone),
             "only_in_a": dict(sorted(self.only_in_a.items())), "only_in_b": dict(sorted(self.only_in_b.items())),
             "num_unmatched": {"a": self.num_unmatched[0], "b": self.num_unmatched[1]}, "num_other_content": self.num_other_content,
@@ -105,7 +108,7 @@ class Difference:
             "labelled": [{"category": category, "label": label, **vars(change)} for (category, label), change in sorted(self.labelled.items())],
             "label_groups": [{"group": group, "value": value, **vars(change)}
                              for (group, value), change in sorted(self.label_groups.items())]}
-        return found | ({"changes": self.changes.to_pylist()} if with_rows else {})
+        return figures | ({"changes": self.changes.to_pylist()} if with_rows else {})
 
 
 def compare_runs(run_a: Path, run_b: Path, groups: Mapping[str, Sequence[str]], *, progress: Tell | None = None) -> Difference:
@@ -122,24 +125,24 @@ def compare_runs(run_a: Path, run_b: Path, groups: Mapping[str, Sequence[str]], 
     Raises:
         StageError: a run has no finished ledger, or it was changed since.
     """
-    ledgers = open_ledger(run_a / "curated"), open_ledger(run_b / "curated")
-    found = Difference(run_a, run_b, compare_settings(run_a, run_b), groups={name: GroupChange() for name in groups})
+    ledgers = open_ledger(RunLayout(run_a).curated), open_ledger(RunLayout(run_b).curated)
+    difference = Difference(run_a, run_b, compare_settings(run_a, run_b), groups={name: GroupChange() for name in groups})
     judgements = read_judgements(run_a, run_b)
     phrases = {name: [split_phrase(word) for word in words] for name, words in groups.items()}
     changes = []
     done, total = 0, int(ledgers[0].curated["seen"])
-    for a, b in match_ledgers(*ledgers, found):
-        count_pairs(found, a, b, phrases)
-        count_labelled(found, a, b, judgements)
+    for a, b in match_ledgers(*ledgers, difference):
+        count_pairs(difference, a, b, phrases)
+        count_labelled(difference, a, b, judgements)
         changes.append(list_changes(a, b))
         done += len(a)
         if progress is not None:
             progress(min(done, total), total, "inputs compared")
-    found.changes = pa.concat_tables(changes, promote_options="default") if changes else pa.table({})
-    return found
+    difference.changes = pa.concat_tables(changes, promote_options="default") if changes else pa.table({})
+    return difference
 
 
-def match_ledgers(a: Ledger, b: Ledger, found: Difference) -> Iterator[tuple[pa.Table, pa.Table]]:
+def match_ledgers(a: Ledger, b: Ledger, difference: Difference) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Rows of both ledgers that belong to the same inputs, in pieces; what has no partner is counted."""
     loose: tuple[list[pa.Table], list[pa.Table]] = ([], [])
     for name in [*a.shards, *(shard for shard in b.shards if shard not in a.shards)]:
@@ -151,7 +154,7 @@ def match_ledgers(a: Ledger, b: Ledger, found: Difference) -> Iterator[tuple[pa.
             if table is not None:
                 side.append(table)
     if loose[0] or loose[1]:
-        yield from match_loose(loose, found)
+        yield from match_loose(loose, difference)
 
 
 def with_scores(ledger: Ledger, shard: str) -> pa.Table:
@@ -159,7 +162,7 @@ def with_scores(ledger: Ledger, shard: str) -> pa.Table:
     return ledger.read(shard, columns=[*ROW_COLUMNS, *(f"score_{category}" for category in ledger.categories)])
 
 
-def match_loose(loose: tuple[list[pa.Table], list[pa.Table]], found: Difference) -> Iterator[tuple[pa.Table, pa.Table]]:
+def match_loose(loose: tuple[list[pa.Table], list[pa.Table]], difference: Difference) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Match rows by key over all shards."""
     sides = []
     for number, tables in enumerate(loose):
@@ -167,36 +170,36 @@ def match_loose(loose: tuple[list[pa.Table], list[pa.Table]], found: Difference)
             continue
         table = pa.concat_tables(tables).combine_chunks()
         repeated = pc.equal(table["reason"], Cause.DUPLICATE_KEY)
-        found.num_unmatched[number] = pc.sum(repeated).as_py() or 0
+        difference.num_unmatched[number] = pc.sum(repeated).as_py() or 0
         sides.append(table.filter(pc.invert(repeated)))
     if not loose[0] or not loose[1]:
-        only = found.only_in_a if loose[0] else found.only_in_b
+        only = difference.only_in_a if loose[0] else difference.only_in_b
         only.update(sides[0]["reason"].to_pylist())
         return
     a, b = sides
     partner = pc.index_in(b["key"], value_set=combine(a["key"]))
     matched = pc.is_valid(partner)
-    found.only_in_b.update(b.filter(pc.invert(matched))["reason"].to_pylist())
-    places = combine(pc.drop_null(partner))
+    difference.only_in_b.update(b.filter(pc.invert(matched))["reason"].to_pylist())
+    numbers = combine(pc.drop_null(partner))
     has_partner = np.zeros(len(a), dtype=bool)
-    has_partner[places.to_numpy()] = True
-    found.only_in_a.update(a.filter(pa.array(~has_partner))["reason"].to_pylist())
-    if len(places):
-        yield a.take(places), b.filter(matched)
+    has_partner[numbers.to_numpy()] = True
+    difference.only_in_a.update(a.filter(pa.array(~has_partner))["reason"].to_pylist())
+    if len(numbers):
+        yield a.take(numbers), b.filter(matched)
 
 
-def count_pairs(found: Difference, a: pa.Table, b: pa.Table, phrases: Mapping[str, Sequence[Phrase]]) -> None:
+def count_pairs(difference: Difference, a: pa.Table, b: pa.Table, phrases: Mapping[str, Sequence[Phrase]]) -> None:
     """Count matched rows: kept and dropped, reasons, caption groups."""
     kept_a, kept_b = is_kept(a), is_kept(b)
-    found.everyone.add(kept_a, kept_b)
+    difference.everyone.add(kept_a, kept_b)
     differ = pc.not_equal(a["reason"], b["reason"])
     pairs = zip(a["reason"].filter(differ).to_pylist(), b["reason"].filter(differ).to_pylist(), strict=True)
-    found.reasons.update(pairs)
+    difference.reasons.update(pairs)
     same = pc.fill_null(pc.equal(a["sha256"], b["sha256"]), False)
     both_missing = pc.and_(pc.is_null(a["sha256"]), pc.is_null(b["sha256"]))
-    found.num_other_content += len(a) - (pc.sum(pc.or_(same, both_missing)).as_py() or 0)
+    difference.num_other_content += len(a) - (pc.sum(pc.or_(same, both_missing)).as_py() or 0)
     tokens = CaptionTokens.of(b["caption"].to_pylist())
-    for name, change in found.groups.items():
+    for name, change in difference.groups.items():
         rows = tokens.have(phrases[name])
         change.add(kept_a[rows], kept_b[rows])
 
@@ -206,7 +209,8 @@ def is_kept(table: pa.Table) -> NDArray[np.bool_]:
     return np.asarray(pc.equal(table["reason"], Cause.NOTHING).to_numpy())
 
 
-def count_labelled(found: Difference, a: pa.Table, b: pa.Table, judgements: Mapping[str, Sequence[tuple[str, str, Mapping[str, str]]]]) -> None:
+def count_labelled(difference: Difference, a: pa.Table, b: pa.Table,
+                   judgements: Mapping[str, Sequence[tuple[str, str, Mapping[str, str]]]]) -> None:
     """Count matched rows that have labels, by category and label, and by the groups that came with the labels."""
     if not judgements:
         return
@@ -214,9 +218,9 @@ def count_labelled(found: Difference, a: pa.Table, b: pa.Table, judgements: Mapp
     keys, kept_a, kept_b = b["key"].filter(known).to_pylist(), is_kept(a.filter(known)), is_kept(b.filter(known))
     for key, was, now in zip(keys, kept_a.tolist(), kept_b.tolist(), strict=True):
         for category, label, _ in judgements[key]:
-            found.labelled.setdefault((category, label), GroupChange()).add_one(was, now)
-        for place in {item for _, _, groups in judgements[key] for item in groups.items() if item[1]}:
-            found.label_groups.setdefault(place, GroupChange()).add_one(was, now)
+            difference.labelled.setdefault((category, label), GroupChange()).add_one(was, now)
+        for group_value in {item for _, _, groups in judgements[key] for item in groups.items() if item[1]}:
+            difference.label_groups.setdefault(group_value, GroupChange()).add_one(was, now)
 
 
 def list_changes(a: pa.Table, b: pa.Table) -> pa.Table:
@@ -233,50 +237,50 @@ def list_changes(a: pa.Table, b: pa.Table) -> pa.Table:
 
 def read_judgements(run_a: Path, run_b: Path) -> dict[str, list[tuple[str, str, Mapping[str, str]]]]:
     """Key -> category, label and groups of every labelled input: those of run B, and those of run A that B does not have."""
-    found: dict[str, dict[str, tuple[str, str, Mapping[str, str]]]] = {}
-    for run in (run_a, run_b):
-        if (run / "labels" / "record.json").is_file():
-            for one in consensus(sort_labels(read_labels(run / "labels"), run / "index").current):
-                text = "disputed" if one.label is None else str(one.label)
-                found.setdefault(one.key, {})[one.category] = (one.category, text, one.groups)
-    return {key: list(by_category.values()) for key, by_category in found.items()}
+    by_key: dict[str, dict[str, tuple[str, str, Mapping[str, str]]]] = {}
+    for layout in (RunLayout(run_a), RunLayout(run_b)):
+        if (layout.labels / RECORD_NAME).is_file():
+            for judgement in consensus(sort_labels(read_labels(layout.labels), layout.index).current):
+                text = "disputed" if judgement.label is None else str(judgement.label)
+                by_key.setdefault(judgement.key, {})[judgement.category] = (judgement.category, text, judgement.groups)
+    return {key: list(by_category.values()) for key, by_category in by_key.items()}
 
 
 def compare_settings(run_a: Path, run_b: Path) -> list[dict[str, Any]]:
     """What differs in the recipes, the thresholds, the classifiers, the index and the labels: what, a, b."""
-    a, b = describe_settings(run_a), describe_settings(run_b)
+    a, b = describe_settings(RunLayout(run_a)), describe_settings(RunLayout(run_b))
     return [{"what": name, "a": a.get(name), "b": b.get(name)} for name in sorted({*a, *b}) if a.get(name) != b.get(name)]
 
 
-def describe_settings(run: Path) -> dict[str, Any]:
+def describe_settings(layout: RunLayout) -> dict[str, Any]:
     """Everything that decides what a run keeps, by dotted name."""
     try:
-        recipe = load_yaml((run / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = load_yaml(layout.recipe.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StageError(f"{run / 'recipe.yaml'}: cannot be read ({' '.join(str(error).split())[:200]}); restore it") from error
+        raise StageError(f"{layout.recipe}: cannot be read ({' '.join(str(error).split())[:200]}); restore it") from error
     if not isinstance(recipe, dict):
-        raise StageError(f"{run / 'recipe.yaml'}: holds no recipe; restore it")
+        raise StageError(f"{layout.recipe}: holds no recipe; restore it")
     parts = {part: recipe.get(part) for part in SETTING_PARTS}
     listed = parts.pop("categories") or []
-    parts["categories"] = {item.get("name", place): item for place, item in enumerate(listed)} if isinstance(listed, list) else listed
-    found = flatten("", parts)
-    curated = open_ledger(run / "curated").curated
+    parts["categories"] = {item.get("name", number): item for number, item in enumerate(listed)} if isinstance(listed, list) else listed
+    settings = flatten("", parts)
+    curated = open_ledger(layout.curated).curated
     for category, figures in curated.get("categories", {}).items():
-        found |= flatten(f"filters.{category}", figures)
-    for stage in ("index", "labels"):
-        if (run / stage / "record.json").is_file():
-            found[f"{stage} (digest)"] = read_record(run / stage).digest
-    return found
+        settings |= flatten(f"filters.{category}", figures)
+    for stage in (INDEX, LABELS):
+        if (layout.stage(stage) / RECORD_NAME).is_file():
+            settings[f"{stage} (digest)"] = read_record(layout.stage(stage)).digest
+    return settings
 
 
 def flatten(prefix: str, value: Any) -> dict[str, Any]:
     """Nested mappings as dotted names."""
     if not isinstance(value, Mapping):
         return {prefix: value}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, inner in value.items():
-        found |= flatten(f"{prefix}.{name}" if prefix else str(name), inner)
-    return found
+        flat |= flatten(f"{prefix}.{name}" if prefix else str(name), inner)
+    return flat
 
 
 def write_difference(difference: Difference, path: Path) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
+from ...store.run_layout import RunLayout
 from ...store.whole_files import write_bytes
 from ..sources.source import Source, hash_share
 from .diff import Difference
 from .galleries import Pictures, Shown, all_keys, make_thumbnails
-from .report import load_template
+from .page import load_template
 
 NUM_SHOWN = 60
 
@@ -27,7 +28,7 @@ def write_difference_page(difference: Difference, source: Source | None, path: P
         StorageError: the file cannot be written.
     """
     galleries = {change: choose_changes(difference, change) for change in ("enters", "leaves")}
-    thumbnails = make_thumbnails(source, difference.run_b / "index", sorted(set(all_keys(galleries))), pictures)
+    thumbnails = make_thumbnails(source, RunLayout(difference.run_b).index, sorted(set(all_keys(galleries))), pictures)
     write_bytes(path, render_difference(difference, galleries, thumbnails, pictures).encode("utf-8", "replace"))
 
 

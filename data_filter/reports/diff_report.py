@@ -7,14 +7,14 @@ from typing import Any
 from ...errors import RecipeError
 from ...recipe.load import load_recipe
 from ...recipe.recipe import Recipe
+from ...store.run_layout import RunLayout
 from ..sources.kind import open_source
 from ..sources.kinds import read_source
 from ..sources.source import Source
-from .balance import WORD_GROUPS
+from .balance import WORD_GROUPS, word_groups
 from .diff import Difference, Tell, check_ending, compare_runs, write_difference
 from .diff_page import write_difference_page
 from .galleries import Pictures
-from .report import word_groups
 
 MAX_LINES = 12
 
@@ -34,24 +34,24 @@ def compare(run_a: Path, run_b: Path, out_file: Path | None, *, pictures: Pictur
     """
     if out_file is not None:
         check_ending(out_file)
-    difference = compare_runs(run_a, run_b, groups_of(run_b), progress=progress)
+    difference = compare_runs(run_a, run_b, groups_of(RunLayout(run_b)), progress=progress)
     if out_file is not None and out_file.suffix == ".html":
-        write_difference_page(difference, None if pictures == "none" else source_of(run_b), out_file, pictures=pictures)
+        write_difference_page(difference, None if pictures == "none" else source_of(RunLayout(run_b)), out_file, pictures=pictures)
     elif out_file is not None:
         write_difference(difference, out_file)
     return difference
 
 
-def source_of(run_dir: Path) -> Source:
+def source_of(layout: RunLayout) -> Source:
     """The source of a run, by its recipe."""
-    recipe = load_recipe(run_dir / "recipe.yaml", read_source)
+    recipe = load_recipe(layout.recipe, read_source)
     return open_source(recipe.source, shard_size=recipe.index.shard_size)
 
 
-def groups_of(run_dir: Path) -> Mapping[str, Sequence[str]]:
+def groups_of(layout: RunLayout) -> Mapping[str, Sequence[str]]:
     """The caption groups of a run's recipe; the built-in ones where it was written for another version."""
     try:
-        recipe: Recipe = load_recipe(run_dir / "recipe.yaml", read_source)
+        recipe: Recipe = load_recipe(layout.recipe, read_source)
     except RecipeError:
         return WORD_GROUPS
     return word_groups(recipe)

@@ -18,7 +18,7 @@ from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
 from ...store.vocabulary import Cause, Reason
 from ..deciding.ledger import Ledger
-from ..index.stage import read_images
+from ..index.read import find_shards, read_images
 from ..sources.source import Source, hash_share
 from .balance import is_judged
 
@@ -84,9 +84,9 @@ def scan_scores(ledger: Ledger, category: str, threshold: float, number: int) ->
         kept = pc.equal(table["reason"], Cause.NOTHING).to_numpy()
         dropped = pc.equal(table["reason"], str(Reason(Cause.FILTER, category))).to_numpy()
         for is_above, chosen in ((False, kept), (True, dropped & (score >= threshold))):
-            places = np.flatnonzero(chosen)
-            places = places[np.argsort(np.abs(score[places] - threshold), kind="stable")[:number]]
-            rows = table.select(["key", "caption", column]).take(pa.array(places)).to_pylist()
+            numbers = np.flatnonzero(chosen)
+            numbers = numbers[np.argsort(np.abs(score[numbers] - threshold), kind="stable")[:number]]
+            rows = table.select(["key", "caption", column]).take(pa.array(numbers)).to_pylist()
             nearest[is_above] = heapq.nsmallest(number, nearest[is_above] + [(row[column], row["key"], row["caption"] or "") for row in rows],
                                                 key=lambda row: (abs(row[0] - threshold), row[1]))
     if not num_scored:
@@ -118,9 +118,9 @@ def sample_rows(ledger: Ledger, reason: Reason, number: int, *, score: str | Non
         score: category whose score is shown.
     """
     column = [] if score is None else [f"score_{score}"]
-    found: list[tuple[float, Shown]] = []
-    for place, shard in enumerate(sorted(ledger.shards, key=lambda name: hash_share("report", name))):
-        if place >= SAMPLED_SHARDS and len(found) >= 4 * number:
+    drawn: list[tuple[float, Shown]] = []
+    for number_read, shard in enumerate(sorted(ledger.shards, key=lambda name: hash_share("report", name))):
+        if number_read >= SAMPLED_SHARDS and len(drawn) >= 4 * number:
             break
         table = ledger.read(shard, columns=["key", "reason", "caption", *column])
         chosen = pc.equal(table["reason"], str(reason))
@@ -128,8 +128,8 @@ def sample_rows(ledger: Ledger, reason: Reason, number: int, *, score: str | Non
             chosen = pc.or_(chosen, pc.starts_with(table["reason"], f"{reason}:"))
         for row in table.filter(chosen).to_pylist():
             shown = Shown(row["key"], row["caption"] or "", row.get(column[0]) if column else None, "")
-            found.append((hash_share("report", row["key"]), shown))
-    return [shown for _, shown in sorted(found, key=lambda item: (item[0], item[1].key))[:number]]
+            drawn.append((hash_share("report", row["key"]), shown))
+    return [shown for _, shown in sorted(drawn, key=lambda item: (item[0], item[1].key))[:number]]
 
 
 def make_thumbnails(source: Source | None, index_dir: Path, keys: Sequence[str], pictures: Pictures) -> dict[str, str]:
@@ -142,14 +142,14 @@ def make_thumbnails(source: Source | None, index_dir: Path, keys: Sequence[str],
     """
     if source is None or pictures == "none" or not keys:
         return {}
-    found = {}
-    for key, image in read_images(source, index_dir, set(keys)).items():
+    thumbnails = {}
+    for key, image in read_images(source, find_shards(index_dir, set(keys))):
         try:
             picture = Image.fromarray(decode_image(image, max_pixels=MAX_PIXELS))
         except Refusal:
             continue
-        found[key] = encode_thumbnail(picture, blurred=pictures == "blurred")
-    return found
+        thumbnails[key] = encode_thumbnail(picture, blurred=pictures == "blurred")
+    return thumbnails
 
 
 def encode_thumbnail(picture: Image.Image, *, blurred: bool) -> str:

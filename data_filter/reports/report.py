@@ -7,39 +7,38 @@ are read from the source. Text from the data (keys, captions, labels) is hostile
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ...clip.model import load_clip
 from ...recipe.filters import Category
 from ...recipe.policy import Policy, reaches
 from ...recipe.recipe import Recipe
 from ...store.records import read_record
+from ...store.run_layout import CURATED, INDEX, LABELS, RunLayout, classifier_stage, filter_stage, mutation_stage, scores_stage
 from ...store.stage_places import RECORD_NAME
 from ...store.vocabulary import Cause, Reason, Role
 from ...store.whole_files import read_json, write_bytes
 from ...text import number_text as wording
-from ..classifiers.fit_stage import REPORT_NAME
-from ..deciding.filter_figures import combined_scores, is_dropped
+from ..classifiers.fitted import REPORT_NAME
+from ..deciding.filter_figures import combined_scores
 from ..deciding.ledger import Ledger, open_ledger
-from ..deciding.threshold_stage import FILTER_NAME, SCORES_NAME
+from ..deciding.threshold import FILTER_NAME, SCORES_NAME, is_dropped
 from ..index.parquet import read_table
-from ..labels.stage import read_labels, sort_labels
+from ..labels.labelled import resolve_labels
+from ..mutations.figures import MUTATIONS_NAME
 from ..mutations.image_changes import TITLES
-from ..mutations.stage import MUTATIONS_NAME
 from ..sources.source import Source
-from .balance import WORD_GROUPS, count_captions, measure_balance
+from .balance import count_captions, measure_balance, word_groups
 from .charts import Layer, count_axis, draw_chart, score_axis, share_axis, steps
 from .galleries import Pictures, ScoreScan, Shown, all_keys, make_thumbnails, missed_rows, sample_rows, scan_scores
+from .page import load_template
 from .slices import count_attributes, measure_slices, slice_by_groups, slice_by_words
 
 NUM_SHOWN = 24
 MAX_THUMBNAILS = 900  # of about 3 kB each: the page stays below 5 MB
-STAGES = ("index", "labels", "curated")
 Tell = Callable[[int, int, str], None]
 
 
@@ -58,13 +57,13 @@ class Report:
     galleries: Mapping[str, Sequence[Shown]]
 
 
-def write_report(recipe: Recipe, run_dir: Path, source: Source | None, path: Path, *, policy: Policy, pictures: Pictures = "veiled",
+def write_report(recipe: Recipe, layout: RunLayout, source: Source | None, path: Path, *, policy: Policy, pictures: Pictures = "veiled",
                  progress: Tell | None = None) -> Report:
     """Gather, render and write a run's report.
 
     Args:
         recipe: of the run.
-        run_dir: with the finished stages index, labels, classifiers, scores, filters and curated; mutations and audits if there are any.
+        layout: of the run, curated; what there is of mutation tests and audits is told too.
         source: read for the thumbnails; None: no pictures.
         path: the HTML file to write.
         policy: what the run's release is asked for, printed beside each figure.
@@ -78,25 +77,25 @@ def write_report(recipe: Recipe, run_dir: Path, source: Source | None, path: Pat
     """
     tell = progress or (lambda done, total, text: None)
     tell(0, 3, "figures")
-    report = gather_report(recipe, run_dir, policy)
+    report = gather_report(recipe, layout, policy)
     tell(1, 3, "pictures")
-    thumbnails = make_thumbnails(source, run_dir / "index", sorted(set(all_keys(report.galleries))), pictures)
+    thumbnails = make_thumbnails(source, layout.index, sorted(set(all_keys(report.galleries))), pictures)
     tell(2, 3, "page")
     write_bytes(path, render_report(report, thumbnails, pictures).encode("utf-8", "replace"))
     tell(3, 3, "page")
     return report
 
 
-def gather_report(recipe: Recipe, run_dir: Path, policy: Policy) -> Report:
+def gather_report(recipe: Recipe, layout: RunLayout, policy: Policy) -> Report:
     """All figures of a report from finished stages; see `write_report`."""
-    ledger = open_ledger(run_dir / "curated")
+    ledger = open_ledger(layout.curated)
     words = word_groups(recipe)
-    balance = measure_balance(count_captions(run_dir / "curated" / "ledger", words))
+    balance = measure_balance(count_captions(layout.ledger, words))
     number = max(6, min(NUM_SHOWN, MAX_THUMBNAILS // (4 * len(recipe.categories) + 1)))
     galleries: dict[str, Sequence[Shown]] = {"kept": sample_rows(ledger, Reason(Cause.NOTHING), number)}
     categories, scans = [], {}
     for category in recipe.categories:
-        figures = describe_category(category, run_dir, words) | compare_with_demands(category.name, run_dir, policy)
+        figures = describe_category(category, layout, words) | compare_with_demands(category.name, layout, policy)
         scan = scan_scores(ledger, category.name, figures["filter"]["threshold"], 2 * number // 3)
         categories.append(figures | {"num_scored": scan.num_scored})
         scans[category.name] = scan
@@ -104,13 +103,8 @@ def gather_report(recipe: Recipe, run_dir: Path, policy: Policy) -> Report:
                       f"{category.name}/missed": missed_rows(figures["filter"]["missed"], number),
                       f"{category.name}/dropped": sample_rows(ledger, Reason(Cause.FILTER, category.name), number, score=category.name)}
     return Report({"run": recipe.name, "ledger": describe_ledger(ledger), "categories": categories, "balance": balance,
-                   "attributes": measure_attributes(recipe, run_dir), "source": recipe.source.model_dump(mode="json"),
-                   "clip": recipe.clip.model, "stages": describe_stages(recipe, run_dir)}, scans, galleries)
-
-
-def word_groups(recipe: Recipe) -> dict[str, Sequence[str]]:
-    """The built-in groups of caption words and the recipe's own."""
-    return {**WORD_GROUPS, **{group.name: group.words for group in recipe.report.word_groups}}
+                   "attributes": measure_attributes(recipe, layout), "source": recipe.source.model_dump(mode="json"),
+                   "clip": recipe.clip.model, "stages": describe_stages(recipe, layout)}, scans, galleries)
 
 
 def describe_ledger(ledger: Ledger) -> dict[str, Any]:
@@ -118,9 +112,9 @@ def describe_ledger(ledger: Ledger) -> dict[str, Any]:
     return {name: ledger.curated[name] for name in ("seen", "kept", "dropped", "splits")}
 
 
-def describe_category(category: Category, run_dir: Path, words: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def describe_category(category: Category, layout: RunLayout, words: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Everything that is known about one category's filter."""
-    directory = run_dir / "filters" / category.name
+    directory = layout.filter(category.name)
     filter_report, scores = read_json(directory / FILTER_NAME), read_table(directory / SCORES_NAME)
     dropped = is_dropped(combined_scores(scores), filter_report["threshold"])
     unseen = np.array([role == Role.TEST for role in scores["role"].to_pylist()], dtype=bool)
@@ -128,22 +122,22 @@ def describe_category(category: Category, run_dir: Path, words: Mapping[str, Seq
     slices = slice_by_groups([dict(pairs) for pairs in held_out["groups"].to_pylist()]) + slice_by_words(held_out["caption"].to_pylist(), words)
     labels = held_out["label"].to_numpy().astype(np.int64)
     score = held_out["score"].to_numpy()
-    mutations, classifier = run_dir / "mutations" / category.name, read_json(directory / REPORT_NAME)
+    mutations, classifier = layout.mutations(category.name), read_json(directory / REPORT_NAME)
     return {"name": category.name, "counts": category.counts, "does_not_count": category.does_not_count, "examples": list(category.examples),
             "filter": filter_report, "classifier": classifier,
             "slices": measure_slices(labels, dropped[unseen], slices),
             "positives": score[labels == 1].tolist(), "negatives": score[labels == 0].tolist(),
             "mutations": read_json(mutations / MUTATIONS_NAME) if (mutations / RECORD_NAME).is_file() else None,
-            "candidates": rank_candidates(classifier), "audits": describe_audits(run_dir, category.name),
-            "cautions": list_cautions(category, filter_report, run_dir)}
+            "candidates": rank_candidates(classifier), "audits": describe_audits(layout, category.name),
+            "cautions": list_cautions(category, filter_report, layout)}
 
 
-def compare_with_demands(category: str, run_dir: Path, policy: Policy) -> dict[str, Any]:
+def compare_with_demands(category: str, layout: RunLayout, policy: Policy) -> dict[str, Any]:
     """What the policy demands of a filter, and which of it the test labels show; no demands where the policy does not name the category."""
     demands = policy.categories.get(category)
     if demands is None:
         return {"demands": None, "met": None}
-    figures = read_json(run_dir / "filters" / category / FILTER_NAME)["test"]
+    figures = read_json(layout.filter(category) / FILTER_NAME)["test"]
     met = {"recall": reaches(figures["recall"], demands.recall.at_least) and reaches(figures["recall_lower_bound"], demands.recall.bound),
            "kept_share": reaches(figures["kept_share"], demands.kept_share.at_least)}
     return {"demands": demands.model_dump(mode="json"), "met": met}
@@ -152,19 +146,20 @@ def compare_with_demands(category: str, run_dir: Path, policy: Policy) -> dict[s
 def rank_candidates(classifier: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The classifiers that cross-validation compared, best first; none where there was no comparison."""
     selection = classifier["selection"]
-    found = [{**candidate, "mean": float(np.mean(candidate["kept_shares"])), "is_chosen": candidate["parts"] == selection["chosen"]["parts"]}
-             for candidate in selection.get("candidates", [])]
-    return sorted(found, key=lambda candidate: -candidate["mean"])
+    candidates = [{**candidate, "mean": float(np.mean(candidate["kept_shares"])),
+                   "is_chosen": candidate["parts"] == selection["chosen"]["parts"]}
+                  for candidate in selection.get("candidates", [])]
+    return sorted(candidates, key=lambda candidate: -candidate["mean"])
 
 
-def describe_audits(run_dir: Path, category: str) -> list[dict[str, Any]]:
+def describe_audits(layout: RunLayout, category: str) -> list[dict[str, Any]]:
     """The audits of a category: what was claimed and what the labels prove so far; no result before there are labels."""
-    if not (run_dir / "audits" / category).is_dir():
+    if not layout.audits(category).is_dir():
         return []
     from ..audits.audit import RESULT_NAME, list_audits
     from ..audits.population import digest_ledger
 
-    audits, root = list_audits(run_dir, category), digest_ledger(read_record(run_dir / "curated"))
+    audits, root = list_audits(layout, category), digest_ledger(read_record(layout.curated))
     results = [read_json(path)["result"] if (path := audit.directory / RESULT_NAME).is_file() else None for audit in audits]
     stale = {"status": "stale", "rate_upper_bound": None}  # curated again since: it says nothing about what is kept now
     return [{"id": audit.id, "plan": audit.plan.to_json(), "num_drawn": len(audit.keys),
@@ -172,12 +167,12 @@ def describe_audits(run_dir: Path, category: str) -> list[dict[str, Any]]:
             for audit, result in zip(audits, results, strict=True)]
 
 
-def list_cautions(category: Category, report: Mapping[str, Any], run_dir: Path) -> list[str]:
+def list_cautions(category: Category, report: Mapping[str, Any], layout: RunLayout) -> list[str]:
     """What the labels cannot show, in sentences with this filter's own numbers."""
     test = report["test"]
     positives, negatives = test["num_positive"], test["num_negative"]
-    labels = [label for label in sort_labels(read_labels(run_dir / "labels"), run_dir / "index").current if label.category == category.name]
-    seen = read_record(run_dir / "index").summary["num_inputs"]
+    labels = [label for label in resolve_labels(layout).labels.current if label.category == category.name]
+    seen = read_record(layout.index).summary["num_inputs"]
     concepts = len({label.concept for label in labels if label.role == Role.TEST and label.label == 1})
     best = wording.at_least(recall_bound(positives))
     said = [f"{wording.count(len({label.key for label in labels}))} of {wording.count(seen)} inputs have a label for {category.name}; "
@@ -205,27 +200,28 @@ def recall_bound(num_positive: int) -> float:
     return float(0.05 ** (1 / num_positive)) if num_positive else 0.0
 
 
-def measure_attributes(recipe: Recipe, run_dir: Path) -> list[dict[str, Any]]:
+def measure_attributes(recipe: Recipe, layout: RunLayout) -> list[dict[str, Any]]:
     """The zero-shot attributes of the recipe; none where it names none."""
     if not recipe.report.attributes:
         return []
-    text_dir = run_dir / "clip" if recipe.clip.model == "lite0" else None
+    text_dir = layout.clip if recipe.clip.model == "lite0" else None
     clip = load_clip(recipe.clip, text_dir=text_dir)
     prompts = {attribute.name: {value.value: value.prompt for value in attribute.values} for attribute in recipe.report.attributes}
-    return count_attributes(run_dir / "index", run_dir / "curated" / "ledger", prompts, clip)
+    return count_attributes(layout.index, layout.ledger, prompts, clip)
 
 
-def describe_stages(recipe: Recipe, run_dir: Path) -> list[dict[str, Any]]:
+def describe_stages(recipe: Recipe, layout: RunLayout) -> list[dict[str, Any]]:
     """Digest, time and duration of each finished stage."""
-    names = [*STAGES[:2], *(f"{stage}/{category.name}" for category in recipe.categories for stage in ("classifiers", "scores", "filters")),
-             STAGES[2], *(f"mutations/{category.name}" for category in recipe.categories)]
-    found = []
+    categories = [category.name for category in recipe.categories]
+    names = [INDEX, LABELS, *(stage(name) for name in categories for stage in (classifier_stage, scores_stage, filter_stage)), CURATED,
+             *map(mutation_stage, categories)]
+    rows = []
     for name in names:
-        if (run_dir / name / RECORD_NAME).is_file():
-            record = read_record(run_dir / name)
-            found.append({"stage": name, "digest": record.digest, "finished": record.environment.get("finished"),
+        if (layout.stage(name) / RECORD_NAME).is_file():
+            record = read_record(layout.stage(name))
+            rows.append({"stage": name, "digest": record.digest, "finished": record.environment.get("finished"),
                           "version": record.environment.get("versions", {}).get("glideslope")})
-    return found
+    return rows
 
 
 def draw_curve(category: Mapping[str, Any]) -> str:
@@ -265,37 +261,3 @@ def render_report(report: Report, thumbnails: Mapping[str, str], pictures: Pictu
               for category in report.figures["categories"]}
     return str(load_template("report.html.jinja").render(**report.figures, charts=charts, galleries=report.galleries, thumbnails=thumbnails,
                                                          pictures=pictures, titles=TITLES))
-
-
-@cache
-def load_environment() -> Environment:
-    """The templates of this room; everything is escaped unless it was made by `charts`."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "pages"), undefined=StrictUndefined, autoescape=True,
-                              trim_blocks=True, lstrip_blocks=True)
-    for function in (wording.count, wording.decimal, wording.significant, signed_percent, times):
-        environment.filters[function.__name__] = function
-    for write in (wording.percent, wording.at_least, wording.at_most, wording.asked):
-        environment.filters[write.__name__] = unbroken(write)
-    environment.filters["low"] = unbroken(lambda share: wording.at_least(share).removeprefix("at least "))
-    environment.filters["high"] = unbroken(lambda share: wording.at_most(share).removeprefix("at most "))
-    return environment
-
-
-def load_template(name: str) -> Any:
-    """A template of this room."""
-    return load_environment().get_template(name)
-
-
-def unbroken(write: Callable[[float | None], str]) -> Callable[[float | None], str]:
-    """A filter whose percent sign stays with its number."""
-    return lambda share: write(share).replace(" %", "\N{NO-BREAK SPACE}%")
-
-
-def signed_percent(change: float | None) -> str:
-    """A relative change: `-14.2 %`, `+3.0 %`."""
-    return "not measured" if change is None else f"{100 * change:+.1f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
-
-
-def times(ratio: float | None) -> str:
-    """A ratio, with a multiplication sign; a dash where there is none."""
-    return "\N{EN DASH}" if ratio is None else f"{ratio:.2f} \N{MULTIPLICATION SIGN}"

@@ -18,7 +18,7 @@ from ...errors import StageError
 from ...text.caption_words import has_words
 from ..deciding.filter_figures import measure_kept, measure_recall
 from ..index.parquet import read_table
-from ..index.stage import read_index
+from ..index.read import read_index
 from .balance import GroupCounts, combine, is_judged, measure_word
 from .ratios import compare_shares
 
@@ -56,17 +56,17 @@ class TextEncoder(Protocol):
 def slice_by_groups(groups: Sequence[Mapping[str, str]]) -> list[Slice]:
     """The slices of group values that came with labels, one mapping per row; "" means that nobody said."""
     names = sorted({name for row in groups for name in row})
-    found = []
+    slices = []
     for name in names:
         values = np.array([row.get(name, "") for row in groups], dtype=object)
-        found += [Slice("label", name, value, values == value) for value in sorted(set(values))]
-    return found
+        slices += [Slice("label", name, value, values == value) for value in sorted(set(values))]
+    return slices
 
 
 def slice_by_words(captions: Sequence[str | None], words: Mapping[str, Sequence[str]]) -> list[Slice]:
     """The slices of captions that have a word of a group; groups that no caption belongs to are left out."""
-    found = [Slice("caption", name, "", has_words(captions, words[name])) for name in words]
-    return [part for part in found if part.rows.any()]
+    slices = [Slice("caption", name, "", has_words(captions, words[name])) for name in words]
+    return [part for part in slices if part.rows.any()]
 
 
 def measure_slices(label: NDArray[np.int64], dropped: Bools, slices: Sequence[Slice]) -> list[dict[str, Any]]:
@@ -106,11 +106,11 @@ def assign_attributes(embeddings: NDArray[np.float32], prompts: Mapping[str, Map
         clip: with a text tower.
     """
     pictures = clip.center(embeddings)
-    found = []
+    slices = []
     for group, values in prompts.items():
         nearest = (pictures @ clip.encode_text(list(values.values())).T).argmax(axis=1) if len(pictures) else np.zeros(0, np.int64)
-        found += [Slice("attribute", group, value, nearest == place) for place, value in enumerate(values)]
-    return found
+        slices += [Slice("attribute", group, value, nearest == number) for number, value in enumerate(values)]
+    return slices
 
 
 def count_attributes(index_dir: Path, ledger_dir: Path, prompts: Mapping[str, Mapping[str, str]], clip: TextEncoder) -> list[dict[str, Any]]:
@@ -127,8 +127,8 @@ def count_attributes(index_dir: Path, ledger_dir: Path, prompts: Mapping[str, Ma
         everyone.add(reasons)
         for part in assign_attributes(embeddings, prompts, clip):
             counts[part.group, part.value].add(reasons.filter(pa.array(part.rows)))
-    return [{"group": group, "value": value, **measure_word(found.num_inputs, found.num_kept, everyone)}
-            for (group, value), found in counts.items() if found.num_inputs]
+    return [{"group": group, "value": value, **measure_word(judged.num_inputs, judged.num_kept, everyone)}
+            for (group, value), judged in counts.items() if judged.num_inputs]
 
 
 def judged_embeddings(index_dir: Path, ledger_dir: Path) -> Iterator[tuple[NDArray[np.float32], pa.Array]]:

@@ -23,6 +23,7 @@ from ... import errors
 from ...errors import GlideslopeError, StageError
 
 MOST_DEATHS = 2
+Progress = Callable[[int, int, str], None]  # is told how much is done, of how much, and what
 
 
 class Task(Protocol):
@@ -59,20 +60,20 @@ def run_tasks(function: Callable[[TaskType], Result], tasks: Sequence[TaskType],
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    told = progress or (lambda result: None)
+    tell = progress or (lambda result: None)
     if engine == "ray":
         from .ray_engine import run_on_ray
 
-        return run_on_ray(function, tasks, workers, told)
+        return run_on_ray(function, tasks, workers, tell)
     if engine != "local":
         raise ValueError(f"engine must be local or ray, got {engine!r}")
     num_workers = min(workers or 1, len(tasks))
     if num_workers > 1:
-        return ProcessPool(function, tasks, num_workers, told).run()
+        return ProcessPool(function, tasks, num_workers, tell).run()
     results = []
     for task in tasks:
         results.append(function(task))
-        told(results[-1])
+        tell(results[-1])
     return results
 
 
@@ -117,9 +118,9 @@ def load_error(dumped: tuple[str, str], task: Task) -> Exception:
 
 
 def refuse_lost(tasks: Sequence[Task], lost: dict[int, str]) -> None:
-    """Raise for the tasks that ended their workers too often; `lost` maps a task's place to how its worker ended."""
+    """Raise for the tasks that ended their workers too often; `lost` maps a task's number to how its worker ended."""
     if lost:
-        named = ", ".join(f"{tasks[place].name} ({how})" for place, how in sorted(lost.items()))
+        named = ", ".join(f"{tasks[number].name} ({how})" for number, how in sorted(lost.items()))
         raise StageError(f"{len(lost)} of {len(tasks)} shards ended their worker process {MOST_DEATHS} times: {named}; the others are "
                          "finished and kept. A worker that is killed has usually run out of memory: use fewer --workers or a smaller "
                          "clip.batch_size; a crash points to an input that a decoder cannot bear: look at the shard. Then run the same "
@@ -133,7 +134,7 @@ class Worker:
     number: int
     process: SpawnProcess
     pipe: connection.Connection
-    place: int | None = None
+    task_number: int | None = None
     is_ready: bool = False
 
     def describe_end(self) -> str:
@@ -166,7 +167,7 @@ class ProcessPool:
         workers: list[Worker] = []
         try:
             workers += [self.start(context, number) for number in range(self.num_workers)]
-            while self.waiting or any(worker.place is not None for worker in workers):
+            while self.waiting or any(worker.task_number is not None for worker in workers):
                 by_pipe = {worker.pipe: worker for worker in workers}
                 for pipe in connection.wait(list(by_pipe)):
                     worker = by_pipe[pipe]  # type: ignore[index]  # `wait` gives back what it was given
@@ -180,7 +181,7 @@ class ProcessPool:
         if self.error is not None:
             raise self.error
         refuse_lost(self.tasks, self.lost)
-        return [self.results[place] for place in range(len(self.tasks))]
+        return [self.results[task_number] for task_number in range(len(self.tasks))]
 
     def start(self, context: SpawnContext, number: int) -> Worker:
         """Start one worker process."""
@@ -200,17 +201,17 @@ class ProcessPool:
         except (EOFError, ConnectionError):
             self.bury(worker)
             return False
-        if kind == "done" and worker.place is not None:
-            self.results[worker.place] = content
+        if kind == "done" and worker.task_number is not None:
+            self.results[worker.task_number] = content
             self.told(content)
         elif kind == "error":
-            self.error = self.error or load_error(content, self.tasks[worker.place or 0])
+            self.error = self.error or load_error(content, self.tasks[worker.task_number or 0])
             self.waiting.clear()  # what the others have in hand is finished first
-        worker.is_ready, worker.place = True, None
+        worker.is_ready, worker.task_number = True, None
         if self.waiting:
-            worker.place = self.waiting.popleft()
+            worker.task_number = self.waiting.popleft()
             try:
-                worker.pipe.send(self.tasks[worker.place])
+                worker.pipe.send(self.tasks[worker.task_number])
             except ConnectionError:
                 self.bury(worker)
                 return False
@@ -223,19 +224,19 @@ class ProcessPool:
         if not worker.is_ready:
             raise StageError(f"a worker process ended ({how}) before it could start; what it printed above says why. "
                              "A script that uses workers must guard its entry with `if __name__ == \"__main__\":`")
-        if worker.place is None:
+        if worker.task_number is None:
             return
-        self.deaths[worker.place] += 1
-        if self.deaths[worker.place] < MOST_DEATHS and self.error is None:
-            self.waiting.appendleft(worker.place)
+        self.deaths[worker.task_number] += 1
+        if self.deaths[worker.task_number] < MOST_DEATHS and self.error is None:
+            self.waiting.appendleft(worker.task_number)
         elif self.error is None:
-            self.lost[worker.place] = how
+            self.lost[worker.task_number] = how
 
 
 def stop(worker: Worker) -> None:
     """End a worker: an idle one goes when its pipe closes, a busy one is killed."""
     worker.pipe.close()
-    if worker.place is not None or not worker.is_ready:
+    if worker.task_number is not None or not worker.is_ready:
         worker.process.kill()
     worker.process.join(timeout=10)
     if worker.process.is_alive():

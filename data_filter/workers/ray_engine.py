@@ -19,7 +19,7 @@ from .engine import MOST_DEATHS, Task, available_threads, dump_error, limit_thre
 OBJECT_STORE_BYTES = 100 * 2**20  # of a Ray that is started here; only shard numbers and small results pass through it
 
 
-def run_on_ray(function: Callable[[Any], Any], tasks: Sequence[Task], workers: int | None, told: Callable[[Any], None]) -> list[Any]:
+def run_on_ray(function: Callable[[Any], Any], tasks: Sequence[Task], workers: int | None, tell: Callable[[Any], None]) -> list[Any]:
     """Do every task on Ray; see `run_tasks`. Uses the cluster that RAY_ADDRESS names, else starts Ray on this machine.
 
     Raises:
@@ -29,7 +29,7 @@ def run_on_ray(function: Callable[[Any], Any], tasks: Sequence[Task], workers: i
     num_workers, num_cpus, num_gpus = share_cluster(ray.nodes(), workers)
     with quiet_context(ray) as context:
         context.max_errored_blocks = -1  # the others are finished before a lost shard is reported
-        items = ray.data.from_items([{"place": place} for place in range(len(tasks))], override_num_blocks=max(1, len(tasks)))
+        items = ray.data.from_items([{"task_number": task_number} for task_number in range(len(tasks))], override_num_blocks=max(1, len(tasks)))
         done = items.map_batches(
             ShardWorker, fn_constructor_args=(function, list(tasks), str(Path.cwd()), num_cpus), batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(num_workers, max(1, len(tasks))), max_tasks_in_flight_per_actor=1),
@@ -38,11 +38,11 @@ def run_on_ray(function: Callable[[Any], Any], tasks: Sequence[Task], workers: i
         for row in done.iter_rows() if tasks else ():
             kind, content = ray.cloudpickle.loads(row["message"])
             if kind == "error":
-                raise load_error(content, tasks[row["place"]])
-            results[int(row["place"])] = content
-            told(content)
-    refuse_lost(tasks, {place: "its Ray actor died" for place in range(len(tasks)) if place not in results})
-    return [results[place] for place in range(len(tasks))]
+                raise load_error(content, tasks[row["task_number"]])
+            results[int(row["task_number"])] = content
+            tell(content)
+    refuse_lost(tasks, {task_number: "its Ray actor died" for task_number in range(len(tasks)) if task_number not in results})
+    return [results[task_number] for task_number in range(len(tasks))]
 
 
 def connect(workers: int | None) -> Any:
@@ -87,9 +87,9 @@ def share_cluster(nodes: Sequence[dict[str, Any]], workers: int | None) -> tuple
     num_gpus = int(sum(node["Resources"].get("GPU", 0) for node in nodes if node["Alive"]))
     if not cpus:
         raise StageError("the Ray cluster has no node with a CPU to work on; start one with: ray start --address=...")
-    wanted = workers or num_gpus or sum(cpus)
-    cpus_each = max(1, min(cpus) // math.ceil(wanted / len(cpus)))
-    possible = min(wanted, sum(count // cpus_each for count in cpus))
+    num_actors = workers or num_gpus or sum(cpus)
+    cpus_each = max(1, min(cpus) // math.ceil(num_actors / len(cpus)))
+    possible = min(num_actors, sum(count // cpus_each for count in cpus))
     gpus_each = 0.0 if not num_gpus else 1.0 if possible <= num_gpus else 1 / math.ceil(possible / num_gpus)
     return possible, cpus_each, gpus_each
 
@@ -118,17 +118,17 @@ def quiet_context(ray: Any) -> Iterator[Any]:
 
 
 class ShardWorker:
-    """An actor: does the tasks whose places it is sent."""
+    """An actor: does the tasks whose numbers it is sent."""
 
     def __init__(self, function: Callable[[Any], Any], tasks: Sequence[Task], directory: str, num_threads: int) -> None:
         """Keep what is needed; nothing that can fail is done before the first task."""
         self.function, self.tasks, self.directory, self.num_threads = function, tasks, directory, num_threads
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Do the tasks at `batch["place"]`; gives back what came of each."""
-        return {"place": batch["place"], "message": [self.do(int(place)) for place in batch["place"]]}
+        """Do the tasks at `batch["task_number"]`; gives back what came of each."""
+        return {"task_number": batch["task_number"], "message": [self.do(int(task_number)) for task_number in batch["task_number"]]}
 
-    def do(self, place: int) -> bytes:
+    def do(self, task_number: int) -> bytes:
         """One task; its result or its error as bytes."""
         from ray import cloudpickle
 
@@ -138,7 +138,7 @@ class ShardWorker:
                                  "must lie on storage that every node sees under the same path")
             os.chdir(self.directory)
             limit_threads(self.num_threads)
-            message: tuple[str, Any] = "done", self.function(self.tasks[place])
+            message: tuple[str, Any] = "done", self.function(self.tasks[task_number])
         except Exception as error:  # handed to the driver, which raises it
             message = "error", dump_error(error)
         return bytes(cloudpickle.dumps(message))

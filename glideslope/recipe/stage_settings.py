@@ -8,10 +8,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..store.records import Record
+from ..store.run_layout import (
+    CLIP,
+    CURATED,
+    EVALUATION,
+    GOLDEN,
+    INDEX,
+    LABELS,
+    classifier_stage,
+    filter_stage,
+    mutation_stage,
+    scores_stage,
+    training_stage,
+)
 from .recipe import Recipe
 from .strict_model import StrictModel
 
-CLIP_STAGE, GOLDEN_STAGE = "clip", "golden"
 # What of a category a classifier depends on; the target recall is not among it, so that a new threshold needs no new classifier.
 CLASSIFIER_FIELDS = frozenset({"name", "max_train_labels", "classifiers", "kernel_gamma", "prompts"})
 # What of a category its scores depend on, beside the classifier.
@@ -23,19 +35,19 @@ def expected_settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Stage -> the settings that its record must state, plain data; a record may state more."""
     seed, clip = {"seed": recipe.seed}, recipe.clip.model_dump(mode="json")
     expected: dict[str, dict[str, Any]] = {
-        "index": {"source": recipe.source.identity(), "clip": {key: clip[key] for key in IMAGE_TOWER},
+        INDEX: {"source": recipe.source.identity(), "clip": {key: clip[key] for key in IMAGE_TOWER},
                   "index": settings_of(recipe.index)},
-        "labels": settings_of(recipe.labels), "curated": settings_of(recipe.curate),
-        **{f"training/{network}": settings_of(config) | seed for network, config in recipe.trainings.items()},
-        "evaluation": settings_of(recipe.evaluate) | seed | {"clip": recipe.clip.model}}
+        LABELS: settings_of(recipe.labels), CURATED: settings_of(recipe.curate),
+        **{training_stage(network): settings_of(config) | seed for network, config in recipe.trainings.items()},
+        EVALUATION: settings_of(recipe.evaluate) | seed | {"clip": recipe.clip.model}}
     for category in recipe.categories:
         whole = category.without_places()
-        expected |= {f"classifiers/{category.name}": {key: whole[key] for key in CLASSIFIER_FIELDS} | seed,
-                     f"scores/{category.name}": {key: whole[key] for key in SCORES_FIELDS}, f"filters/{category.name}": whole}
+        expected |= {classifier_stage(category.name): {key: whole[key] for key in CLASSIFIER_FIELDS} | seed,
+                     scores_stage(category.name): {key: whole[key] for key in SCORES_FIELDS}, filter_stage(category.name): whole}
     if recipe.clip.model == "lite0":
-        expected[CLIP_STAGE] = {"clip": {key: clip[key] for key in TEXT_TOWER}} | seed
+        expected[CLIP] = {"clip": {key: clip[key] for key in TEXT_TOWER}} | seed
     if recipe.release.golden_prompts:
-        expected[GOLDEN_STAGE] = {"num_pictures": recipe.release.golden_prompts} | seed
+        expected[GOLDEN] = {"num_pictures": recipe.release.golden_prompts} | seed
     return expected
 
 
@@ -52,7 +64,7 @@ def is_stated(settings: Mapping[str, Any], config: Any) -> bool:
 def find_changed_settings(recipe: Recipe, records: Mapping[str, Record]) -> list[str]:
     """One sentence for each setting of a stage that is not the recipe's, or that its record does not state."""
     expected, problems = expected_settings(recipe), []
-    tested = {f"mutations/{category.name}": {"clip": settings_of(recipe.clip)} for category in recipe.categories}
+    tested = {mutation_stage(category.name): {"clip": settings_of(recipe.clip)} for category in recipe.categories}
     expected |= {stage: settings for stage, settings in tested.items() if stage in records}
     for stage, settings in expected.items():
         if stage not in records:
@@ -60,9 +72,9 @@ def find_changed_settings(recipe: Recipe, records: Mapping[str, Record]) -> list
         else:
             problems += [f"{stage}: {problem}; run it again" for problem in differing_settings(settings, records[stage].config)]
     problems += [f"{stage}: its record is here, the recipe does not train this network; pack again"
-                 for stage in records if stage.startswith("training/") and stage not in expected]
-    if GOLDEN_STAGE in records and GOLDEN_STAGE not in expected:
-        problems.append(f"{GOLDEN_STAGE}: its record is here, the recipe asks for no golden pictures; pack again")
+                 for stage in records if stage.startswith(training_stage("")) and stage not in expected]
+    if GOLDEN in records and GOLDEN not in expected:
+        problems.append(f"{GOLDEN}: its record is here, the recipe asks for no golden pictures; pack again")
     return problems
 
 

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ...data_filter.reports.balance import count_captions, measure_balance
-from ...data_filter.reports.report import word_groups
+from ...data_filter.reports.balance import count_captions, measure_balance, word_groups
 from ...errors import ReleaseError
 from ...store.vocabulary import Decision, Split
 from ..evidence.comparison import Claims

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ...data_filter.deciding.filter_figures import combined_scores, is_dropped, measure_filter
+from ...data_filter.deciding.filter_figures import combined_scores, measure_filter
 from ...data_filter.deciding.statistics import lower_bound
-from ...data_filter.reports.report import word_groups
+from ...data_filter.deciding.threshold import is_dropped
+from ...data_filter.reports.balance import word_groups
 from ...data_filter.reports.slices import measure_slices, slice_by_groups, slice_by_words
 from ...errors import ReleaseError
 from ...recipe.filters import Category
@@ -94,7 +95,7 @@ def measure_concepts(scores: Any, threshold: float) -> dict[str, Any]:
     images as independent is too sure of itself; this one is not.
 
     Args:
-        scores: a table of `data_filter.evidence.SCORES_SCHEMA`.
+        scores: a table of `filter_figures.SCORES_SCHEMA`.
         threshold: images with a lower score are kept, unless another judge flagged them.
     """
     columns = (scores[name].to_pylist() for name in ("concept", "label", "role"))

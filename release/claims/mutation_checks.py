@@ -3,11 +3,11 @@
 from collections import Counter
 from typing import Any
 
-from ...data_filter.mutations.stage import measure_mutations
+from ...data_filter.mutations.figures import measure_mutations
+from ...store.run_layout import mutation_stage
 from ...store.vocabulary import Role
 from ..evidence.comparison import equal, show
 from ..evidence.contents import Release
-from ..evidence.plan import mutation_stage
 from .mutations import planted_path
 
 ROLES = {1: frozenset({Role.TEST}), 0: frozenset({Role.TEST, Role.CALIBRATE})}  # positives had no part in the filter, others none in fitting it

@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from ...data_filter.mutations.figures import measure_mutations
 from ...data_filter.mutations.image_changes import TITLES
-from ...data_filter.mutations.stage import measure_mutations
 from ...errors import ReleaseError
+from ...store.run_layout import mutation_stage
 from ..evidence.comparison import Claims
 from ..evidence.contents import Release
-from ..evidence.plan import mutation_stage
 
 ROW_KEYS = ("mutation", "num_positive", "num_caught", "recall", "recall_lower_bound", "num_other", "num_other_dropped")
 

@@ -4,10 +4,10 @@ import math
 
 from ...errors import ReleaseError
 from ...store.records import Record
+from ...store.run_layout import training_stage
 from ...store.weight_files import find_weights
 from ..evidence.comparison import Claims
 from ..evidence.contents import Release, need
-from ..evidence.plan import training_stage
 from ..weights import count_parameters
 from .evaluation import stated_cuts
 
@@ -79,7 +79,7 @@ def cost_claims(release: Release) -> Claims:
     for stage, record in sorted(release.records.items()):
         environment = record.environment
         seconds = environment.get("seconds")
-        if "images_per_second" in environment and stage.startswith("training/"):
+        if "images_per_second" in environment and stage.startswith(training_stage("")):
             seconds = release.metrics(stage.removeprefix("training/"))[-1]["num_images"] / environment["images_per_second"]
         rows.append({"stage": stage, "seconds": None if seconds is None else round(seconds, 1), "device": environment.get("device", "cpu"),
                      "machine": environment.get("machine", "unknown"), "num_cores": environment.get("num_cores")})

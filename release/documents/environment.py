@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ...store.records import Record
+from ...store.run_layout import training_stage
 from ..evidence.contents import Release
-from ..evidence.plan import training_stage
 from .plain_json import json_text
 
 ENVIRONMENT_PATH = "evidence/environment.json"

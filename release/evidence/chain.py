@@ -7,10 +7,11 @@ from typing import Any
 
 from ...data_filter.deciding.decision import reason_of
 from ...data_filter.deciding.filter_figures import measure_filter
-from ...data_filter.labels.stage import role_of
+from ...data_filter.labels.concepts import role_of
 from ...recipe.components import TOKENIZERS, components_of
 from ...recipe.stage_settings import find_changed_settings
 from ...store.digests import sha256_json
+from ...store.run_layout import classifier_stage, training_stage
 from ...store.strict_json import load_object
 from ...store.vocabulary import OF_CATEGORY, Cause, Decision, Reason, Role, Split
 from ..claims.audits import read_audits
@@ -19,14 +20,7 @@ from ..claims.training import final_loss
 from ..weights import count_parameters, joined_digest
 from .comparison import equal, flatten, shorten, show
 from .contents import Release, need
-from .plan import (
-    classifier_stage,
-    plan_copies,
-    required_inputs,
-    required_stages,
-    stated_weights,
-    training_stage,
-)
+from .plan import plan_copies, required_inputs, required_stages, stated_weights
 
 SCORE_TOLERANCE = 1e-5
 LOSS_TOLERANCE = 1e-5

@@ -15,13 +15,14 @@ from ...recipe.components import COMPONENTS, INDEX_NAME, NETWORKS, SCHEDULERS, T
 from ...store.digests import sha256_file
 from ...store.file_lists import MANIFEST_NAME
 from ...store.records import Record, run_stage
+from ...store.run_layout import COMPANIONS
 from ...store.weight_files import WeightFiles
 from ...store.whole_files import read_json
 from ...trust.release_manifest import ReleaseManifest
 from ..weights import count_parameters, find_noncanonical, joined_digest, read_weights
 from .comparison import Claims
 from .contents import Release
-from .plan import COMPANIONS_STAGE, record_path
+from .plan import record_path
 
 IMPORT_NAME = "evidence/import.json"
 TOKENIZER_PATH = "tokenizer/tokenizer.json"
@@ -62,7 +63,7 @@ def gather_companions(source: Path, directory: Path, *, trained: Collection[str]
                 "num_parameters": {name: count_parameters(files.headers) for name, files in weights.items()}}
 
     inputs = digests | {path: sha256_file(source / path) for path in optional}
-    return run_stage(directory, stage=COMPANIONS_STAGE, config={"noised_clip_tokenizer": clip_tokenizer_sha256}, inputs=inputs, work=work)
+    return run_stage(directory, stage=COMPANIONS, config={"noised_clip_tokenizer": clip_tokenizer_sha256}, inputs=inputs, work=work)
 
 
 def weights_digest(source: Path, files: WeightFiles, digests: Mapping[str, str]) -> str:
@@ -159,7 +160,7 @@ def companion_claims(release: Release) -> Claims:
     names = release.brought_in_networks
     claims: Claims = {"companions": names}
     for name in names:
-        record = release.record(COMPANIONS_STAGE)
+        record = release.record(COMPANIONS)
         sources = record.summary.get("sources", [])
         claims[f"companions.{name}"] = {
             "digest": record.summary["weights"][name], "num_parameters": count_parameters(release.weights(name).headers),
@@ -170,13 +171,13 @@ def companion_claims(release: Release) -> Claims:
 
 def check_companions(release: Release) -> list[str]:
     """Companions are there exactly when the recipe asks for them, and their record fits itself."""
-    wanted, there = release.recipe.release.companions is not None, COMPANIONS_STAGE in release.records
+    wanted, there = release.recipe.release.companions is not None, COMPANIONS in release.records
     if wanted != there:
         return [f"companions: the recipe {'names' if wanted else 'does not name'} a directory of companions, the release holds "
                 f"{'a' if there else 'no'} record of them; pack the release again"]
     if not there:
         return []
-    record, where = release.record(COMPANIONS_STAGE), record_path(COMPANIONS_STAGE)
+    record, where = release.record(COMPANIONS), record_path(COMPANIONS)
     problems = [f"{where}: {entry.path} has the digest {entry.sha256[:12]}…, its source has {str(record.inputs.get(entry.path))[:12]}…; "
                 "pack the release again" for entry in record.outputs.files if record.inputs.get(entry.path) != entry.sha256]
     held = sorted(record.summary.get("weights", {}))

@@ -22,10 +22,11 @@ from ...recipe.policy import GoldenDemands
 from ...recipe.recipe import Recipe
 from ...store.digests import sha256_bytes
 from ...store.records import Record, read_record, run_stage
+from ...store.run_layout import GOLDEN
 from ...store.strict_json import load_lines, load_object
 from ...store.whole_files import write_bytes, write_json
 from .contents import Release, need
-from .plan import GOLDEN_STAGE, required_inputs
+from .plan import required_inputs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -84,7 +85,7 @@ def draw_golden(run_dir: Path, recipe: Recipe) -> Record | None:
     """
     if recipe.release.golden_prompts == 0:
         return None
-    inputs = {stage: read_record(run_dir / stage).digest for stage in required_inputs(GOLDEN_STAGE, ())}
+    inputs = {stage: read_record(run_dir / stage).digest for stage in required_inputs(GOLDEN, ())}
     config = {"num_pictures": recipe.release.golden_prompts, "num_steps": NUM_STEPS, "sampler": SAMPLER, "guidance_scale": GUIDANCE_SCALE,
               "clip_guidance_scale": CLIP_GUIDANCE_SCALE, "seed": recipe.seed}
 
@@ -103,7 +104,7 @@ def draw_golden(run_dir: Path, recipe: Recipe) -> Record | None:
         write_json(partial / "golden.json", {"format": GOLDEN_FORMAT, "machine": machine_class("cpu"), "pictures": pictures})
         return {"num_pictures": len(pictures)}
 
-    return run_stage(run_dir / GOLDEN_STAGE, stage=GOLDEN_STAGE, config=config, inputs=inputs, work=work)
+    return run_stage(run_dir / GOLDEN, stage=GOLDEN, config=config, inputs=inputs, work=work)
 
 
 def _draw_first(pipe: "GlidePipeline", number: int, prompt: str, seed: int, directory: Path) -> dict[str, Any]:

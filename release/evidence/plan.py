@@ -6,11 +6,23 @@ from ...errors import ReleaseError
 from ...recipe.components import COMPONENTS, NETWORKS, SCHEDULERS, TOKENIZERS, Scheduler, Tokenizer
 from ...recipe.recipe import Recipe
 from ...store.records import Record
+from ...store.run_layout import (
+    CLIP,
+    COMPANIONS,
+    CURATED,
+    EVALUATION,
+    GOLDEN,
+    INDEX,
+    LABELS,
+    audit_stage,
+    classifier_stage,
+    filter_stage,
+    mutation_stage,
+    scores_stage,
+    training_stage,
+)
 
 Origin = tuple[str, str]
-
-COMPANIONS_STAGE = "companions"
-GOLDEN_STAGE = "golden"
 
 FILTER_FILES = ("filter.json", "scores.parquet", "classifier.json", "classifier.safetensors")
 AUDIT_FILES = ("commitment.json", "sample.json", "audit.json")
@@ -21,34 +33,9 @@ GENERATED = ("evidence/packing.json",
              ".eval_results/glideslope.yaml")
 
 
-def classifier_stage(category: str) -> str:
-    """Name of the stage that fits a category's classifier."""
-    return f"classifiers/{category}"
-
-
-def scores_stage(category: str) -> str:
-    """Name of the stage that scores every input for a category."""
-    return f"scores/{category}"
-
-
-def filter_stage(category: str) -> str:
-    """Name of the stage that sets a category's threshold and measures the filter."""
-    return f"filters/{category}"
-
-
 def audit_stages(records: Mapping[str, Record], category: str) -> list[str]:
     """Names of the stages of a category's audits, in order."""
-    return sorted(stage for stage in records if stage.startswith(f"audits/{category}/"))
-
-
-def mutation_stage(category: str) -> str:
-    """Name of the stage that tests a category's filter with changed pictures."""
-    return f"mutations/{category}"
-
-
-def training_stage(network: str) -> str:
-    """Name of the stage that trains a network."""
-    return f"training/{network}"
+    return sorted(stage for stage in records if stage.startswith(audit_stage(category, "")))
 
 
 def record_path(stage: str) -> str:
@@ -59,20 +46,19 @@ def record_path(stage: str) -> str:
 def required_stages(recipe: Recipe) -> list[str]:
     """The stages without which there is no release, in their order; `clip` comes on top where its text tower was trained."""
     filters = [stage(category.name) for category in recipe.categories for stage in (classifier_stage, scores_stage, filter_stage)]
-    return ["index", "labels", *filters, "curated", *map(training_stage, recipe.trainings), "evaluation"]
+    return [INDEX, LABELS, *filters, CURATED, *map(training_stage, recipe.trainings), EVALUATION]
 
 
 def required_inputs(stage: str, categories: Sequence[str]) -> list[str]:
     """The stages whose records a stage must name among its inputs."""
-    if stage.startswith("training/"):
-        return ["curated"]
-    needed = {"clip": ["index"], "evaluation": ["training/base", "curated"],
-              GOLDEN_STAGE: [*map(training_stage, GOLDEN_NETWORKS), "evaluation"],
-              "curated": ["index", "labels", *map(scores_stage, categories), *map(filter_stage, categories)]}
+    if stage.startswith(training_stage("")):
+        return [CURATED]
+    needed = {CLIP: [INDEX], EVALUATION: [training_stage("base"), CURATED],
+              GOLDEN: [*map(training_stage, GOLDEN_NETWORKS), EVALUATION],
+              CURATED: [INDEX, LABELS, *map(scores_stage, categories), *map(filter_stage, categories)]}
     for category in categories:
         classifier, scores = classifier_stage(category), scores_stage(category)
-        needed |= {classifier: ["index", "labels"], scores: ["index", classifier],
-                   filter_stage(category): ["index", "labels", classifier, scores]}
+        needed |= {classifier: [INDEX, LABELS], scores: [INDEX, classifier], filter_stage(category): [INDEX, LABELS, classifier, scores]}
     return needed.get(stage, [])
 
 
@@ -95,12 +81,12 @@ def trained_along(recipe: Recipe) -> dict[str, str]:
 
 def brought_in(recipe: Recipe, records: Mapping[str, Record]) -> list[str]:
     """Names of the components that come from the recipe's directory of companions."""
-    if COMPANIONS_STAGE not in records:
+    if COMPANIONS not in records:
         return []
-    held = records[COMPANIONS_STAGE].summary.get("parts")
+    held = records[COMPANIONS].summary.get("parts")
     expected = [name for name in COMPONENTS if name not in {*recipe.trainings, *trained_along(recipe)}]
     if not isinstance(held, list) or set(held) - set(expected) or len(set(held)) != len(held):
-        raise ReleaseError(f"{record_path(COMPANIONS_STAGE)}: parts are {held!r:.200}, expected some of {', '.join(expected)}; pack the "
+        raise ReleaseError(f"{record_path(COMPANIONS)}: parts are {held!r:.200}, expected some of {', '.join(expected)}; pack the "
                            "release again")
     return held
 
@@ -115,7 +101,7 @@ def stated_weights(recipe: Recipe, records: Mapping[str, Record], network: str) 
         stage, name = training_stage(network), str(NETWORKS[network].trained_file)
         digests = {entry.path: entry.sha256 for entry in records[stage].outputs.files}
     else:
-        stage, name = COMPANIONS_STAGE, network
+        stage, name = COMPANIONS, network
         digests = dict(records[stage].summary.get("weights", {}))
     if name not in digests:
         raise ReleaseError(f"stage {stage} has not recorded {name}; remove the stage's directory and run it again")
@@ -149,10 +135,10 @@ def plan_copies(recipe: Recipe, records: Mapping[str, Record]) -> dict[str, Orig
             copies |= {f"evidence/{mutated}/planted.parquet": (mutated, "planted.parquet"),
                        f"figures/{category}_mutations.png": (mutated, "mutations.png")}
         copies |= {f"evidence/{audit}/{name}": (audit, name) for audit in audit_stages(records, category) for name in AUDIT_FILES}
-    if GOLDEN_STAGE in records:
-        copies |= {f"evidence/golden/{path}": (GOLDEN_STAGE, path) for path in _outputs(records[GOLDEN_STAGE])}
-    copies["evidence/curated.json"] = ("curated", "curated.json")
-    copies |= {f"evidence/{path}": ("curated", path) for path in _outputs(records["curated"]) if path.startswith("ledger/")}
+    if GOLDEN in records:
+        copies |= {f"evidence/golden/{path}": (GOLDEN, path) for path in _outputs(records[GOLDEN])}
+    copies["evidence/curated.json"] = (CURATED, "curated.json")
+    copies |= {f"evidence/{path}": (CURATED, path) for path in _outputs(records[CURATED]) if path.startswith("ledger/")}
     for network in recipe.trainings:
         stage, file = training_stage(network), NETWORKS[network].file
         copies |= {f"{network}/{file}": (stage, file), f"evidence/training/{network}/metrics.jsonl": (stage, "metrics.jsonl")}
@@ -160,13 +146,13 @@ def plan_copies(recipe: Recipe, records: Mapping[str, Record]) -> dict[str, Orig
         copies[f"{name}/{COMPONENTS[name].file}"] = (training_stage(network), COMPONENTS[name].file)
     for name in brought_in(recipe, records):
         path = f"{name}/{COMPONENTS[name].file}"
-        copies[path] = (COMPANIONS_STAGE, path)
-    grids = sorted(path for path in _outputs(records["training/base"]) if path.startswith("samples/") and path.endswith(".png"))
+        copies[path] = (COMPANIONS, path)
+    grids = sorted(path for path in _outputs(records[training_stage("base")]) if path.startswith("samples/") and path.endswith(".png"))
     if grids:
-        copies["figures/base_samples.png"] = ("training/base", grids[-1])
-    copies |= {f"evidence/evaluation/{name}": ("evaluation", name) for name in ("pairs.jsonl", "evaluation.json")}
-    copies |= _optional(records, "evidence/evaluation/guidance.jsonl", ("evaluation", "guidance.jsonl"))
-    copies |= _optional(records, "figures/evaluation_samples.png", ("evaluation", "samples.png"))
+        copies["figures/base_samples.png"] = (training_stage("base"), grids[-1])
+    copies |= {f"evidence/evaluation/{name}": (EVALUATION, name) for name in ("pairs.jsonl", "evaluation.json")}
+    copies |= _optional(records, "evidence/evaluation/guidance.jsonl", (EVALUATION, "guidance.jsonl"))
+    copies |= _optional(records, "figures/evaluation_samples.png", (EVALUATION, "samples.png"))
     _check_written(copies, records)
     return copies
 
@@ -174,7 +160,7 @@ def plan_copies(recipe: Recipe, records: Mapping[str, Record]) -> dict[str, Orig
 def figure_paths(categories: Sequence[str], records: Mapping[str, Record]) -> set[str]:
     """The figures that are drawn while packing, from what the release holds."""
     paths = {"figures/ledger.png", "figures/training_loss.png", *(f"figures/{category}_scores.png" for category in categories)}
-    written = _outputs(records["evaluation"])
+    written = _outputs(records[EVALUATION])
     if "samples.png" in written:
         paths |= {"figures/evaluation_captions.png", "figures/evaluation_worst.png"}
     return paths | ({"figures/guidance.png"} if "guidance.jsonl" in written else set())

@@ -18,13 +18,15 @@ from glideslope.clip.model import Crops
 from glideslope.data_filter.classifiers.fit_stage import fit_classifier
 from glideslope.data_filter.classifiers.score_stage import score_index
 from glideslope.data_filter.deciding.curate_stage import curate
-from glideslope.data_filter.deciding.threshold_stage import Stages, build_filter
-from glideslope.data_filter.index import stage as index
+from glideslope.data_filter.deciding.threshold_stage import build_filter
+from glideslope.data_filter.index import embed as index
 from glideslope.data_filter.index.stage import build_index
-from glideslope.data_filter.labels.stage import import_labels, read_label_csv
+from glideslope.data_filter.labels.csv_files import read_label_csv
+from glideslope.data_filter.labels.stage import import_labels
 from glideslope.data_filter.sources.folder import FolderSource, ImageFolder
 from glideslope.recipe.filters import Category, ClipConfig, CurateConfig, IndexConfig, LabelsConfig
 from glideslope.store.records import Record
+from glideslope.store.run_layout import RunLayout
 
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 CPU = torch.device("cpu")
@@ -106,6 +108,10 @@ class World:
     num_images: int = 60
 
     @property
+    def layout(self) -> RunLayout:
+        return RunLayout(self.root)
+
+    @property
     def source(self) -> ImageFolder:
         return ImageFolder(self.root / "images", shard_size=16)
 
@@ -116,19 +122,15 @@ class World:
         verdicts = read_label_csv(write_labels(self.root / "labels.csv", self.num_images))
         return import_labels(verdicts, self.root / "labels", self.root / "index", LabelsConfig())
 
-    def stages(self, name: str = "red") -> Stages:
-        return Stages(self.root / "index", self.root / "labels", self.root / "classifiers" / name, self.root / "scores" / name)
-
     def fit(self, wanted: Category | None = None) -> Record:
         wanted = wanted or category()
-        stages = self.stages(wanted.name)
-        fit_classifier(wanted, stages.index, stages.labels, stages.classifier)
-        score_index(wanted, stages.index, stages.classifier, stages.scores)
-        return build_filter(wanted, stages, self.source, self.root / "filters" / wanted.name)
+        fit_classifier(wanted, self.layout)
+        score_index(wanted, self.layout)
+        return build_filter(wanted, self.layout, self.source)
 
     def curate(self, *wanted: Category) -> Record:
         config = CurateConfig(shard_size=10, validation_share=0.2)
-        return curate(self.source, wanted or [category()], self.root, config, self.root / "curated")
+        return curate(self.source, wanted or [category()], self.layout, config)
 
 
 @pytest.fixture

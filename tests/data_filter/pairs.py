@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from glideslope.data_filter.index.stage import build_index, read_index
+from glideslope.data_filter.index.read import read_index
+from glideslope.data_filter.index.stage import build_index
 from glideslope.data_filter.sources.folder import FolderSource
 from glideslope.data_filter.sources.huggingface import DatasetsSource
 from glideslope.data_filter.sources.kind import open_source

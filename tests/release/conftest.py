@@ -24,7 +24,7 @@ from glideslope.data_filter.deciding.decision import ledger_schema, reason_of
 from glideslope.data_filter.deciding.filter_figures import SCORES_SCHEMA, measure_filter
 from glideslope.data_filter.deciding.statistics import choose_threshold
 from glideslope.data_filter.index.parquet import write_table
-from glideslope.data_filter.labels.stage import role_of
+from glideslope.data_filter.labels.concepts import role_of
 from glideslope.data_filter.sources.kinds import read_source
 from glideslope.errors import VerificationError
 from glideslope.pictures.sheets import contact_sheet

@@ -8,10 +8,10 @@ from ....data_filter.deciding.filter_figures import measure_filter
 from ....errors import ReleaseError
 from ....recipe.policy import CategoryDemands, Policy, reaches
 from ....recipe.recipe import Recipe
+from ....store.run_layout import filter_stage
 from ....store.whole_files import read_json
 from ...evidence.chain import check_filter_reports
 from ...evidence.contents import Release, need
-from ...evidence.plan import filter_stage
 from .gate import Asked, Gate
 
 

@@ -16,9 +16,12 @@ from glideslope.data_filter.audits.audit import Audit, check_seed, list_audits, 
 from glideslope.data_filter.audits.plan import bind_seed, digest_population, digest_seed, redraw
 from glideslope.data_filter.audits.population import AuditRequest, choose_number, open_kept, plan_audit
 from glideslope.data_filter.audits.report import AuditReport, run_audit
-from glideslope.data_filter.index import stage as index
+from glideslope.data_filter.index import embed as index
 from glideslope.data_filter.index.parquet import read_tables
-from glideslope.data_filter.labels.stage import Verdict, import_labels, read_audit_labels, read_labels, role_of
+from glideslope.data_filter.labels.concepts import role_of
+from glideslope.data_filter.labels.csv_files import Verdict
+from glideslope.data_filter.labels.stage import import_labels
+from glideslope.data_filter.labels.store import read_audit_labels, read_labels
 from glideslope.errors import FilterError, LabelError, StageError
 from glideslope.recipe.filters import LabelsConfig
 from glideslope.store.digests import sha256_file, sha256_json
@@ -64,11 +67,11 @@ def copy_run(finished: Path, root: Path) -> World:
 def audit(world: World, import_file: Path | None = None, who: str = "ann", **wishes: Any) -> AuditReport:
     """With a fixed seed, unless the wish is to draw from the system's."""
     wishes = wishes if not wishes or "draw" in wishes else {"seed": SEED, **wishes}
-    return run_audit([CATEGORY], world.root, world.source, AuditRequest(**wishes), import_file=import_file, who=who)
+    return run_audit([CATEGORY], world.layout, world.source, AuditRequest(**wishes), import_file=import_file, who=who)
 
 
 def only(world: World) -> Audit:
-    (found,) = list_audits(world.root, "red")
+    (found,) = list_audits(world.layout, "red")
     return found
 
 
@@ -139,7 +142,7 @@ def test_a_third_party_redraws_the_sample_from_the_ledger_and_the_seed(world: Wo
     draw_key = hashlib.sha256(bytes.fromhex(sample["seed"]) + bytes.fromhex(commitment["population"]["sha256"])).digest()
     by_hand = sorted(from_ledger, key=lambda row: hashlib.sha256(draw_key + bytes.fromhex(row["sha256"]) + row["key"].encode()).digest())
     assert [row["key"] for row in by_hand[:len(one.keys)]] == one.keys
-    kept = open_kept(CATEGORY, world.root)
+    kept = open_kept(CATEGORY, world.layout)
     assert digest_population(kept.candidates()) == commitment["population"]["sha256"]
     assert [image.key for image in redraw(kept.candidates(), one.plan, one.draw_key, len(one.keys))] == one.keys
 
@@ -150,7 +153,7 @@ def test_the_same_seed_draws_the_same_and_the_systems_seed_another(world: World,
     audit(other, seed="x", num=20)
     assert only(world).keys == only(other).keys
     audit(world, draw=True, again=True, num=20)
-    first, second = list_audits(world.root, "red")
+    first, second = list_audits(world.layout, "red")
     assert first.keys != second.keys and len(second.sample["seed"]) == 64
 
 
@@ -264,7 +267,7 @@ def test_an_audit_goes_on_with_the_same_images_and_is_never_silently_redrawn(wor
     audit(world, again=True, seed="6 6 1", claim=0.1, num=20)
     report = audit(world)
     assert [one["id"] for one in report.audits] == ["red_001", "red_002"], "the earlier one stays listed"
-    second = list_audits(world.root, "red")[1]
+    second = list_audits(world.layout, "red")[1]
     assert second.commitment["earlier"] == [{
         "id": "red_001", "commitment_sha256": sha256_json(first.commitment), "ledger_sha256": first.commitment["ledger_sha256"]}]
 
@@ -272,8 +275,8 @@ def test_an_audit_goes_on_with_the_same_images_and_is_never_silently_redrawn(wor
 def test_a_fixed_sample_needs_fewer_labels_but_all_of_them(world: World) -> None:
     (found,) = audit(world, claim=0.05, fixed=True).audits
     assert found["num_drawn"] < audit(world, claim=0.05, again=True, seed="6 6 1").audits[1]["num_drawn"]
-    fill(list_audits(world.root, "red")[0].directory / "review" / "sample.csv", {1: "0", 2: "0"})
-    report = audit(world, list_audits(world.root, "red")[0].directory / "review" / "sample.csv")
+    fill(list_audits(world.layout, "red")[0].directory / "review" / "sample.csv", {1: "0", 2: "0"})
+    report = audit(world, list_audits(world.layout, "red")[0].directory / "review" / "sample.csv")
     assert report.audits[0]["rate_upper_bound"] is None
     assert "says nothing before all of it is labelled" in report.describe()
 
@@ -326,14 +329,14 @@ def test_an_audit_of_data_that_was_curated_again_is_stale_but_its_labels_are_kep
     (old, new) = audit(world, claim=0.05, seed="dice thrown anew: 1 6").audits
     assert (old["status"], new["id"]) == ("stale", "red_002")
     assert new["num_labelled"] > 0 or new["num_drawn"] > 0
-    drawn = set(list_audits(world.root, "red")[1].keys)
-    assert drawn & set(list_audits(world.root, "red")[0].keys), "some images are drawn by both, and need no second look"
+    drawn = set(list_audits(world.layout, "red")[1].keys)
+    assert drawn & set(list_audits(world.layout, "red")[0].keys), "some images are drawn by both, and need no second look"
 
 
 def find_and_drop(world: World, *, seed: str | None = None, num: int = 30) -> None:
     """An audit that finds a positive, and what comes of it."""
     audit(world, claim=0.2, num=num, draw=True, seed=seed)
-    one = list_audits(world.root, "red")[-1]
+    one = list_audits(world.layout, "red")[-1]
     table = one.directory / "review" / "sample.csv"
     numbers = [int(row["number"]) for row in csv.DictReader(table.open())]
     audit(world, fill(table, {n: str(int(n == numbers[0])) for n in numbers}))
@@ -349,7 +352,7 @@ def test_a_seed_is_good_for_one_audit_of_one_kept_set(world: World) -> None:
     with pytest.raises(FilterError, match="drawn with it"):
         audit(world, again=True, seed=SEED)
     assert only(world).id == "red_001", "nothing was drawn"
-    kept = open_kept(CATEGORY, world.root)
+    kept = open_kept(CATEGORY, world.layout)
     survivors = [key for key in first.keys if key in {candidate.key for candidate in kept.candidates()}]
     plan, population = plan_audit(kept, AuditRequest(claim=0.2))
     unbound = [image.key for image in redraw(kept.candidates(), plan, first.draw_key, len(survivors))]
@@ -369,23 +372,23 @@ def test_a_seed_that_the_system_gave_is_not_taken_again_as_digits(world: World, 
 def test_another_category_of_the_run_takes_no_used_seed(world: World) -> None:
     audit(world, num=20)
     with pytest.raises(FilterError, match="audit red_001 of this run was drawn with it"):
-        check_seed(world.root, "0" * 64, SEED)
-    check_seed(world.root, "0" * 64, None)
+        check_seed(world.layout, "0" * 64, SEED)
+    check_seed(world.layout, "0" * 64, None)
 
 
 def test_audits_until_one_passes_leave_a_trace_and_are_held_to_more(world: World) -> None:
     find_and_drop(world, num=20)
     find_and_drop(world, num=20)
     report = audit(world, claim=0.2, draw=True)
-    third = list_audits(world.root, "red")[2]
-    assert [one.plan.confidence for one in list_audits(world.root, "red")] == pytest.approx([0.95, 0.9875, 1 - 0.05 / 9])
+    third = list_audits(world.layout, "red")[2]
+    assert [one.plan.confidence for one in list_audits(world.layout, "red")] == pytest.approx([0.95, 0.9875, 1 - 0.05 / 9])
     others = read_json(third.directory / "audit.json")["others"]
     assert [other["commitment"]["id"] for other in others] == ["red_001", "red_002"]
     assert [sum(other["judged"]) for other in others] == [1, 1]
     found = report.audits[2]
     assert found["number"] == 3 and [other["status"] for other in found["others"]] == ["not shown", "not shown"]
     assert "audit no. 3 of red in this run; 2 looked at other kept sets, 2 of which did not show the claim" in report.describe()
-    assert [record.stage for record in list_fresh(world.root, "red")] == ["audits/red/red_003"]
+    assert [record.stage for record in list_fresh(world.layout, "red")] == ["audits/red/red_003"]
     refreshed = audit(world)
     assert refreshed.audits[2]["others"] == found["others"]
 
@@ -393,10 +396,10 @@ def test_audits_until_one_passes_leave_a_trace_and_are_held_to_more(world: World
 def test_an_audit_that_was_taken_away_is_missed(world: World) -> None:
     find_and_drop(world)
     find_and_drop(world)
-    directories = [one.directory for one in list_audits(world.root, "red")]
+    directories = [one.directory for one in list_audits(world.layout, "red")]
     shutil.copytree(directories[1], world.root / "second")
     shutil.rmtree(directories[1])
-    for ask in (lambda: audit(world, claim=0.2, draw=True), lambda: list_fresh(world.root, "red")):
+    for ask in (lambda: audit(world, claim=0.2, draw=True), lambda: list_fresh(world.layout, "red")):
         with pytest.raises(StageError, match=r"audit red_002: has labels in the store, but is missing; restore the folder"):
             ask()
     shutil.copytree(world.root / "second", directories[1])
@@ -408,7 +411,7 @@ def test_an_audit_that_was_taken_away_is_missed(world: World) -> None:
 def test_an_account_of_other_audits_that_is_out_of_date_is_not_packed(world: World) -> None:
     find_and_drop(world)
     audit(world, claim=0.2, draw=True)
-    directory = list_audits(world.root, "red")[0].directory
+    directory = list_audits(world.layout, "red")[0].directory
     told = read_json(directory / "audit.json")
     write_json(directory / "audit.json", {**told, "labels": told["labels"][:-1]})
     record = read_record(directory)
@@ -416,7 +419,7 @@ def test_an_account_of_other_audits_that_is_out_of_date_is_not_packed(world: Wor
                   for entry in record.outputs.files if (path := directory / entry.path))
     write_json(directory / "record.json", replace(record, outputs=Manifest(files)).to_json())
     with pytest.raises(StageError, match="does not tell of the audits of other kept sets as they are now"):
-        list_fresh(world.root, "red")
+        list_fresh(world.layout, "red")
 
 
 def test_an_audit_of_another_format_is_refused(world: World) -> None:
@@ -489,7 +492,7 @@ def test_duplicate_rows_contradictions_and_empty_files_are_refused(world: World)
 def test_impossible_wishes_are_refused_and_nothing_is_drawn(world: World, wishes: dict[str, Any], message: str) -> None:
     with pytest.raises(FilterError, match=message):
         audit(world, **wishes)
-    assert list_audits(world.root, "red") == []
+    assert list_audits(world.layout, "red") == []
 
 
 def test_impossible_designs_and_mixed_requests_are_refused(world: World) -> None:
@@ -500,11 +503,11 @@ def test_impossible_designs_and_mixed_requests_are_refused(world: World) -> None
     with pytest.raises(FilterError, match="takes labels back and draws nothing"):
         audit(world, Path("x.csv"), claim=0.1)
     with pytest.raises(FilterError, match="name the category to audit with --category; the recipe has red, blue"):
-        run_audit([category(), category("blue")], world.root, world.source, AuditRequest(claim=0.1))
+        run_audit([category(), category("blue")], world.layout, world.source, AuditRequest(claim=0.1))
 
 
 def test_where_everything_kept_was_fitted_nothing_is_left_to_audit(world: World) -> None:
-    kept = open_kept(CATEGORY, world.root)
+    kept = open_kept(CATEGORY, world.layout)
     fitted = replace(kept, fitted=frozenset(path.name for path in (world.root / "images").glob("*.png")))
     with pytest.raises(FilterError, match=r"there is nothing to draw from: all \d+ kept images show concepts whose labels fitted the filter"):
         plan_audit(fitted, AuditRequest())
@@ -518,7 +521,7 @@ def test_an_audit_is_to_show_what_is_asked_for_or_else_what_is_demanded(request_
 
 
 def test_kept_images_without_a_label_of_their_own_that_cannot_be_drawn_count_as_positive(world: World) -> None:
-    kept = open_kept(CATEGORY, world.root)
+    kept = open_kept(CATEGORY, world.layout)
     some = [candidate.key for candidate in kept.candidates()][:5]
     plan, population = plan_audit(replace(kept, fitted=kept.fitted | set(some)), AuditRequest(claim=0.1))
     assert plan.num_unknown == 5 and set(some) <= set(population["excluded"])
@@ -528,7 +531,7 @@ def test_kept_images_without_a_label_of_their_own_that_cannot_be_drawn_count_as_
 
 def test_an_audit_before_curating_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError):
-        run_audit([category()], tmp_path, World(finished).source, AuditRequest())
+        run_audit([category()], World(tmp_path).layout, World(finished).source, AuditRequest())
 
 
 def test_edited_evidence_is_refused(world: World) -> None:

@@ -1,5 +1,5 @@
 import json
-from pathlib import Path
+import shutil
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,10 @@ from glideslope.data_filter.classifiers import fit_stage as fit
 from glideslope.data_filter.classifiers.file import load_classifier
 from glideslope.data_filter.classifiers.fit_stage import fit_classifier
 from glideslope.data_filter.index.parquet import read_table
-from glideslope.data_filter.labels.join import join_labels
-from glideslope.data_filter.labels.stage import Verdict, import_labels, role_of
+from glideslope.data_filter.labels.concepts import role_of
+from glideslope.data_filter.labels.csv_files import Verdict
+from glideslope.data_filter.labels.labelled import resolve_labels
+from glideslope.data_filter.labels.stage import import_labels
 from glideslope.errors import FilterError, StageError
 from glideslope.recipe.filters import LabelsConfig
 
@@ -18,7 +20,7 @@ from ..conftest import World, category
 
 
 def fit_to(world: World, name: str = "red", **settings: object) -> dict[str, Any]:
-    fit_classifier(category(name, **settings), world.root / "index", world.root / "labels", world.root / "classifiers" / name)
+    fit_classifier(category(name, **settings), world.layout)
     return dict(json.loads((world.root / "classifiers" / name / "classifier.json").read_text()))
 
 
@@ -87,9 +89,10 @@ def test_another_target_recall_needs_no_other_classifier_but_other_labels_do(fit
     assert digest() != first
 
 
-def test_fitting_again_gives_the_same_digest(fitted: World, tmp_path: Path) -> None:
+def test_fitting_again_gives_the_same_digest(fitted: World) -> None:
     first = json.loads((fitted.root / "classifiers" / "red" / "record.json").read_text())["digest"]
-    assert fit_classifier(category(), fitted.root / "index", fitted.root / "labels", tmp_path / "again" / "red").digest == first
+    shutil.rmtree(fitted.layout.classifier("red"))
+    assert fit_classifier(category(), fitted.layout).digest == first
 
 
 def test_more_labels_than_choose_the_classifier_are_learned_from_and_scored_out_of_fold(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +106,7 @@ def test_more_labels_than_choose_the_classifier_are_learned_from_and_scored_out_
 def test_inputs_on_which_people_disagree_are_left_out(fitted: World) -> None:
     other = [Verdict("000.png", "red", 0, "somebody else", "", "")]
     import_labels(other, fitted.root / "labels", fitted.root / "index", LabelsConfig())
-    data = join_labels("red", fitted.root / "index", fitted.root / "labels")
+    data = resolve_labels(fitted.layout).embedded_set("red")
     assert data.num_ambiguous == 1 and "000.png" not in {one.key for one in data.judgements} and len(data.judgements) == 59
     assert fit_to(fitted)["num_ambiguous"] == 1
 

@@ -9,9 +9,12 @@ import pytest
 
 from glideslope.data_filter.classifiers import score_stage as module
 from glideslope.data_filter.classifiers.file import load_classifier
-from glideslope.data_filter.classifiers.score_stage import read_scores, score_index
+from glideslope.data_filter.classifiers.fitted import load_classifier_once
+from glideslope.data_filter.classifiers.score_stage import score_index
+from glideslope.data_filter.classifiers.scores import read_row_scores, read_shard_scores
 from glideslope.data_filter.index.parquet import read_table, write_table
-from glideslope.data_filter.index.stage import read_index
+from glideslope.data_filter.index.read import read_index
+from glideslope.data_filter.labels.labelled import resolve_labels
 from glideslope.errors import FilterError, StageError
 from glideslope.recipe.filters import Category, Detector
 from glideslope.store.records import Record
@@ -20,8 +23,7 @@ from ..conftest import World, category
 
 
 def score(world: World, wanted: Category | None = None, *, workers: int | None = None) -> Record:
-    return score_index(wanted or category(), world.root / "index", world.root / "classifiers" / "red", world.root / "scores" / "red",
-                       workers=workers)
+    return score_index(wanted or category(), world.layout, workers=workers)
 
 
 def rows_of(world: World) -> dict[str, dict[str, object]]:
@@ -34,7 +36,8 @@ def test_every_input_has_a_row_in_the_order_of_the_index(fitted: World) -> None:
     fitted.label()
     fitted.fit()
     classifier = load_classifier(fitted.root / "classifiers" / "red" / "classifier.safetensors")
-    for _, index, scores in read_scores(fitted.root / "scores" / "red", fitted.root / "index", columns=["key", "embedding"]):
+    for name, index in read_index(fitted.layout.index, columns=["key", "embedding"]):
+        scores = read_shard_scores(fitted.layout.scores("red"), name, index)
         assert scores["key"].to_pylist() == index["key"].to_pylist()
         for embedding, row in zip(index["embedding"].to_pylist(), scores.to_pylist(), strict=True):
             expected = None if embedding is None else classifier.score(np.array([embedding], dtype=np.float16))[0]
@@ -103,7 +106,7 @@ def test_a_threshold_does_not_score_again_but_another_classifier_does(fitted: Wo
     assert score(fitted, category(target_recall=0.5)).environment == first.environment
     from glideslope.data_filter.classifiers.fit_stage import fit_classifier
 
-    fit_classifier(category(max_train_labels=10), fitted.root / "index", fitted.root / "labels", fitted.root / "classifiers" / "red")
+    fit_classifier(category(max_train_labels=10), fitted.layout)
     assert score(fitted).digest != first.digest
 
 
@@ -113,11 +116,14 @@ def test_a_swapped_classifier_is_refused(fitted: World) -> None:
     with pytest.raises(StageError, match="changed since the stage finished"):
         score(fitted, category(caption_words=("red",)))
     with pytest.raises(FilterError, match="expected 000000000000"):
-        module.load_classifier_once(fitted.root / "classifiers" / "red", "0" * 64)
+        load_classifier_once(fitted.root / "classifiers" / "red", "0" * 64)
 
 
 def test_scores_of_another_index_are_refused(fitted: World) -> None:
     path = fitted.root / "scores" / "red" / "shard-00001.parquet"
     write_table(path, read_table(path).slice(1))
-    with pytest.raises(StageError, match=r"shard-00001.parquet: holds other inputs than the index"):
-        list(read_scores(fitted.root / "scores" / "red", fitted.root / "index", columns=["key"]))
+    rows = next(rows for name, rows in resolve_labels(fitted.layout).by_shard() if name == "shard-00001")
+    (_, index), = read_index(fitted.layout.index, names=["shard-00001"])
+    for read, of in ((read_shard_scores, index), (read_row_scores, rows)):
+        with pytest.raises(StageError, match=r"shard-00001.parquet: holds other inputs than the index"):
+            read(fitted.layout.scores("red"), "shard-00001", of)

@@ -26,7 +26,7 @@ from glideslope.data_filter.classifiers.selection import (
     select,
 )
 from glideslope.data_filter.classifiers.zero_shot import ZeroShotEstimator, compare_with
-from glideslope.data_filter.labels.stage import Judgement
+from glideslope.data_filter.labels.store import Judgement
 from glideslope.errors import FilterError
 from glideslope.recipe.filters import ClipConfig
 

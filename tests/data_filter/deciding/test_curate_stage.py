@@ -10,7 +10,9 @@ from glideslope.data_filter.deciding import curate_stage as curation
 from glideslope.data_filter.deciding.curate_stage import curate
 from glideslope.data_filter.deciding.ledger import open_ledger
 from glideslope.data_filter.index.parquet import read_table, read_tables, write_table
-from glideslope.data_filter.labels.stage import Verdict, import_labels, role_of
+from glideslope.data_filter.labels.concepts import role_of
+from glideslope.data_filter.labels.csv_files import Verdict
+from glideslope.data_filter.labels.stage import import_labels
 from glideslope.data_filter.reports.balance import count_captions
 from glideslope.data_filter.sources.source import Shard, SourceItem
 from glideslope.errors import FilterError, StageError, StorageError
@@ -110,7 +112,7 @@ def test_images_without_captions_are_judged_like_others_and_dropped_with_a_row_e
 def test_images_without_captions_are_kept_where_the_recipe_says_so(bare: World) -> None:
     import datasets
 
-    record = curate(bare.source, [category()], bare.root, CurateConfig(captions="optional"), bare.root / "curated")
+    record = curate(bare.source, [category()], bare.layout, CurateConfig(captions="optional"))
     assert set(record.summary["dropped"]) == {"filter:red"} and record.summary["kept"] > 30
     found = datasets.load_dataset(str(bare.root / "curated"), cache_dir=str(bare.root / "cache"))
     captions = {row["key"]: row["caption"] for split in found.values() for row in split.remove_columns("image")}
@@ -199,7 +201,7 @@ def test_curating_again_and_after_a_kill_gives_the_same_digest(fitted: World, mo
 def test_no_filter_a_missing_filter_and_an_empty_result_are_refused(fitted: World) -> None:
     root, config = fitted.root, CurateConfig()
     with pytest.raises(FilterError, match="no category to filter"):
-        curate(fitted.source, [], root, config, root / "curated")
+        curate(fitted.source, [], fitted.layout, config)
     with pytest.raises(StageError, match="no finished stage here"):
         fitted.curate(category("blue"))
     assert not (root / "curated").exists()
@@ -216,8 +218,9 @@ def test_nothing_left_is_refused_with_the_counts(tmp_path: Path) -> None:
 
 def test_an_unwritable_directory_is_one_clear_error(fitted: World) -> None:
     (fitted.root / "file").write_text("")
+    fitted.layout.curated.symlink_to(fitted.root / "file" / "curated")
     with pytest.raises(StorageError, match="cannot write"):
-        curate(fitted.source, [category()], fitted.root, CurateConfig(), fitted.root / "file" / "curated")
+        curate(fitted.source, [category()], fitted.layout, CurateConfig())
 
 
 def test_what_people_call_positive_is_dropped_even_when_filters_let_it_pass(fitted: World) -> None:
@@ -237,7 +240,7 @@ def test_what_people_call_positive_is_dropped_even_when_filters_let_it_pass(fitt
 
 def test_filters_of_other_scores_are_refused(fitted: World) -> None:
     wanted = category(caption_words=("nothing like it",))
-    score_index(wanted, fitted.root / "index", fitted.root / "classifiers" / "red", fitted.root / "scores" / "red")
+    score_index(wanted, fitted.layout)
     with pytest.raises(FilterError, match="built from other scores"):
         fitted.curate()
 

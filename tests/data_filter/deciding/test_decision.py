@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from glideslope.data_filter.classifiers.score_stage import SHARD_SCHEMA
 from glideslope.data_filter.deciding.decision import decide, find_labelled
-from glideslope.data_filter.deciding.threshold_stage import Filter
-from glideslope.data_filter.index.stage import INDEX_SCHEMA
-from glideslope.data_filter.labels.stage import Judgement
+from glideslope.data_filter.deciding.threshold import Filter
+from glideslope.data_filter.index.embed import INDEX_SCHEMA
+from glideslope.data_filter.labels.store import Judgement
 
 A, B = Filter("a", "digest of a", 0.5), Filter("b", "digest of b", 0.5)
 

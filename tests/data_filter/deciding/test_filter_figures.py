@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glideslope.data_filter.deciding.filter_figures import SCORES_SCHEMA, is_dropped, measure_filter, trace_curve
+from glideslope.data_filter.deciding.filter_figures import SCORES_SCHEMA, measure_filter, trace_curve
 from glideslope.data_filter.deciding.statistics import lower_bound, upper_bound
+from glideslope.data_filter.deciding.threshold import is_dropped
 
 
 def table(rows: list[tuple[str, int, float, str]], flagged: list[list[str]] | None = None) -> pa.Table:
@@ -77,10 +78,6 @@ def test_figures_are_plain_json_and_a_share_of_nothing_is_null() -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_an_image_is_kept_only_when_its_score_is_below_the_threshold() -> None:
-    scores = np.array([-1.0, 0.25, np.nextafter(np.float32(0.25), np.float32(0)), np.nan, np.inf, -np.inf], dtype=np.float32)
-    assert is_dropped(scores, 0.25).tolist() == [False, True, False, True, True, False]
-    assert is_dropped(scores, float("nan")).all()
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.floats(-2, 2, width=16)), min_size=1, max_size=500))

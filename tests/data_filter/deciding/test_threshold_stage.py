@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from glideslope.data_filter.deciding import threshold_stage as filters
 from glideslope.data_filter.deciding.filter_figures import measure_filter
 from glideslope.data_filter.deciding.statistics import choose_threshold
-from glideslope.data_filter.deciding.threshold_stage import build_filter, load_filter
+from glideslope.data_filter.deciding.threshold_stage import build_filter
 from glideslope.data_filter.index.parquet import read_table
-from glideslope.data_filter.labels.stage import Verdict, import_labels, role_of
-from glideslope.errors import FilterError, StageError
+from glideslope.data_filter.labels.concepts import role_of
+from glideslope.data_filter.labels.csv_files import Verdict
+from glideslope.data_filter.labels.stage import import_labels
+from glideslope.errors import FilterError
 from glideslope.recipe.filters import LabelsConfig
 from glideslope.store.records import read_record
 from glideslope.store.vocabulary import Role
@@ -56,7 +58,7 @@ def test_scores_cover_every_label_and_say_which_were_learned_from(fitted: World)
 def test_another_target_gives_another_threshold_from_the_same_scores(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
     first = report(fitted)
     monkeypatch.setattr("glideslope.data_filter.classifiers.classifier.Preparation.score", None)
-    build_filter(category(target_recall=0.6), fitted.stages(), fitted.source, fitted.root / "filters" / "red")
+    build_filter(category(target_recall=0.6), fitted.layout, fitted.source)
     assert report(fitted)["threshold"] > first["threshold"]
     assert report(fitted)["classifier"] == first["classifier"]
 
@@ -153,34 +155,13 @@ def test_labels_of_inputs_without_a_score_are_counted_and_left_out(fitted: World
 def test_scores_of_another_classifier_are_refused(fitted: World) -> None:
     from glideslope.data_filter.classifiers.fit_stage import fit_classifier
 
-    stages = fitted.stages()
-    fit_classifier(category(max_train_labels=9), stages.index, stages.labels, stages.classifier)
+    fit_classifier(category(max_train_labels=9), fitted.layout)
     with pytest.raises(FilterError, match="scores of another classifier"):
-        build_filter(category(), stages, fitted.source, fitted.root / "filters" / "red")
+        build_filter(category(), fitted.layout, fitted.source)
 
 
-@pytest.mark.parametrize("threshold", ["null", "NaN", '"0.5"', "true"])
-def test_a_threshold_that_is_no_number_is_refused(fitted: World, threshold: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = fitted.root / "filters" / "red" / "filter.json"
-    path.write_text(json.dumps({**report(fitted), "threshold": 0}).replace('"threshold": 0', f'"threshold": {threshold}'))
-    with pytest.raises(StageError, match="changed since the stage finished"):
-        load_filter("red", path.parent)
-    monkeypatch.setattr(filters, "check_outputs", lambda directory, record: None)
-    with pytest.raises(FilterError, match=r"threshold is .*, expected a number"):
-        load_filter("red", path.parent)
 
 
-def test_a_swapped_classifier_and_another_format_are_refused(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = fitted.root / "filters" / "red" / "classifier.safetensors"
-    path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
-    with pytest.raises(StageError, match=r"classifier.safetensors: sha256"):
-        load_filter("red", path.parent)
-    monkeypatch.setattr(filters, "check_outputs", lambda directory, record: None)
-    with pytest.raises(FilterError, match=r"filter.json names .*fit the filter again"):
-        load_filter("red", path.parent)
-    (path.parent / "filter.json").write_text("{}")
-    with pytest.raises(FilterError, match="format is None"):
-        load_filter("red", path.parent)
 
 
 def test_the_summary_says_how_many_labels_its_shares_rest_on_and_rounds_bounds_down(fitted: World) -> None:

@@ -7,10 +7,10 @@ import pytest
 
 from glideslope.clip import lite0
 from glideslope.clip.model import load_clip
+from glideslope.data_filter.index.embed import INDEX_SCHEMA
 from glideslope.data_filter.index.lite0_text_training import read_pairs, schedule, train_text_tower
 from glideslope.data_filter.index.parquet import write_table
 from glideslope.data_filter.index.repeated_keys import write_duplicates
-from glideslope.data_filter.index.stage import INDEX_SCHEMA
 from glideslope.errors import StageError
 from glideslope.recipe.filters import ClipConfig
 from glideslope.store.records import run_stage

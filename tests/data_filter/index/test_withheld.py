@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.data_filter.index.parquet import write_table
-from glideslope.data_filter.index.stage import build_index, read_index
+from glideslope.data_filter.index.read import read_index
+from glideslope.data_filter.index.stage import build_index
 from glideslope.data_filter.index.withheld import withhold_secrets
 from glideslope.data_filter.labels.csv_files import read_label_csv
 from glideslope.data_filter.sources.folder import FolderSource

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from glideslope.data_filter.labels.stage import role_of
+from glideslope.data_filter.labels.concepts import role_of
 from glideslope.data_filter.labels.store import LABELS_FORMAT, Label, consensus, read_audit_labels, read_labels
 from glideslope.errors import StageError
 from glideslope.recipe.recipe import LabelsConfig

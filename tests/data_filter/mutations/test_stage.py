@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from glideslope.data_filter.deciding.statistics import lower_bound
 from glideslope.data_filter.index.parquet import read_table
+from glideslope.data_filter.mutations.figures import measure_mutations
 from glideslope.data_filter.mutations.image_changes import MUTATIONS
-from glideslope.data_filter.mutations.stage import PLANTED_SCHEMA, Plan, measure_mutations, mutate
+from glideslope.data_filter.mutations.stage import Plan, mutate
 from glideslope.errors import FilterError, StageError
 from glideslope.recipe.filters import ClipConfig
 from glideslope.store.records import Record
@@ -18,7 +18,7 @@ SMALL = Plan(num_positives=3, num_others=2)
 
 
 def run(world: World, plan: Plan = SMALL) -> Record:
-    return mutate(category(), world.root, world.source, ClipConfig(), world.root / "mutations" / "red", plan=plan)
+    return mutate(category(), world.layout, world.source, ClipConfig(), plan=plan)
 
 
 def test_known_positives_go_through_the_whole_pipeline_in_every_shape(fitted: World) -> None:
@@ -67,32 +67,14 @@ def test_without_held_out_positives_there_is_nothing_to_plant(fitted: World) -> 
 
 def test_another_clip_than_the_indexs_is_refused_before_anything_is_planted(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StageError, match=r"was embedded with .*lite0.*ViT-B-16.*glideslope index"):
-        mutate(category(), fitted.root, fitted.source, ClipConfig(model="ViT-B-16", pretrained="openai"), fitted.root / "mutations" / "red")
+        mutate(category(), fitted.layout, fitted.source, ClipConfig(model="ViT-B-16", pretrained="openai"))
     monkeypatch.setattr("glideslope.clip.lite0.IMAGES_FORMAT", "glideslope.lite0_images/3")
     with pytest.raises(StageError, match=r"lite0_images/2.*lite0_images/3"):
         run(fitted)
     assert not (fitted.root / "mutations").exists()
 
 
-def table_of(*rows: tuple[str, str, int, float, bool, bool]) -> pa.Table:
-    names = ("mutation", "key", "label", "area_share", "was_dropped", "dropped")
-    return pa.Table.from_pylist([dict(zip(names, row, strict=True)) | {"concept": row[1], "score": 0.0} for row in rows], schema=PLANTED_SCHEMA)
 
 
-def test_figures_are_counts_of_the_table() -> None:
-    figures = measure_mutations(table_of(
-        ("unchanged", "a", 1, 0.5, True, True), ("unchanged", "b", 1, 0.5, False, False), ("unchanged", "x", 0, 1.0, False, True),
-        ("tiny_1_4", "a", 1, 0.02, True, False), ("tiny_1_4", "b", 1, 0.02, False, True), ("tiny_1_4", "x", 0, 0.06, False, False)))
-    unchanged, tiny = figures["mutations"]
-    assert (unchanged["num_caught"], unchanged["num_positive"], unchanged["num_lost"], unchanged["drop_rate_others"]) == (1, 2, 0, 1.0)
-    assert (tiny["num_caught"], tiny["num_lost"], tiny["recall_lower_bound"]) == (1, 1, lower_bound(1, 2))
-    assert figures["num_other_verdict"] == 1
-    sizes = {row["from"]: row for row in figures["sizes"]}
-    assert (sizes[0.01]["num_positive"], sizes[0.01]["num_caught"]) == (2, 1)
-    assert (sizes[0.3]["num_positive"], sizes[0.3]["num_caught"]) == (2, 1)
-    assert sizes[0.1]["recall"] is None
 
 
-def test_a_positive_counts_once_per_size_and_as_caught_only_when_it_always_is() -> None:
-    figures = measure_mutations(table_of(("unchanged", "a", 1, 0.5, True, True), ("screenshot", "a", 1, 0.4, True, False)))
-    assert [(row["num_positive"], row["num_caught"]) for row in figures["sizes"]] == [(0, 0)] * 4 + [(1, 0)]

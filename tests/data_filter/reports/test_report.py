@@ -10,16 +10,19 @@ from PIL import Image
 
 from glideslope.data_filter.deciding.curate_stage import curate
 from glideslope.data_filter.deciding.ledger import open_ledger
-from glideslope.data_filter.index import stage as index
+from glideslope.data_filter.index import embed as index
 from glideslope.data_filter.index.parquet import read_table
-from glideslope.data_filter.labels.stage import import_labels, read_label_csv, role_of
+from glideslope.data_filter.labels.concepts import role_of
+from glideslope.data_filter.labels.csv_files import read_label_csv
+from glideslope.data_filter.labels.stage import import_labels
 from glideslope.data_filter.mutations.stage import Plan, mutate
 from glideslope.data_filter.reports.charts import Layer, count_axis, draw_chart, score_axis, share_axis, steps
 from glideslope.data_filter.reports.diff import Difference
 from glideslope.data_filter.reports.diff_page import choose_changes, render_difference
 from glideslope.data_filter.reports.diff_report import compare, describe_difference
 from glideslope.data_filter.reports.galleries import sample_rows, scan_scores
-from glideslope.data_filter.reports.report import Report, gather_report, signed_percent, times, write_report
+from glideslope.data_filter.reports.page import signed_percent, times
+from glideslope.data_filter.reports.report import Report, gather_report, write_report
 from glideslope.data_filter.sources.folder import FolderSource
 from glideslope.errors import StageError
 from glideslope.recipe.components import BaseTraining, NoisedClipTraining
@@ -27,6 +30,7 @@ from glideslope.recipe.filters import ClipConfig, CurateConfig, LabelsConfig, Re
 from glideslope.recipe.load import dump_recipe
 from glideslope.recipe.policy import CategoryDemands, KeptShareDemand, Policy, RecallDemand, load_policy
 from glideslope.recipe.recipe import Recipe
+from glideslope.store.vocabulary import Cause, Reason
 
 from ..conftest import TinyClip, World, category, fill_folder
 
@@ -92,7 +96,7 @@ def curated(shared: World, tmp_path: Path) -> World:
 
 def write(world: World, *, policy: Policy = POLICY, **options: str) -> tuple[Report, Page, str]:
     path = world.root / "report.html"
-    report = write_report(recipe_of(world), world.root, world.source, path, policy=policy, **options)  # type: ignore[arg-type]
+    report = write_report(recipe_of(world), world.layout, world.source, path, policy=policy, **options)  # type: ignore[arg-type]
     text = path.read_text(encoding="utf-8")
     return report, Page(text), text
 
@@ -122,7 +126,7 @@ def test_each_figure_stands_beside_what_the_policy_asks_for(curated: World) -> N
     assert page.text.count("asked for: 45.6 %") == page.text.count("asked for: 12.3 %") == 2
     assert '<td class="text good">yes</td>' in text
     report, page, text = write(curated, policy=policy_of(1.0))
-    is_met = report.figures["categories"][0]["filter"]["audit"]["recall"] == 1.0
+    is_met = report.figures["categories"][0]["filter"]["test"]["recall"] == 1.0
     assert ('<td class="text good">yes</td>' if is_met else '<td class="text bad">no</td>') in text
     report, page, text = write(curated, policy=load_policy(None))
     assert report.figures["categories"][0]["demands"] is None
@@ -165,8 +169,8 @@ def test_a_blurred_page_holds_no_picture_that_could_be_made_out(curated: World) 
 
 
 def test_mutations_and_groups_of_the_recipe_appear_once_they_are_there(curated: World) -> None:
-    mutate(category(), curated.root, curated.source, ClipConfig(), curated.root / "mutations" / "red", plan=Plan(2, 1))
-    report = gather_report(recipe_of(curated, WordGroup(name="greens", words=("green",))), curated.root, POLICY)
+    mutate(category(), curated.layout, curated.source, ClipConfig(), plan=Plan(2, 1))
+    report = gather_report(recipe_of(curated, WordGroup(name="greens", words=("green",))), curated.layout, POLICY)
     assert report.figures["categories"][0]["mutations"]["num_positives"] == 2
     assert {row["group"] for row in report.figures["balance"]["groups"]} == {"greens"}
     assert "greens" in {row["group"] for row in report.figures["categories"][0]["slices"]}
@@ -186,8 +190,8 @@ def test_the_nearest_to_the_threshold_are_the_nearest(curated: World) -> None:
 def test_a_sample_has_the_reason_that_was_asked_for_and_is_always_the_same(curated: World) -> None:
     ledger = open_ledger(curated.root / "curated")
     reasons = {row["key"]: row["reason"] for _, table in ledger.tables() for row in table.to_pylist()}
-    kept, dropped = sample_rows(ledger, "", 5), sample_rows(ledger, "filter:red", 5, score="red")
-    assert len(kept) == len(dropped) == 5 and kept == sample_rows(ledger, "", 5)
+    kept, dropped = sample_rows(ledger, Reason(Cause.NOTHING), 5), sample_rows(ledger, Reason(Cause.FILTER, "red"), 5, score="red")
+    assert len(kept) == len(dropped) == 5 and kept == sample_rows(ledger, Reason(Cause.NOTHING), 5)
     assert {reasons[shown.key] for shown in kept} == {""} and {reasons[shown.key] for shown in dropped} == {"filter:red"}
     assert all(shown.score is not None for shown in dropped)
 
@@ -229,7 +233,7 @@ def test_a_wrong_ending_is_refused_before_the_work(tmp_path: Path) -> None:
 
 def test_a_page_without_pictures_needs_no_source(curated: World) -> None:
     shutil.rmtree(curated.root / "images")
-    write_report(recipe_of(curated), curated.root, None, curated.root / "report.html", policy=POLICY, pictures="none")
+    write_report(recipe_of(curated), curated.layout, None, curated.root / "report.html", policy=POLICY, pictures="none")
     assert "no picture" in Page((curated.root / "report.html").read_text()).text
 
 
@@ -239,7 +243,7 @@ def test_the_page_says_how_many_judged_images_have_no_caption(curated: World) ->
     curated.index()
     curated.label()
     curated.fit()
-    curate(curated.source, [category()], curated.root, CurateConfig(captions="optional"), curated.root / "curated")
+    curate(curated.source, [category()], curated.layout, CurateConfig(captions="optional"))
     report, page, _ = write(curated, pictures="none")
     assert report.figures["balance"]["num_without_caption"] == 60
     assert "60 of the judged inputs have no caption" in page.text
@@ -278,7 +282,7 @@ def test_changes_and_ratios_are_written_plainly() -> None:
 
 
 def test_labels_that_name_no_group_are_owned_up_to(curated: World) -> None:
-    cautions = " ".join(gather_report(recipe_of(curated), curated.root, POLICY).figures["categories"][0]["cautions"])
+    cautions = " ".join(gather_report(recipe_of(curated), curated.layout, POLICY).figures["categories"][0]["cautions"])
     assert "name no groups" in cautions and "held-out positives prove a recall of" in cautions
     positives = sum(row["role"] == "test" and row["label"] == 1 for row in read_table(curated.root / "filters/red/scores.parquet").to_pylist())
     assert cautions.count(f"{positives} held-out positives") == 1

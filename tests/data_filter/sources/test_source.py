@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glideslope.data_filter.index.stage import build_index
-from glideslope.data_filter.labels.stage import import_labels, read_label_csv
+from glideslope.data_filter.labels.csv_files import read_label_csv
+from glideslope.data_filter.labels.stage import import_labels
 from glideslope.data_filter.sources.folder import FolderSource
 from glideslope.data_filter.sources.huggingface import DatasetsSource
 from glideslope.data_filter.sources.kind import open_source

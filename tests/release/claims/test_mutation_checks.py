@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from glideslope.data_filter.index.parquet import write_table
-from glideslope.data_filter.mutations.stage import PLANTED_SCHEMA, measure_mutations
+from glideslope.data_filter.mutations.figures import PLANTED_SCHEMA, measure_mutations
 from glideslope.errors import VerificationError
 from glideslope.recipe.filters import ClipConfig
 from glideslope.recipe.recipe import Recipe

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from glideslope.data_filter.index.parquet import write_table
-from glideslope.data_filter.mutations.stage import PLANTED_SCHEMA
+from glideslope.data_filter.mutations.figures import PLANTED_SCHEMA
 from glideslope.errors import ReleaseError
 from glideslope.release.claims.mutations import mutation_claims, planted_path
 from glideslope.release.evidence.contents import Release

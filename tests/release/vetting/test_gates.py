@@ -75,7 +75,7 @@ def test_what_is_left_out_is_the_demand_and_never_the_checks(tamper: Any) -> Non
     change = {"unsafe_skip": {"filter evidence": reason, "audits": reason}, "categories": {"gore": LENIENT}}
     asked = asked_of(tamper.directory, **change)
     assert run_gates(Release(tamper.directory), [FILTER_EVIDENCE, INTACT], asked, shown=tamper.directory) == ["intact"]
-    tamper.json("evidence/filters/violence/filter.json", lambda report: report["audit"].update(recall=1.0, num_caught=6))
+    tamper.json("evidence/filters/violence/filter.json", lambda report: report["test"].update(recall=1.0, num_caught=6))
     assert "audit.recall is reported as 1.0" in refusal_of(FILTER_EVIDENCE, tamper.directory, asked)
 
 

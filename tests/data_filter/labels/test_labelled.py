@@ -2,17 +2,24 @@
 
 import json
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from glideslope.data_filter.audits.audit import list_audits
 from glideslope.data_filter.audits.population import AuditRequest, open_kept
 from glideslope.data_filter.audits.report import run_audit
-from glideslope.data_filter.deciding.threshold_stage import SCORES_NAME
+from glideslope.data_filter.deciding.threshold import SCORES_NAME
 from glideslope.data_filter.index.parquet import read_table, read_tables
-from glideslope.data_filter.labels.join import join_labels, read_judgements
-from glideslope.data_filter.labels.stage import Verdict, import_labels, read_audit_labels, role_of
+from glideslope.data_filter.labels.concepts import role_of
+from glideslope.data_filter.labels.csv_files import Verdict
+from glideslope.data_filter.labels.labelled import resolve_labels
+from glideslope.data_filter.labels.stage import import_labels
+from glideslope.data_filter.labels.store import read_audit_labels
 from glideslope.errors import FilterError
 from glideslope.recipe.filters import LabelsConfig
 from glideslope.store.digests import sha256_file
@@ -43,7 +50,7 @@ def ledger(world: World) -> dict[str, dict[str, str]]:
 
 
 def labelled_keys(world: World) -> set[str]:
-    return {one.key for one in join_labels("red", world.root / "index", world.root / "labels").judgements}
+    return {one.key for one in resolve_labels(world.layout).embedded_set("red").judgements}
 
 
 def test_labels_of_other_bytes_fit_nothing_and_measure_nothing(fitted: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -59,12 +66,27 @@ def test_labels_of_other_bytes_fit_nothing_and_measure_nothing(fitted: World, ca
     assert labelled_keys(fitted) == {f"{n:03d}.png" for n in range(60)} - {TRAIN[0]}
 
 
+def test_fitting_reads_the_index_once_for_all_labels_and_once_to_score_each_category(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdicts = [Verdict(f"{n:03d}.png", "blue", int(n % 3 == 0), "", "by eye", "test") for n in range(60)]
+    import_labels(verdicts, fitted.layout.labels, fitted.layout.index, LabelsConfig())
+    reads: Counter[str] = Counter()
+
+    def counted(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
+        reads.update([path.stem] if path.parent == fitted.layout.index and path.stem.startswith("shard-") else [])
+        return read_table(path, columns=columns)
+
+    monkeypatch.setattr("glideslope.data_filter.index.read.read_table", counted)
+    fitted.fit()
+    fitted.fit(category("blue"))
+    assert reads == {f"shard-{number:05d}": 3 for number in range(4)}
+
+
 def test_what_an_import_has_said_is_not_said_again(fitted: World, caplog: pytest.LogCaptureFixture) -> None:
     repaint(fitted, TEST[0])
     import_labels([], fitted.root / "labels", fitted.root / "index", LabelsConfig())
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        read_judgements("red", fitted.root / "index", fitted.root / "labels")
+        resolve_labels(fitted.layout)
     assert caplog.messages == []
 
 
@@ -95,8 +117,8 @@ def test_what_was_positive_before_it_changed_is_dropped_until_somebody_has_judge
 
 def drawn_audit(world: World, *, num: int) -> list[list[int]]:
     """Draw or continue an audit; returns the labels that it has."""
-    run_audit([category()], world.root, world.source, AuditRequest(num=num, claim=0.5, draw=True), import_file=None, who="")
-    return list(json.loads((list_audits(world.root, "red")[-1].directory / "audit.json").read_text())["labels"])
+    run_audit([category()], world.layout, world.source, AuditRequest(num=num, claim=0.5, draw=True), import_file=None, who="")
+    return list(json.loads((list_audits(world.layout, "red")[-1].directory / "audit.json").read_text())["labels"])
 
 
 def test_an_audit_carries_no_verdict_of_people_who_never_saw_the_pictures(fitted: World) -> None:
@@ -104,9 +126,9 @@ def test_an_audit_carries_no_verdict_of_people_who_never_saw_the_pictures(fitted
     repaint(fitted, *negative[:3])
     fitted.fit()
     fitted.curate()
-    num = sum(is_free for _, is_free in open_kept(category(), fitted.root).rows())
+    num = sum(is_free for _, is_free in open_kept(category(), fitted.layout).rows())
     labels = drawn_audit(fitted, num=num)
-    keys = list_audits(fitted.root, "red")[-1].keys
+    keys = list_audits(fitted.layout, "red")[-1].keys
     assert set(negative) <= set(keys)
     assert {key for key, given in zip(keys, labels, strict=True) if not given} == set(negative[:3])
 
@@ -121,19 +143,19 @@ def test_a_review_counts_for_the_drawn_pictures_even_when_they_have_changed_sinc
     fitted.index()
     fitted.fit()
     fitted.curate()
-    num = sum(is_free for _, is_free in open_kept(category(), fitted.root).rows())
+    num = sum(is_free for _, is_free in open_kept(category(), fitted.layout).rows())
     labels = drawn_audit(fitted, num=num)
-    table = list_audits(fitted.root, "red")[-1].directory / "review" / "sample.csv"
+    table = list_audits(fitted.layout, "red")[-1].directory / "review" / "sample.csv"
     lines = table.read_text().splitlines()
     assert sum(not given for given in labels) == len(lines) - 1 == 8
     before = {key: sha256_file(fitted.root / "images" / key) for key in free}
     repaint(fitted, *free)
     table.write_text("\n".join([lines[0], *(line.removesuffix(",,") + ",0,ann" for line in lines[1:])]) + "\n")
-    run_audit([category()], fitted.root, fitted.source, AuditRequest(), import_file=table, who="")
+    run_audit([category()], fitted.layout, fitted.source, AuditRequest(), import_file=table, who="")
     found = read_audit_labels(fitted.root / "labels")
     assert {label.key: label.sha256 for label in found} == before
     fitted.fit()
     fitted.curate()
     fresh = drawn_audit(replace(fitted), num=num)
-    keys = list_audits(fitted.root, "red")[-1].keys
+    keys = list_audits(fitted.layout, "red")[-1].keys
     assert all(not given for key, given in zip(keys, fresh, strict=True) if key in free), "nobody has seen the pictures of now"
