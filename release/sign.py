@@ -11,7 +11,7 @@ from ..store.file_lists import MANIFEST_NAME
 from ..store.whole_files import write_bytes
 from ..trust.envelopes import add_signature, sign_statement
 from ..trust.keys import key_id_of, read_private_key
-from ..trust.release_manifest import REHEARSAL_NAME, SIGNATURE_NAME
+from ..trust.release_manifest import SIGNATURE_NAME
 from ..trust.signatures import Signers, read_guards, release_statement, verify_envelope, verify_guards
 from .vetting.check import run_policy
 from .vetting.signature_files import is_of_signature
@@ -49,12 +49,11 @@ def sign(release_dir: Path, key: Path, *, passphrase: str | None = None, policy:
         raise ReleaseError(f"{release_dir}: {MANIFEST_NAME} is missing; pack the release again")
     report = run_policy(release_dir, policy, is_to_be_signed=True)
     _remove_leftovers(release_dir)
-    rehearsal = before.get(REHEARSAL_NAME)
-    statement = release_statement(before[MANIFEST_NAME], report.vouched, rehearsal=rehearsal)
+    statement = release_statement(before[MANIFEST_NAME], report.vouched)
     envelope = _add(before, statement, private, release_dir)
     if dict(report.guards) | {SIGNATURE_NAME: b""} != before | {SIGNATURE_NAME: b""} or read_guards(release_dir) != before:
         raise VerificationError(f"release {release_dir}", ["was changed while it was checked; let nothing write there, then sign again"])
-    signers = verify_envelope(envelope, before[MANIFEST_NAME], rehearsal=rehearsal)
+    signers = verify_envelope(envelope, before[MANIFEST_NAME])
     write_bytes(release_dir / SIGNATURE_NAME, envelope)
     return signers
 

@@ -1,4 +1,4 @@
-"""Commands that rehearse, publish, go back and take back."""
+"""Commands that publish, go back and take back."""
 
 import sys
 from collections.abc import Callable
@@ -7,18 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..errors import ReleaseError
-from ..trust.release_manifest import REHEARSAL_NAME, SIGNATURE_NAME
 from .arguments import JsonOption, PolicyOption, ReleaseArgument, err, flag, out, tell, told_signers
 
 if TYPE_CHECKING:
     from ..release.publishing.publication import Plan
     from ..release.publishing.statuses import StatusWriter
-    from ..release.rehearsal.transcript import Played, Rehearsal
     from ..trust.status import SignedStatus
 
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="A repository such as org/name, or a directory: ./published, /mnt/usb, "
@@ -27,7 +24,6 @@ EndpointOption = Annotated[str | None, typer.Option("--endpoint", metavar="URL",
                                                     "huggingface.co. Plain http is refused, but for this machine itself.")]
 ForeignOption = Annotated[bool, flag("--replace-foreign", help="Also replace or remove files of main that no release put there, or "
                                              "that were edited since. They are listed first.")]
-TABLE_WIDTH = 140  # where there is no terminal
 VALID_DAYS, ACCESS, STATUS = 180, "Who may see it", "Status of the repository"
 YesOption = Annotated[bool, flag("--yes", "-y", help="Do not ask.")]
 
@@ -79,7 +75,7 @@ def publish(  # noqa: PLR0913, PLR0917 - one parameter for each option
         show_plan(plan)
     refuse_unsigned_status(plan.release, place, writer)
     readiness = check_readiness(plan.release, policy)
-    told = {"signed by": told_signers(readiness.signers, as_json=as_json), "rehearsed": readiness.is_rehearsed,
+    told = {"signed by": told_signers(readiness.signers, as_json=as_json),
             "gates": list(readiness.gates.passed) if as_json else "passed: " + ", ".join(readiness.gates.passed),
             **({"unsafe bypasses": dict(readiness.gates.unsafe)} if readiness.gates.unsafe or as_json else {})}
     if dry_run:
@@ -152,31 +148,6 @@ def status(target: TargetArgument, status_options: StatusOptions,
     tell_status(found, as_json=as_json)
 
 
-def rehearse(release: ReleaseArgument, as_json: JsonOption = False) -> None:
-    """Publish to a hub on this machine while everything goes wrong."""
-    from ..release.rehearsal.rehearse import rehearse as rehearse_release
-
-    def report(played: "Played") -> None:
-        if not as_json:
-            mark = ("✗", "red") if played.problems else ("✓", "green")
-            err.print(Text.assemble(mark, f" {played.transfer}  {played.scene.name}"))
-
-    rehearsal = rehearse_release(release, report=report)
-    if as_json:
-        tell(rehearsal.to_json(), as_json=True)
-    else:
-        wide_enough().print(table_of(rehearsal))
-        for way, reason in rehearsal.left_out.items():
-            out.print(f"{way}: not rehearsed, {reason}", markup=False, highlight=False)
-        tell({f"loaded in a fresh process, {way}": "yes" if is_same else "no" for way, is_same in rehearsal.reloads.items()}, as_json=False)
-    if rehearsal.problems:
-        raise ReleaseError(f"the rehearsal of {release} did not pass, nothing was written: " + "; ".join(rehearsal.problems))
-    if not as_json:
-        is_signed = (release / SIGNATURE_NAME).exists()
-        tell({"written": str(release / REHEARSAL_NAME), "digest": str(rehearsal.to_json()["digest"]),
-              **({"signature": "if it was made without this rehearsal, sign the release again"} if is_signed else {})}, as_json=False)
-
-
 def show_plan(plan: "Plan") -> None:
     """Print who publishes what where, and how the shown files change."""
     tell({**plan.identity, "tag": plan.tag, "root": plan.release.root, **plan.access}, as_json=False)
@@ -190,22 +161,6 @@ def show_plan(plan: "Plan") -> None:
             table.add_row(Text(mark, colour), path + note, f"{size_bytes:,}")
     out.print(table)
     tell({name: f"{len(files)} files, {sum(files.values()):,} bytes" for name, files in plan.changes.to_json().items()}, as_json=False)
-
-
-def table_of(rehearsal: "Rehearsal") -> Table:
-    """What was made to go wrong, and how it ended."""
-    table = Table(title="rehearsal", title_justify="left")
-    for heading in ("transfer", "what went wrong", "publication", "main then", "again", "main at last"):
-        table.add_column(heading)
-    for played in rehearsal.played:
-        colour = "red" if played.problems else "green"
-        table.add_row(played.transfer, played.scene.name, played.first, played.shown, played.second, Text(played.last, colour))
-    return table
-
-
-def wide_enough() -> Console:
-    """The console, or, in a file or pipe, one with room for a table."""
-    return out if out.is_terminal else Console(file=out.file, width=TABLE_WIDTH, emoji=False)
 
 
 def tell_identity(identity: object, *, as_json: bool) -> None:

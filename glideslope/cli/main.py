@@ -26,12 +26,12 @@ START, STAGES, RELEASES = "Start here", "One stage at a time", "Releases"
 PANELS: Mapping[str, Commands] = {
     START: (stages.demo, stages.init, stages.run, status.status, drawing.sample),
     STAGES: (stages.index, stages.label, stages.fit, stages.curate, filters.audit, stages.train, stages.evaluate, release.pack),
-    RELEASES: (release.check, release.verify, signing.keygen, signing.sign, hub.publish, hub.rehearse, drawing.edit)}
+    RELEASES: (release.check, release.verify, signing.keygen, signing.sign, hub.publish, drawing.edit)}
 OF_FILTERS: Commands = (filters.report, filters.mutate, filters.diff)
 OF_RELEASES: Commands = (release.card, hub.status, hub.rollback, hub.withdraw, release.export_diffusers, drawing.import_openai)
 
 # Commands that hash, draw or transfer for long without a stage of their own.
-WITHOUT_STAGES = frozenset({"verify", "check", "card", "sign", "export-diffusers", "publish", "rollback", "withdraw", "rehearse"})
+WITHOUT_STAGES = frozenset({"verify", "check", "card", "sign", "export-diffusers", "publish", "rollback", "withdraw"})
 
 
 def make_app(commands: Commands, *, text: str, panel: str | None = None) -> typer.Typer:

@@ -138,7 +138,6 @@ class SignersDemand(StrictModel):
 class PublishDemands(StrictModel):
     """What publishing to a Hub asks for beside the gates."""
 
-    require_rehearsal: bool = Field(description="a rehearsal of this very release, passed")
     require_signature: bool = Field(description="signatures as `signers` asks; refused without `signers`, as any key would do then")
 
 
@@ -189,8 +188,7 @@ class Policy(StrictModel):
             format=POLICY_FORMAT, licenses=licenses, golden=self.golden.combine(other.golden), size=self.size.combine(other.size),
             captions=self.captions.combine(other.captions), categories={name: self._combine_category(name, other) for name in names},
             companions="allow" if self.companions == other.companions == "allow" else "refuse",
-            publish=PublishDemands(require_rehearsal=self.publish.require_rehearsal or other.publish.require_rehearsal,
-                                   require_signature=self.publish.require_signature or other.publish.require_signature),
+            publish=PublishDemands(require_signature=self.publish.require_signature or other.publish.require_signature),
             signers=tuple(dict.fromkeys((*self.signers, *other.signers))),
             unsafe_skip={gate: first if first == second else f"{first} / {second}" for gate, (first, second) in reasons.items()})
 

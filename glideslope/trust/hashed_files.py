@@ -36,7 +36,7 @@ class Hashed:
 
 
 def build_manifest(directory: Path, *, exclude: Collection[str] = ()) -> ReleaseManifest:
-    """The manifest of the release in a directory; manifest, signature and rehearsal are left out.
+    """The manifest of the release in a directory; manifest and signature are left out.
 
     Args:
         directory: the release.

@@ -18,8 +18,7 @@ from .merkle import MerkleProof, merkle_proof, merkle_root
 
 RELEASE_FORMAT = "glideslope.manifest/2"
 SIGNATURE_NAME = "manifest.dsse.json"
-REHEARSAL_NAME = "rehearsal.json"
-UNLISTED = frozenset({MANIFEST_NAME, SIGNATURE_NAME, REHEARSAL_NAME})  # of a release; each is guarded by its own digest or signature
+UNLISTED = frozenset({MANIFEST_NAME, SIGNATURE_NAME})  # of a release; each is guarded by its own digest or signature
 
 
 @dataclass(frozen=True)

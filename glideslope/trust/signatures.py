@@ -1,7 +1,7 @@
 """Signatures on releases: an in-toto statement in a DSSE envelope, signed with Ed25519 by one key or several.
 
-The statement names what is signed by digest (manifest.json, the roots of its two lists, the rehearsal's transcript) and
-what the signers vouch for: the gates that passed, the policy, and each gate that the policy bypassed, with its reason.
+The statement names what is signed by digest (manifest.json and the roots of its two lists) and what the signers vouch for:
+the gates that passed, the policy, and each gate that the policy bypassed, with its reason.
 It holds no time and no machine: the same release, keys and policy give the same bytes.
 """
 
@@ -17,13 +17,12 @@ from ..store.file_lists import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from ..store.strict_json import read_bounded
 from .envelopes import MAX_ENVELOPE_BYTES, STATEMENT_TYPE, open_envelope, require
 from .keys import KEY_ID_PATTERN
-from .release_manifest import REHEARSAL_NAME, SIGNATURE_NAME, ReleaseManifest
+from .release_manifest import SIGNATURE_NAME, ReleaseManifest
 from .signers import SignerRule
 
 RELEASE_PREDICATE = "https://glideslope.dev/release/v1"  # a name of ours, no address
 MERKLE_DIGEST = "merkleSha256"
-MAX_REHEARSAL_BYTES = 16_000_000
-GUARDS = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_ENVELOPE_BYTES, REHEARSAL_NAME: MAX_REHEARSAL_BYTES}
+GUARDS = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_ENVELOPE_BYTES}
 
 
 @dataclass(frozen=True)
@@ -71,13 +70,12 @@ class Signers:
         return dict(self.statement["predicate"].get("unsafe", {}))
 
 
-def release_statement(manifest_bytes: bytes, vouched: Vouched, *, rehearsal: bytes | None = None) -> dict[str, Any]:
+def release_statement(manifest_bytes: bytes, vouched: Vouched) -> dict[str, Any]:
     """What is signed for a release.
 
     Args:
         manifest_bytes: the release's manifest.json.
         vouched: what the signer says of it.
-        rehearsal: the bytes of rehearsal.json, if there is one.
 
     Raises:
         VerificationError: the manifest is malformed.
@@ -85,11 +83,11 @@ def release_statement(manifest_bytes: bytes, vouched: Vouched, *, rehearsal: byt
     manifest = ReleaseManifest.from_bytes(manifest_bytes)
     predicate = {"title": vouched.title, "glideslope": __version__, "root": manifest.root, "tensors_root": manifest.tensors_root,
                  "gates": sorted(vouched.gates), "policy_sha256": vouched.policy_sha256, "unsafe": dict(vouched.unsafe)}
-    return {"_type": STATEMENT_TYPE, "subject": _subjects(manifest_bytes, manifest, rehearsal), "predicateType": RELEASE_PREDICATE,
+    return {"_type": STATEMENT_TYPE, "subject": _subjects(manifest_bytes, manifest), "predicateType": RELEASE_PREDICATE,
             "predicate": predicate}
 
 
-def verify_envelope(envelope: bytes, manifest_bytes: bytes, rule: SignerRule | None = None, *, rehearsal: bytes | None = None) -> Signers:
+def verify_envelope(envelope: bytes, manifest_bytes: bytes, rule: SignerRule | None = None) -> Signers:
     """Check the signatures on a release.
 
     Args:
@@ -97,14 +95,13 @@ def verify_envelope(envelope: bytes, manifest_bytes: bytes, rule: SignerRule | N
         manifest_bytes: the bytes of manifest.json.
         rule: the keys that are trusted, and how many of them must have signed; none checks that each signature is one of the key
             it names, which proves that the release is as these keys' owners signed it, but not who that is.
-        rehearsal: the bytes of rehearsal.json, if there is one.
 
     Returns:
         Who signed, and what.
 
     Raises:
         VerificationError: the envelope is malformed in any way, a signature is wrong, too few of the trusted keys signed, or it
-            is about another manifest or rehearsal.
+            is about another manifest.
         ReleaseError: `cryptography` is not installed.
     """
     where = SIGNATURE_NAME
@@ -113,10 +110,8 @@ def verify_envelope(envelope: bytes, manifest_bytes: bytes, rule: SignerRule | N
         rule.refuse_lack(signers.key_ids, where=where)
     _check_predicate(signers.statement, RELEASE_PREDICATE, where)
     manifest = ReleaseManifest.from_bytes(manifest_bytes)
-    if signers.statement["subject"] != _subjects(manifest_bytes, manifest, rehearsal):
-        named = [subject.get("name") for subject in signers.statement["subject"] if isinstance(subject, dict)]
-        about = "a release without this rehearsal" if rehearsal is not None and REHEARSAL_NAME not in named else "another release"
-        raise VerificationError(where, [f"the signature is about {about}; sign the release again"])
+    if signers.statement["subject"] != _subjects(manifest_bytes, manifest):
+        raise VerificationError(where, ["the signature is about another release; sign the release again"])
     predicate = signers.statement["predicate"]
     vouched = Vouched(*(predicate.get(name) for name in ("title", "gates", "policy_sha256", "unsafe")))
     if not _is_sound(vouched) or predicate != _predicate_again(predicate, manifest, vouched):
@@ -125,7 +120,7 @@ def verify_envelope(envelope: bytes, manifest_bytes: bytes, rule: SignerRule | N
 
 
 def read_guards(directory: Path) -> dict[str, bytes]:
-    """The content of what guards a release (manifest, signature, rehearsal), of those that are there, each read once.
+    """The content of what guards a release (manifest and signature), of those that are there, each read once.
 
     Raises:
         VerificationError: one is larger than it may be, or cannot be read.
@@ -154,14 +149,13 @@ def verify_guards(guards: Mapping[str, bytes], rule: SignerRule | None = None, *
         return None
     if MANIFEST_NAME not in guards:
         raise VerificationError(name, [f"{MANIFEST_NAME} is missing, but {SIGNATURE_NAME} is there; fetch or pack the release again"])
-    return verify_envelope(guards[SIGNATURE_NAME], guards[MANIFEST_NAME], rule, rehearsal=guards.get(REHEARSAL_NAME))
+    return verify_envelope(guards[SIGNATURE_NAME], guards[MANIFEST_NAME], rule)
 
 
-def _subjects(manifest_bytes: bytes, manifest: ReleaseManifest, rehearsal: bytes | None) -> list[dict[str, Any]]:
-    subjects = [{"name": MANIFEST_NAME, "digest": {"sha256": sha256_bytes(manifest_bytes)}},
-                {"name": "files", "digest": {MERKLE_DIGEST: manifest.root}},
-                {"name": "tensors", "digest": {MERKLE_DIGEST: manifest.tensors_root}}]
-    return subjects if rehearsal is None else [*subjects, {"name": REHEARSAL_NAME, "digest": {"sha256": sha256_bytes(rehearsal)}}]
+def _subjects(manifest_bytes: bytes, manifest: ReleaseManifest) -> list[dict[str, Any]]:
+    return [{"name": MANIFEST_NAME, "digest": {"sha256": sha256_bytes(manifest_bytes)}},
+            {"name": "files", "digest": {MERKLE_DIGEST: manifest.root}},
+            {"name": "tensors", "digest": {MERKLE_DIGEST: manifest.tensors_root}}]
 
 
 def _check_predicate(statement: Mapping[str, Any], expected: str, where: str) -> None:

@@ -215,7 +215,7 @@ class Release:
 
     @cached_property
     def guards(self) -> dict[str, bytes]:
-        """The content of manifest, signature and rehearsal, of those that are there; each is read once."""
+        """The content of manifest and signature, of those that are there; each is read once."""
         return read_guards(self.directory)
 
     @cached_property

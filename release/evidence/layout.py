@@ -54,7 +54,7 @@ def one_of(*texts: str) -> str:
 INDEX_NAMES = one_of(*(index_name(variant) for variant in (None, *VARIANTS)))
 RULES = (
     Rule(r"(README|DATASET_CARD|USE_POLICY)\.md|LICENSE|\.eval_results/glideslope\.yaml|evidence/(recipe|policy)\.yaml", "text", MEGABYTE),
-    Rule(r"manifest\.json|rehearsal\.json", "json", 32 * MEGABYTE),
+    Rule(r"manifest\.json", "json", 32 * MEGABYTE),
     Rule(r"manifest\.dsse\.json|model_index\.json", "json", MEGABYTE),
     Rule(one_of(*(f"{row.name}/{row.file}" for row in COMPONENTS.values() if row.name not in TOKENIZERS)), "json", MEGABYTE),
     Rule(one_of(*(f"{row.name}/{row.file}" for row in TOKENIZERS.values())), "json", 32 * MEGABYTE),

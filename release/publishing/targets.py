@@ -173,7 +173,7 @@ class LocalRelease:
     Attributes:
         directory: where it lies.
         manifest: its manifest.
-        files: relative POSIX path -> file, manifest, signature and rehearsal among them.
+        files: relative POSIX path -> file, manifest and signature among them.
     """
 
     directory: Path

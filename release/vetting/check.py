@@ -27,7 +27,7 @@ class CheckReport:
         unsafe: gate that the policy leaves out -> the reason it gives.
         policy: what was asked for.
         vouched: what a signature on the release says.
-        guards: manifest, signature and rehearsal as the gates read them, of those that are there.
+        guards: manifest and signature as the gates read them, of those that are there.
         signers: who signed these; none when nobody did.
     """
 

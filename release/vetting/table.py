@@ -9,7 +9,6 @@ from types import MappingProxyType
 from ...errors import ReleaseError
 from ...recipe.policy import Policy
 from ..evidence.contents import POLICY_PATH, Release
-from ..rehearsal.transcript import check_transcript
 from .gates.audits import AUDITS
 from .gates.captions import CAPTIONS_COUNT
 from .gates.card import CARD_COMPLETE
@@ -55,7 +54,6 @@ SIGNED_GATES: tuple[Gate, ...] = (
     INTACT, ALLOWED_FILES, WEIGHTS,
     Gate("policy", f"`{POLICY_PATH}` is missing, malformed, or leaves out what may not be left out", checks={"policy": check_policy}),
     GENERATED_FILES, PROVENANCE, FILTER_EVIDENCE, AUDITS, LABELS_NOT_REUSED, COMPANIONS, CAPTIONS_COUNT, GOLDEN_SAMPLES, LICENCE, SIZE,
-    CARD_COMPLETE, SECRETS, RELOAD,
-    Gate("rehearsal", "`rehearsal.json` is of another release, or did not pass", checks={"rehearsal": check_transcript}))
+    CARD_COMPLETE, SECRETS, RELOAD)
 GATES: tuple[Gate, ...] = (*SIGNED_GATES, signature_gate([gate.name for gate in SIGNED_GATES]), SIGNERS)
 CHECKS: Mapping[str, Check] = MappingProxyType({name: check for gate in GATES for name, check in gate.checks.items()})

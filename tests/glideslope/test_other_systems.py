@@ -55,10 +55,3 @@ def test_the_command_line_works_without_the_calls_of_unix() -> None:
     done = run("from glideslope.cli.main import main\nsys.argv = ['glideslope', '--help']\nmain()")
     assert (done.returncode, done.stderr) == (0, "")
     assert "From a pile of captioned images" in done.stdout
-
-
-def test_a_rehearsal_says_that_it_needs_fork() -> None:
-    done = run("from glideslope.cli.main import main\nsys.argv = ['glideslope', 'rehearse', '.']\nmain()")
-    assert done.returncode == 1
-    assert "needs a system that forks them (Linux, macOS)" in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr

@@ -21,12 +21,12 @@ from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training.checkpoints import save_tensors
 from glideslope.recipe.components import CONFIG_NAME, scheduler_config
-from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.store.digests import sha256_bytes
 from glideslope.store.whole_files import write_bytes, write_json
 from glideslope.trust.hashed_files import build_manifest
 from glideslope.trust.keys import generate_key
 
+from ..hub.loopback import OWNER, LoopbackHub
 from .closed_form import with_closed_form_weights
 from .hub_client import READER, REPO, Load, Strangers
 

@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from glideslope.release.loopback.hub import LoopbackHub
-from glideslope.release.loopback.state import MAIN, Account, Commit, StoredFile
 from glideslope.store.digests import sha256_file
 from glideslope.store.whole_files import write_bytes
 from glideslope.trust.envelopes import sign_statement
@@ -23,6 +21,9 @@ from glideslope.trust.keys import read_private_key
 from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.signatures import Vouched, release_statement
 from glideslope.trust.status import STATUS_NAME, ReleaseStatus, Status, times_from, with_current, with_withdrawn
+
+from ..hub.loopback import LoopbackHub
+from ..hub.state import MAIN, Account, Commit, StoredFile
 
 REPO = "tester/model"
 READER = Account("reader", "hf_reader", can_write=False)

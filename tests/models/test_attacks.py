@@ -29,9 +29,6 @@ from glideslope.models.published.torch_archive import TorchArchive
 from glideslope.models.training.checkpoints import load_tensors, save_tensors
 from glideslope.recipe.components import CONFIG_NAME
 from glideslope.release.evidence.layout import check_content, check_name
-from glideslope.release.loopback.faults import Fault
-from glideslope.release.loopback.hub import LoopbackHub
-from glideslope.release.loopback.state import StoredFile
 from glideslope.store.file_lists import list_files
 from glideslope.store.stage_manifest import Manifest
 from glideslope.store.weight_files import index_name, weights_name
@@ -39,6 +36,9 @@ from glideslope.store.whole_files import write_json
 from glideslope.trust.hashed_files import compare_tensors, hash_files
 from glideslope.trust.release_manifest import ReleaseManifest
 
+from ..hub.faults import Fault
+from ..hub.loopback import LoopbackHub
+from ..hub.state import StoredFile
 from .archives import read_archive, save_as_published, write_archive
 from .conftest import sign_again
 from .hub_client import REPO, Load, put, root_of, sign, stated, variation

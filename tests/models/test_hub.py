@@ -15,10 +15,10 @@ from PIL import Image
 
 from glideslope.errors import CheckpointError, RequestError
 from glideslope.models.networks.unet import TextConditionedUNet
-from glideslope.release.loopback.faults import Fault
-from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.trust.hub import check_endpoint, resolve
 
+from ..hub.faults import Fault
+from ..hub.loopback import OWNER, LoopbackHub
 from .conftest import sign_again
 from .hub_client import READER, REPO, Load, Strangers, put, root_of, sign, stated, variation
 from .loading.test_components import shard

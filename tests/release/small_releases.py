@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.publishing.hub_target import HubTarget
 from glideslope.release.publishing.patience import Patience
 from glideslope.release.publishing.publication import Options, Plan, plan_publication
@@ -18,6 +17,8 @@ from glideslope.store.whole_files import write_bytes
 from glideslope.trust.hashed_files import build_manifest
 from glideslope.trust.status import STATUS_NAME
 from glideslope.trust.unlisted_files import KEPT_FILES
+
+from ..hub.loopback import OWNER, LoopbackHub
 
 REPO = "tester/model"
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"

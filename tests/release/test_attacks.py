@@ -18,14 +18,14 @@ from PIL import Image
 from glideslope.errors import ReleaseError, RequestError, VerificationError
 from glideslope.release.evidence.contents import Release
 from glideslope.release.evidence.layout import find_strangers
-from glideslope.release.loopback.hub import LoopbackHub
-from glideslope.release.loopback.state import Repository, StoredFile
 from glideslope.release.publishing.publication import open_target
 from glideslope.release.publishing.publish import rollback
 from glideslope.release.verify import verify
 from glideslope.release.vetting.secret_files import find_secrets
 from glideslope.store.whole_files import write_bytes
 
+from ..hub.loopback import LoopbackHub
+from ..hub.state import Repository, StoredFile
 from .conftest import Tamperer
 from .small_releases import HURRIED, REPO, WEIGHTS, hub_target, make_release, send, shown, trust
 

@@ -1,4 +1,4 @@
-"""The commands publish, rollback, withdraw and rehearse, as the shell runs them; on a real small release."""
+"""The commands publish, rollback and withdraw, as the shell runs them; on a real small release."""
 
 import json
 import shutil
@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from glideslope.cli import main as cli
-from glideslope.release.loopback.hub import OWNER, LoopbackHub
-from glideslope.release.rehearsal.child import client_environment
 from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.status import STATUS_NAME, SignedStatus
 
+from ..hub.child import client_environment
+from ..hub.loopback import OWNER, LoopbackHub
 from .small_releases import REPO, content, make_release, shown
 
 LOAD = """

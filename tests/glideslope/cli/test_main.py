@@ -14,7 +14,7 @@ from glideslope.store.records import run_stage
 from ...data_filter.conftest import draw
 
 COMMANDS = ("demo", "init", "run", "status", "sample", "index", "label", "fit", "curate", "audit", "train", "evaluate", "pack", "filters",
-            "check", "verify", "keygen", "sign", "publish", "rehearse", "edit", "release")
+            "check", "verify", "keygen", "sign", "publish", "edit", "release")
 IN_GROUPS = {"filters": ("report", "mutate", "diff"),
              "release": ("card", "status", "rollback", "withdraw", "export-diffusers", "import-openai")}
 ALL = [(name,) for name in COMMANDS] + [(group, name) for group, names in IN_GROUPS.items() for name in names]

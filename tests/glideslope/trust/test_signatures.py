@@ -58,16 +58,6 @@ def test_a_signature_on_another_manifest_is_refused() -> None:
         verify_envelope(ENVELOPE, other)
 
 
-def test_a_rehearsal_is_signed_with_the_release() -> None:
-    envelope = sign_statement(release_statement(MANIFEST, VOUCHED, rehearsal=b"{}"), KEY)
-    verify_envelope(envelope, MANIFEST, rehearsal=b"{}")
-    for rehearsal in (b"[]", None):
-        with pytest.raises(VerificationError, match="the signature is about another release"):
-            verify_envelope(envelope, MANIFEST, rehearsal=rehearsal)
-    with pytest.raises(VerificationError, match="the signature is about a release without this rehearsal"):
-        verify_envelope(ENVELOPE, MANIFEST, rehearsal=b"{}")
-
-
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_byte_changed_in_an_envelope_is_refused(data: st.DataObject) -> None:
@@ -154,9 +144,6 @@ def test_a_release_directory_is_read_with_its_signature(tmp_path: Path) -> None:
         read(tmp_path, RULE)
     (tmp_path / "manifest.dsse.json").write_bytes(ENVELOPE)
     assert read(tmp_path, RULE).key_ids == RULE.keys
-    (tmp_path / "rehearsal.json").write_bytes(b"{}")
-    with pytest.raises(VerificationError, match="without this rehearsal"):
-        read(tmp_path)
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(VerificationError, match=r"manifest\.json is missing, but manifest\.dsse\.json is there"):
         read(tmp_path)

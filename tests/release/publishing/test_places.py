@@ -14,12 +14,13 @@ from glideslope import GlidePipeline
 from glideslope.errors import GlideslopeError, ReleaseError
 from glideslope.release.documents.card_check import card_page, check_card, render_again
 from glideslope.release.exports.diffusers import export_diffusers
-from glideslope.release.loopback.hub import OWNER, LoopbackHub
 from glideslope.release.publishing.directory_target import DirectoryTarget
 from glideslope.release.publishing.publication import Options, plan_publication
 from glideslope.release.verify import verify
 from glideslope.release.vetting.check import run_policy
 from glideslope.store.whole_files import write_bytes
+
+from ...hub.loopback import OWNER, LoopbackHub
 
 ATTRIBUTES = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from glideslope.errors import GlideslopeError, ReleaseError, VerificationError
-from glideslope.release.loopback.faults import Fault, FaultKind
-from glideslope.release.loopback.hub import OWNER, LoopbackHub
-from glideslope.release.loopback.state import Account, StoredFile
 from glideslope.release.publishing.publish import publish, rollback
 from glideslope.trust.unlisted_files import KEPT_FILES
 
+from ...hub.faults import Fault, FaultKind
+from ...hub.loopback import OWNER, LoopbackHub
+from ...hub.state import Account, StoredFile
 from ..small_releases import HURRIED, REPO, WEIGHTS, content, hub_target, make_plan, make_release, seal, send, shown, trust
 
 pytestmark = pytest.mark.usefixtures("quiet_lfs_client")

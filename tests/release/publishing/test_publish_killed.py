@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from glideslope.release.loopback.hub import OWNER, LoopbackHub
-from glideslope.release.loopback.state import Repository
-from glideslope.release.rehearsal.child import Order, Publisher
-from glideslope.release.rehearsal.rehearse import Killer
-from glideslope.release.rehearsal.scenes import Kill
 from glideslope.store.file_lists import MANIFEST_NAME
 from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.status import STATUS_NAME, SignedStatus
 from glideslope.trust.unlisted_files import KEPT_FILES
 
+from ...hub.child import Order, Publisher
+from ...hub.loopback import OWNER, LoopbackHub
+from ...hub.rehearse import Killer
+from ...hub.scenes import Kill
+from ...hub.state import Repository
 from ..small_releases import REPO, content, make_release, shown
 
 READS = ("GET", "HEAD")

@@ -8,9 +8,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from glideslope.errors import ReleaseError, VerificationError
-from glideslope.release.loopback.faults import Fault
-from glideslope.release.loopback.hub import LoopbackHub
-from glideslope.release.loopback.state import StoredFile
 from glideslope.release.publishing.publish import rollback
 from glideslope.release.publishing.statuses import StatusWriter, renew
 from glideslope.release.publishing.withdraw import withdraw
@@ -20,6 +17,9 @@ from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.signatures import Vouched, release_statement
 from glideslope.trust.status import STATUS_NAME, SignedStatus, Status, times_from, with_current
 
+from ...hub.faults import Fault
+from ...hub.loopback import LoopbackHub
+from ...hub.state import StoredFile
 from ..small_releases import HURRIED, REPO, content, hub_target, make_release, send, shown, trust
 
 pytestmark = pytest.mark.usefixtures("quiet_lfs_client")

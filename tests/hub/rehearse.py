@@ -12,30 +12,27 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import metadata
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ...errors import ReleaseError
-from ...store.file_lists import MANIFEST_NAME
-from ...store.whole_files import write_bytes
-from ...trust.release_manifest import REHEARSAL_NAME, SIGNATURE_NAME
-from ...trust.unlisted_files import list_release
-from ..loopback.hub import OWNER, LoopbackHub
-from ..loopback.state import Repository, StoredFile
-from ..publishing.publication import check_files
-from ..publishing.snapshot import KEPT_FILES, link_release, refuse_download, release_in
-from ..publishing.targets import LocalRelease, TargetFile
-from ..verify import verify_view
+from glideslope.errors import ReleaseError
+from glideslope.release.publishing.publication import check_files
+from glideslope.release.publishing.snapshot import KEPT_FILES, link_release, refuse_download, release_in
+from glideslope.release.publishing.targets import LocalRelease, TargetFile
+from glideslope.release.verify import verify_view
+from glideslope.store.file_lists import MANIFEST_NAME
+from glideslope.trust.release_manifest import SIGNATURE_NAME
+from glideslope.trust.unlisted_files import list_release
+
 from .child import Order, Publisher, client_environment
-from .scenes import Kill, Scene, Shown, Transfer, scenes_of
-from .transcript import Played, Rehearsal
+from .loopback import OWNER, LoopbackHub
+from .played import Played, Rehearsal
+from .scenes import Kill, Scene, Shown, Transfer
+from .state import Repository, StoredFile
 
 REPOSITORY, TAG_NAME, EARLIER_TAG = f"{OWNER.name}/rehearsal", "v1.0.0", "earlier"
 EARLIER = {"README.md": b"---\nlicense: mit\n---\nSomething earlier.\n", "earlier.txt": b"this must go\n"}
-PACKAGES = ("glideslope", "huggingface_hub", "hf-xet")
 START_TIMEOUT_S, RELOAD_TIMEOUT_S = 60.0, 600.0
 RELOAD_CODE = """
 import hashlib, sys
@@ -46,70 +43,37 @@ print(hashlib.sha256(image.tobytes()).hexdigest())
 """
 
 logger = logging.getLogger(__name__)
-ReportScene = Callable[[Played], None]
-Choose = Callable[[Transfer], Sequence[Scene]]
 
 
-def rehearse(release_dir: Path, *, report: ReportScene = lambda played: None, choose: Choose = scenes_of) -> Rehearsal:
-    """Publish a release to a hub of our own under every failure, and write `rehearsal.json` into it.
-
-    Signature and earlier rehearsal of the release are left out, as both come after.
+def rehearse(release_dir: Path, scenes: Sequence[Scene], transfer: Transfer) -> Rehearsal:
+    """Publish a release to a hub of our own under every failure, and load it again in fresh processes.
 
     Args:
         release_dir: the release.
-        report: gets every scene when it has ended.
-        choose: which scenes to play for a way of transfer; a transcript without all of them does not count.
-
-    Returns:
-        What happened. When its `problems` are not empty, nothing is written.
+        scenes: what goes wrong, in turn.
+        transfer: how large files go.
 
     Raises:
         ReleaseError: there is no such release, or it holds files that a target keeps for itself.
         VerificationError: its files are not those of its manifest, or it does not verify.
         StageError: the publishing process broke down.
     """
-    if not hasattr(os, "fork"):
-        raise ReleaseError("a rehearsal kills publishing processes, which needs a system that forks them (Linux, macOS); this one does not: "
-                           "rehearse there, or publish without a rehearsal where the policy allows it")
     with tempfile.TemporaryDirectory(prefix="glideslope-rehearsal-") as temporary:
         release = look_at(release_dir, Path(temporary) / "release")
         check_files(LocalRelease.read(release_dir))
         verify_view(release.directory)
-        left_out = {} if find_spec("hf_xet") else {"xet": "hf_xet is not installed"}
-        with Publisher("lfs", Path(temporary) / "lfs") as publisher:
-            played = play_all(choose("lfs"), "lfs", release, publisher, report)
-            reloads = reload(release, publisher, Path(temporary) / "reload")
-        if "xet" not in left_out and choose("xet"):
-            with Publisher("xet", Path(temporary) / "xet") as publisher:
-                played += play_all(choose("xet"), "xet", release, publisher, report)
-        rehearsal = Rehearsal(release.manifest, find_versions(), tuple(played), left_out, reloads)
-    if not rehearsal.problems:
-        write_bytes(release_dir / REHEARSAL_NAME, rehearsal.to_bytes())
-    return rehearsal
-
-
-def play_all(scenes: Iterable[Scene], transfer: Transfer, release: LocalRelease, publisher: Publisher, report: ReportScene) -> list[Played]:
-    """Play scenes one after another, each on a hub of its own whose files are removed when it has ended."""
-    played = []
-    for scene in scenes:
-        with tempfile.TemporaryDirectory(prefix="glideslope-scene-") as directory:
-            played.append(play(scene, transfer, release, publisher, Path(directory)))
-        report(played[-1])
-    return played
-
-
-def find_versions() -> dict[str, str]:
-    """Versions of what publishes and transfers, as far as it is installed."""
-    return {name: metadata.version(name) for name in PACKAGES if name != "hf-xet" or find_spec("hf_xet")}
+        with Publisher(transfer, Path(temporary) / "client") as publisher:
+            played = [play(scene, transfer, release, publisher, Path(temporary) / f"scene-{number}") for number, scene in enumerate(scenes)]
+            return Rehearsal(tuple(played), reload(release, publisher, Path(temporary) / "reload"))
 
 
 def look_at(release_dir: Path, view: Path) -> LocalRelease:
-    """A release as links to its files, without what comes after a rehearsal."""
+    """A release as links to its files, without its signature."""
     if not (release_dir / MANIFEST_NAME).is_file():
         raise ReleaseError(f"{release_dir}: no release lies there; give the directory that `glideslope pack` wrote")
     refuse_download(release_dir)
     with release_in(release_dir) as directory:
-        link_release(directory, [path for path in list_release(directory) if path not in (REHEARSAL_NAME, SIGNATURE_NAME)], view)
+        link_release(directory, [path for path in list_release(directory) if path != SIGNATURE_NAME], view)
     return LocalRelease.read(view)
 
 

@@ -16,11 +16,12 @@ from urllib.parse import parse_qs, unquote
 
 import yaml
 
-from ...store.strict_yaml import load_yaml
+from glideslope.store.strict_yaml import load_yaml
+
 from .state import LFS_SUFFIXES, MAIN, Account, Commit, Refusal, Repository, StoredFile, apply_changes
 
 if TYPE_CHECKING:
-    from .hub import LoopbackHub
+    from .loopback import LoopbackHub
 
 TOKEN_LIFE_S = 3600
 COMMIT_TIME = "2020-01-01T00:00:00.000Z"

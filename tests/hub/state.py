@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ...errors import StorageError
+from glideslope.errors import StorageError
 
 MAIN = "main"
 LFS_SUFFIXES = (".safetensors", ".bin", ".parquet", ".png", ".pt", ".npz", ".onnx")

@@ -19,11 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ...errors import GlideslopeError, StageError
-from ...store.whole_files import write_json
+from glideslope.errors import GlideslopeError, StageError
+from glideslope.store.whole_files import write_json
+
 from .scenes import Transfer
 
-CODE = "from glideslope.release.rehearsal.child import serve; serve()"
+CODE = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); from tests.hub.child import serve; serve()"
 CLIENT_SETTINGS = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE",
                    "HF_HUB_DISABLE_XET", "HF_XET_CACHE")
 LOADED_FIRST = ("glideslope.release.publishing.publish", "glideslope.release.publishing.publication", "huggingface_hub.hf_api",
@@ -153,10 +154,10 @@ def _work(order: Order) -> int:
 
 
 def _publish(order: Order) -> Mapping[str, Any]:
-    from ..publishing.hub_target import HubTarget
-    from ..publishing.patience import Patience
-    from ..publishing.publication import Options, plan_publication
-    from ..publishing.publish import publish, verify_whole
+    from glideslope.release.publishing.hub_target import HubTarget
+    from glideslope.release.publishing.patience import Patience
+    from glideslope.release.publishing.publication import Options, plan_publication
+    from glideslope.release.publishing.publish import publish, verify_whole
 
     patience = Patience(num_tries=NUM_TRIES, first_wait_s=FIRST_WAIT_S)
     target = HubTarget(order.repository, endpoint=order.endpoint, token=order.token)

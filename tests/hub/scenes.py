@@ -1,9 +1,9 @@
 """The scenes of a rehearsal: what goes wrong in each, and how a publication must end all the same."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from ..loopback.faults import Fault
+from .faults import Fault
 
 Transfer = Literal["lfs", "xet"]
 First = Literal["published", "refused", "killed"]
@@ -53,14 +53,6 @@ class Scene:
     last: Shown = "release"
     transfer: Transfer | None = None
     is_verified: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """What was injected, as plain data."""
-        injected: list[dict[str, Any]] = [{"kind": fault.kind, "method": fault.method, "path": fault.path, "nth": fault.nth,
-                                           "times": fault.times} for fault in self.faults]
-        if self.kill is not None:
-            injected.append({"kind": f"killed {self.kill.phase}", "method": self.kill.method, "path": self.kill.path, "nth": self.kill.nth})
-        return {"name": self.name, "injected": injected}
 
 
 STAGE, PROMOTE, TAG, DOWNLOAD = "/commit/staging/", "/commit/main", "/tag/", "/resolve/"

@@ -13,9 +13,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from glideslope.release.loopback.faults import Fault
-from glideslope.release.loopback.hub import OWNER, LoopbackHub
-from glideslope.release.loopback.state import Account
+from .faults import Fault
+from .loopback import OWNER, LoopbackHub
+from .state import Account
 
 READER = Account("reader", "hf_loopback_reader", can_write=False)
 COLLEAGUE = Account("colleague", "hf_loopback_colleague", organizations=("tester",))

@@ -1,1 +1,0 @@
-"""A hub of our own on this machine, for rehearsals and tests."""
