@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...errors import FilterError
 from ...store.digests import canonical_json, sha256_bytes
-from ..deciding.statistics import count_within, finite_lower_bound, finite_upper_bound, required_trials
+from ..deciding.statistics import count_within, finite_lower_bound, finite_upper_bound, required_trials, search_trials
 from .double_labels import DoubleLabels
 from .strata import Stratum, anytime_lower_bound, anytime_upper_bound, estimate_total, required_anytime_trials, schedule_strata
 from .tilted import LabelledStratum, tilted_upper_bound
@@ -326,20 +326,15 @@ def judge_claim(plan: Plan, judged: Sequence[int], num_drawn: int) -> tuple[str,
 
 def count_more(plan: Plan, judged: Sequence[int], allowed: int) -> int | None:
     """The fewest further labels, all negative, after which an anytime bound proves the claim; None: not even labelling everything does."""
-    def proves(num: int) -> bool:
-        """Whether so many negatives more are enough."""
-        return bound_above(plan, judged, num_negative=num) <= allowed
-
     if allowed < sum(judged):
         return None
-    low, high, most = 0, 1, plan.num_images - len(judged)
-    while high < most and not proves(high):
-        low, high = high, 2 * high
-    high = min(high, most)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if proves(middle) else (middle, high)
-    return high
+    num_unlabelled = plan.num_images - len(judged)
+
+    def is_enough(num_more: int) -> bool:
+        """Whether so many negatives more prove the claim."""
+        return num_more >= num_unlabelled or bound_above(plan, judged, num_negative=num_more) <= allowed
+
+    return min(search_trials(is_enough, 0), num_unlabelled)
 
 
 def measure_double_labels(labels: Sequence[Sequence[int]]) -> dict[str, Any] | None:

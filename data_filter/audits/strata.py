@@ -1,10 +1,9 @@
-"""What a labelled sample says about a finite population that is divided into strata: allocation, estimate, bounds.
+"""What a labelled sample says about a finite population that is divided into strata: order of drawing, estimate, bounds.
 
-One stratum is plain random sampling. Three statements: an unbiased estimate; a bound for sizes that were fixed
-beforehand (Bonferroni over the strata's exact bounds); and a bound that holds at every moment of labelling at once, so
-that a reviewer may look at the result, stop or go on as he likes.
+One stratum is plain random sampling. Two statements: an unbiased estimate, and bounds that hold at every moment of
+labelling at once, so that a reviewer may look at the result, stop or go on as they like.
 
-The last is a confidence sequence. For any way M_1, ..., M_S in which the hits may lie, the ratio of a mixture likelihood of
+The bounds are a confidence sequence. For any way M_1, ..., M_S in which the hits may lie, the ratio of a mixture likelihood of
 the labels to their likelihood under M is a martingale that starts at 1 when M is true; the chance that it ever reaches
 1 / alpha is at most alpha (Ville). It is the prior-posterior ratio of Waudby-Smith and Ramdas ("Confidence sequences for
 sampling without replacement", NeurIPS 2020), here with half of the prior on "no hit at all" and half on independent beta-binomial counts.
@@ -13,16 +12,15 @@ Minus the logarithm of the likelihood is convex in each M, so the largest total 
 """
 
 import heapq
-from collections import Counter
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from math import inf, log, log1p, sqrt
 from typing import Protocol
 
 import numpy as np
 
-from ..deciding.statistics import CONFIDENCE, check_claim, check_counts, count_within, finite_upper_bound, search_trials
+from ..deciding.statistics import CONFIDENCE, check_claim, check_counts, count_within, search_trials
 
 ZERO_SHARE = 0.5
 SHAPE = 0.5
@@ -139,32 +137,11 @@ def schedule_strata(sizes: Sequence[int], rates: Sequence[float]) -> Iterator[in
             heapq.heappush(waiting, (-spread[number] / sqrt(done * (done + 1)), number, done))
 
 
-def allocate(sizes: Sequence[int], rates: Sequence[float], num_trials: int) -> list[int]:
-    """How many of `num_trials` labels each stratum gets; see `schedule_strata`.
-
-    Raises:
-        ValueError: as in `schedule_strata`, or more labels than items.
-    """
-    check_counts(num_trials, sum(sizes))
-    counts = Counter(islice(schedule_strata(sizes, rates), num_trials))
-    return [counts[number] for number in range(len(sizes))]
-
-
 def estimate_total(strata: Sequence[Stratum]) -> float | None:
     """Unbiased estimate of the hits among all items (Horvitz and Thompson, JASA 47, 1952); None while a stratum has no label."""
     if any(part.num_trials == 0 for part in strata):
         return None
     return sum(part.num_items * part.num_hits / part.num_trials for part in strata)
-
-
-def fixed_upper_bound(strata: Sequence[Stratum], *, confidence: float = CONFIDENCE) -> int:
-    """The most hits among all items, with this confidence, for sample sizes that were fixed beforehand.
-
-    Exact (hypergeometric) for one stratum. Several strata share the allowed error equally and their exact bounds are
-    added up (Bonferroni), which is conservative.
-    """
-    each = 1 - (1 - confidence) / len(strata)
-    return sum(finite_upper_bound(part.num_hits, part.num_trials, part.num_items, confidence=each) for part in strata)
 
 
 def anytime_upper_bound(strata: Sequence[Stratum], *, confidence: float = CONFIDENCE) -> int:
@@ -227,14 +204,7 @@ def log_mixture(strata: Sequence[Stratum]) -> float:
 
 def largest_within(part: Part, price: float) -> int:
     """The most hits whose marginal cost is at most a price."""
-    low, high = part.least, part.most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if part.marginal_cost(middle) <= price:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    return part.least + bisect_right(range(part.least + 1, part.most + 1), price, key=part.marginal_cost)
 
 
 def largest_total(parts: Sequence[Part], log_limit: float) -> int:

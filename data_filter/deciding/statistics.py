@@ -5,12 +5,13 @@ items: the hypergeometric counterpart (Konijn, Statistical Theory of Sample Surv
 JASA 110 (2015), 1435-1444, calls it the exact one-sided limit for the number of defectives). Both hold whatever the truth.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from math import floor
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binom
+from scipy.stats import beta
 
 MAX_TRIALS = 2**40
 CONFIDENCE = 0.95
@@ -62,14 +63,8 @@ def finite_upper_bound(num_hits: int, num_trials: int, num_items: int, *, confid
     """
     check_counts(num_hits, num_trials, confidence)
     check_counts(num_trials, num_items, confidence)
-    low, high = num_hits, num_items - num_trials + num_hits
-    while low < high:
-        middle = (low + high + 1) // 2
-        if hypergeometric_cdf(num_hits, num_trials, middle, num_items) > 1 - confidence:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    more = range(num_hits + 1, num_items - num_trials + num_hits + 1)
+    return num_hits + bisect_left(more, True, key=lambda total: hypergeometric_cdf(num_hits, num_trials, total, num_items) <= 1 - confidence)
 
 
 def finite_lower_bound(num_hits: int, num_trials: int, num_items: int, *, confidence: float = CONFIDENCE) -> int:
@@ -130,19 +125,6 @@ def required_trials(max_share: float, *, num_hits: int = 0, num_items: int | Non
     return min(search_trials(is_enough, num_hits), num_items)
 
 
-def required_positives(min_recall: float, *, num_misses: int = 0, confidence: float = CONFIDENCE) -> int:
-    """How many positives it takes to prove a recall of at least `min_recall`, when so many of them are missed.
-
-    At least 99 % with 95 % confidence takes 299 positives that are all found. Recall is shown by positives, however
-    many other images were labelled.
-
-    Raises:
-        ValueError: a recall, count or confidence that can't be.
-    """
-    check_claim(min_recall, num_misses, confidence)
-    return search_trials(lambda trials: lower_bound(trials - num_misses, trials, confidence=confidence) >= min_recall, num_misses)
-
-
 def search_trials(is_enough: Callable[[int], bool], least: int) -> int:
     """The smallest number of at least `least` for which a rising condition is true."""
     low, high = least, max(least, 1)
@@ -150,13 +132,7 @@ def search_trials(is_enough: Callable[[int], bool], least: int) -> int:
         low, high = high + 1, 2 * high
         if high > MAX_TRIALS:
             raise ValueError("the claim would take more than 10^12 labels")
-    while low < high:
-        middle = (low + high) // 2
-        if is_enough(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return low + bisect_left(range(low, high), True, key=is_enough)
 
 
 def count_within(share: float, num_items: int) -> int:
@@ -188,32 +164,6 @@ def choose_threshold(positive_scores: Sequence[float] | NDArray[np.floating], ta
     scores = sort_scores(positive_scores)
     rank = floor((1 - target_recall) * (len(scores) + 1) + 1e-9)
     return float(min(scores[max(rank, 1) - 1], scores[np.isfinite(scores)][-1]))
-
-
-def choose_confident_threshold(positive_scores: Sequence[float] | NDArray[np.floating], target_recall: float, *,
-                               confidence: float = CONFIDENCE) -> float | None:
-    """The highest threshold whose recall is at least `target_recall` with this confidence, over the draw of the positives.
-
-    `choose_threshold` holds on average over calibration sets; this one holds for all but a
-    share 1 - confidence of them. The recall at the k-th smallest score falls short only if at most k - 1 of n positives
-    lie below the true (1 - target) quantile, which has a binomial chance (Wilks, Annals of Mathematical Statistics 12, 1941).
-
-    Args:
-        positive_scores: (N,) of held-out positives; infinite for one that another judge catches anyhow.
-        target_recall: in (0, 1).
-        confidence: over the draw of the positives.
-
-    Returns:
-        The k-th smallest score for the largest such k, or the largest finite one where that is infinite; None when there
-        are too few positives for any k (fewer than `required_positives(target_recall)`).
-
-    Raises:
-        ValueError: no positives, a score that is NaN or minus infinity, or none that is finite.
-    """
-    check_claim(target_recall, 0, confidence)
-    scores = sort_scores(positive_scores)
-    rank = int((binom.cdf(np.arange(len(scores)), len(scores), 1 - target_recall) <= 1 - confidence).sum())
-    return float(min(scores[rank - 1], scores[np.isfinite(scores)][-1])) if rank else None
 
 
 def sort_scores(positive_scores: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]:

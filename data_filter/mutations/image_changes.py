@@ -26,13 +26,11 @@ class Subject:
         image: RGB, no side longer than `MAX_SIDE`.
         mask: uint8 L image of the same size, 255 where the subject is; everywhere when the background is not flat.
         box: left, top, right, bottom of the mask in pixels.
-        is_cut_out: whether the background is flat, so that mask and box are the subject's own.
     """
 
     image: Image.Image
     mask: Image.Image
     box: Box
-    is_cut_out: bool
 
 
 @dataclass(frozen=True)
@@ -88,14 +86,14 @@ def find_subject(pixels: NDArray[np.uint8]) -> Subject:
     on_border = np.concatenate([is_flat[0], is_flat[-1], is_flat[:, 0], is_flat[:, -1]])
     whole: Box = (0, 0, image.width, image.height)
     if on_border.mean() < FLAT_SHARE:
-        return Subject(image, Image.new("L", image.size, 255), whole, False)
+        return Subject(image, Image.new("L", image.size, 255), whole)
     regions, _ = ndimage.label(is_flat)
     outside = np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))
     mask = Image.fromarray(np.where(np.isin(regions, outside[outside > 0]), 0, 255).astype(np.uint8))
     box = mask.getbbox()
     if box is None:
-        return Subject(image, Image.new("L", image.size, 255), whole, False)
-    return Subject(image, mask, box, True)
+        return Subject(image, Image.new("L", image.size, 255), whole)
+    return Subject(image, mask, box)
 
 
 def unchanged(subject: Subject, others: Sequence[Image.Image], generator: np.random.Generator) -> Planted:

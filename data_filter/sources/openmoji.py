@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ...errors import SourceError
 from ...recipe.strict_model import Count
-from ...store.digests import sha256_bytes, sha256_json
+from ...store.digests import sha256_json
 from ...text.text_files import decode_text
 from ...text.text_tables import read_csv
 from .kind import SourceKind
@@ -135,11 +135,6 @@ def read_rows() -> tuple[Row, ...]:
     """The rows of openmoji_labels.csv, as they stand."""
     text = resources.files(__package__).joinpath("openmoji_labels.csv").read_bytes()
     return tuple(row.cells for row in read_csv(decode_text(text), ("hexcode",)))
-
-
-def label_file_sha256() -> str:
-    """Digest of openmoji_labels.csv, named in each label as its origin."""
-    return sha256_bytes(resources.files(__package__).joinpath("openmoji_labels.csv").read_bytes())
 
 
 def choose_rows(rows: Sequence[Row], limit: int | None) -> list[Row]:

@@ -109,16 +109,6 @@ class Finding:
         return f"{self.place}: {self.kind} ({self.shown})" if self.shown else f"{self.place}: {self.kind}"
 
 
-def scan_text(text: str, *, is_caption: bool = False) -> list[Finding]:
-    """Search a text; the places are line numbers.
-
-    Args:
-        text: any text.
-        is_caption: search only for what captions may not hold.
-    """
-    return list(scan_lines(text, KINDS, is_caption=is_caption))
-
-
 def private_words() -> list[str]:
     """What would give this machine away: its name, unless that is an ordinary word, and the home directory."""
     name, home = socket.gethostname().split(".")[0], os.path.expanduser("~")  # noqa: PTH111  (Path.home fails where nobody knows the user)

@@ -1,6 +1,5 @@
 """The one place where 8-bit images meet the models' float range."""
 
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,12 +24,6 @@ def to_uint8(x: Tensor) -> Tensor:
 def to_pil(x: Tensor) -> list[Image.Image]:
     """(N, 3, H, W) in [-1, 1] -> N RGB images."""
     return [Image.fromarray(picture) for picture in to_uint8(x).permute(0, 2, 3, 1).cpu().numpy()]
-
-
-def from_pil(images: Sequence[Image.Image], image_size: int) -> Tensor:
-    """RGB images of any size -> float32 (N, 3, S, S) in [-1, 1], cropped as `fit_square`."""
-    squares = np.stack([fit_square(np.asarray(image.convert("RGB")), image_size) for image in images])
-    return to_model_range(torch.from_numpy(squares).permute(0, 3, 1, 2))
 
 
 def fit_square(pixels: Pixels, image_size: int) -> Pixels:

@@ -12,7 +12,6 @@ from importlib import resources
 
 from ...errors import ReleaseError
 
-PACKAGE = "glideslope"
 CONFIG_BASE = "StrictModel"
 Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 Place = tuple[str, str]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import glideslope
-from glideslope.text.secrets import KINDS, scan_text
+from glideslope.text.secrets import KINDS, scan_lines
 
 from .pattern_steps import MOST_STEPS, Matcher, pumps
 
@@ -108,7 +108,7 @@ def test_the_counter_finds_what_the_engine_finds(pattern: str, text: str) -> Non
 
 def test_many_secrets_in_one_text_are_placed_without_counting_its_lines_again() -> None:
     text = "somebody@somewhere.org\n" * 20_000
-    found = scan_text(text)
+    found = list(scan_lines(text, KINDS))
     assert [found[0].place, found[-1].place] == ["line 1", "line 20000"]
 
 
@@ -117,9 +117,9 @@ TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N
 
 @pytest.mark.parametrize("text", [TOKEN, f"token={TOKEN}", f"a-{TOKEN}", f"({TOKEN})", f"x.{TOKEN}.y", f"_{TOKEN}"])
 def test_a_json_web_token_is_found_wherever_it_stands(text: str) -> None:
-    assert "a JSON web token" in {finding.kind for finding in scan_text(text)}
+    assert "a JSON web token" in {finding.kind for finding in scan_lines(text, KINDS)}
 
 
 @pytest.mark.parametrize("text", ["eyJ.eyJ.x", "-eyJ" * 50, "a.eyJhbGciOiJI.dozjgNryP4J3", "words.and.more"])
 def test_what_only_begins_like_a_token_is_none(text: str) -> None:
-    assert "a JSON web token" not in {finding.kind for finding in scan_text(text)}
+    assert "a JSON web token" not in {finding.kind for finding in scan_lines(text, KINDS)}

@@ -8,14 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.data_filter.deciding.statistics import (
-    choose_confident_threshold,
     choose_threshold,
     count_within,
     finite_lower_bound,
     finite_upper_bound,
     hypergeometric_cdf,
     lower_bound,
-    required_positives,
     required_trials,
     upper_bound,
 )
@@ -133,12 +131,6 @@ def test_the_planner_gives_the_known_sizes_without_a_hit(claim: float, size: int
     assert required_trials(claim) == size == math.ceil(math.log(0.05) / math.log1p(-claim))
 
 
-@pytest.mark.parametrize(("recall", "misses", "size"), [
-    (0.99, 0, 299), (0.995, 0, 598), (0.999, 0, 2995), (0.99, 1, 473), (0.95, 0, 59), (0.9, 0, 29)])
-def test_the_planner_gives_the_known_numbers_of_positives(recall: float, misses: int, size: int) -> None:
-    assert required_positives(recall, num_misses=misses) == size
-
-
 @given(st.floats(0.005, 0.5), st.integers(0, 4), st.sampled_from([0.8, 0.95]))
 def test_the_planner_gives_the_smallest_number_that_is_enough(claim: float, hits: int, confidence: float) -> None:
     size = required_trials(claim, num_hits=hits, confidence=confidence)
@@ -197,27 +189,6 @@ def test_a_threshold_needs_finite_positives() -> None:
     for scores in ([], [1.0, float("nan")], [-float("inf"), 1.0], [float("inf")]):
         with pytest.raises(ValueError, match="a threshold needs finite scores"):
             choose_threshold(scores, 0.99)
-
-
-def test_a_confident_threshold_is_the_tolerance_limit_of_wilks() -> None:
-    scores = list(range(1, 1001))
-    assert choose_confident_threshold(scores[:298], 0.99) is None
-    assert choose_confident_threshold(scores[:299], 0.99) == 1
-    assert choose_confident_threshold(scores[:473], 0.99) == 2
-    assert choose_confident_threshold([math.inf] * 400 + [5.0], 0.99) == 5.0
-    for scores in ([], [1.0, math.nan], [-math.inf, 1.0], [math.inf]):  # type: ignore[assignment]
-        with pytest.raises(ValueError, match="a threshold needs finite scores"):
-            choose_confident_threshold(scores, 0.99)
-
-
-def test_a_confident_threshold_reaches_its_recall_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(1)
-    reached = 0
-    for _ in range(2000):
-        threshold = choose_confident_threshold(generator.random(100), 0.9, confidence=0.8)
-        assert threshold is not None
-        reached += 1 - threshold >= 0.9  # of uniform scores
-    assert 0.8 - 0.03 < reached / 2000 < 0.92
 
 
 def test_nothing_proves_nothing_and_impossible_counts_are_refused() -> None:

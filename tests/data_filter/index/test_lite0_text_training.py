@@ -26,7 +26,7 @@ def small_tower(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_index(directory: Path, num_rows: int) -> Path:
     """Four kinds of pictures with four kinds of captions."""
     generator = np.random.default_rng(0)
-    kinds = generator.normal(size=(4, lite0.EMBEDDING_DIM)) + 3
+    kinds = generator.normal(size=(4, lite0.TEXT_DIM + 192 + 320)) + 3
     words = ("red apple", "blue house", "green tree", "black cat")
     rows = [{"key": str(n), "concept": str(n), "sha256": "0" * 64, "size_bytes": 1, "width": 1, "height": 1, "caption": words[n % 4],
              "status": "ok", "reason": "", "error": None, "embedding": (kinds[n % 4] / 100).astype(np.float16)} for n in range(num_rows)]

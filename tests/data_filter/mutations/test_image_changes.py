@@ -26,7 +26,7 @@ OTHERS = [Image.new("RGB", (50, 90), (0, 90, 200)), Image.new("RGB", (90, 50), (
 
 def test_the_subject_of_a_drawing_is_what_the_background_does_not_reach() -> None:
     subject = find_subject(drawing())
-    assert subject.is_cut_out
+    assert subject.mask.getextrema() == (0, 255)
     assert subject.box == (10, 20, 34, 50)
     assert np.asarray(subject.mask)[35, 20] == 255  # the hole belongs to the subject
     assert np.asarray(subject.mask).sum() == 255 * 24 * 30
@@ -35,7 +35,7 @@ def test_the_subject_of_a_drawing_is_what_the_background_does_not_reach() -> Non
 @pytest.mark.parametrize("pixels", [photograph(), np.full((40, 40, 3), 7, dtype=np.uint8)])
 def test_where_the_background_is_not_flat_or_there_is_nothing_else_the_whole_counts(pixels: np.ndarray) -> None:
     subject = find_subject(pixels)
-    assert not subject.is_cut_out
+    assert subject.mask.getextrema() == (255, 255)
     assert Planted(subject.image, subject.box).area_share == 1
 
 

@@ -89,7 +89,7 @@ def test_the_image_tower_puts_three_descriptions_of_length_one_side_by_side_and_
     images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         found, pooled = lite0.ImageTower(trunk)(images), trunk(images)
-    assert found.shape == (2, lite0.EMBEDDING_DIM)
+    assert found.shape == (2, lite0.TEXT_DIM + 192 + 320)
     assert torch.allclose(found[:, :lite0.TEXT_DIM], torch.nn.functional.normalize(pooled, dim=-1), atol=1e-5)
     for part in found.split([lite0.TEXT_DIM, 192, 320], dim=1):
         assert torch.allclose(part.norm(dim=1), torch.ones(2), atol=1e-5)

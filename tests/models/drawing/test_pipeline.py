@@ -16,7 +16,7 @@ from glideslope.models.drawing import pipeline as pipeline_module
 from glideslope.models.drawing.editing import UpsampleOptions
 from glideslope.models.drawing.options import DrawOptions
 from glideslope.models.drawing.pipeline import GlideOutput, GlidePipeline
-from glideslope.models.drawing.pixels import from_pil
+from glideslope.models.drawing.pixels import fit_square, to_model_range
 from glideslope.models.loading.components import WEIGHTS_NAME
 from glideslope.models.loading.loaded_networks import Networks
 from glideslope.models.networks.components import component_config
@@ -143,7 +143,8 @@ def test_ranking_orders_pictures_by_their_agreement(pipe: GlidePipeline) -> None
     with torch.no_grad():
         text = pipe.networks.noised_clip.encode_text(*pipe.networks.tokenizer.encode_delimited([PROMPT], 18))[0]
         for position, score in ranked:
-            cosine = pipe.networks.noised_clip.encode_image(from_pil([images[position]], 16), torch.zeros(1, dtype=torch.int64))[0] @ text
+            square = torch.from_numpy(fit_square(np.asarray(images[position]), 16)).permute(2, 0, 1)
+            cosine = pipe.networks.noised_clip.encode_image(to_model_range(square)[None], torch.zeros(1, dtype=torch.int64))[0] @ text
             assert abs(float(cosine) - score) < 1e-5
 
 

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from glideslope.release.evidence.contents import Release
 from glideslope.release.vetting.secret_files import find_secrets, scan_file
-from glideslope.text.secrets import private_words, scan_text
+from glideslope.text.secrets import KINDS, Finding, private_words, scan_lines
 
 # Written in two parts, so that no scanner takes this file for a leak.
 TOKEN = "hf" + "_AbCdEfGhIjKlMnOpQrStUvWxYz0123"
@@ -41,6 +41,10 @@ NOT_IN_CAPTIONS_ONLY = {
     "the name of an inner host": "http://artifactory.firm.net/pypi",
     "a proxy or package index": "PIP_INDEX_URL=https://pypi.org/simple",
 }
+
+
+def scan_text(text: str, *, is_caption: bool = False) -> list[Finding]:
+    return list(scan_lines(text, KINDS, is_caption=is_caption))
 
 
 def kinds(findings: list) -> set[str]:
