@@ -8,6 +8,7 @@ from safetensors.torch import save
 
 from ...errors import FilterError
 from ...store.whole_files import write_bytes
+from ...text.one_line import one_line
 from .classifier import Classifier
 from .kinds import build_classifier
 
@@ -41,4 +42,4 @@ def load_classifier(path: Path) -> Classifier:
     except FilterError as error:
         raise FilterError(f"{path}: {error}; fit the filter again") from error
     except Exception as error:  # safetensors raises its own types
-        raise FilterError(f"{path}: classifier cannot be read ({' '.join(str(error).split())[:200]}); fit the filter again") from error
+        raise FilterError(f"{path}: classifier cannot be read ({one_line(error)}); fit the filter again") from error

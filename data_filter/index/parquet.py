@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from ...errors import StageError
 from ...store.whole_files import write_bytes
+from ...text.one_line import one_line
 
 
 class ReadTable(Protocol):
@@ -41,7 +42,7 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
     except FileNotFoundError as error:
         raise StageError(f"{path}: file is missing; run the stage that writes it") from error
     except (OSError, pa.ArrowException) as error:
-        raise StageError(f"{path}: not readable as parquet ({' '.join(str(error).split())[:200]}); "
+        raise StageError(f"{path}: not readable as parquet ({one_line(error)}); "
                          "remove its directory and run the stage again") from error
 
 

@@ -18,6 +18,7 @@ from ...errors import FilterError
 from ...recipe.filters import Detector
 from ...store.digests import sha256_file
 from ...store.parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
+from ...text.one_line import one_line
 from ...text.text_files import NotTextError, decode_text
 from ...text.text_tables import TableError, read_csv
 from .judge import MISSING, ReadKeys
@@ -131,7 +132,7 @@ def read_detector(detector: Detector) -> KeyedScores:
         raise FilterError(f"detector {detector.name}: {error.describe(path)}") from error
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise FilterError(f"detector {detector.name}: {path} is no CSV (ending .csv) or parquet file with a text column key and a number "
-                          f"column score ({' '.join(str(error).split())[:200]})") from error
+                          f"column score ({one_line(error)})") from error
     if table["key"].null_count:
         raise FilterError(f"detector {detector.name}: {table['key'].null_count} rows of {path} have no key")
     score = pc.fill_null(table["score"], np.inf)

@@ -25,6 +25,7 @@ from ...store.strict_yaml import load_yaml
 from ...store.vocabulary import Cause
 from ...store.whole_files import write_bytes, write_json
 from ...text.caption_words import CaptionTokens, Phrase, split_phrase
+from ...text.one_line import one_line
 from ..deciding.ledger import Ledger, open_ledger
 from ..labels.index_rows import sort_labels
 from ..labels.store import consensus, read_labels
@@ -257,7 +258,7 @@ def describe_settings(layout: RunLayout) -> dict[str, Any]:
     try:
         recipe = load_yaml(layout.recipe.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StageError(f"{layout.recipe}: cannot be read ({' '.join(str(error).split())[:200]}); restore it") from error
+        raise StageError(f"{layout.recipe}: cannot be read ({one_line(error)}); restore it") from error
     if not isinstance(recipe, dict):
         raise StageError(f"{layout.recipe}: holds no recipe; restore it")
     parts = {part: recipe.get(part) for part in SETTING_PARTS}

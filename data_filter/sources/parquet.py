@@ -15,6 +15,7 @@ from pydantic import Field
 from ...errors import SourceError
 from ...store.digests import sha256_bytes, sha256_json
 from ...store.parquet_pages import FREE_BYTES, MAX_REPEATS, check_rows, measure_group
+from ...text.one_line import one_line
 from .files import (
     MAX_IMAGE_BYTES,
     MAX_TEXT_BYTES,
@@ -139,7 +140,7 @@ class ParquetFiles:
             try:
                 slices = self._cut(file)
             except DAMAGE as error:
-                problems.append(describe(error))
+                problems.append(one_line(error))
                 slices = [Slice(file, 0, 0, 1)]  # read as the one row that says so
             for part in slices:
                 fingerprint = self._fingerprint(part, digest, self._digest_images(part))
@@ -226,7 +227,7 @@ class ParquetFiles:
         try:
             opened, schema = open_rows(path)
         except DAMAGE as error:
-            yield TableRow(lost_row(f"{name}#unreadable", f"file {name} cannot be read as parquet: {describe(error)}"), False)
+            yield TableRow(lost_row(f"{name}#unreadable", f"file {name} cannot be read as parquet: {one_line(error)}"), False)
             return
         folder, room = self.image_root or path.parent, Room()
         with opened, path.open("rb") as file:
@@ -244,7 +245,7 @@ class ParquetFiles:
             try:
                 batch = next(batches, None)
             except DAMAGE as error:
-                batch, problem = None, describe(error)
+                batch, problem = None, one_line(error)
             if batch is None:
                 break
             if (num_bytes := bytes_beside_image(batch, self.columns)) > MAX_TEXT_BYTES:
@@ -270,7 +271,7 @@ def survey_parquet(opened: ParquetFiles) -> tuple[pa.Schema, str]:
             metadata = pq.read_metadata(opened.root / name)
             schema = metadata.schema.to_arrow_schema()
         except (OSError, pa.ArrowException) as error:
-            problem = problem or f"{name}: {' '.join(str(error).split())[:200]}"
+            problem = problem or f"{name}: {one_line(error)}"
             continue
         return schema, f"{opened.path}: {count(len(opened.files), 'parquet file')}, the first with {metadata.num_rows} rows"
     raise SourceError(f"{opened.path}: no file can be read as parquet; {problem}")
@@ -339,11 +340,6 @@ def is_inside(opened: Any, group: int, column: str) -> bool:
 def lost_row(key: str, error: str, reason: str = "unreadable") -> SourceItem:
     """An input of which nothing is left."""
     return SourceItem(key, key, None, None, reason, error)
-
-
-def describe(error: Exception) -> str:
-    """An exception as one short line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def read_external(folder: Path, path: str) -> bytes:

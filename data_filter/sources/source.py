@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from ...errors import SourceError
 from ...store.digests import sha256_json
 from ...text.caption_words import CAPTION_BREAK
+from ...text.one_line import one_line
 from ...text.text_files import NotTextError, decode_text, strip_mark
 from ...text.text_tables import read_json_text
 
@@ -191,7 +192,7 @@ def decode_caption_field(data: bytes, name: str, key: str) -> Captions:
     except NotTextError as error:
         return Captions(None, (), f"caption of {key} is in a file that {error}")
     except (ValueError, RecursionError) as error:
-        return Captions(None, (), f"caption of {key} is in a file that is not JSON: {' '.join(str(error).split())[:200]}")
+        return Captions(None, (), f"caption of {key} is in a file that is not JSON: {one_line(error)}")
     return check_captions(fields.get(name) if isinstance(fields, dict) else None, key)
 
 

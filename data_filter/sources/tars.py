@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from ...text.one_line import one_line
+
 BLOCK = tarfile.BLOCKSIZE
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_TIMES_BYTES = 1024
@@ -203,4 +205,4 @@ def describe_start(block: bytes, error: Exception) -> str:
         return "is empty (0 bytes)"
     if block.startswith(GZIP_MAGIC):
         return "is compressed with gzip; unpack it first with gunzip"
-    return f"is not a tar: no header at byte 0 ({' '.join(str(error).split())[:100] or type(error).__name__})"
+    return f"is not a tar: no header at byte 0 ({one_line(error, 100)})"

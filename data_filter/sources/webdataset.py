@@ -15,6 +15,7 @@ from pydantic import Field
 
 from ...errors import SourceError
 from ...store.digests import sha256_json
+from ...text.one_line import one_line
 from ...text.text_files import NotTextError, decode_text
 from ...text.text_tables import read_json_text
 from .files import (
@@ -351,7 +352,7 @@ def read_json_member(handle: int, member: Member | None, tar: str) -> tuple[str 
     except NotTextError as error:
         raise BadSample("unreadable", f"member {plain_text(member.name)} of {tar} {error}") from error
     except (ValueError, RecursionError) as error:
-        raise BadSample("unreadable", f"member {plain_text(member.name)} of {tar} is not JSON: {' '.join(str(error).split())[:200]}") from error
+        raise BadSample("unreadable", f"member {plain_text(member.name)} of {tar} is not JSON: {one_line(error)}") from error
 
 
 def looks_like_image(head: bytes) -> bool:

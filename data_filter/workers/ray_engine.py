@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StageError
+from ...text.one_line import one_line
 from .engine import MOST_DEATHS, Task, available_threads, dump_error, limit_threads, load_error, refuse_lost
 
 OBJECT_STORE_BYTES = 100 * 2**20  # of a Ray that is started here; only shard numbers and small results pass through it
@@ -65,7 +66,7 @@ def connect(workers: int | None) -> Any:
             ray.init(address or "local", **settings)
         except Exception as error:  # Ray raises plain exceptions of many kinds here
             where = f"the Ray cluster at {address} (RAY_ADDRESS) cannot be reached" if address else "Ray cannot be started on this machine"
-            raise StageError(f"{where}: {' '.join(str(error).split())[:300]}") from error
+            raise StageError(f"{where}: {one_line(error, 300)}") from error
     return ray
 
 

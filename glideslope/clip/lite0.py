@@ -21,6 +21,7 @@ from ..store.digests import sha256_file
 from ..store.strict_json import read_bounded
 from ..store.whole_files import read_json
 from ..text.bpe_training import train_bpe
+from ..text.one_line import one_line
 from ..text.vocabulary_files import MAX_TOKENIZER_BYTES, Vocabulary, rebuild_tokenizer
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -232,7 +233,7 @@ def load_text_tower(model: nn.Module, directory: Path) -> tuple[Tokenizer, Tenso
         text.load_state_dict(tensors)
         tokenizer = read_tokenizer(directory / "tokenizer.json")
     except Exception as error:  # safetensors, tokenizers and torch each raise their own types
-        raise StageError(f"{directory}: the text tower cannot be read ({' '.join(str(error).split())[:300]}); "
+        raise StageError(f"{directory}: the text tower cannot be read ({one_line(error, 300)}); "
                          "remove the directory and run the stage again") from error
     return tokenizer, mean
 

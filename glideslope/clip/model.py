@@ -17,6 +17,7 @@ from ..device.torch_state import PlainTorch
 from ..errors import CheckpointError, RecipeError, RequestError, StageError
 from ..pictures.decode import Pixels
 from ..recipe.filters import ClipConfig
+from ..text.one_line import one_line
 from . import lite0
 from .crops import three_crops
 from .towers import embed_captions
@@ -246,7 +247,7 @@ def load_open_clip(config: ClipConfig, device: str) -> Clip:
         tokenizer = open_clip.get_tokenizer(config.model)
     except Exception as error:  # open_clip, the Hub client and torch each raise their own types
         raise RecipeError(f"clip.model: {config.model} (pretrained: {config.pretrained}) cannot be loaded by open_clip: "
-                          f"{' '.join(str(error).split())[:300]}") from error
+                          f"{one_line(error, 300)}") from error
     return Clip.of(model, tokenizer, name=config.model)
 
 

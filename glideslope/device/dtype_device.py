@@ -3,6 +3,7 @@
 import torch
 
 from ..errors import RequestError
+from ..text.one_line import one_line
 
 DTYPES_BY_NAME = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -31,6 +32,6 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         place = torch.device(device)
         torch.zeros(1, device=place).cpu()  # a device without its driver, and one that holds no numbers, show it here
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # torch raises each of them, by the device
-        raise RequestError(f"device is {str(device)!r:.80}, which cannot be used here ({' '.join(str(error).split()):.160}); take cpu, or "
+        raise RequestError(f"device is {str(device)!r:.80}, which cannot be used here ({one_line(error, 160)}); take cpu, or "
                            "cuda where there is a GPU with its driver, or leave it out") from error
     return place

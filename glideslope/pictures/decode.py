@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin, TiffTags
 
+from ..text.one_line import one_line
 from . import jpeg, png
 from .colour import to_srgb
 from .orientation import ORIENTATION_TAG, SWAPPING, UPRIGHT, read_orientation, turn_upright
@@ -132,16 +133,11 @@ def refusals(data: bytes) -> Iterator[None]:
     except Refusal:
         raise
     except Image.DecompressionBombError as error:
-        raise TooLarge(f"image is too large: {describe(error)}") from error
+        raise TooLarge(f"image is too large: {one_line(error)}") from error
     except MemoryError as error:
         raise TooLarge(f"image is too large for the memory of this machine ({len(data)} bytes as stored)") from error
     except Exception as error:  # Pillow's decoders raise many types on damaged bytes; each means: cannot be decoded
-        raise Refusal(f"image is truncated or damaged: {describe(error)}") from error
-
-
-def describe(error: Exception) -> str:
-    """An exception as one short line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        raise Refusal(f"image is truncated or damaged: {one_line(error)}") from error
 
 
 def open_image(data: bytes, max_pixels: int, short_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
@@ -206,7 +202,7 @@ def open_other(data: bytes) -> ImageFile.ImageFile:
             return factory(io.BytesIO(AVIF_EXIF.sub(rb"\1free", data) if name == "AVIF" else data), "")
         except (SyntaxError, IndexError, TypeError, KeyError, EOFError, zlib.error) as error:
             if accepts is not None:
-                reasons.append(f"{name}: {describe(error)}")
+                reasons.append(f"{name}: {one_line(error)}")
     if reasons:
         raise Refusal(f"image is damaged, or of a kind that is not read ({'; '.join(reasons)})")
     raise Refusal(f"not an image of a known format ({len(data)} bytes, starting with {data[:8]!r})")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from ..errors import StageError
+from ..text.one_line import one_line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,7 +21,7 @@ def load_matplotlib() -> Any:
     try:
         import matplotlib
     except (ValueError, OSError) as error:  # a settings file that is no text, a backend that does not exist
-        raise StageError(f"matplotlib cannot start with the settings of this machine ({' '.join(str(error).split())[:200]}); correct or unset "
+        raise StageError(f"matplotlib cannot start with the settings of this machine ({one_line(error)}); correct or unset "
                          "MATPLOTLIBRC and MPLBACKEND") from error
     return matplotlib
 

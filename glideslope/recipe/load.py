@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from ..errors import RecipeError
 from ..store.strict_yaml import load_yaml
+from ..text.one_line import one_line
 from .recipe import Recipe
 from .sources import SourceSettings
 from .strict_model import describe_problem
@@ -32,7 +33,7 @@ def load_recipe(path: Path, read_source: ReadSource) -> Recipe:
     except OSError as error:
         raise RecipeError(f"recipe {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"recipe {path}: not readable as YAML: {one_line(error, None)}") from error
     recipe = parse_recipe(value, read_source, where=f"recipe {path}")
     return recipe if recipe.policy is None else recipe.model_copy(update={"policy": str(path.parent / recipe.policy)})
 

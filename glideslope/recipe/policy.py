@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from ...text.one_line import one_line
 from ..errors import ReleaseError
 from ..store.digests import sha256_bytes
 from ..store.strict_yaml import load_yaml
@@ -248,7 +249,7 @@ def parse_policy(data: bytes, *, where: str) -> Policy:
     try:
         value = load_yaml(data, max_bytes=MAX_POLICY_BYTES)
     except yaml.YAMLError as error:
-        raise ReleaseError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from error
+        raise ReleaseError(f"{where}: not readable as YAML: {one_line(error, None)}") from error
     if not isinstance(value, dict):
         raise ReleaseError(f"{where}: expected a mapping, got {'nothing' if value is None else type(value).__name__}; an empty policy would "
                            "check nothing, see docs/policy.md for the keys there are")

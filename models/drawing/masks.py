@@ -13,6 +13,7 @@ from ...errors import RequestError
 from ...pictures.decode import INTEGER_MODES, Pixels, find_orientation, split_alpha, to_rgb
 from ...pictures.orientation import turn_upright
 from ...pictures.refusals import Refusal
+from ...text.one_line import one_line
 from .pixels import fit_square
 
 Mask = NDArray[np.bool_]
@@ -49,7 +50,7 @@ def read_picture(image: Image.Image, *, name: str = "image") -> Pixels:
     except Refusal as refusal:
         raise RequestError(f"{name}: {refusal} (mode {image.mode}); convert it to RGB first") from refusal
     except (OSError, SyntaxError, ValueError) as error:  # Pillow loads late, and its decoders raise these on damaged files
-        raise RequestError(f"{name}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise RequestError(f"{name}: cannot be read: {one_line(error)}") from error
 
 
 def read_mask(mask: MaskLike, *, size: tuple[int, int]) -> Mask:

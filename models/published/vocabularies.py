@@ -15,6 +15,7 @@ from tokenizers import pre_tokenizers
 from ...errors import CheckpointError, VerificationError
 from ...store.digests import sha256_bytes
 from ...store.strict_json import parse_object
+from ...text.one_line import one_line
 from ...text.vocabulary_files import MAX_TOKENIZER_DEPTH, Vocabulary
 from ..tokenizer import END, START, WORD_END, CaptionTokenizer, build_tokenizer
 
@@ -77,7 +78,7 @@ def find_source(source: str | Path) -> Path:
     try:
         return Path(hf_hub_download(repository, "tokenizer.json"))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"{source}: tokenizer.json cannot be fetched ({' '.join(str(error).split()):.200}); give a local file") from error
+        raise CheckpointError(f"{source}: tokenizer.json cannot be fetched ({one_line(error)}); give a local file") from error
 
 
 def read_vocabulary(path: Path) -> Vocabulary:

@@ -16,6 +16,7 @@ from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
 from ...store.digests import sha256_json
 from ...store.parquet_pages import FREE_BYTES, FREE_ROWS, FREE_VALUES, MAX_EXPANSION, ROWS_OF_BYTE, VALUES_OF_BYTE, Budget, open_bounded
+from ...text.one_line import one_line
 from ..drawing.pixels import fit_square, to_model_range
 
 CAPTION_STREAM = 1  # keeps the draw of captions apart from other draws of a step
@@ -109,7 +110,7 @@ def read_rows(curated: Path, split: str) -> Iterator[dict[str, Any]]:
                 for batch in opened.iter_batches(batch_size=256):
                     yield from batch.to_pylist()
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise TrainingError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]}); run `curate` again") from error
+            raise TrainingError(f"{path}: cannot be read ({one_line(error)}); run `curate` again") from error
 
 
 def epoch_order(num_examples: int, epoch: int, seed: int) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from ...store.records import Record
 from ...store.strict_json import load_lines, load_object, read_bounded
 from ...store.strict_yaml import load_yaml
 from ...store.weight_files import TensorHeader, WeightFiles
+from ...text.one_line import one_line
 from ...trust.hashed_files import Hashed, hash_files, hash_one
 from ...trust.release_manifest import ReleaseManifest
 from ...trust.signatures import Signers, read_guards, verify_guards
@@ -81,7 +82,7 @@ class Release:
         try:
             value = self.read("evidence/recipe.yaml", load_yaml)
         except yaml.YAMLError as error:
-            raise ReleaseError(f"evidence/recipe.yaml: not readable as YAML ({' '.join(str(error).split())}); pack again") from error
+            raise ReleaseError(f"evidence/recipe.yaml: not readable as YAML ({one_line(error, None)}); pack again") from error
         try:
             return parse_recipe(value, read_source, where="evidence/recipe.yaml")
         except RecipeError as error:
@@ -311,7 +312,7 @@ class Release:
             file = open_bounded(path, evidence_budget(path.stat().st_size))
             return pyarrow.Table.from_batches(file.iter_batches(batch_size=BATCH_ROWS), schema=file.schema_arrow)
         except ValueError as error:  # pyarrow's own errors about content are ValueErrors too
-            raise ReleaseError(f"{relative}: {' '.join(str(error).split())}; fetch or pack the release again") from error
+            raise ReleaseError(f"{relative}: {one_line(error, None)}; fetch or pack the release again") from error
         except (OSError, pyarrow.ArrowException) as error:
             raise ReleaseError(f"{relative}: not readable as parquet ({error}); pack the release again") from error
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ReleaseError
+from ...text.one_line import one_line
 from ...trust.hub import check_endpoint
 from .targets import Edit, Gated, Moved, TargetFile, TargetState, Unsettled
 
@@ -207,28 +208,24 @@ class HubTarget:
         except OfflineModeIsEnabled as error:
             raise ReleaseError(f"cannot {what}: HF_HUB_OFFLINE is set; unset it, or publish to a directory") from error
         except LocalEntryNotFoundError as error:  # the client's name for a download that never got an answer
-            raise Unsettled(f"cannot {what}: {_one_line(error)}") from error
+            raise Unsettled(f"cannot {what}: {one_line(error, 400)}") from error
         except HfHubHTTPError as error:
             raise self._describe(what, error.response.status_code, error) from error
         except (httpx.TransportError, XetDownloadError, RuntimeError) as error:  # RuntimeError: what hf_xet raises
-            raise Unsettled(f"cannot {what}: {_one_line(error)}") from error
+            raise Unsettled(f"cannot {what}: {one_line(error, 400)}") from error
         except OSError as error:  # the client's name for a download whose size is not the announced one
-            raise Unsettled(f"cannot {what}: {_one_line(error)}") from error
+            raise Unsettled(f"cannot {what}: {one_line(error, 400)}") from error
         except ValueError as error:  # metadata of the card that the Hub does not take, or a malformed answer
-            raise ReleaseError(f"cannot {what}: {_one_line(error)}") from error
+            raise ReleaseError(f"cannot {what}: {one_line(error, 400)}") from error
 
     def _describe(self, what: str, status: int, error: Exception) -> Exception:
         if status in CONFLICTS:
-            return Moved(f"cannot {what}: {_one_line(error)}")
+            return Moved(f"cannot {what}: {one_line(error, 400)}")
         if status in REPEATABLE:
-            return Unsettled(f"cannot {what}: {_one_line(error)}")
+            return Unsettled(f"cannot {what}: {one_line(error, 400)}")
         if status == 401:
             return ReleaseError(f"cannot {what}: {self.endpoint} does not accept the token, or it has expired; make a new one that may write "
                                 f"to {self.name}, run `hf auth login`, then run the same command again: what is done is kept")
         if status == 403:
-            return ReleaseError(f"cannot {what}: the account may not; ask for the right to write to {self.name} ({_one_line(error)})")
-        return ReleaseError(f"cannot {what}: {_one_line(error)}")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400] or type(error).__name__
+            return ReleaseError(f"cannot {what}: the account may not; ask for the right to write to {self.name} ({one_line(error, 400)})")
+        return ReleaseError(f"cannot {what}: {one_line(error, 400)}")

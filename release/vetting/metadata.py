@@ -14,6 +14,7 @@ import yaml
 
 from ...errors import ReleaseError
 from ...store.strict_yaml import load_yaml
+from ...text.one_line import one_line
 from ..documents.licences import HUB_LICENCES
 from ..evidence.contents import Release
 
@@ -62,7 +63,7 @@ def read_header(text: str, *, where: str) -> dict[str, Any]:
     try:
         value = load_yaml(match[1])
     except yaml.YAMLError as error:
-        raise ReleaseError(f"{where}: header is not readable as YAML ({' '.join(str(error).split())}); pack the release again") from error
+        raise ReleaseError(f"{where}: header is not readable as YAML ({one_line(error, None)}); pack the release again") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ReleaseError(f"{where}: header is no mapping of names; pack the release again")
     return value
@@ -96,7 +97,7 @@ def check_with_client(release: Release) -> list[str]:
     except ReleaseError:
         return []  # reported by check_header
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        return [f"{CARD_PATH}: header cannot be read by huggingface_hub ({' '.join(str(error).split())[:200]}); pack the release again"]
+        return [f"{CARD_PATH}: header cannot be read by huggingface_hub ({one_line(error)}); pack the release again"]
     lost = sorted(key for key, value in header.items() if key != "model-index" and found.get(key) != value)
     return [f"{CARD_PATH}: header, {key}: huggingface_hub reads {found.get(key)!r:.80} instead of {header[key]!r:.80}" for key in lost]
 
@@ -111,7 +112,7 @@ def check_eval_results(text: str, *, where: str) -> list[str]:
             return [f"{where}: expected a list of at least one result; pack the release again"]
         entries = parse_eval_result_entries(rows)
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return [f"{where}: cannot be read by huggingface_hub ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+        return [f"{where}: cannot be read by huggingface_hub ({type(error).__name__}: {one_line(error)}); "
                 "pack the release again"]
     problems = []
     for number, entry in enumerate(entries, start=1):
