@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .errors import LabelError, RecipeError, StageError
+from .progress import Progress
 from .recipe.load import dump_recipe, load_recipe
 from .recipe.policy import POLICY_NAME, Policy, load_policy
 from .recipe.recipe import Recipe
@@ -35,14 +36,13 @@ from .store.stage_places import CHECKPOINTS, StagePlaces
 from .store.whole_files import storage_error, write_bytes
 
 if TYPE_CHECKING:
-    from .data_filter import Source
     from .data_filter.audits.population import AuditRequest
     from .data_filter.audits.report import AuditReport
     from .data_filter.reports.galleries import Pictures
     from .data_filter.reports.report import Report
+    from .data_filter.sources.source import Source
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 
 
 class Reporter(Protocol):
@@ -126,7 +126,7 @@ class Run:
         return load_policy(self.recipe.policy)
 
     def _open_source(self) -> "Source":
-        from .data_filter import open_source
+        from .data_filter.sources.kind import open_source
 
         return open_source(self.recipe.source, shard_size=self.recipe.index.shard_size)
 
@@ -142,7 +142,8 @@ class Run:
 
     def index(self) -> list[Record]:
         """Read and embed every input; for lite0, train its text tower on the captions, unless the recipe makes them optional."""
-        from .data_filter import build_index, train_text_tower
+        from .data_filter.index.lite0_text_training import train_text_tower
+        from .data_filter.index.stage import build_index
 
         self._look_ahead()
         with self.reporter.stage(INDEX) as progress:
@@ -210,7 +211,7 @@ class Run:
 
     def curate(self) -> Record:
         """Decide on every input and write the curated set."""
-        from .data_filter import curate
+        from .data_filter.deciding.curate_stage import curate
         from .release.evaluation import refuse_one_caption
 
         with self.reporter.stage(CURATED) as progress:

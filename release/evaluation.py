@@ -1,7 +1,7 @@
 """Do captions count? Pictures drawn from held-back captions, each compared with its own caption and with others of its hand."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..errors import StageError
 from ..models.drawing.options import DrawOptions
 from ..models.drawing.pipeline import GlidePipeline
 from ..pictures.sheets import contact_sheet, png_bytes
+from ..progress import Progress
 from ..recipe.filters import ClipConfig
 from ..recipe.training import EvaluateConfig
 from ..store.digests import canonical_json
@@ -26,7 +27,6 @@ from .claims.evaluation import compare_with_middle, count_wins, deal_pairs
 EVALUATION_FORMAT = "glideslope.evaluation/2"
 SCORES = ("own_score", "own_mean", "other_scores", "other_means")
 DRAW_AT_ONCE = 16
-Progress = Callable[[int, int, str], None]
 
 log = logging.getLogger(__name__)
 

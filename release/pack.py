@@ -11,6 +11,7 @@ from .. import __version__
 from ..data_filter.audits.audit import list_fresh
 from ..errors import ReleaseError
 from ..model_cards.card import render_card, render_dataset_card, templates_sha256
+from ..progress import Meter, Progress
 from ..recipe.components import INDEX_NAME, NETWORKS, model_index
 from ..recipe.policy import Policy, load_policy
 from ..recipe.recipe import Recipe
@@ -36,7 +37,6 @@ from .evidence.packing import PACKING_PATH, packing_facts
 from .evidence.plan import Origin, blurred_paths, components, networks, plan_copies, record_path, required_stages, stated_weights
 from .evidence.published_recipe import published_recipe
 from .evidence.texts import license_text, recipe_text
-from .progress import Meter, Progress
 from .vetting.secret_files import refuse_secrets
 from .vetting.table import refuse_false_bypasses
 from .weights import find_noncanonical, read_file, read_weights, size_on_disk

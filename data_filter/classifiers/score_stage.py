@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...progress import Progress
 from ...recipe.filters import Category
 from ...recipe.stage_settings import SCORES_FIELDS
 from ...store.digests import sha256_file

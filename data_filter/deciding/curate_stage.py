@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import FilterError, StageError
+from ...progress import Progress
 from ...recipe.filters import Category, CurateConfig
 from ...store.digests import sha256_bytes, sha256_json
 from ...store.records import Record, check_outputs, read_record, run_stage

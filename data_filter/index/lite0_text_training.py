@@ -24,6 +24,7 @@ from ...clip.model import normalise
 from ...errors import StageError
 from ...learning.contrastive import contrastive_loss
 from ...learning.cosine_decay import half_cosine
+from ...progress import Progress
 from ...recipe.filters import ClipConfig
 from ...store.records import Record, read_record, run_stage
 from ...store.vocabulary import Cause

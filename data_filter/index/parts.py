@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SourceError, StageError
+from ...progress import Progress
 from ...recipe.filters import ClipConfig, IndexConfig
 from ...recipe.sources import SourceSettings
 from ...store.locks import locked

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ...progress import Progress
 from ...recipe.filters import ClipConfig, IndexConfig
 from ...recipe.sources import SourceSettings
 from ...store.records import Record, run_stage

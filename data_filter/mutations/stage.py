@@ -23,6 +23,7 @@ from ...errors import FilterError, StageError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
 from ...pictures.sheets import labelled_sheet, png_bytes
+from ...progress import Progress
 from ...recipe.filters import Category, ClipConfig, IndexConfig
 from ...store.digests import sha256_file
 from ...store.records import Record, check_outputs, read_record, run_stage

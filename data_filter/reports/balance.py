@@ -7,7 +7,7 @@ of the same kind; for the run itself the shares are plain counts.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ...progress import Advance
 from ...recipe.recipe import Recipe
 from ...store.vocabulary import OF_CATEGORY, Cause
 from ...text.caption_words import CaptionTokens, split_phrase
@@ -29,7 +30,6 @@ MIN_INPUTS = 20
 MIN_LETTERS = 2
 NUM_LISTED = 20
 CONFIDENCE = 0.95
-Tell = Callable[[int], None]
 
 # Words that captions in English use for people; a recipe adds its own (report.word_groups).
 WORD_GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -106,7 +106,7 @@ def is_judged(reasons: pa.Array) -> pa.Array:
 
 
 def count_captions(ledger_dir: Path, groups: Mapping[str, Iterable[str]] = WORD_GROUPS, *, max_words: int = MAX_WORDS,
-                   tell: Tell | None = None) -> CaptionCounts:
+                   tell: Advance | None = None) -> CaptionCounts:
     """Count words and groups of words over a ledger.
 
     Args:

@@ -6,7 +6,7 @@ Works on ledgers and labels alone: no image is read and nothing is scored again.
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import yaml
 from numpy.typing import NDArray
 
 from ...errors import StageError
+from ...progress import Progress
 from ...store.records import read_record
 from ...store.run_layout import INDEX, LABELS, RunLayout
 from ...store.stage_places import RECORD_NAME
@@ -35,7 +36,6 @@ FORMAT = "glideslope.diff/2"
 SETTING_PARTS = ("source", "clip", "index", "labels", "categories", "curate")
 ROW_COLUMNS = ("key", "sha256", "reason", "caption")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-Tell = Callable[[int, int, str], None]
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Difference:
         return figures | ({"changes": self.changes.to_pylist()} if with_rows else {})
 
 
-def compare_runs(run_a: Path, run_b: Path, groups: Mapping[str, Sequence[str]], *, progress: Tell | None = None) -> Difference:
+def compare_runs(run_a: Path, run_b: Path, groups: Mapping[str, Sequence[str]], *, progress: Progress | None = None) -> Difference:
     """Compare what two runs keep.
 
     Inputs are matched by key. Where both runs have the same shards with the same keys, as they do on one index, this takes

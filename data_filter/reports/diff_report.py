@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RecipeError
+from ...progress import Progress
 from ...recipe.load import load_recipe
 from ...recipe.recipe import Recipe
 from ...store.run_layout import RunLayout
@@ -12,14 +13,14 @@ from ..sources.kind import open_source
 from ..sources.kinds import read_source
 from ..sources.source import Source
 from .balance import WORD_GROUPS, word_groups
-from .diff import Difference, Tell, check_ending, compare_runs, write_difference
+from .diff import Difference, check_ending, compare_runs, write_difference
 from .diff_page import write_difference_page
 from .galleries import Pictures
 
 MAX_LINES = 12
 
 
-def compare(run_a: Path, run_b: Path, out_file: Path | None, *, pictures: Pictures = "veiled", progress: Tell | None = None) -> Difference:
+def compare(run_a: Path, run_b: Path, out_file: Path | None, *, pictures: Pictures = "veiled", progress: Progress | None = None) -> Difference:
     """Compare two runs, and write the result where it is wanted.
 
     Args:

@@ -5,7 +5,7 @@ are read from the source. Text from the data (keys, captions, labels) is hostile
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...clip.model import load_clip
+from ...progress import Progress
 from ...recipe.filters import Category
 from ...recipe.policy import Policy, reaches
 from ...recipe.recipe import Recipe
@@ -39,7 +40,6 @@ from .slices import count_attributes, measure_slices, slice_by_groups, slice_by_
 
 NUM_SHOWN = 24
 MAX_THUMBNAILS = 900  # of about 3 kB each: the page stays below 5 MB
-Tell = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Report:
 
 
 def write_report(recipe: Recipe, layout: RunLayout, source: Source | None, path: Path, *, policy: Policy, pictures: Pictures = "veiled",
-                 progress: Tell | None = None) -> Report:
+                 progress: Progress | None = None) -> Report:
     """Gather, render and write a run's report.
 
     Args:

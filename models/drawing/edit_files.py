@@ -9,13 +9,14 @@ from PIL import Image
 from ...errors import RequestError
 from ...pictures.decode import read_image
 from ...pictures.refusals import Refusal, TooLarge
+from ...progress import Progress
 from ...store.digests import sha256_bytes
 from ..diffusion.process import NUM_TRAIN_TIMESTEPS
 from ..loading.loaded_networks import Architecture
 from ..loading.opening import OpenRelease, find_release
 from ..networks.unet import UNetConfig
 from .editing import UpsampleOptions, check_strength
-from .files import DrawRequest, Progress, Watcher, load_pipeline, needed_models, write_png, write_sheets
+from .files import DrawRequest, Watcher, load_pipeline, needed_models, write_png, write_sheets
 from .masks import fit_mask, read_mask, read_picture
 from .pipeline import GlideOutput, GlidePipeline
 

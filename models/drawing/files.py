@@ -20,6 +20,7 @@ from ...clip.towers import ImageTextModel
 from ...device.dtype_device import choose_device, choose_dtype
 from ...errors import RequestError, StorageError
 from ...pictures.sheets import captioned_sheet, largest_grid
+from ...progress import Progress
 from ...store.digests import canonical_json, sha256_file, sha256_json
 from ...store.protected_places import write_new
 from ...store.weight_files import VARIANTS, find_weights
@@ -37,7 +38,6 @@ MIN_COLUMNS, MAX_COLUMNS = 4, 16
 SMALLEST_SIDE = 128
 MAX_PROMPT_FILE_BYTES = 10_000_000
 OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From open `.pt` files to one canonical safetensors file, tensor by tensor, read back and compared bit for bit."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ...errors import CheckpointError
+from ...progress import Advance
 from ...store.whole_files import written_whole
 from .torch_archive import ArchivedTensor, TorchArchive
 
@@ -17,7 +18,6 @@ from .torch_archive import ArchivedTensor, TorchArchive
 DTYPE_ORDER = ("F32", "BF16", "F16")
 # Bits that are all one in an infinity and in what is no number, and the unsigned type they are read as.
 EXPONENTS = {"F32": ("<u4", 0x7F800000), "BF16": ("<u2", 0x7F80), "F16": ("<u2", 0x7C00)}
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ digest of each source file goes into the release.
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ... import __version__
 from ...errors import CheckpointError, RequestError, StorageError, VerificationError
+from ...progress import Meter, Progress
 from ...recipe.components import (
     CONFIG_NAME,
     INDEX_NAME,
@@ -45,7 +46,6 @@ IMPORT_FORMAT = "glideslope.import/1"
 DIGEST_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64}) [ *](?P<name>[^/\\]+)")
 MAX_DIGESTS_BYTES = 100_000
 MEGABYTE = 1_000_000
-Progress = Callable[[int, int, str], None]
 
 
 def published_architectures() -> dict[str, StrictModel]:
@@ -136,20 +136,6 @@ def import_published(directory: Path, release: Path, options: ImportOptions | No
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return report
-
-
-class Meter:
-    """Counts bytes for a progress display: each is checked, written and compared."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        """Count up to `total` bytes."""
-        self.progress, self.total, self.done, self.text = progress, total, 0, ""
-
-    def advance(self, num_bytes: int) -> None:
-        """That many more bytes are done."""
-        self.done += num_bytes
-        if self.progress is not None:
-            self.progress(min(self.done, self.total) // MEGABYTE, self.total // MEGABYTE, self.text)
 
 
 def find_files(directory: Path, components: Collection[str]) -> dict[str, Path]:

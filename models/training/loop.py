@@ -21,6 +21,7 @@ from ...device.dtype_device import choose_device
 from ...device.processor import HALF, choose_precision, instruction_set, threads, warn_of_slow_type
 from ...errors import CheckpointError, StageError, TrainingError
 from ...learning.cosine_decay import half_cosine
+from ...progress import Progress
 from ...recipe.training import TrainingConfig
 from ...store.stage_places import CHECKPOINTS
 from ...store.whole_files import read_json, write_json
@@ -33,7 +34,6 @@ GRADIENT_CLIP = 1.0
 COMPUTING_NAME = "computing.json"
 
 log = logging.getLogger(__name__)
-Progress = Callable[[int, int, str], None]
 LossOfStep = Callable[[nn.Module, int], Tensor]
 AtCheckpoint = Callable[[Mapping[str, Tensor], int], None]
 

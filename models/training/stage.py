@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ...errors import RecipeError
+from ...progress import Progress
 from ...recipe.components import NETWORKS, TOKENIZERS, TRAINED_NETWORKS, Training
 from ...recipe.training import TrainingConfig
 from ...store.digests import sha256_file
 from ...store.records import Record, run_stage
-from .loop import Progress
 
 Settings = TypeVar("Settings", bound=TrainingConfig)
 

@@ -1,17 +1,16 @@
 """Weights on their way into a release: read in pieces, proved, cast and cut, and never held whole."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ReleaseError
+from ...progress import Advance
 from ...store.weight_files import TensorHeader, WeightFiles, index_name
 from ...store.whole_files import write_json, written_whole
 from . import canonical_header, is_finite, num_bytes, read_pieces
 from .shards import cut, index_json, shard_names
 from .variants import cast_headers, cast_piece, describe_overflow
-
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Bytes counted for a progress display."""
+"""What long work tells while it runs."""
 
 from collections.abc import Callable
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]  # gets how much is done, how much there is in all, and what is being done
+Advance = Callable[[int], None]  # gets how much more is done
 MEGABYTE = 1_000_000
 
 
