@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import LabelError
+from ...store.digests import DIGEST_PATTERN
 from ...text import text_tables
 from ...text.text_files import NotTextError, decode_text
 from ...text.text_tables import TableError
@@ -17,7 +18,6 @@ MORE_COLUMNS = ("who", "how", "concept", "sha256")
 GROUP_COLUMNS = ("skin_tone", "gender")
 GROUP_PREFIX = "group:"
 GROUP_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 LABEL_WORDS = {"1": 1, "1.0": 1, "true": 1, "yes": 1, "0": 0, "0.0": 0, "false": 0, "no": 0}
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def read_label_file(path: Path) -> LabelFile:
             groups = name_groups(row.cells, path)
             name_unknown(row.cells, groups, path)
         label, sha256 = read_label(row), row.cells.get("sha256", "").lower()
-        if sha256 and not SHA256.fullmatch(sha256):
+        if sha256 and not DIGEST_PATTERN.fullmatch(sha256):
             raise LabelError(f"{row.where}: sha256 is {sha256!r:.80}, expected 64 hexadecimal digits, or nothing")
         if label is not None:
             values = {name: row.cells[column] for column, name in groups.items()}

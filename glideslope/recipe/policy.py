@@ -14,11 +14,10 @@ from typing import Annotated, Any, Final, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ...text.one_line import one_line
 from ..errors import ReleaseError
-from ..store.digests import sha256_bytes
+from ..store.digests import DIGEST_PATTERN, sha256_bytes
 from ..store.strict_yaml import load_yaml
-from ..trust.keys import KEY_ID_PATTERN
+from ..text.one_line import one_line
 from ..trust.signers import SignerRule
 from .strict_model import StrictModel, describe_problem
 
@@ -34,7 +33,7 @@ STRICTER: Mapping[str, Callable[..., Any]] = {"at_least": max, "bound": max, "at
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 Device = Literal["cpu", "cuda", "mps"]
-KeyId = Annotated[str, Field(pattern=rf"^{KEY_ID_PATTERN.pattern}$")]
+KeyId = Annotated[str, Field(pattern=rf"^{DIGEST_PATTERN.pattern}$")]
 
 
 def reaches(figure: float | None, at_least: float) -> bool:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")  # SHA-256 in hex
+DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")  # SHA-256 in hex; key ids and public keys are written alike
 
 
 def canonical_json(value: Any) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import VerificationError
-from ..store.digests import canonical_json, readable_json
+from ..store.digests import DIGEST_PATTERN, canonical_json, readable_json
 from ..store.strict_json import parse_object
-from .keys import KEY_ID_PATTERN, SHORT_ID_LENGTH, is_signed_by, is_weak_key, key_id_of
+from .keys import SHORT_ID_LENGTH, is_signed_by, is_weak_key, key_id_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -103,7 +103,7 @@ def read_key_ids(signatures: list[Any], *, where: str) -> tuple[str, ...]:
     """The key ids that a list of signatures names, without a look at the signatures themselves; see `check_signatures`."""
     require(len(signatures) <= MAX_SIGNATURES, where, f"holds {len(signatures)} signatures, at most {MAX_SIGNATURES} are read")
     for signature in signatures:
-        require(has_fields(signature, {"keyid": str, "sig": str}) and KEY_ID_PATTERN.fullmatch(signature["keyid"]) is not None,
+        require(has_fields(signature, {"keyid": str, "sig": str}) and DIGEST_PATTERN.fullmatch(signature["keyid"]) is not None,
                 where, "a signature needs a keyid of 64 characters (0-9, a-f) and a sig, and nothing else")
     key_ids = tuple(signature["keyid"] for signature in signatures)
     require(list(key_ids) == sorted(set(key_ids)), where, "the signatures are out of order, or a key signed twice; each key counts once")

@@ -5,11 +5,11 @@ nothing else than knowing the id from somewhere else than the release itself.
 """
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ReleaseError, VerificationError
+from ..store.digests import DIGEST_PATTERN
 from ..store.file_lists import MANIFEST_NAME
 from ..store.strict_json import read_bounded
 from ..store.whole_files import storage_error, write_bytes
@@ -17,7 +17,6 @@ from ..store.whole_files import storage_error, write_bytes
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-KEY_ID_PATTERN = re.compile(r"[0-9a-f]{64}")
 FIELD_PRIME = 2**255 - 19
 CURVE_D = -121665 * pow(121666, -1, FIELD_PRIME) % FIELD_PRIME
 SHORT_ID_LENGTH = 16
@@ -141,7 +140,7 @@ def read_key_id(key: str) -> str:
         ReleaseError: `cryptography` is not installed, the text is neither a whole id nor the path of an Ed25519 public key, or
             the key is one of those whose signatures anybody can make.
     """
-    if KEY_ID_PATTERN.fullmatch(key):
+    if DIGEST_PATTERN.fullmatch(key):
         return _refuse_weak(key)
     try:
         from cryptography.exceptions import UnsupportedAlgorithm

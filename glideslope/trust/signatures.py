@@ -12,11 +12,10 @@ from typing import Any
 
 from .. import __version__
 from ..errors import VerificationError
-from ..store.digests import sha256_bytes
+from ..store.digests import DIGEST_PATTERN, sha256_bytes
 from ..store.file_lists import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from ..store.strict_json import read_bounded
 from .envelopes import MAX_ENVELOPE_BYTES, STATEMENT_TYPE, open_envelope, require
-from .keys import KEY_ID_PATTERN
 from .release_manifest import SIGNATURE_NAME, ReleaseManifest
 from .signers import SignerRule
 
@@ -173,5 +172,5 @@ def _predicate_again(predicate: Mapping[str, Any], manifest: ReleaseManifest, vo
 def _is_sound(vouched: Vouched) -> bool:
     return (isinstance(vouched.title, str) and isinstance(vouched.gates, list) and bool(vouched.gates)
             and all(isinstance(gate, str) for gate in vouched.gates) and isinstance(vouched.policy_sha256, str)
-            and KEY_ID_PATTERN.fullmatch(vouched.policy_sha256) is not None and isinstance(vouched.unsafe, dict)
+            and DIGEST_PATTERN.fullmatch(vouched.policy_sha256) is not None and isinstance(vouched.unsafe, dict)
             and all(isinstance(reason, str) and reason for reason in vouched.unsafe.values()))

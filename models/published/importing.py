@@ -28,7 +28,7 @@ from ...recipe.components import (
     scheduler_config,
 )
 from ...recipe.strict_model import StrictModel
-from ...store.digests import sha256_file
+from ...store.digests import DIGEST_PATTERN, sha256_file
 from ...store.file_lists import MANIFEST_NAME
 from ...store.strict_json import read_bounded
 from ...store.whole_files import sync_directory, sync_tree, write_bytes, write_json
@@ -43,7 +43,7 @@ from .vocabularies import clip_tokenizer, gpt2_tokenizer, installed_clip, instal
 
 IMPORT_NAME = "evidence/import.json"
 IMPORT_FORMAT = "glideslope.import/1"
-DIGEST_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64}) [ *](?P<name>[^/\\]+)")
+DIGEST_LINE = re.compile(rf"(?P<sha256>{DIGEST_PATTERN.pattern}) [ *](?P<name>[^/\\]+)")
 MAX_DIGESTS_BYTES = 100_000
 MEGABYTE = 1_000_000
 
