@@ -24,7 +24,7 @@ from ..index.parquet import write_table
 from ..index.read import embedding_matrix, read_index, shard_names
 from ..judges.judge import OutsideJudge
 from ..judges.outside import flag_rows, open_judges
-from ..workers.engine import Progress, run_tasks
+from ..workers.engine import run_tasks
 from .fitted import CLASSIFIER_NAME, load_classifier_once
 from .scores import SHARD_SCHEMA
 

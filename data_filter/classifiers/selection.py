@@ -10,6 +10,7 @@ machine; `docs/measured.md` has the figures.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from ...store.vocabulary import Role
 from ..sources.source import hash_share
+from ..sources.turns import take_turns
 from .average import AVERAGE, Average
 from .calibration import Calibration, fit_calibration
 from .classifier import Classifier, Floats
@@ -61,16 +63,13 @@ def choose_training(labels: Sequence[Labelled], max_labels: int) -> NDArray[np.i
     Three positives go with seven negatives, because what must be kept is more varied than what must go; a class that
     runs out leaves its turns to the other.
     """
-    depth: dict[tuple[int, str], int] = defaultdict(int)
-    queues: dict[int, list[tuple[int, float, int]]] = {0: [], 1: []}
-    places = [place for place, label in enumerate(labels) if label.role == Role.TRAIN and label.label is not None]
-    for place in sorted(places, key=lambda place: hash_share("training", labels[place].key)):
-        label, value = labels[place], labels[place].label or 0
-        queues[value].append((depth[value, label.concept], hash_share("training", label.concept), place))
-        depth[value, label.concept] += 1
-    shares = {1: POSITIVE_SHARE, 0: 1 - POSITIVE_SHARE}
-    turns = sorted((number / shares[value], value, place) for value, queue in queues.items()
-                   for number, (_, _, place) in enumerate(sorted(queue)))
+    turns = []
+    for value, share in ((0, 1 - POSITIVE_SHARE), (1, POSITIVE_SHARE)):
+        places = [place for place, label in enumerate(labels) if label.role == Role.TRAIN and label.label == value]
+        ordered = take_turns(places, lambda place: labels[place].concept, lambda place: hash_share("training", labels[place].key),
+                             partial(hash_share, "training"))
+        turns += [(number / share, value, place) for number, place in enumerate(ordered)]
+    turns.sort()
     return np.sort(np.array([place for _, _, place in turns[:max_labels]], dtype=np.int64))
 
 

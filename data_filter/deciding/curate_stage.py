@@ -25,7 +25,6 @@ from ..index.read import read_index
 from ..labels.index_rows import sort_labels
 from ..labels.store import Judgement, consensus, read_audit_labels, read_labels
 from ..sources.source import Shard, Source, SourceItem, all_captions
-from ..workers.engine import Progress
 from .decision import decide, find_labelled, ledger_schema
 from .threshold import Filter, load_filter
 

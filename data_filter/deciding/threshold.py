@@ -27,7 +27,7 @@ class Filter:
     threshold: float
 
 
-def is_dropped(scores: Scores, threshold: float) -> NDArray[np.bool_]:
+def is_dropped(scores: NDArray[np.floating], threshold: float) -> NDArray[np.bool_]:
     """Whether an image is dropped: it is kept only when `score < threshold` is true, so NaN is dropped. bool (N,)."""
     return ~(scores.astype(np.float64) < threshold)
 

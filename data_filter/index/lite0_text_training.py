@@ -30,8 +30,7 @@ from ...store.records import Record, read_record, run_stage
 from ...store.vocabulary import Cause
 from ...store.whole_files import write_bytes, write_json
 from ..sources.source import all_captions, hash_share
-from ..workers.engine import Progress
-from .read import read_index
+from .read import embedding_matrix, read_index
 
 MAX_LOGIT_SCALE = math.log(100)
 WARMUP_SHARE = 0.1
@@ -86,24 +85,19 @@ def read_pairs(index_dir: Path, *, max_pairs: int = MAX_PAIRS) -> Pairs:
     captions: list[tuple[str, ...]] = []
     embeddings: list[NDArray[np.float32]] = []
     share = max_pairs / max(1, read_record(index_dir).summary["num_inputs"])
-    for _, table in read_index(index_dir, columns=["key", "reason", "caption", "captions", "embedding"]):
+    for name, table in read_index(index_dir, columns=["key", "reason", "caption", "captions", "embedding"]):
         sound = table.filter(pc.and_(pc.equal(table["reason"], Cause.NOTHING), pc.is_valid(table["embedding"])))
         if share < 1:
             sound = sound.filter(pa.array([hash_share("text tower", key) < share for key in sound["key"].to_pylist()], type=pa.bool_()))
         captions += map(all_captions, sound["caption"].to_pylist(), sound["captions"].to_pylist())
-        embeddings += [stack_embeddings(sound["embedding"])[:, :lite0.TEXT_DIM].copy()] if len(sound) else []
+        if len(sound):
+            embeddings.append(embedding_matrix(sound["embedding"], where=name)[:, :lite0.TEXT_DIM].astype(np.float32))
     if len(captions) < 2:
         raise StageError(f"{index_dir}: {len(captions)} images with a caption; lite0's text tower is trained on the run's captions and "
                          "needs at least 2. Add captions; or, to filter images without captions, set curate.captions to optional in the recipe")
     x = normalise(np.concatenate(embeddings))
     mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     return Pairs(normalise(x - mean), captions, mean)
-
-
-def stack_embeddings(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """A column of equally long lists without nulls as float32 (N, D)."""
-    flat = pc.list_flatten(column).to_numpy(zero_copy_only=False) if isinstance(column, pa.Array) else pc.list_flatten(column).to_numpy()
-    return np.asarray(flat.reshape(len(column), -1), dtype=np.float32)
 
 
 def write_text_tower(pairs: Pairs, config: ClipConfig, directory: Path, seed: int, progress: Progress | None) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from ...store.stage_places import StagePlaces
 from ...store.whole_files import read_json, storage_error, write_json
 from ..sources.kind import open_source
 from ..sources.source import Shard, digest_shards
-from ..workers.engine import Progress
 from .embed import ShardTask
 from .stage import adopt_partial, identify, index_shards
 

@@ -23,7 +23,7 @@ from ...store.stage_places import INTENT_NAME, StagePlaces
 from ...store.vocabulary import Cause
 from ...store.whole_files import write_bytes, write_json
 from ..sources.kind import as_kind
-from ..workers.engine import Progress, run_tasks
+from ..workers.engine import run_tasks
 from .embed import INDEX_FORMAT, ShardResult, ShardTask, image_settings, index_shard_file, is_finished, open_source_once
 from .read import read_index
 from .repeated_keys import find_repeated, refuse_repeated, write_duplicates

@@ -8,9 +8,10 @@ changes, so that one sees whether a change alone makes the filter drop everythin
 import json
 import math
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from ..index.read import embedding_matrix, find_shards, read_images, read_index
 from ..index.stage import build_index
 from ..sources.folder import FolderSource
 from ..sources.source import Source, hash_share
-from ..workers.engine import Progress
+from ..sources.turns import take_turns
 from .figures import MUTATIONS_NAME, PLANTED_NAME, PLANTED_SCHEMA, measure_mutations
 from .image_changes import MUTATIONS, TITLES, Subject, find_subject
 
@@ -150,10 +151,12 @@ def read_known(scores: pa.Table, threshold: float, category: str, plan: Plan, so
         FilterError: there are none, or their pictures cannot be read.
     """
     dropped = is_dropped(combined_scores(scores), threshold)
-    rows = scores.select(["key", "concept", "label", "role", "score"]).to_pylist()
-    positives = take_turns([row for row in rows if row["role"] == Role.TEST and row["label"] == 1], plan.num_positives)
-    others = take_turns([row for row, gone in zip(rows, dropped, strict=True) if row["role"] != Role.TRAIN and row["label"] == 0 and not gone],
-                        max(plan.num_others, MAX_BACKGROUNDS))
+    by_classifier = is_dropped(scores["score"].to_numpy(), threshold)
+    rows = [row | {"is_dropped": bool(gone)}
+            for row, gone in zip(scores.select(["key", "concept", "label", "role"]).to_pylist(), by_classifier, strict=True)]
+    positives = in_turns([row for row in rows if row["role"] == Role.TEST and row["label"] == 1])[:plan.num_positives]
+    others = in_turns([row for row, gone in zip(rows, dropped, strict=True) if row["role"] != Role.TRAIN and row["label"] == 0 and not gone])
+    others = others[:max(plan.num_others, MAX_BACKGROUNDS)]
     images = dict(read_images(source, find_shards(index_dir, {row["key"] for row in (*positives, *others)})))
     known = []
     for row in (*positives, *others):
@@ -162,21 +165,16 @@ def read_known(scores: pa.Table, threshold: float, category: str, plan: Plan, so
             subject = find_subject(decode_image(image, max_pixels=MAX_PIXELS))
         except Refusal:
             continue
-        known.append(Known(row["key"], row["concept"], row["label"], not row["score"] < threshold, image, subject))
+        known.append(Known(row["key"], row["concept"], row["label"], row["is_dropped"], image, subject))
     for label, what in ((1, "held-out label is positive"), (0, "held-out label is of another image that the filter keeps")):
         if not any(row.label == label for row in known):
             raise FilterError(f"{category}: no {what} and has a readable image; a mutation test needs some: label more images")
     return known
 
 
-def take_turns(rows: Sequence[Mapping[str, Any]], number: int) -> list[Mapping[str, Any]]:
-    """At most `number` rows: one of each concept before the second of any, in the order of their hashes."""
-    depth: Counter[str] = Counter()
-    turns = []
-    for row in sorted(rows, key=lambda row: hash_share("mutations", row["key"])):
-        turns.append((depth[row["concept"]], hash_share("mutations", row["concept"]), row["key"], row))
-        depth[row["concept"]] += 1
-    return [row for *_, row in sorted(turns, key=lambda turn: turn[:3])[:number]]
+def in_turns(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, one of each concept before the second of any, in the order of their hashes."""
+    return take_turns(rows, itemgetter("concept"), lambda row: hash_share("mutations", row["key"]), partial(hash_share, "mutations"))
 
 
 @dataclass(frozen=True)
@@ -218,9 +216,10 @@ def judge(planted_files: Sequence[PlantedFile], index_dir: Path, classifier_dir:
         if len(embedded):
             values = classifier.score(embedding_matrix(embedded["embedding"], where=name))
             scores |= dict(zip(embedded["key"].to_pylist(), values.tolist(), strict=True))
+    verdicts = is_dropped(np.array([scores.get(file.key, math.nan) for file in planted_files], dtype=np.float64), threshold)
     rows = [{"mutation": file.mutation, "key": file.known.key, "concept": file.known.concept, "label": file.known.label,
              "area_share": file.area_share, "score": scores.get(file.key), "was_dropped": file.known.is_dropped,
-             "dropped": not scores.get(file.key, math.nan) < threshold} for file in planted_files]
+             "dropped": bool(dropped)} for file, dropped in zip(planted_files, verdicts, strict=True)]
     return pa.Table.from_pylist(rows, schema=PLANTED_SCHEMA)
 
 

@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib import metadata, resources
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from ...text.text_files import decode_text
 from ...text.text_tables import read_csv
 from .kind import SourceKind
 from .source import PROJECT_SALT, Shard, SourceItem, SourceLabel, digest_shards, hash_share, shard_name
+from .turns import take_turns
 
 NUM_DRAWINGS = 4460
 LABELLED_CATEGORIES = ("person", "violence")
@@ -145,14 +147,13 @@ def choose_rows(rows: Sequence[Row], limit: int | None) -> list[Row]:
     """
     if limit is None or limit >= len(rows):
         return list(rows)
-    depth: dict[tuple[int, str], int] = defaultdict(int)
-    queues: dict[int, list[tuple[int, float, str]]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: hash_share(PROJECT_SALT, "drawing", row["hexcode"])):
-        stratum = 0 if row["violence"] == "1" else 1 if row["person"] == "1" else 2
-        place = stratum, row["concept"]
-        queues[stratum].append((depth[place], hash_share(PROJECT_SALT, "limit", row["concept"]), row["hexcode"]))
-        depth[place] += 1
-    turns = sorted((turn, stratum, hexcode) for stratum, queue in queues.items()
-                   for turn, (_, _, hexcode) in enumerate(sorted(queue)))
-    chosen = {hexcode for _, _, hexcode in turns[:limit]}
+    strata: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        strata[0 if row["violence"] == "1" else 1 if row["person"] == "1" else 2].append(row)
+    turns = []
+    for stratum, members in strata.items():
+        ordered = take_turns(members, itemgetter("concept"), lambda row: hash_share(PROJECT_SALT, "drawing", row["hexcode"]),
+                             partial(hash_share, PROJECT_SALT, "limit"))
+        turns += [(turn, stratum, row["hexcode"]) for turn, row in enumerate(ordered)]
+    chosen = {hexcode for _, _, hexcode in sorted(turns)[:limit]}
     return [row for row in rows if row["hexcode"] in chosen]

@@ -23,7 +23,6 @@ from ... import errors
 from ...errors import GlideslopeError, StageError
 
 MOST_DEATHS = 2
-Progress = Callable[[int, int, str], None]  # is told how much is done, of how much, and what
 
 
 class Task(Protocol):
