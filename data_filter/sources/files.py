@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import SourceError
 from ...store.digests import sha256_file
+from ...store.litter import who_left
 
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
                             ".tga", ".tif", ".tiff", ".webp"})
@@ -24,9 +25,6 @@ MAX_IMAGE_BYTES = 1 << 29  # a file beyond that is not read into memory; the lar
 MAX_TEXT_BYTES = 1 << 24
 SETTLED_NS = 2_000_000_000  # file systems keep times coarsely: only a file older than that is known by its times
 BLOCK_SIZE = 64
-# What file managers, cameras and storage servers leave behind: no part of anybody's data.
-SYSTEM_FILES = frozenset({"desktop.ini", "ehthumbs.db", "thumbs.db"})
-SYSTEM_FOLDERS = frozenset({"$recycle.bin", "@eadir", "__macosx", "lost+found", "system volume information"})
 GLOB_SIGNS = re.compile(r"[*?\[]")
 BRACES = re.compile(r"\{([^{}]*)\}")
 BRACE_RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -77,7 +75,7 @@ def list_visible(root: Path) -> Iterator[str]:
 
 def is_left_out(name: str) -> bool:
     """Whether a file or folder of that name is none of the data: it starts with a dot, or some system has left it behind."""
-    return name.startswith(".") or name.lower() in SYSTEM_FILES or name.lower() in SYSTEM_FOLDERS
+    return name.startswith(".") or who_left(name) is not None
 
 
 def list_files(path: str, *, suffix: str) -> tuple[str, ...]:

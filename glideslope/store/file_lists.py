@@ -4,7 +4,6 @@ Every manifest is compared here: a stage's, a release's, and what a hub says of 
 """
 
 import os
-import re
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,13 +12,10 @@ from typing import Protocol
 
 from ..errors import VerificationError
 from .digests import sha256_file
+from .litter import who_left
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 32_000_000
-# What operating systems put into folders by themselves: name -> who does.
-LITTER = {re.compile(r"\.DS_Store|\._.+|__MACOSX|\.Spotlight-V100|\.fseventsd"): "macOS",
-          re.compile(r"(?i:thumbs\.db|desktop\.ini)"): "Windows",
-          re.compile(r"\.directory|\.nfs[0-9a-f]{16,}|.+~"): "a file manager, editor or network drive"}
 MAX_FOLDERS_DEEP = 32  # a reader that goes down folder by folder must come to an end
 NUM_THREADS = min(8, os.cpu_count() or 1)
 
@@ -86,7 +82,7 @@ def measure_files(directory: Path, paths: Iterable[str]) -> dict[str, FileEntry]
 
 def describe_unlisted(path: str) -> str:
     """One sentence for a file that no manifest lists; what an operating system leaves in folders is called so."""
-    system = next((name for pattern, name in LITTER.items() if any(pattern.fullmatch(part) for part in path.split("/"))), None)
+    system = next(filter(None, map(who_left, path.split("/"))), None)
     return f"{path}: file is not in the manifest" + (f"; {system} puts such files into folders, remove it" if system else "")
 
 

@@ -21,12 +21,12 @@ from typing import Any
 from ..errors import GlideslopeError, StageError
 from .digests import canonical_json, sha256_json
 from .file_lists import FileEntry
+from .litter import who_left
 from .stage_manifest import Manifest
 from .stage_places import CHECKPOINTS, INTENT_NAME, RECORD_NAME, StagePlaces, remove
 from .whole_files import UNWRITABLE, read_json, storage_error, sync_tree, write_json
 
 UNRECORDED = (RECORD_NAME, INTENT_NAME, f"{CHECKPOINTS}/")
-LITTER = ("*.tmp", ".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*")  # what kills, desktops and NFS leave in any folder
 RECORD_FORMAT = "glideslope.record/1"
 ABSENT, THIS_VERSION = object(), "this version"
 RECORDED_PACKAGES = ("glideslope", "torch", "open_clip_torch", "timm", "scikit-learn", "numpy", "pillow", "safetensors")
@@ -169,8 +169,9 @@ def _work(partial: Path, identity: Mapping[str, Any], work: Callable[[Path], Map
     with plain_torch():
         summary = dict(work(partial))
     environment = describe_environment(started) | dict(summary.pop("environment", {}))
-    for leftover in (path for pattern in LITTER for path in partial.rglob(pattern) if not path.is_dir()):
-        leftover.unlink(missing_ok=True)
+    for path in [path for path in partial.rglob("*") if not path.is_dir()]:
+        if path.name.endswith(".tmp") or who_left(path.name):  # what kills, desktops and NFS leave in any folder
+            path.unlink(missing_ok=True)
     sync_tree(partial)
     outputs = Manifest.of_directory(partial, exclude=UNRECORDED)
     record = Record(identity["stage"], identity["config"], identity["inputs"], outputs, summary, environment)
