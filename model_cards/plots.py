@@ -3,15 +3,11 @@
 import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ..pictures.figure_style import plain_style
+from ..pictures.figures import figure_png, new_figure, plain_style
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-SIZE_INCHES = (7.0, 3.2)
-DOTS_PER_INCH = 110
+WIDTH, HEIGHT = 7.0, 3.2  # inches
 MAX_POINTS = 400
 NUM_BINS = 50
 TAIL = 0.005
@@ -29,7 +25,7 @@ def plot_training_loss(losses: Mapping[str, tuple[Sequence[int], Sequence[float]
     Returns:
         PNG bytes.
     """
-    figure = _new_figure()
+    figure = new_figure(WIDTH, HEIGHT)
     panels = figure.subplots(1, len(losses), squeeze=False)[0]
     for panel, (title, (images, values)), colour in zip(panels, losses.items(), cycle(ACCENTS), strict=False):
         x, y, spread = smooth(images, values)
@@ -58,7 +54,7 @@ def plot_ledger(num_kept: int, num_dropped: Mapping[str, int]) -> bytes:
     bars = [("kept", num_kept, KEPT_COLOUR)]
     ordered = sorted(num_dropped.items(), key=lambda item: (-item[1], item[0]))
     bars += [(f"dropped: {reason.replace(':', ' ', 1)}", number, DROPPED_COLOUR) for reason, number in ordered]
-    figure = _new_figure(height=0.8 + 0.36 * len(bars))
+    figure = new_figure(WIDTH, 0.8 + 0.36 * len(bars))
     panel = figure.subplots()
     places = range(len(bars))
     panel.barh(places, [number for _, number, _ in bars], color=[colour for _, _, colour in bars], height=0.65)
@@ -89,7 +85,7 @@ def plot_scores(title: str, scores: Mapping[str, Sequence[float]], threshold: fl
     """
     import numpy as np
 
-    figure = _new_figure()
+    figure = new_figure(WIDTH, HEIGHT)
     panels = figure.subplots(len(scores), 1, sharex=True, squeeze=False)[:, 0]
     everything = np.array([value for values in scores.values() for value in values] or [threshold])
     low, high = min(threshold, float(np.quantile(everything, TAIL))), max(threshold, float(np.quantile(everything, 1 - TAIL)))
@@ -116,7 +112,7 @@ def plot_guidance(rows: Sequence[Mapping[str, float]]) -> bytes:
     Returns:
         PNG bytes.
     """
-    figure = _new_figure()
+    figure = new_figure(WIDTH, HEIGHT)
     panel = figure.subplots()
     scales = [row["guidance_scale"] for row in rows]
     for kind, title, colour in (("own", "own caption", ACCENTS[0]), ("other", "other captions", ACCENTS[1])):
@@ -145,12 +141,6 @@ def smooth(images: Sequence[int], values: Sequence[float]) -> tuple[list[float],
     return [float(images[end]) for end in ends], [float(part.mean()) for part in bins], spread
 
 
-def _new_figure(height: float = SIZE_INCHES[1]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(SIZE_INCHES[0], height), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
-
-
 def _tidy(panel: object) -> None:
     from matplotlib.axes import Axes
 
@@ -163,12 +153,11 @@ def _tidy(panel: object) -> None:
     panel.set_axisbelow(True)
 
 
-def _png(figure: "Figure") -> bytes:
-    """Encode with a palette and without dates or versions, so that equal figures are equal bytes."""
+def _png(figure: Any) -> bytes:
+    """Encode with a palette, which makes the file small."""
     from PIL import Image
 
-    raw, encoded = io.BytesIO(), io.BytesIO()
-    figure.savefig(raw, format="png", metadata={"Software": None})
-    with Image.open(raw) as image:
+    encoded = io.BytesIO()
+    with Image.open(io.BytesIO(figure_png(figure))) as image:
         image.convert("RGB").quantize(64).save(encoded, format="png", optimize=True)
     return encoded.getvalue()

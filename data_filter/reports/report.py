@@ -4,7 +4,6 @@ The figures are gathered as plain data from finished stages (`gather_report`), t
 are read from the source. Text from the data (keys, captions, labels) is hostile: the template escapes all of it.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from ..mutations.figures import MUTATIONS_NAME
 from ..mutations.image_changes import TITLES
 from ..sources.source import Source
 from .balance import count_captions, measure_balance, word_groups
-from .charts import Layer, count_axis, draw_chart, score_axis, share_axis, steps
+from .charts import draw_curve, draw_histogram
 from .galleries import Pictures, ScoreScan, Shown, all_keys, make_thumbnails, missed_rows, sample_rows, scan_scores
 from .page import load_template
 from .slices import count_attributes, measure_slices, slice_by_groups, slice_by_words
@@ -222,37 +221,6 @@ def describe_stages(recipe: Recipe, layout: RunLayout) -> list[dict[str, Any]]:
             rows.append({"stage": name, "digest": record.digest, "finished": record.environment.get("finished"),
                           "version": record.environment.get("versions", {}).get("glideslope")})
     return rows
-
-
-def draw_curve(category: Mapping[str, Any]) -> str:
-    """Share of others kept along the recall, the filter's place marked."""
-    report = category["filter"]
-    test = report["test"]
-    points = [(recall, kept) for recall, kept, _ in report["curve"]]
-    low = min([0.9, test["recall"] or 1.0, report["target_recall"]])
-    low = math.floor(10 * low) / 10
-    layers = [Layer("line", "blue", "other held-out images kept", sorted(point for point in points if point[0] >= low)),
-              Layer("rule", "grey", f"target recall {wording.percent(report['target_recall'])}", [(report["target_recall"], 0)])]
-    if test["recall"] is not None and test["kept_share"] is not None:
-        chosen = f"this filter: recall {wording.percent(test['recall'])}, {wording.percent(test['kept_share'])} kept"
-        layers.append(Layer("dot", "red", chosen, [(test["recall"], test["kept_share"])]))
-    return draw_chart(share_axis("recall on held-out positives", low), share_axis("others kept"), layers,
-                      title=f"{category['name']}: others kept by recall")
-
-
-def draw_histogram(category: Mapping[str, Any], scan: ScoreScan) -> str:
-    """Scores of all inputs, held-out positives and held-out others on a logarithmic axis of counts."""
-    counts = {name: np.histogram(category[name], scan.edges)[0].tolist() for name in ("positives", "negatives")}
-    everything = scan.counts.tolist()
-    highest = max([*everything, *counts["positives"], *counts["negatives"], 1])
-    edges = scan.edges.tolist()
-    threshold = category["filter"]["threshold"]
-    layers = [Layer("area", "grey", f"all {wording.count(scan.num_scored)} inputs", steps(edges, everything)),
-              Layer("line", "blue", f"held-out others ({wording.count(len(category['negatives']))})", steps(edges, counts["negatives"])),
-              Layer("line", "red", f"held-out positives ({wording.count(len(category['positives']))})", steps(edges, counts["positives"])),
-              Layer("rule", "ink", f"threshold {threshold:.4g}: dropped from here on", [(threshold, 0)])]
-    return draw_chart(score_axis("score", edges[0], edges[-1]), count_axis("images (logarithmic)", highest), layers,
-                      title=f"{category['name']}: scores")
 
 
 def render_report(report: Report, thumbnails: Mapping[str, str], pictures: Pictures) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .figure_style import load_matplotlib
+from .figures import load_matplotlib
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 FONT_SIZE, LINE_HEIGHT, MAX_LINES = 11, 14, 3  # of captions on a sheet, in pixels

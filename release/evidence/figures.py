@@ -12,7 +12,7 @@ from ...errors import ReleaseError
 from ...model_cards.plots import plot_guidance, plot_ledger, plot_scores, plot_training_loss
 from ...pictures import png
 from ...pictures.decode import read_image, to_rgb
-from ...pictures.figure_style import load_matplotlib
+from ...pictures.figures import load_matplotlib
 from ...pictures.refusals import Refusal
 from ...recipe.components import NETWORKS
 from ...store.whole_files import write_bytes

@@ -16,7 +16,6 @@ from glideslope.data_filter.labels.concepts import role_of
 from glideslope.data_filter.labels.csv_files import read_label_csv
 from glideslope.data_filter.labels.stage import import_labels
 from glideslope.data_filter.mutations.stage import Plan, mutate
-from glideslope.data_filter.reports.charts import Layer, count_axis, draw_chart, score_axis, share_axis, steps
 from glideslope.data_filter.reports.diff import Difference
 from glideslope.data_filter.reports.diff_page import choose_changes, render_difference
 from glideslope.data_filter.reports.diff_report import compare, describe_difference
@@ -258,21 +257,6 @@ def test_a_filter_without_held_out_labels_is_reported_as_not_measured(world: Wor
     world.curate()
     _, page, _ = write(world, pictures="none")
     assert "not measured" in page.text and "no held-out positives" in page.text
-
-
-def test_charts_escape_what_they_are_told() -> None:
-    chart = draw_chart(share_axis("<b>"), share_axis("y"), [Layer("dot", "red", "<i>", [(0.5, 0.5)])], title='"><x')
-    assert "<b>" not in chart and "<i>" not in chart and "&#34;&gt;&lt;x" in chart
-
-
-def test_axes_have_marks_inside_their_range() -> None:
-    counts = [count_axis("n", highest) for highest in (0, 12_345)]
-    for axis in (share_axis("x", 0.9), share_axis("x"), score_axis("s", -1.3, 2.2), score_axis("s", 5, 5), *counts):
-        assert 2 <= len(axis.ticks) <= 8
-        assert all(axis.low - 1e-9 <= tick <= axis.high + 1e-9 for tick in axis.ticks)
-        assert axis.place(axis.low) == 0 and axis.place(axis.high) == 1
-    assert counts[1].show(counts[1].ticks[2]) == "10"
-    assert steps([0, 1, 2], [0, 9]) == [(0, 0), (1, 0), (1, 1), (2, 1)]
 
 
 def test_changes_and_ratios_are_written_plainly() -> None:
