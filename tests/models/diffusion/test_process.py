@@ -179,3 +179,15 @@ def test_very_noisy_images_count_more_up_to_the_given_factor_and_others_as_befor
     middle = (snr < 1) & (snr > 0.1)
     np.testing.assert_allclose(weights[middle], 1 / snr[middle])
     assert np.all(weigh_errors(diffusion).numpy() == 1)
+
+
+def test_the_tables_are_sent_to_the_device_once_and_may_meet_gradients_later() -> None:
+    diffusion = GaussianDiffusion.create("linear", [0, 500, 999], device=torch.device("meta"))
+    assert diffusion.tables is diffusion.tables
+    assert all(table.device.type == "meta" and table.shape == (3,) for table in vars(diffusion.tables).values())
+    on_cpu = GaussianDiffusion.create("linear")
+    with torch.inference_mode():
+        assert not on_cpu.tables.signal.is_inference()
+    noise = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    on_cpu.predict_start(torch.zeros(1, 3, 2, 2), noise, torch.tensor([5]), clip=False).sum().backward()
+    torch.testing.assert_close(noise.grad, torch.full_like(noise, -float(on_cpu.tables.noise_over_signal[5])))

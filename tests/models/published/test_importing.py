@@ -137,7 +137,7 @@ def test_half_precision_stays_as_it_is_stored(files: Path, networks: dict[str, d
     save_as_published(files / "base.pt", mixed)
     report = import_published(files, tmp_path / "release", base_only())
     assert report["components"]["base"]["dtypes"] == ["F16", "F32"]
-    state = GlidePipeline.from_pretrained(tmp_path / "release", device="cpu").base.state_dict()
+    state = GlidePipeline.from_pretrained(tmp_path / "release", device="cpu").networks.base.state_dict()
     assert all(torch.equal(tensor, mixed[name]) and tensor.dtype == mixed[name].dtype for name, tensor in state.items())
     assert GlidePipeline.from_pretrained(tmp_path / "release", device="cpu", dtype=torch.float32)(PROMPT, num_steps=1).images
 
