@@ -31,7 +31,7 @@ from ...store.strict_json import parse_object, read_bounded
 from ...store.weight_files import VARIANTS, TensorHeader, WeightFiles, find_weights, read_header, weights_name
 from ..diffusion.process import SCHEDULES
 from ..networks.components import build_on_meta, parse_component_config
-from .weights import DTYPES, Digests, Place, read_weights
+from .weights import DTYPES, Digests, WeightTarget, read_weights
 
 WEIGHTS_NAME = weights_name()
 MAX_CONFIG_BYTES = 1_000_000
@@ -164,5 +164,5 @@ def load_component(directory: Path, *, dtype: torch.dtype | None = None, device:
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise CheckpointError(f"{files.index or files.files[0]}: does not fit {class_name}: {shown}")
-    model.load_state_dict(read_weights(files, Place(dtype, torch.device(device)), digests), assign=True)
+    model.load_state_dict(read_weights(files, WeightTarget(dtype, torch.device(device)), digests), assign=True)
     return model.eval().requires_grad_(False)

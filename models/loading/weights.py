@@ -24,19 +24,19 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where weights go: their type, none for the one that is stored, and their device."""
+class WeightTarget:
+    """Where weights go: their type, `None` for the one that is stored, and their device."""
 
     dtype: torch.dtype | None
     device: torch.device
 
 
-def read_weights(files: WeightFiles, place: Place, digests: Digests | None = None) -> dict[str, Tensor]:
+def read_weights(files: WeightFiles, target: WeightTarget, digests: Digests | None = None) -> dict[str, Tensor]:
     """Read every tensor of a component.
 
     Args:
         files: the weights, with headers that fit the architecture and types that are in `DTYPES`.
-        place: type and device of the result.
+        target: type and device of the result.
         digests: of the files; every byte is hashed as it is read, and what was read is refused unless it is what the manifest
             lists, so that a file that is exchanged after its verification is noticed. None hashes nothing.
 
@@ -57,11 +57,11 @@ def read_weights(files: WeightFiles, place: Place, digests: Digests | None = Non
         entry = None if digests is None else digests.get(path)
         if digests is not None and entry is None:
             raise VerificationError(str(path), ["file is not in the manifest"])
-        tensors |= _read_file(path, held, place, entry, scratch)
+        tensors |= _read_file(path, held, target, entry, scratch)
     return tensors
 
 
-def _read_file(path: Path, held: Mapping[str, TensorHeader], place: Place, entry: FileEntry | None,
+def _read_file(path: Path, held: Mapping[str, TensorHeader], target: WeightTarget, entry: FileEntry | None,
                scratch: Tensor) -> dict[str, Tensor]:
     whole = None if entry is None else hashlib.sha256()
     tensors: dict[str, Tensor] = {}
@@ -69,7 +69,7 @@ def _read_file(path: Path, held: Mapping[str, TensorHeader], place: Place, entry
         with path.open("rb") as file:
             _check_header(path, file, held, whole)
             for name, header in sorted(held.items(), key=lambda item: (item[1].begin, item[1].end)):
-                tensors[name] = _read_tensor(file, header, place, whole, scratch)
+                tensors[name] = _read_tensor(file, header, target, whole, scratch)
                 _check_finite(path, name, header, tensors[name])
     except (OSError, EOFError) as error:
         raise CheckpointError(f"{path}: cannot be read to its end ({error}); fetch the file again") from error
@@ -91,9 +91,9 @@ def _check_header(path: Path, file: BinaryIO, held: Mapping[str, TensorHeader], 
         whole.update(header)
 
 
-def _read_tensor(file: BinaryIO, header: TensorHeader, place: Place, whole: "hashlib._Hash | None", scratch: Tensor) -> Tensor:
+def _read_tensor(file: BinaryIO, header: TensorHeader, target: WeightTarget, whole: "hashlib._Hash | None", scratch: Tensor) -> Tensor:
     stored = DTYPES[header.dtype]
-    tensor = torch.empty(header.shape, dtype=place.dtype or stored, device=place.device)
+    tensor = torch.empty(header.shape, dtype=target.dtype or stored, device=target.device)
     flat, step = tensor.view(-1), PIECE_BYTES // stored.itemsize
     in_place = tensor.dtype == stored and tensor.device.type == "cpu"
     for start in range(0, flat.numel(), step):

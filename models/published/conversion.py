@@ -21,7 +21,7 @@ EXPONENTS = {"F32": ("<u4", 0x7F800000), "BF16": ("<u2", 0x7F80), "F16": ("<u2",
 
 
 @dataclass(frozen=True)
-class Source:
+class ArchivedSource:
     """A tensor of a checkpoint: the open file, and its name there."""
 
     archive: TorchArchive
@@ -33,7 +33,7 @@ class Source:
         return self.archive.tensors[self.name]
 
 
-def source_problems(sources: Mapping[str, Source], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
+def source_problems(sources: Mapping[str, ArchivedSource], expected: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Compare checkpoints with an architecture: one sentence per missing, unknown or unfit tensor.
 
     Args:
@@ -51,7 +51,7 @@ def source_problems(sources: Mapping[str, Source], expected: Mapping[str, tuple[
     return problems
 
 
-def write_weights(path: Path, sources: Mapping[str, Source], advance: Advance) -> None:
+def write_weights(path: Path, sources: Mapping[str, ArchivedSource], advance: Advance) -> None:
     """Write tensors as safetensors, whole or not at all, holding 16 MiB of them at a time; types stay as they are.
 
     Args:
@@ -94,7 +94,7 @@ def check_finite(piece: bytes, dtype: str, what: str) -> None:
         raise CheckpointError(f"{what} holds {num_bad} values that are infinite or not numbers; such weights draw nothing")
 
 
-def compare_weights(path: Path, sources: Mapping[str, Source], advance: Advance) -> None:
+def compare_weights(path: Path, sources: Mapping[str, ArchivedSource], advance: Advance) -> None:
     """Read a safetensors file with the library and compare every tensor with its source, bit for bit.
 
     Raises:
@@ -110,7 +110,7 @@ def compare_weights(path: Path, sources: Mapping[str, Source], advance: Advance)
         raise CheckpointError(f"{path}: cannot be read back ({error})") from error
 
 
-def _compare(written: torch.Tensor, source: Source, what: str, advance: Advance) -> None:
+def _compare(written: torch.Tensor, source: ArchivedSource, what: str, advance: Advance) -> None:
     if tuple(written.shape) != source.tensor.shape:
         raise CheckpointError(f"{what} has shape {list(written.shape)}, but {list(source.tensor.shape)} was written")
     found = written.reshape(-1).view(torch.uint8).numpy()

@@ -37,7 +37,7 @@ from ..loading.components import WEIGHTS_NAME
 from ..networks.components import describe_config, expected_tensors
 from ..networks.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
 from ..tokenizer import CaptionTokenizer
-from .conversion import Source, compare_weights, source_problems, write_weights
+from .conversion import ArchivedSource, compare_weights, source_problems, write_weights
 from .torch_archive import TorchArchive
 from .vocabularies import clip_tokenizer, gpt2_tokenizer, installed_clip, installed_gpt2
 
@@ -221,7 +221,7 @@ def open_archives(paths: Mapping[str, Path]) -> Iterator[dict[str, TorchArchive]
         yield {stem: stack.enter_context(TorchArchive(path)) for stem, path in paths.items()}
 
 
-def match_all(archives: Mapping[str, TorchArchive], options: ImportOptions) -> dict[str, dict[str, Source]]:
+def match_all(archives: Mapping[str, TorchArchive], options: ImportOptions) -> dict[str, dict[str, ArchivedSource]]:
     """Find the source of each tensor of each chosen component; nothing is allocated.
 
     Raises:
@@ -240,13 +240,13 @@ def match_all(archives: Mapping[str, TorchArchive], options: ImportOptions) -> d
     return found
 
 
-def sources_of(component: str, archives: Mapping[str, TorchArchive]) -> dict[str, Source]:
+def sources_of(component: str, archives: Mapping[str, TorchArchive]) -> dict[str, ArchivedSource]:
     """Name in the component -> tensor in its file or files."""
     stems = PUBLISHED[component].files
-    return {prefix + name: Source(archives[stem], name) for prefix, stem in stems.items() for name in archives[stem].tensors}
+    return {prefix + name: ArchivedSource(archives[stem], name) for prefix, stem in stems.items() for name in archives[stem].tensors}
 
 
-def recognise(sources: Mapping[str, Source], component: str, options: ImportOptions) -> str:
+def recognise(sources: Mapping[str, ArchivedSource], component: str, options: ImportOptions) -> str:
     """What a wrong file is instead, if it is another of the published networks."""
     for other, published in PUBLISHED.items():
         is_whole = "" in published.files  # one file holds it, whose tensors have no prefix
@@ -268,7 +268,7 @@ def check_space(partial: Path, num_bytes: int) -> None:
         raise StorageError(f"{place}: {free // MEGABYTE} MB are free, the release needs {num_bytes // MEGABYTE + 100} MB; choose another disk")
 
 
-def check_bytes(sources: Mapping[str, Mapping[str, Source]], meter: Meter) -> None:
+def check_bytes(sources: Mapping[str, Mapping[str, ArchivedSource]], meter: Meter) -> None:
     """Read every storage of every file against its checksum before anything is written.
 
     Raises:
@@ -281,13 +281,13 @@ def check_bytes(sources: Mapping[str, Mapping[str, Source]], meter: Meter) -> No
         meter.advance(sum(source.tensor.size_bytes for source in tensors.values()))
 
 
-def archives_of(tensors: Mapping[str, Source]) -> list[TorchArchive]:
+def archives_of(tensors: Mapping[str, ArchivedSource]) -> list[TorchArchive]:
     """The files that a component comes from."""
     return list({source.archive.path: source.archive for source in tensors.values()}.values())
 
 
-def write_release(root: Path, sources: Mapping[str, Mapping[str, Source]], tokenizers: Mapping[str, CaptionTokenizer], options: ImportOptions,
-                  meter: Meter) -> dict[str, Any]:
+def write_release(root: Path, sources: Mapping[str, Mapping[str, ArchivedSource]], tokenizers: Mapping[str, CaptionTokenizer],
+                  options: ImportOptions, meter: Meter) -> dict[str, Any]:
     """Write components, tokenizers, schedules, index, evidence, card and manifest."""
     report: dict[str, Any] = {"format": IMPORT_FORMAT, "glideslope_version": __version__, "sources": {}, "components": {},
                               "is_compared_with_given_digests": options.digests is not None}
@@ -311,7 +311,7 @@ def write_release(root: Path, sources: Mapping[str, Mapping[str, Source]], token
     return report
 
 
-def write_component(directory: Path, component: str, tensors: Mapping[str, Source], architecture: StrictModel, meter: Meter) -> None:
+def write_component(directory: Path, component: str, tensors: Mapping[str, ArchivedSource], architecture: StrictModel, meter: Meter) -> None:
     """Write one component, read it back and compare."""
     meter.text = f"writing {component}"
     write_weights(directory / WEIGHTS_NAME, tensors, meter.advance)
@@ -320,7 +320,7 @@ def write_component(directory: Path, component: str, tensors: Mapping[str, Sourc
     write_json(directory / CONFIG_NAME, describe_config(NETWORKS[component].class_name, architecture))
 
 
-def describe_sources(component: str, tensors: Mapping[str, Source]) -> dict[str, Any]:
+def describe_sources(component: str, tensors: Mapping[str, ArchivedSource]) -> dict[str, Any]:
     """Name, size and SHA-256 of the files that a component came from."""
     return {archive.path.name: {"component": component, "size_bytes": archive.size_bytes, "sha256": archive.sha256()}
             for archive in archives_of(tensors)}

@@ -1,4 +1,4 @@
-"""One training loop for the base model and the noised CLIP: resumable, deterministic, counted in images.
+"""One training loop for all networks: resumable, deterministic, counted in images.
 
 Everything random in a step follows from the recipe's seed and the step's number, and a training keeps the precision and the
 number of threads that it began with. So a run that was killed and goes on from a checkpoint on the same kind of processor has the

@@ -166,6 +166,27 @@ def test_networks_from_elsewhere_are_said_to_have_no_evidence(claims: dict[str, 
     assert "`upsampler` was trained with another vocabulary" in card
     assert "`upsampler` was not trained here" in card and "`upsample.pt`, SHA-256 `eeee" in card
     assert "An upsampler from elsewhere comes with this release" in card
+    assert 'Leave it out with `components=["noised_clip"]`' in card
+
+
+def test_every_network_that_was_trained_has_a_column(claims: dict[str, Any]) -> None:
+    assert "| | Base model | Noised CLIP |\n|---|---:|---:|\n| Parameters | 7,123,456 | 7,123,456 |\n" in render_card(claims)
+    claims["components"].append(claims["components"][0] | {"name": "upsampler", "image_size": 64})
+    base = {key: value for key, value in claims.items() if key.startswith("training.base.")}
+    claims |= {key.replace("base", "upsampler"): value for key, value in base.items()}
+    claims |= {"training.upsampler.image_size": 64, "training.upsampler.preset": "large"}
+    card = render_card(claims)
+    assert "| | Base model | Noised CLIP | Upsampler |\n|---|---:|---:|---:|\n" in card
+    assert "| Picture size | 32 × 32 | 32 × 32 | 64 × 64 |" in card  # noqa: RUF001 (the card's sign)
+    assert "Presets `glide-tiny-32`, `glide-tiny-32` and `large`, seed 0;" in card
+    assert "3 of 1,767 for the noised CLIP, 3 of 1,767 for the upsampler and 0 of 512 for the CLIP that judges the evaluation." in card
+    assert "The upsampler of this release enlarges them." in card and "No upsampler comes" not in card
+
+
+def test_a_trained_network_that_this_version_does_not_know_is_refused(claims: dict[str, Any]) -> None:
+    claims["components"].append(claims["components"][0] | {"name": "unknown"})
+    with pytest.raises(ReleaseError, match="a claim has an unexpected value"):
+        render_card(claims)
 
 
 def test_whom_a_filter_removes_by_mistake_is_told_with_an_interval(claims: dict[str, Any]) -> None:

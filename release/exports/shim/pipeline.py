@@ -12,9 +12,7 @@ from ....models.drawing.editing import UpsampleOptions
 from ....models.drawing.options import DrawOptions
 from ....models.drawing.pipeline import GlideOutput, GlidePipeline
 from ....models.loading.loaded_networks import Networks
-
-REQUIRED = ("base", "tokenizer", "scheduler")
-NEEDS = {"noised_clip": "clip_tokenizer", "upsampler": "upsampler_scheduler", "upsampler_inpaint": "upsampler_scheduler"}
+from ....recipe.components import NETWORKS, required_components
 
 
 class GlideDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers is not looked into
@@ -52,12 +50,13 @@ class GlideDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffus
         Raises:
             CheckpointError: one is missing, or they do not belong together.
         """
-        for name in REQUIRED:
+        for name in required_components(()):
             if getattr(self, name) is None:
                 raise CheckpointError(f"{name}: is missing, and nothing is drawn without it; load it with the others")
-        for name, needed in NEEDS.items():
-            if getattr(self, name) is not None and getattr(self, needed) is None:
-                raise CheckpointError(f"{name}: needs {needed}, which is missing; load both, or leave out {name}")
+        for name, row in NETWORKS.items():
+            for needed in (row.tokenizers[0], row.scheduler):  # an export gives every network its own tokenizer, if it may have one
+                if getattr(self, name) is not None and getattr(self, needed) is None:
+                    raise CheckpointError(f"{name}: needs {needed}, which is missing; load both, or leave out {name}")
         schedules = {} if self.upsampler_scheduler is None else {"upsampler_schedule": self.upsampler_scheduler.config.beta_schedule}
         return GlidePipeline(Networks(
             self.base, self.tokenizer, self.scheduler.config.beta_schedule, self.upsampler, self.base_inpaint, self.upsampler_inpaint,

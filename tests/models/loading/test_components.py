@@ -11,7 +11,7 @@ import torch
 
 from glideslope.errors import CheckpointError, VerificationError
 from glideslope.models.loading.components import WEIGHTS_NAME, load_component, read_index, read_object, read_schedule
-from glideslope.models.loading.weights import PIECE_BYTES, Place, read_weights
+from glideslope.models.loading.weights import PIECE_BYTES, WeightTarget, read_weights
 from glideslope.models.networks.components import build_on_meta, component_config
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.training.checkpoints import load_tensors, save_tensors
@@ -196,12 +196,12 @@ def test_tensors_longer_than_a_piece_are_read_whole(tmp_path: Path) -> None:
     tensors = {"long": torch.randn(PIECE_BYTES // 2 + 7, generator=generator), "scalar": torch.tensor(2.5), "empty": torch.zeros(0, 3)}
     save_tensors(tmp_path / WEIGHTS_NAME, tensors)
     for dtype in (torch.float32, torch.bfloat16):
-        found = read_weights(find_weights(tmp_path), Place(dtype, torch.device("cpu")), digests_of(tmp_path))
+        found = read_weights(find_weights(tmp_path), WeightTarget(dtype, torch.device("cpu")), digests_of(tmp_path))
         assert all(torch.equal(found[name], tensor.to(dtype)) for name, tensor in tensors.items())
 
 
 def test_a_file_that_is_exchanged_after_it_was_looked_at_is_noticed(tmp_path: Path) -> None:
-    place, path = Place(None, torch.device("cpu")), tmp_path / WEIGHTS_NAME
+    place, path = WeightTarget(None, torch.device("cpu")), tmp_path / WEIGHTS_NAME
     save_tensors(path, {"a": torch.zeros(4), "b": torch.ones(4)})
     files, digests = find_weights(tmp_path), digests_of(tmp_path)
     save_tensors(path, {"a": torch.zeros(4), "b": torch.full((4,), 2.0)})

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from glideslope.errors import CheckpointError, StorageError
-from glideslope.models.published.conversion import Source, check_finite, compare_weights, source_problems, write_weights
+from glideslope.models.published.conversion import ArchivedSource, check_finite, compare_weights, source_problems, write_weights
 from glideslope.models.published.torch_archive import TorchArchive
 
 from ..archives import save_as_published
@@ -27,9 +27,9 @@ def stack() -> ExitStack:
         yield opened
 
 
-def sources(stack: ExitStack, path: Path, state: dict[str, Tensor], prefix: str = "") -> dict[str, Source]:
+def sources(stack: ExitStack, path: Path, state: dict[str, Tensor], prefix: str = "") -> dict[str, ArchivedSource]:
     archive = stack.enter_context(TorchArchive(save_as_published(path, state)))
-    return {prefix + name: Source(archive, name) for name in archive.tensors}
+    return {prefix + name: ArchivedSource(archive, name) for name in archive.tensors}
 
 
 def test_the_written_file_is_the_one_that_the_safetensors_library_would_write(stack: ExitStack, tmp_path: Path) -> None:
