@@ -79,7 +79,7 @@ def _check_together(release: Release) -> list[str]:
     built = {name: build_on_meta(*read_component_config(release.path(f"{name}/config.json"))) for name in release.networks}
     try:
         tokenizers = {name: CaptionTokenizer.load(release.path(f"{name}/{TOKENIZERS[name].file}"))
-                      for name in release.components if name in TOKENIZERS}
+                      for name in TOKENIZERS if name in release.components or (release.directory / name).is_dir()}
         Networks(**built, **tokenizers)  # type: ignore[arg-type]  # classes checked above
         for name in release.components:
             if name in SCHEDULERS:
