@@ -22,10 +22,11 @@ from ...store.whole_files import write_json
 from ..classifiers.scores import read_shard_scores
 from ..index.parquet import write_table
 from ..index.read import read_index
+from ..judges.labels import find_labelled
 from ..labels.index_rows import sort_labels
 from ..labels.store import Judgement, consensus, read_audit_labels, read_labels
 from ..sources.source import Shard, Source, SourceItem, all_captions
-from .decision import decide, find_labelled, ledger_schema
+from .decision import decide, ledger_schema
 from .threshold import Filter, load_filter
 
 FORMAT = "glideslope.curated/1"

@@ -1,19 +1,21 @@
 """What becomes of each input: one row of the ledger from index, scores, thresholds and labels. Nothing is scored here.
 
-Fails closed: an image is kept only when, for every category, `score < threshold` is true, no other judge flags it, and nobody
-who looked at it said that it counts.
+Fails closed: an image is kept only when no judge objects. Each category has a judge that wants `score < threshold` to be true and no
+flag of another judge; the last judge knows what people said who looked at it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ...store.vocabulary import Cause, Decision, Reason, Split, Status
-from ..labels.store import Judgement
+from ...store.vocabulary import Cause, Decision, Split, Status
+from ..judges.filter import FilterJudge
+from ..judges.judge import Judge
+from ..judges.labels import LabelsJudge
 from ..sources.source import hash_share
-from .threshold import Filter, is_dropped
+from .threshold import Filter
 
 
 def ledger_schema(categories: Sequence[str], *, has_several: bool = False) -> pa.Schema:
@@ -34,18 +36,6 @@ def ledger_schema(categories: Sequence[str], *, has_several: bool = False) -> pa
     return pa.schema(fields)
 
 
-def find_labelled(judgements: Iterable[Judgement], categories: Sequence[str]) -> dict[str, str]:
-    """Key -> first category, in this order, that somebody says it counts as. A key on which people disagree is among them."""
-    order = {category: number for number, category in enumerate(categories)}
-    category_of: dict[str, str] = {}
-    for judgement in judgements:
-        if judgement.category in order and judgement.label != 0:
-            earlier = category_of.get(judgement.key)
-            if earlier is None or order[judgement.category] < order[earlier]:
-                category_of[judgement.key] = judgement.category
-    return category_of
-
-
 def decide(index: pa.Table, scores: Mapping[str, pa.Table], filters: Sequence[Filter], labelled: Mapping[str, str],
            validation_share: float, *, captions_required: bool = True) -> list[dict[str, Any]]:
     """The ledger rows of one index shard, before the bytes are read again.
@@ -60,11 +50,18 @@ def decide(index: pa.Table, scores: Mapping[str, pa.Table], filters: Sequence[Fi
     """
     rows = [first_row(row, captions_required) for row in
             index.select(["key", "sha256", "status", "reason", "error", "caption", "captions", "concept"]).to_pylist()]
-    for judge in filters:
-        record_verdicts(rows, judge, scores[judge.category])
+    said = index.select(["key"])
+    for one in filters:
+        columns = score_columns(one, scores[one.category])
+        for name, column in columns.items():
+            said = said.append_column(name, column)
+            for row, value in zip(rows, column.to_pylist(), strict=True):
+                row[name] = value
+    judges: list[Judge] = [*(FilterJudge(one.category, one.threshold) for one in filters), LabelsJudge(labelled)]
+    for judge in judges:
+        for row, objection in zip(rows, judge.flag(said), strict=True):
+            row["reason"] = row["reason"] or objection
     for row in rows:
-        if not row["reason"] and row["key"] in labelled:
-            row["reason"] = str(Reason(Cause.LABEL, labelled[row["key"]]))
         row["decision"] = Decision.DROP if row["reason"] else Decision.KEEP
         is_validation = hash_share("validation", row.pop("concept")) < validation_share
         row["split"] = "" if row["reason"] else Split.VALIDATION if is_validation else Split.TRAIN
@@ -80,18 +77,9 @@ def first_row(row: Mapping[str, Any], captions_required: bool) -> dict[str, Any]
     return {name: row[name] for name in ("key", "sha256", "caption", "captions", "concept")} | {"reason": reason, "detail": detail}
 
 
-def record_verdicts(rows: Sequence[dict[str, Any]], judge: Filter, scores: pa.Table) -> None:
-    """Write what one filter says into the ledger rows, and the reason where it is the first to drop one."""
+def score_columns(one: Filter, scores: pa.Table) -> dict[str, pa.Array]:
+    """What a ledger holds of one filter: score, flags and classifier of each row; a score that is not finite is none."""
     values = np.array([np.nan if score is None else score for score in scores["score"].to_pylist()], dtype=np.float32)
-    for row, score, dropped, flags in zip(rows, values, is_dropped(values, judge.threshold), scores["flags"].to_pylist(), strict=True):
-        row[f"score_{judge.category}"] = float(score) if np.isfinite(score) else None
-        row[f"flags_{judge.category}"] = flags
-        row[f"classifier_{judge.category}"] = judge.sha256
-        row["reason"] = row["reason"] or reason_of(judge.category, bool(dropped), bool(np.isfinite(score)), flags)
-
-
-def reason_of(category: str, dropped: bool, has_score: bool, flags: Sequence[str]) -> str:
-    """Why one filter drops an input, "" when it does not: the classifier before the other judges."""
-    if dropped:
-        return str(Reason(Cause.FILTER, category) if has_score else Reason(Cause.MISSING_SCORE))
-    return str(Reason(Cause.FILTER, category, flags[0])) if flags else ""
+    return {f"score_{one.category}": pa.array(values, mask=~np.isfinite(values)),
+            f"flags_{one.category}": scores["flags"],
+            f"classifier_{one.category}": pa.array([one.sha256] * len(scores), type=pa.string())}

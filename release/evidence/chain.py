@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...data_filter.deciding.decision import reason_of
 from ...data_filter.deciding.filter_figures import measure_filter
+from ...data_filter.judges.filter import reason_of
 from ...data_filter.labels.concepts import role_of
 from ...recipe.components import TOKENIZERS, components_of
 from ...recipe.stage_settings import find_changed_settings

@@ -20,10 +20,11 @@ from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from PIL import Image
 
-from glideslope.data_filter.deciding.decision import ledger_schema, reason_of
+from glideslope.data_filter.deciding.decision import ledger_schema
 from glideslope.data_filter.deciding.filter_figures import SCORES_SCHEMA, measure_filter
 from glideslope.data_filter.deciding.statistics import choose_threshold
 from glideslope.data_filter.index.parquet import write_table
+from glideslope.data_filter.judges.filter import reason_of
 from glideslope.data_filter.labels.concepts import role_of
 from glideslope.data_filter.sources.kinds import read_source
 from glideslope.errors import VerificationError

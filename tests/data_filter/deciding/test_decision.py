@@ -5,10 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glideslope.data_filter.classifiers.score_stage import SHARD_SCHEMA
-from glideslope.data_filter.deciding.decision import decide, find_labelled
+from glideslope.data_filter.deciding.decision import decide
 from glideslope.data_filter.deciding.threshold import Filter
 from glideslope.data_filter.index.embed import INDEX_SCHEMA
-from glideslope.data_filter.labels.store import Judgement
 
 A, B = Filter("a", "digest of a", 0.5), Filter("b", "digest of b", 0.5)
 
@@ -75,12 +74,6 @@ def test_a_missing_caption_drops_an_image_only_where_captions_are_required() -> 
 def test_a_label_drops_what_every_filter_lets_pass() -> None:
     assert reasons({"a": scores(0.0, 0.9, 0.0, 0.0), "b": scores(0.0, 0.0, 0.0, 0.0)}, {"k0": "b", "k1": "b"}) == [
         "label:b", "filter:a", "", ""]
-
-
-def test_who_is_called_positive_by_anybody_is_found_under_the_first_category() -> None:
-    judged = [("x", "b", 1), ("x", "a", 1), ("y", "a", 0), ("y", "b", None), ("z", "a", 0), ("w", "other", 1)]
-    judgements = [Judgement(key, key, name, "test", label, {}, 1) for key, name, label in judged]
-    assert find_labelled(judgements, ["a", "b"]) == {"x": "a", "y": "b"}
 
 
 @given(st.lists(st.tuples(st.one_of(st.none(), st.floats(width=32)), st.booleans(), st.booleans()), min_size=4, max_size=4))
