@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from sklearn.svm import SVC
 
-from glideslope.data_filter.classifiers.estimator import TrainingSet, balance
-from glideslope.data_filter.classifiers.rbf_svm import RbfSvm, RbfSvmEstimator
+from glideslope.data_filter.classifiers.kinds.estimator import TrainingSet, balance
+from glideslope.data_filter.classifiers.kinds.rbf_svm import RbfSvm, RbfSvmEstimator
 
 GAMMA, REGULARISATION = 4.0, 3.0
 

@@ -9,8 +9,8 @@ from safetensors.torch import save
 from ...errors import FilterError
 from ...store.whole_files import write_bytes
 from ...text.one_line import one_line
-from .classifier import Classifier
-from .kinds import build_classifier
+from .kinds.classifier import Classifier
+from .kinds.table import build_classifier
 
 FORMAT = re.compile(r"glideslope\.classifier\.([a-z_]+)/1")
 

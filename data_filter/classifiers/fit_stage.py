@@ -20,11 +20,11 @@ from ...store.whole_files import write_json
 from ..index.parquet import write_table
 from ..labels.labelled import Labelled, LabelledSet, check_labels, count_roles, resolve_labels
 from .calibration import Calibration, fit_calibration, measure_reliability
-from .classifier import Classifier
-from .estimator import Task, TrainingSet
 from .file import load_classifier, save_classifier
 from .fitted import CLASSIFIER_NAME, FORMAT, REPORT_NAME, TRAINING_NAME
-from .kinds import find_kind
+from .kinds.classifier import Classifier
+from .kinds.estimator import Task, TrainingSet
+from .kinds.table import find_kind
 from .selection import MAX_CROSS_VALIDATED, Selection, choose_training, concept_weights, fit_chosen, list_candidates, select
 
 TRAINING_SCHEMA = pa.schema([

@@ -7,8 +7,8 @@ from ...errors import FilterError
 from ...store.digests import sha256_file
 from ...store.whole_files import read_json
 from .calibration import Calibration
-from .classifier import Classifier
 from .file import load_classifier
+from .kinds.classifier import Classifier
 
 FORMAT = "glideslope.classifier_report/2"
 CLASSIFIER_NAME, REPORT_NAME, TRAINING_NAME = "classifier.safetensors", "classifier.json", "training.parquet"

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from ...store.vocabulary import Role
 from ..sources.source import hash_share
 from ..sources.turns import take_turns
-from .average import AVERAGE, Average
 from .calibration import Calibration, fit_calibration
-from .classifier import Classifier, Floats
-from .estimator import Estimator, Labels, Task, TrainingSet, check_training
-from .kinds import find_kind, simplicity
+from .kinds.average import AVERAGE, Average
+from .kinds.classifier import Classifier, Floats
+from .kinds.estimator import Estimator, Labels, Task, TrainingSet, check_training
+from .kinds.table import find_kind, simplicity
 
 POSITIVE_SHARE = 0.3
 NUM_FOLDS = 5

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from glideslope.data_filter.classifiers.classifier import Classifier
 from glideslope.data_filter.classifiers.file import load_classifier, save_classifier
+from glideslope.data_filter.classifiers.kinds.classifier import Classifier
 from glideslope.errors import FilterError, StorageError
 
-from .test_classifier import ALL, NEW
+from .kinds.test_classifier import ALL, NEW
 
 
 @pytest.mark.parametrize("classifier", ALL, ids=lambda classifier: classifier.kind)

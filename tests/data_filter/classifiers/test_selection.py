@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glideslope.data_filter.classifiers.average import Average
-from glideslope.data_filter.classifiers.estimator import Task, TrainingSet
-from glideslope.data_filter.classifiers.linear import Linear
-from glideslope.data_filter.classifiers.logistic import LogisticEstimator
-from glideslope.data_filter.classifiers.mlp import MlpEstimator
-from glideslope.data_filter.classifiers.rbf_svm import RbfSvmEstimator
+from glideslope.data_filter.classifiers.kinds.average import Average
+from glideslope.data_filter.classifiers.kinds.estimator import Task, TrainingSet
+from glideslope.data_filter.classifiers.kinds.linear import Linear
+from glideslope.data_filter.classifiers.kinds.logistic import LogisticEstimator
+from glideslope.data_filter.classifiers.kinds.mlp import MlpEstimator
+from glideslope.data_filter.classifiers.kinds.rbf_svm import RbfSvmEstimator
+from glideslope.data_filter.classifiers.kinds.zero_shot import ZeroShotEstimator, compare_with
 from glideslope.data_filter.classifiers.selection import (
     MARGIN,
     Candidate,
@@ -25,7 +26,6 @@ from glideslope.data_filter.classifiers.selection import (
     list_candidates,
     select,
 )
-from glideslope.data_filter.classifiers.zero_shot import ZeroShotEstimator, compare_with
 from glideslope.data_filter.labels.store import Judgement
 from glideslope.errors import FilterError
 from glideslope.recipe.filters import ClipConfig

@@ -57,7 +57,7 @@ def test_scores_cover_every_label_and_say_which_were_learned_from(fitted: World)
 
 def test_another_target_gives_another_threshold_from_the_same_scores(fitted: World, monkeypatch: pytest.MonkeyPatch) -> None:
     first = report(fitted)
-    monkeypatch.setattr("glideslope.data_filter.classifiers.classifier.Preparation.score", None)
+    monkeypatch.setattr("glideslope.data_filter.classifiers.kinds.classifier.Preparation.score", None)
     build_filter(category(target_recall=0.6), fitted.layout, fitted.source)
     assert report(fitted)["threshold"] > first["threshold"]
     assert report(fitted)["classifier"] == first["classifier"]

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import FilterError
-from ...recipe.filters import Category, ClipConfig
+from ....errors import FilterError
+from ....recipe.filters import Category, ClipConfig
 from .classifier import Classifier, Floats, Preparation
 
 Labels = NDArray[np.int64]
@@ -95,7 +95,7 @@ class Task:
 
 
 class Estimator(ABC):
-    """Base of the kinds of classifiers. A kind is a frozen dataclass of its settings; `kinds.KINDS` lists all.
+    """Base of the kinds of classifiers. A kind is a frozen dataclass of its settings; `table.KINDS` lists all.
 
     Attributes:
         kind: the name in recipes and files.

@@ -1,6 +1,6 @@
 """What a fitted classifier on CLIP embeddings is: kept as tensors, scored as matrix products in torch.
 
-Each kind has a file of its own here, `kinds` lists them, `selection` chooses.
+Each kind has a file of its own here, `table` lists them, `selection` chooses.
 Every score is computed in float64, in blocks of fixed sizes, and rounded to float32 at the end. So it does not depend on
 how the inputs were batched (a last bit may, about once in 10^8 scores), and it lies on the same side of any float32
 threshold as scikit-learn's own decision function rounded to float32: before rounding the two differ by about 1e-13, and
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import FilterError
+from ....errors import FilterError
 
 BLOCK_ROWS = (1024, 256)  # large ones while there are as many rows; the last small one is filled up
 

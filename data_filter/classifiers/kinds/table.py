@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ...errors import FilterError
+from ....errors import FilterError
 from .average import AVERAGE, build_average
 from .classifier import Classifier, Preparation, check_tensors
 from .estimator import Estimator

@@ -6,15 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glideslope.data_filter.classifiers.average import Average
 from glideslope.data_filter.classifiers.calibration import Calibration
-from glideslope.data_filter.classifiers.classifier import BLOCK_ROWS, Classifier, Preparation
-from glideslope.data_filter.classifiers.estimator import Estimator, TrainingSet, balance
-from glideslope.data_filter.classifiers.kinds import build_classifier
-from glideslope.data_filter.classifiers.linear import Linear
-from glideslope.data_filter.classifiers.logistic import LogisticEstimator
-from glideslope.data_filter.classifiers.mlp import MlpEstimator
-from glideslope.data_filter.classifiers.rbf_svm import RbfSvmEstimator
+from glideslope.data_filter.classifiers.kinds.average import Average
+from glideslope.data_filter.classifiers.kinds.classifier import BLOCK_ROWS, Classifier, Preparation
+from glideslope.data_filter.classifiers.kinds.estimator import Estimator, TrainingSet, balance
+from glideslope.data_filter.classifiers.kinds.linear import Linear
+from glideslope.data_filter.classifiers.kinds.logistic import LogisticEstimator
+from glideslope.data_filter.classifiers.kinds.mlp import MlpEstimator
+from glideslope.data_filter.classifiers.kinds.rbf_svm import RbfSvmEstimator
+from glideslope.data_filter.classifiers.kinds.table import build_classifier
 from glideslope.errors import FilterError
 
 ESTIMATORS: list[Estimator] = [RbfSvmEstimator(gamma=1.5, C=3.0), LogisticEstimator(10.0), MlpEstimator(width=8)]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import FilterError
+from ....errors import FilterError
 from .classifier import Classifier, Scores, check_tensors
 
 AVERAGE = "average"
@@ -53,7 +53,7 @@ class Average:
 
 
 def build_average(tensors: Mapping[str, Tensor], build_member: Callable[[str, Mapping[str, Tensor]], Classifier]) -> Average:
-    """Make an average of its members' tensors; see `kinds.build_classifier`.
+    """Make an average of its members' tensors; see `table.build_classifier`.
 
     Args:
         tensors: of a file.

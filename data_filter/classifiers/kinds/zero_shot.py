@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import FilterError
-from ...recipe.filters import ClipConfig
+from ....errors import FilterError
+from ....recipe.filters import ClipConfig
 from .classifier import Classifier, Preparation
 from .estimator import Estimator, Task, TrainingSet
 from .linear import LINEAR_SHAPES, Linear
@@ -46,7 +46,7 @@ class ZeroShotEstimator(Estimator):
 
     @cached_property
     def _classifier(self) -> Linear:
-        from ...clip.model import load_clip
+        from ....clip.model import load_clip
 
         loaded = load_clip(self.clip, text_dir=self.text_dir)
         return compare_with(None if loaded.image_mean is None else loaded.image_mean.numpy(), loaded.encode_text(self.prompts))

@@ -3,10 +3,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from glideslope.data_filter.classifiers.estimator import Estimator, TrainingSet, balance
-from glideslope.data_filter.classifiers.kinds import KINDS, find_kind, simplicity
-from glideslope.data_filter.classifiers.rbf_svm import RbfSvmEstimator, shorten_exactly
-from glideslope.data_filter.classifiers.zero_shot import compare_with
+from glideslope.data_filter.classifiers.kinds.estimator import Estimator, TrainingSet, balance
+from glideslope.data_filter.classifiers.kinds.rbf_svm import RbfSvmEstimator, shorten_exactly
+from glideslope.data_filter.classifiers.kinds.table import KINDS, find_kind, simplicity
+from glideslope.data_filter.classifiers.kinds.zero_shot import compare_with
 from glideslope.errors import FilterError
 from glideslope.recipe.filters import ClassifierName
 

@@ -1,0 +1,1 @@
+"""The kinds of classifiers, one file each, and the table of them."""
