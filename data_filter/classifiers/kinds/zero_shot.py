@@ -42,14 +42,16 @@ class ZeroShotEstimator(Estimator):
 
     def fit(self, data: TrainingSet, *, seed: int = 0) -> Linear:
         """The CLIP itself: no label counts."""
-        return self._classifier
+        image_mean, prompts = self._text
+        return compare_with(image_mean, prompts, data.embeddings.shape[1])
 
     @cached_property
-    def _classifier(self) -> Linear:
+    def _text(self) -> tuple[NDArray[Any] | None, NDArray[Any]]:
+        """What is taken off images, and the embeddings of the prompts; the CLIP is loaded once."""
         from ....clip.model import load_clip
 
         loaded = load_clip(self.clip, text_dir=self.text_dir)
-        return compare_with(None if loaded.image_mean is None else loaded.image_mean.numpy(), loaded.encode_text(self.prompts))
+        return None if loaded.image_mean is None else loaded.image_mean.numpy(), loaded.encode_text(self.prompts)
 
     @classmethod
     def build(cls, preparation: Preparation, tensors: Mapping[str, Tensor]) -> Classifier:
@@ -61,20 +63,26 @@ class ZeroShotEstimator(Estimator):
         return {}
 
 
-def compare_with(image_mean: NDArray[Any] | None, prompts: NDArray[Any]) -> Linear:
+def compare_with(image_mean: NDArray[Any] | None, prompts: NDArray[Any], width: int) -> Linear:
     """A CLIP as it is: the cosine of an image with the mean of the prompts.
 
     Args:
-        image_mean: (D,), taken off image embeddings before they are compared with text; None: nothing.
-        prompts: (P, D), embeddings of the prompts, each of length 1.
+        image_mean: (T,), taken off image embeddings before they are compared with text; None: nothing.
+        prompts: (P, T), embeddings of the prompts, each of length 1.
+        width: D, numbers of an image's embedding; the first T of them are compared with text, the others do not count.
 
     Raises:
-        FilterError: the prompts cancel out or are not finite.
+        FilterError: the prompts cancel out, are not finite, or are longer than an image's embedding.
     """
     mean = np.asarray(prompts, dtype=np.float64).mean(0)
     length = float(np.linalg.norm(mean))
     if not length > 1e-6:
         raise FilterError("zero_shot: the prompts' embeddings cancel out; word them otherwise")
-    center = np.zeros_like(mean) if image_mean is None else np.asarray(image_mean, dtype=np.float64)
-    preparation = Preparation(torch.from_numpy(center), torch.ones(len(mean), dtype=torch.float64))
-    return Linear("zero_shot", preparation, torch.from_numpy(mean / length), torch.tensor(0.0, dtype=torch.float64))
+    if len(mean) > width:
+        raise FilterError(f"zero_shot: prompts have embeddings of {len(mean)} numbers, images of {width}: they are of different CLIPs")
+    center, scale, weights = np.zeros((3, width))
+    scale[:len(mean)], weights[:len(mean)] = 1, mean / length
+    if image_mean is not None:
+        center[:len(mean)] = image_mean
+    preparation = Preparation(torch.from_numpy(center), torch.from_numpy(scale))
+    return Linear(ZeroShotEstimator.kind, preparation, torch.from_numpy(weights), torch.tensor(0.0, dtype=torch.float64))

@@ -5,7 +5,7 @@ import pytest
 
 from glideslope.data_filter.classifiers.kinds.estimator import Estimator, TrainingSet, balance
 from glideslope.data_filter.classifiers.kinds.rbf_svm import RbfSvmEstimator, shorten_exactly
-from glideslope.data_filter.classifiers.kinds.table import KINDS, find_kind, simplicity
+from glideslope.data_filter.classifiers.kinds.table import KINDS, build_classifier, find_kind, simplicity
 from glideslope.data_filter.classifiers.kinds.zero_shot import compare_with
 from glideslope.errors import FilterError
 from glideslope.recipe.filters import ClassifierName
@@ -80,6 +80,15 @@ def test_zero_shot_is_the_cosine_with_the_mean_prompt() -> None:
     direction = prompts.sum(0) / np.sqrt(2)
     x = NEW - mean
     expected = x @ direction / np.linalg.norm(x, axis=1)
-    np.testing.assert_allclose(compare_with(mean, prompts).score(NEW), expected, rtol=1e-6)
+    np.testing.assert_allclose(compare_with(mean, prompts, 12).score(NEW), expected, rtol=1e-6)
     with pytest.raises(FilterError, match="cancel out"):
-        compare_with(None, np.array([[1.0, 0.0], [-1.0, 0.0]]))
+        compare_with(None, np.array([[1.0, 0.0], [-1.0, 0.0]]), 2)
+
+
+def test_zero_shot_compares_the_leading_numbers_of_an_embedding_where_text_has_fewer() -> None:
+    mean, prompts = np.full(5, 3.0), np.eye(5)[:2]
+    narrow, wide = compare_with(mean, prompts, 5), compare_with(mean, prompts, 12)
+    np.testing.assert_allclose(wide.score(NEW), narrow.score(NEW[:, :5]), rtol=1e-6)
+    assert wide.width == 12 and build_classifier("zero_shot", wide.tensors()).width == 12
+    with pytest.raises(FilterError, match="prompts have embeddings of 5 numbers, images of 4"):
+        compare_with(mean, prompts, 4)
