@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..run import Engine, Run, find_recipe, open_run
+from ..run import Engine, Run, Silent, find_recipe, open_run
 from .arguments import (
     RUNS,
     EngineOption,
@@ -20,6 +20,7 @@ from .arguments import (
     started_as,
     tell,
 )
+from .status import next_commands, tell_next
 from .terminal import TerminalReporter, format_seconds, summary_table
 
 
@@ -32,20 +33,19 @@ def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")]
     from .starter import policy_beside, refuse_existing, write_starter
 
     if images is None:
-        write_starter(path, OpenMojiSource())
-        out.print(f"wrote {path} and {policy_beside(path)}; edit them, then: glideslope run {path}", markup=False, highlight=False)
-        return
-    from ..data_filter.sources.kinds import look_at
+        recipe, told = write_starter(path, OpenMojiSource()), []
+    else:
+        from ..data_filter.sources.kinds import look_at
 
-    refuse_existing(path)
-    found = look_at(images)
-    recipe = write_starter(path, found.source, has_captions=found.has_captions)
-    then = f"glideslope index {path}, then glideslope label {path} --import labels.csv, then glideslope run {path}"
-    if not found.has_captions:
-        then = f"glideslope index {path}, then label, fit, curate, audit and report (no captions were found: curate.captions is optional)"
+        refuse_existing(path)
+        found = look_at(images)
+        recipe, told = write_starter(path, found.source, has_captions=found.has_captions), [found.told]
+        told += [] if found.has_captions else ["no captions were found, so curate.captions is optional: the run ends with the curated set"]
     names = ", ".join(category.name for category in recipe.categories)
-    out.print(f"{found.told}\nwrote {path} and {policy_beside(path)} with the categories {names}; edit them, then: {then}", markup=False,
-              highlight=False)
+    for line in (*told, f"wrote {path} and {policy_beside(path)} with the categories {names}; edit them"):
+        out.print(line, markup=False, highlight=False)
+    directory = RUNS / recipe.name
+    tell_next(next_commands(Run(recipe, directory, Silent()).status(), recipe, directory, [str(path)]))
 
 
 def index(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, engine: EngineOption = "local", workers: WorkersOption = None,

@@ -36,9 +36,14 @@ def status(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpt
               "next": commands}, as_json=True)
     else:
         out.print(table_of(stages, title=f"{directory}: {sum(one.state is State.DONE for one in stages)} of {len(stages)} stages are done"))
-        for word, command in zip(("next:", *("then:",) * len(commands)), commands, strict=False):
-            out.print(f"{word} {command}", markup=False, highlight=False)
+        tell_next(commands)
     raise typer.Exit(0 if is_done else LEFT_TO_DO)
+
+
+def tell_next(commands: Sequence[str]) -> None:
+    """Print what to type next, a line for each command."""
+    for position, command in enumerate(commands):
+        out.print(f"{'then' if position else 'next'}: {command}", markup=False, highlight=False)
 
 
 def table_of(stages: Sequence[StageStatus], *, title: str) -> Table:

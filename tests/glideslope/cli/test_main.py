@@ -161,12 +161,19 @@ def test_init_writes_a_recipe_and_says_what_it_found_and_what_comes_next(glidesl
     ended = glideslope("init", "--images", "my [pictures]")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == ("my [pictures]: 1 image, 1 of them with a caption (.caption file beside the image)\n"
-                         "wrote recipe.yaml and policy.yaml with the categories person, violence; edit them, then: "
-                         "glideslope index recipe.yaml, then glideslope label recipe.yaml --import labels.csv, then "
-                         "glideslope run recipe.yaml\n")
+                         "wrote recipe.yaml and policy.yaml with the categories person, violence; edit them\n"
+                         "next: glideslope index recipe.yaml\n"
+                         "then: glideslope label recipe.yaml --import labels.csv\n"
+                         "then: glideslope run recipe.yaml\n")
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["source"] == {
         "kind": "folder", "path": "my [pictures]", "caption_column": "text", "caption_file": "caption"}
-    assert glideslope("init", "plain.yaml").out == "wrote plain.yaml and plain-policy.yaml; edit them, then: glideslope run plain.yaml\n"
+    assert glideslope("init", "plain.yaml").out == ("wrote plain.yaml and plain-policy.yaml with the categories person, violence; edit them\n"
+                                                    "next: glideslope run plain.yaml\n")
+    (tmp_path / "my [pictures]" / "a.caption").unlink()
+    assert glideslope("init", "bare.yaml", "--images", "my [pictures]").out.splitlines()[1:] == [
+        "no captions were found, so curate.captions is optional: the run ends with the curated set",
+        "wrote bare.yaml and bare-policy.yaml with the categories person, violence; edit them", "next: glideslope index bare.yaml",
+        "then: glideslope label bare.yaml --import labels.csv", "then: glideslope fit bare.yaml", "then: glideslope curate bare.yaml"]
 
 
 @pytest.mark.parametrize("images", ["gone", "empty", "empty/*.tar", ""])
