@@ -57,10 +57,10 @@ def test_the_card_answers_what_was_removed_how_sure_what_remains_and_how_to_chec
     card = render_card(claims)
     top = card.split("## What it is")[0]
     assert "**What was removed?** 2,600 of 4,460 images; 1,860 are left. The filters took 2,600 for person" in top
-    assert "With 95 % confidence the person filter finds at least 98.7 % of such images (counted by concept, as alike images stand or fall "\
-        "together: at least 95.2 %), and the violence filter" in top
-    assert "at least 60.6 % of such images (counted by concept, as alike images stand or fall "\
-        "together: at least 54.9 %) (little evidence)." in top
+    assert "With 95 % confidence the person filter finds at least 98.7 % of such images (counted by concept, because images of one "\
+        "concept look alike: at least 95.2 %), and the violence filter" in top
+    assert "at least 60.6 % of such images (counted by concept, because images of one "\
+        "concept look alike: at least 54.9 %) (little evidence)." in top
     assert "Person: at most 12 of the 1,860 kept images; violence" in top and "Nothing else was looked for" in top
     assert "637 of 640 test images: at least 98.7 %" in card
     assert "kept images (little evidence), with 95 % confidence" in top
