@@ -28,7 +28,7 @@ def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")]
          images: Annotated[str | None, typer.Option("--images", metavar="PATH",
                                                     help="What to start from, with captions or without: a folder of images, tars, parquet or "
                                                          "Arrow files, or a pattern of such files.")] = None) -> None:
-    """Write a recipe and its policy for your images, with every key explained."""
+    """Write a recipe and a policy for your images, all keys explained."""
     from ..data_filter.sources.openmoji import OpenMojiSource
     from .starter import policy_beside, refuse_existing, write_starter
 
