@@ -27,7 +27,7 @@ from types import FrameType
 from benchmarks.hostile import mutate
 from glideslope.errors import GlideslopeError, VerificationError
 from glideslope.recipe.stage_settings import expected_settings
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.verify import verify
 from glideslope.store.digests import canonical_json, sha256_bytes, sha256_json
 from glideslope.store.stage_manifest import Manifest
@@ -90,7 +90,7 @@ class Bench:
     def read_statement(self) -> bytes:
         """What the release says, digests aside."""
         said = b"\0".join((self.directory / path).read_bytes() for path in STATEMENTS if path in self.pristine)
-        settings = expected_settings(Release(self.directory).recipe)  # but for those that only pace a run
+        settings = expected_settings(open_evidence(self.directory).recipe)  # but for those that only pace a run
         return DIGEST.sub(b"digest", said + canonical_json(settings).encode())
 
     def restore(self) -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.vetting.gates.gate import run_check
 from glideslope.release.vetting.table import CHECKS
 from glideslope.release.weights import canonical_header
@@ -120,7 +120,7 @@ def time_command(release: Path) -> None:
 
 def time_checks(release_dir: Path) -> None:
     """Print what each check takes, modules loaded on first use included."""
-    release = Release(release_dir)
+    release = open_evidence(release_dir)
     for name, check in CHECKS.items():
         problems: list[str] = []
         seconds = measure(lambda: problems.extend(run_check(name, check, release)))  # noqa: B023  # called at once

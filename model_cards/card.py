@@ -29,7 +29,7 @@ def render_card(claims: Mapping[str, Any]) -> str:
     """Render the model card of a release.
 
     Args:
-        claims: claim id -> value, as `release.claims.compute_claims` gives them.
+        claims: claim id -> value, as `release.claims.claims.claims_of` gives them.
 
     Returns:
         README.md: Hub metadata as YAML front matter, then Markdown. Equal claims give equal text.

@@ -30,7 +30,7 @@ from .documents import documents_of
 from .documents.terms_of_use import TERMS_PATH, terms_text
 from .evidence.companions import gather_companions
 from .evidence.comparison import shorten
-from .evidence.contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, POLICY_PATH, Release
+from .evidence.contents import CARD_PATH, CLAIMS_PATH, DATASET_CARD_PATH, POLICY_PATH, open_unsealed
 from .evidence.figures import blur, write_figures
 from .evidence.golden import draw_golden
 from .evidence.packing import PACKING_PATH, packing_facts
@@ -90,7 +90,7 @@ def pack(run_dir: Path, recipe: Recipe, directory: Path, *, progress: Progress |
         meter.begin("claims, cards and figures")
         write_generated(recipe, records, partial)
         meter.begin("searching for secrets")
-        refuse_secrets(Release(partial))
+        refuse_secrets(open_unsealed(partial))
         meter.begin("hashing what was written")
         manifest = write_manifest(partial)
         return {"manifest_root": manifest.root, "num_files": len(manifest.files),
@@ -211,7 +211,7 @@ def write_generated(recipe: Recipe, records: Mapping[str, Record], directory: Pa
     write_json(directory / INDEX_NAME, model_index(components(recipe, records)))
     write_bytes(directory / TERMS_PATH, terms_text(recipe).encode())
     write_json(directory / PACKING_PATH, packing_facts())
-    release = Release(directory)
+    release = open_unsealed(directory)
     write_figures(release)
     claims = claims_of(release)
     write_json(directory / CLAIMS_PATH, claims)

@@ -12,9 +12,8 @@ from ..store.whole_files import write_bytes
 from ..trust.envelopes import add_signature, sign_statement
 from ..trust.keys import key_id_of, read_private_key
 from ..trust.release_manifest import SIGNATURE_NAME
-from ..trust.signatures import Signers, read_guards, release_statement, verify_envelope, verify_guards
+from ..trust.signatures import Signers, is_of_signature, read_guards, release_statement, verify_envelope, verify_guards
 from .vetting.check import run_policy
-from .vetting.signature_files import is_of_signature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

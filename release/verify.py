@@ -5,18 +5,15 @@ are parsed as data, no code is loaded, and what cannot be parsed is reported lik
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import VerificationError
-from ..trust.release_manifest import SIGNATURE_NAME
 from ..trust.signatures import Signers
 from ..trust.signers import SignerRule
 from .documents.card_check import find_false_figures
-from .evidence.contents import CARD_PATH, Release
+from .evidence.contents import CARD_PATH, Release, open_evidence
 from .evidence.figures import can_draw
-from .evidence.layout import find_irregular
-from .publishing.snapshot import release_in
 from .vetting.gates.gate import run_check
 from .vetting.table import CHECKS
 
@@ -47,47 +44,33 @@ def verify(release_dir: Path, signers: SignerRule | None = None) -> Verification
     """Check a release against its manifest, its evidence and the architecture.
 
     Args:
-        release_dir: the release, packed or downloaded (`release_in` says what may lie beside it then); nothing is written.
+        release_dir: the release, packed or downloaded (`trust.unlisted_files` says what may lie beside it then); nothing is written.
         signers: who must have signed it; none takes any valid signature, or none.
 
     Returns:
         What was checked, and who signed it: one answer, from one reading of the files.
 
     Raises:
-        ReleaseError: there is no such directory.
-        VerificationError: something differs; every problem that was found is listed.
+        CheckpointError: there is no such directory.
+        VerificationError: the release is not let in, see `open_release`; or something differs, and every problem that was found is listed.
     """
-    with release_in(release_dir) as directory:
-        return verify_view(directory, release_dir, signers)
+    return verify_release(open_evidence(release_dir, signer=signers))
 
 
-def verify_view(directory: Path, shown: Path | None = None, signers: SignerRule | None = None) -> VerificationReport:
-    """Check a folder that holds a release and nothing else; its files may be links to wherever the caller knows them to lie.
-
-    Args:
-        directory: the folder.
-        shown: what messages and the report call it; none: the folder.
-        signers: who must have signed it; see `verify`.
+def verify_release(release: Release) -> VerificationReport:
+    """Check a release that was opened; see `verify`.
 
     Raises:
-        ReleaseError, VerificationError: see `verify`.
+        VerificationError: something differs; every problem that was found is listed.
     """
-    shown = shown or directory
-    irregular = find_irregular(directory) if directory.is_dir() else []
-    if irregular:
-        raise VerificationError(f"release {shown}", irregular)
-    release = Release(directory)
     problems: list[str] = []
     for name, check in CHECKS.items():
         problems += [problem for problem in run_check(name, check, release) if problem not in problems]
     if not problems and can_draw():  # only sound evidence can say what its figures show
         problems = run_check("figures", find_false_figures, release)
-    if not problems and signers is not None:
-        lack = signers.find_lack(() if release.signers is None else release.signers.key_ids)
-        problems = [] if lack is None else [f"{SIGNATURE_NAME}: {lack}"]
     if problems:
-        raise VerificationError(f"release {shown}", problems)
-    return replace(_report(release), directory=shown)
+        raise VerificationError(f"release {release.directory}", problems)
+    return _report(release)
 
 
 def _report(release: Release) -> VerificationReport:

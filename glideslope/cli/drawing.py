@@ -14,7 +14,7 @@ from .terminal import TerminalReporter
 
 if TYPE_CHECKING:
     from ..models.drawing.files import DrawRequest
-    from ..models.loading.opening import Trust
+    from ..trust.opening import Trust
 
 GUIDANCE, WEIGHTS = "Guidance", "Which weights"
 
@@ -92,7 +92,7 @@ class TrustOptions:
 
     def to_trust(self) -> "Trust":
         """As the loader takes it."""
-        from ..models.loading.opening import Trust
+        from ..trust.opening import Trust
 
         return Trust(signer=signer_rule(self.signer, self.threshold), lock=self.lock, unsafe_stale_status=self.unsafe_stale_status)
 
@@ -168,9 +168,9 @@ def import_openai(directory: Annotated[Path, typer.Argument(help="Holds the publ
 
 def open_told(release: str, revision: str | None, trust: "Trust") -> Any:
     """Open a release, and say on the terminal which one it is: where from, its root, who signed it."""
-    from ..models.loading.opening import find_release
+    from ..trust.opening import open_release
 
-    found = find_release(release, revision, trust=trust)
+    found = open_release(release, trust, revision=revision)
     err.print(found.describe(), markup=False, highlight=False)
     return found
 

@@ -80,6 +80,20 @@ def measure_files(directory: Path, paths: Iterable[str]) -> dict[str, FileEntry]
         return {entry.path: entry for entry in threads.map(measure, paths)}
 
 
+def find_differences(listed: Iterable[FileEntry], directory: Path, present: Iterable[str]) -> list[str]:
+    """Compare the files in a directory with a list, as `compare_files` does; only what is listed is hashed.
+
+    Args:
+        listed: the files that there should be.
+        directory: where.
+        present: relative POSIX paths of the files there.
+    """
+    entries = list(listed)
+    names, there = {entry.path for entry in entries}, set(present)
+    problems = compare_files(entries, measure_files(directory, sorted(names & there)))
+    return problems + [describe_unlisted(path) for path in sorted(there - names)]
+
+
 def describe_unlisted(path: str) -> str:
     """One sentence for a file that no manifest lists; what an operating system leaves in folders is called so."""
     system = next(filter(None, map(who_left, path.split("/"))), None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import VerificationError
 from .digests import sha256_json
-from .file_lists import MANIFEST_NAME, FileEntry, compare_files, list_files, measure_files
+from .file_lists import MANIFEST_NAME, FileEntry, find_differences, list_files, measure_files
 
 MANIFEST_FORMAT = "glideslope.manifest/1"
 
@@ -57,7 +57,7 @@ class Manifest:
 
     def differences(self, directory: Path, *, exclude: Collection[str] = (MANIFEST_NAME,)) -> list[str]:
         """Compare a directory with this manifest: one sentence for every file changed, missing or added."""
-        return compare_files(self.files, measure_files(directory, _select_files(directory, exclude)))
+        return find_differences(self.files, directory, _select_files(directory, exclude))
 
     def unlisted(self, directory: Path, *, exclude: Collection[str] = (MANIFEST_NAME,)) -> list[str]:
         """Relative paths of the files in a directory that this manifest does not list, sorted."""

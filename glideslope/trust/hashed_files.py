@@ -45,13 +45,22 @@ def build_manifest(directory: Path, *, exclude: Collection[str] = ()) -> Release
     Raises:
         VerificationError: something below is no plain file, or weights are not readable as safetensors.
     """
-    hashed = hash_files(directory, [path for path in list_files(directory) if path not in {*UNLISTED, *exclude}])
+    left_out = {*UNLISTED, *exclude}
+    return manifest_of(hash_files(directory, [path for path in list_files(directory) if path not in left_out]), where=str(directory))
+
+
+def manifest_of(hashed: Mapping[str, Hashed], *, where: str) -> ReleaseManifest:
+    """The manifest of files that were hashed; `where` names the release in messages.
+
+    Raises:
+        VerificationError: weights are not readable as safetensors, or two files of a component hold one tensor.
+    """
     problems = [file.problem for file in hashed.values() if file.problem is not None]
     tensors = sorted((tensor for file in hashed.values() for tensor in file.tensors), key=lambda tensor: tensor.place)
     if len({tensor.place for tensor in tensors}) != len(tensors):
         problems.append("a tensor lies in two weight files of one component; pack the release again")
     if problems:
-        raise VerificationError(str(directory), problems)
+        raise VerificationError(where, problems)
     return ReleaseManifest(tuple(sorted(file.entry for file in hashed.values())), tuple(tensors))
 
 

@@ -9,15 +9,14 @@ import ipaddress
 import logging
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ..errors import CheckpointError, DownloadError, RequestError, VerificationError
+from ..errors import CheckpointError, DownloadError, RequestError
 from ..store.strict_json import read_bounded
-from .unlisted_files import find_misplaced
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -66,8 +65,6 @@ class Snapshot:
         options: how the Hub is asked.
         is_newest: whether the default branch has just been looked up and is this commit.
         revision: what the caller named; none for the default branch and for a directory.
-        is_view: whether the directory consists of links that the caller made, and so knows where they lead; a release that somebody
-            gave is none.
     """
 
     path: Path
@@ -77,7 +74,6 @@ class Snapshot:
     options: HubOptions = HubOptions()
     is_newest: bool = False
     revision: str | None = None
-    is_view: bool = False
 
     @property
     def is_offline(self) -> bool:
@@ -93,23 +89,19 @@ class Snapshot:
         """How messages call it."""
         return str(self.path) if self.repo is None else f"{self.repo} at {str(self.sha)[:12]}"
 
-    def fetch(self, paths: Collection[str]) -> None:
+    def fetch(self, paths: Collection[str]) -> list[str]:
         """Bring files of the commit here, as far as the commit has them; from a directory nothing is fetched.
+
+        Returns:
+            Those that should lie here now, sorted; of a directory, or where the Hub was not reached, nobody knows, so all of them.
 
         Raises:
             DownloadError: the Hub does not give them, or they are not in the cache and nobody may be asked.
-            VerificationError: a file is a link that leads out, or a Git LFS pointer; see `find_misplaced`.
         """
         wanted = sorted(path for path in paths if self.listing is None or path in self.listing)
         if self.repo is not None and wanted:
             self._download(wanted)
-        problems = self.find_misplaced([path for path in wanted if os.path.lexists(self.path / path)])
-        if problems:
-            raise VerificationError(self.name, problems)
-
-    def find_misplaced(self, paths: Iterable[str]) -> list[str]:
-        """One sentence for every file that lies elsewhere, see `hub_files.find_misplaced`."""
-        return [] if self.is_view else find_misplaced(self.path, paths)
+        return wanted
 
     def _download(self, wanted: list[str]) -> None:
         assert self.repo is not None

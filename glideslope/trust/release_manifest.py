@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import VerificationError
 from ..store.digests import DIGEST_PATTERN, canonical_json, readable_json, sha256_bytes
-from ..store.file_lists import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, compare_files, list_files, measure_files
+from ..store.file_lists import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry
 from ..store.strict_json import parse_object, read_bounded
 from .merkle import MerkleProof, merkle_proof, merkle_root
 
@@ -159,14 +159,6 @@ class ReleaseManifest:
         if not places:
             raise VerificationError(MANIFEST_NAME, [f"{component}: tensor {name} is not in the manifest"])
         return merkle_proof(self.tensor_leaves, places[0])
-
-    def differences(self, directory: Path) -> list[str]:
-        """Hash every file below a directory and compare: one sentence for each that is changed, missing or not listed.
-
-        Raises:
-            VerificationError: something below is no plain file.
-        """
-        return compare_files(self.files, measure_files(directory, [path for path in list_files(directory) if path not in UNLISTED]))
 
     def _files_json(self) -> list[dict[str, Any]]:
         return [{"path": f.path, "sha256": f.sha256, "size_bytes": f.size_bytes} for f in self.files]

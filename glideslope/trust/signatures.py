@@ -5,6 +5,7 @@ the gates that passed, the policy, and each gate that the policy bypassed, with 
 It holds no time and no machine: the same release, keys and policy give the same bytes.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from .signers import SignerRule
 
 RELEASE_PREDICATE = "https://glideslope.dev/release/v1"  # a name of ours, no address
 MERKLE_DIGEST = "merkleSha256"
+LEFTOVER = re.compile(rf"{re.escape(SIGNATURE_NAME)}\.[0-9a-f]{{8}}\.tmp")
 GUARDS = {MANIFEST_NAME: MAX_MANIFEST_BYTES, SIGNATURE_NAME: MAX_ENVELOPE_BYTES}
 
 
@@ -116,6 +118,11 @@ def verify_envelope(envelope: bytes, manifest_bytes: bytes, rule: SignerRule | N
     if not _is_sound(vouched) or predicate != _predicate_again(predicate, manifest, vouched):
         raise VerificationError(where, ["the statement does not say what the signature of a release says; sign the release again"])
     return signers
+
+
+def is_of_signature(path: str) -> bool:
+    """Whether a relative path is that of the signature, or of one that was being written when its writer was killed."""
+    return path == SIGNATURE_NAME or LEFTOVER.fullmatch(path) is not None
 
 
 def read_guards(directory: Path) -> dict[str, bytes]:

@@ -37,6 +37,7 @@ CLIENT_NOTES = {
         (r"download/.+\.metadata", rb"([0-9a-f]{40}\n[\w./\"-]{1,200}\n[0-9.]{1,40}\n?)?"))}
 MAX_NOTE_BYTES = 4_000
 KEPT_FILES = frozenset({ATTRIBUTES_NAME, STATUS_NAME})
+BESIDE = (*sorted(KEPT_FILES), CLIENT_FOLDER, GIT_NAME)
 
 
 def list_release(folder: Path) -> list[str]:

@@ -11,9 +11,10 @@ from ...pictures.decode import read_image
 from ...pictures.refusals import Refusal, TooLarge
 from ...progress import Progress
 from ...store.digests import sha256_bytes
+from ...trust.opening import OpenRelease, open_release
 from ..diffusion.process import NUM_TRAIN_TIMESTEPS
 from ..loading.loaded_networks import Architecture
-from ..loading.opening import OpenRelease, find_release
+from ..loading.needed_files import held_models
 from ..networks.unet import UNetConfig
 from .editing import UpsampleOptions, check_strength
 from .files import DrawRequest, Watcher, load_pipeline, needed_models, write_png, write_sheets
@@ -94,7 +95,7 @@ def edit_to_files(release: Path | OpenRelease, edit: Edit, *, progress: Progress
         if draw is not None and isinstance(base, UNetConfig):
             fit_mask(draw, base.image_size)
 
-    opened = release if isinstance(release, OpenRelease) else find_release(release)
+    opened = release if isinstance(release, OpenRelease) else open_release(release)
     pipe, shown = load_pipeline(opened, request, choose_models(opened, edit), check_fit)
     num_steps = request.options.num_steps
     if mask is None:
@@ -129,7 +130,7 @@ def choose_models(release: OpenRelease, edit: Edit) -> list[str]:
     Raises:
         RequestError: one is needed that the release does not hold.
     """
-    held = release.held_models
+    held = held_models(release)
     if edit.mask is None:
         return needed_models(release, edit.request)
     wanted = ["base_inpaint"] if "base_inpaint" in held else []

@@ -25,9 +25,10 @@ from ...store.digests import canonical_json, sha256_file, sha256_json
 from ...store.protected_places import write_new
 from ...store.weight_files import VARIANTS, find_weights
 from ...text.text_files import NotTextError, decode_text, split_lines
+from ...trust.opening import OpenRelease, open_release
 from ..diffusion.samplers import SampleState
 from ..loading.loaded_networks import Architecture
-from ..loading.opening import OpenRelease, find_release
+from ..loading.needed_files import held_models
 from .editing import UpsampleOptions
 from .options import DrawOptions, check_prompts, check_seeds
 from .pipeline import DRAW_BATCH, GlidePipeline
@@ -195,7 +196,7 @@ def draw_to_files(release: Path | OpenRelease, request: DrawRequest, *, progress
     """
     request.check()
     options = request.options
-    opened = release if isinstance(release, OpenRelease) else find_release(release)
+    opened = release if isinstance(release, OpenRelease) else open_release(release)
     pipe, shown = load_pipeline(opened, request, needed_models(opened, request), request.check_fit)
     captions = pipe.prompts(request.prompts, options)
     watcher = Watcher(request, progress, len(captions), options.num_steps)
@@ -251,7 +252,7 @@ def needed_models(release: OpenRelease, request: DrawRequest) -> list[str]:
     Raises:
         RequestError: the release does not hold one.
     """
-    held, name = release.held_models, release.snapshot.name
+    held, name = held_models(release), release.snapshot.name
     if request.upsample and "upsampler" not in held:
         raise RequestError(f"--upsample: {name} has no upsampler; draw without it, or from a release that has one")
     by_noised_clip = request.options.clip_guidance_scale > 0 and request.clip is None

@@ -16,11 +16,11 @@ from ...device.torch_state import PlainTorch
 from ...errors import CheckpointError, RequestError
 from ...recipe.components import NETWORKS, TOKENIZERS
 from ...trust.hub import HubOptions
+from ...trust.opening import OpenRelease, Trust, open_release
 from ...trust.signers import Keys
 from ..diffusion.samplers import Preview
 from ..loading.components import load_component
 from ..loading.loaded_networks import Architecture, Networks, check_lengths, load_networks
-from ..loading.opening import OpenRelease, Trust, find_release
 from ..networks.unet import TextConditionedUNet
 from ..tokenizer import CaptionTokenizer
 from .editing import KeptRegion, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary
@@ -106,7 +106,7 @@ class GlidePipeline:
         """
         dtype, device = choose_dtype(dtype), choose_device(device)
         trust = Trust(verify, signer, lock, allow_withdrawn, unsafe_stale_status)
-        release = find_release(pretrained, revision, trust=trust, options=HubOptions(token, cache_dir, local_files_only))
+        release = open_release(pretrained, trust, revision=revision, options=HubOptions(token, cache_dir, local_files_only))
         return cls.from_release(release, dtype=dtype, variant=variant, device=device, components=components)
 
     @classmethod

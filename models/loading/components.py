@@ -9,13 +9,12 @@ that are parsed. Weights are hashed again as they are read into place (see `weig
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from ...device.torch_state import PlainTorch
-from ...errors import CheckpointError, VerificationError
+from ...errors import CheckpointError
 from ...recipe.components import (
     COMPONENTS,
     CONFIG_NAME,
@@ -26,54 +25,14 @@ from ...recipe.components import (
 )
 from ...recipe.strict_model import StrictModel
 from ...recipe.training import NUM_TRAIN_STEPS
-from ...store.digests import sha256_bytes
-from ...store.strict_json import parse_object, read_bounded
 from ...store.weight_files import VARIANTS, TensorHeader, WeightFiles, find_weights, read_header, weights_name
+from ...trust.checked_bytes import Digests, read_object
 from ..diffusion.process import SCHEDULES
 from ..networks.components import build_on_meta, parse_component_config
-from .weights import DTYPES, Digests, WeightTarget, read_weights
+from .weights import DTYPES, WeightTarget, read_weights
 
 WEIGHTS_NAME = weights_name()
-MAX_CONFIG_BYTES = 1_000_000
 WEIGHT_DTYPES = tuple(DTYPES)
-
-
-def read_bytes(path: Path, max_bytes: int, digests: Digests | None = None) -> bytes:
-    """Read a small file whole.
-
-    Args:
-        path: the file.
-        max_bytes: its largest size.
-        digests: what the bytes must fit; none looks at no digest.
-
-    Raises:
-        CheckpointError: missing, unreadable or too large.
-        VerificationError: not in the manifest, or other bytes than the manifest lists.
-    """
-    try:
-        data = read_bounded(path, max_bytes)
-    except VerificationError as error:
-        raise CheckpointError(f"{path}: {error.problems[0]}") from error
-    if digests is not None:
-        entry = digests.get(path)
-        if entry is None:
-            raise VerificationError(str(path), ["file is not in the manifest"])
-        if (found := sha256_bytes(data)) != entry.sha256:
-            raise VerificationError(str(path), [f"sha256 is {found[:12]}…, expected {entry.sha256[:12]}…"])
-    return data
-
-
-def read_object(path: Path, digests: Digests | None = None) -> dict[str, Any]:
-    """Read a small JSON file that holds an object; see `read_bytes` for its digest.
-
-    Raises:
-        CheckpointError: missing, too large, not strict JSON, or something else than an object.
-    """
-    data = read_bytes(path, MAX_CONFIG_BYTES, digests)
-    try:
-        return parse_object(data, where=str(path), max_bytes=MAX_CONFIG_BYTES)
-    except VerificationError as error:
-        raise CheckpointError(f"{path}: {error.problems[0]}") from error
 
 
 def read_index(path: Path, digests: Digests | None = None) -> frozenset[str]:

@@ -14,12 +14,13 @@ from ...errors import CheckpointError, RequestError
 from ...recipe.components import COMPONENTS, CONFIG_NAME, NETWORKS, OPTIONAL_NETWORKS, SCHEDULERS
 from ...recipe.strict_model import StrictModel
 from ...text.vocabulary_files import MAX_TOKENIZER_BYTES
+from ...trust.checked_bytes import Digests, read_bytes
+from ...trust.opening import OpenRelease
 from ..networks.noised_clip import NoisedClip, NoisedClipConfig
 from ..networks.unet import TextConditionedUNet, UNetConfig
 from ..tokenizer import CaptionTokenizer
-from .components import load_component, read_bytes, read_component_config, read_schedule
-from .opening import OpenRelease
-from .weights import Digests
+from .components import load_component, read_component_config, read_schedule
+from .needed_files import held_components, needed_files
 
 
 @dataclass(frozen=True)
@@ -173,10 +174,11 @@ def load_networks(release: OpenRelease, components: Collection[str] | None = Non
     dtype, target = choose_dtype(dtype), choose_device(device)
 
     # Choose the parts; their digests are checked from here on.
-    root, held = release.snapshot.path, release.parts
-    chosen = choose_components(release.held_models, components, where=release.snapshot.name)
-    parts = held if chosen is None else held - (frozenset(release.held_models) - chosen)
-    digests = release.prepare(parts, variant)
+    root, held = release.directory, held_components(release)
+    optional = [name for name in OPTIONAL_NETWORKS if name in held]
+    chosen = choose_components(optional, components, where=release.snapshot.name)
+    parts = held if chosen is None else held - (frozenset(optional) - chosen)
+    digests = release.prepare(needed_files(release, held, parts, variant))
 
     # Tokenizers, and the architectures for whoever wants to refuse.
     tokenizers: dict[str, CaptionTokenizer] = {

@@ -17,8 +17,8 @@ from torch import Tensor
 from ...errors import CheckpointError, VerificationError
 from ...store.file_lists import FileEntry
 from ...store.weight_files import TensorHeader, WeightFiles, parse_header, read_header_bytes
+from ...trust.checked_bytes import Digests
 
-Digests = Mapping[Path, FileEntry]  # a file -> what the manifest says of it
 PIECE_BYTES = 2_000_000
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

@@ -5,7 +5,6 @@ from the metrics, parameters from the headers of the weight files. `verify` comp
 What each topic says lies beside: `data`, `filters`, `audits`, `mutations`, `training`, `evaluation`, `components`.
 """
 
-from pathlib import Path
 
 from ..documents.environment import energy_claims
 from ..documents.terms_of_use import terms_claims
@@ -22,11 +21,8 @@ from .mutations import mutation_claims
 from .training import cost_claims, training_claims
 
 
-def compute_claims(release_dir: Path) -> Claims:
-    """Compute every claim of a release's cards.
-
-    Args:
-        release_dir: the release; its claims.json, README.md and DATASET_CARD.md are not read.
+def claims_of(release: Release) -> Claims:
+    """Compute every claim of a release's cards; its claims.json, README.md and DATASET_CARD.md are not read.
 
     Returns:
         claim id, parts joined by dots -> value, plain data.
@@ -34,11 +30,6 @@ def compute_claims(release_dir: Path) -> Claims:
     Raises:
         ReleaseError: evidence is missing, malformed, or contradicts itself.
     """
-    return claims_of(Release(release_dir))
-
-
-def claims_of(release: Release) -> Claims:
-    """`compute_claims` of a release that is already open."""
     claims = recipe_claims(release) | unsafe_claims(release) | ledger_claims(release) | balance_claims(release)
     for category in release.categories:
         claims |= filter_claims(release, category) | audit_claims(release, category) | mutation_claims(release, category.name)

@@ -10,8 +10,7 @@ from typing import Any
 from ...errors import ReleaseError
 from ...model_cards.card import render_card, render_dataset_card
 from ..claims.claims import claims_of
-from ..evidence.contents import CARD_PATH, DATASET_CARD_PATH, Release
-from ..publishing.snapshot import release_in
+from ..evidence.contents import CARD_PATH, DATASET_CARD_PATH, Release, open_evidence
 
 CARDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {CARD_PATH: render_card, DATASET_CARD_PATH: render_dataset_card}
 MAX_SHOWN = 160
@@ -84,9 +83,8 @@ def check_card(release_dir: Path) -> list[Difference]:
     Raises:
         ReleaseError: evidence or a card is missing or malformed.
     """
-    with release_in(release_dir) as directory:
-        release = Release(directory)
-        return check_cards(release, claims_of(release))
+    release = open_evidence(release_dir)
+    return check_cards(release, claims_of(release))
 
 
 def check_figures(release_dir: Path) -> list[str]:
@@ -95,8 +93,7 @@ def check_figures(release_dir: Path) -> list[str]:
     Raises:
         ReleaseError: evidence or a figure is missing or malformed.
     """
-    with release_in(release_dir) as directory:
-        return find_false_figures(Release(directory))
+    return find_false_figures(open_evidence(release_dir))
 
 
 def find_false_figures(release: Release) -> list[str]:
@@ -113,8 +110,7 @@ def find_false_figures(release: Release) -> list[str]:
 
 def render_again(release_dir: Path, *, of_data: bool = False) -> str:
     """The model card, or the dataset card, as the evidence gives it now."""
-    with release_in(release_dir) as directory:
-        return CARDS[DATASET_CARD_PATH if of_data else CARD_PATH](claims_of(Release(directory)))
+    return CARDS[DATASET_CARD_PATH if of_data else CARD_PATH](claims_of(open_evidence(release_dir)))
 
 
 def card_page(release_dir: Path, *, of_data: bool = False) -> str:
@@ -126,15 +122,14 @@ def card_page(release_dir: Path, *, of_data: bool = False) -> str:
     from ...model_cards.page import render_page
 
     path = DATASET_CARD_PATH if of_data else CARD_PATH
-    with release_in(release_dir) as directory:
-        release = Release(directory)
+    release = open_evidence(release_dir)
 
-        def read_figure(name: str) -> bytes:
-            if name not in release.figures:
-                raise ReleaseError(f"{path}: shows figures/{name}.png, which is missing; pack the release again")
-            return release.path(f"figures/{name}.png").read_bytes()
+    def read_figure(name: str) -> bytes:
+        if name not in release.figures:
+            raise ReleaseError(f"{path}: shows figures/{name}.png, which is missing; pack the release again")
+        return release.path(f"figures/{name}.png").read_bytes()
 
-        return render_page(release.read(path, bytes.decode), read_figure)
+    return render_page(release.read(path, bytes.decode), read_figure)
 
 
 def _cut(line: str, start: int) -> str:

@@ -14,16 +14,18 @@ from ...recipe.load import parse_recipe
 from ...recipe.policy import Policy, parse_policy
 from ...recipe.recipe import Recipe
 from ...store.digests import sha256_bytes
-from ...store.file_lists import MANIFEST_NAME, list_files
+from ...store.file_lists import MANIFEST_NAME
 from ...store.parquet_pages import Budget, open_bounded
 from ...store.records import Record
 from ...store.strict_json import load_lines, load_object, read_bounded
 from ...store.strict_yaml import load_yaml
 from ...store.weight_files import TensorHeader, WeightFiles
 from ...text.one_line import one_line
-from ...trust.hashed_files import Hashed, hash_files, hash_one
+from ...trust.hashed_files import Hashed, hash_one
+from ...trust.opening import OpenRelease, Trust, open_release
 from ...trust.release_manifest import ReleaseManifest
-from ...trust.signatures import Signers, read_guards, verify_guards
+from ...trust.signatures import Signers
+from ...trust.signers import SignerRule
 from ..weights import read_weights
 from .layout import rule_of
 from .plan import components, networks, record_path
@@ -44,24 +46,46 @@ VALUES_OF_ROW = 8  # items of its lists and maps, nulls included
 T = TypeVar("T")
 
 
+def open_evidence(place: Path, *, signer: SignerRule | None = None, ignores_signature: bool = False) -> "Release":
+    """Open a release to read its evidence, which is as true as before when the release's status has expired.
+
+    Args:
+        place: its directory, packed or downloaded.
+        signer: who must have signed it; `None` takes any valid signature, or none.
+        ignores_signature: look at it as if nobody had signed it yet.
+
+    Raises:
+        VerificationError, CheckpointError, ReleaseError: see `open_release`.
+    """
+    return Release(open_release(place, Trust("required", signer, status="of any age", ignores_signature=ignores_signature)))
+
+
+def open_unsealed(directory: Path) -> "Release":
+    """A release that is being packed, so that nothing vouches for it yet."""
+    return Release(open_release(directory, Trust("off", status="ignored")))
+
+
 class Release:
-    """The pieces of a release directory.
+    """The pieces of a release that was opened.
 
     Everything is read when it is first asked for, and raises `ReleaseError` when it is missing or malformed.
     """
 
-    def __init__(self, directory: Path, *, origin: Path | None = None) -> None:
-        """Remember where the release lies.
-
-        Args:
-            directory: holds the release and nothing else.
-            origin: the folder that `directory` shows, from which the loader loads; none: the same.
-        """
-        self.directory, self.origin = directory, origin or directory
+    def __init__(self, opened: OpenRelease) -> None:
+        """Remember the release that was opened."""
+        self.opened = opened
         self._weights: dict[tuple[str, str | None], WeightFiles] = {}
         self._scores: dict[str, Any] = {}
-        if not directory.is_dir():
-            raise ReleaseError(f"{directory}: no such directory; give the directory that `glideslope pack` wrote")
+
+    @property
+    def directory(self) -> Path:
+        """Where its files lie."""
+        return self.opened.directory
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Relative POSIX paths of its files, sorted; what a hub or git put beside them is left out."""
+        return self.opened.paths
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -203,36 +227,31 @@ class Release:
         """The headers of a network's tensors."""
         return self.weights(model).headers
 
-    @cached_property
+    @property
     def manifest(self) -> ReleaseManifest:
         """The manifest as the release states it.
 
         Raises:
-            VerificationError: missing or malformed.
+            VerificationError: it is missing.
         """
-        if MANIFEST_NAME not in self.guards:
+        if self.opened.manifest is None:
             raise VerificationError(MANIFEST_NAME, ["file is missing; pack the release again"])
-        return ReleaseManifest.from_bytes(self.guards[MANIFEST_NAME])
+        return self.opened.manifest
 
-    @cached_property
-    def guards(self) -> dict[str, bytes]:
-        """The content of manifest and signature, of those that are there; each is read once."""
-        return read_guards(self.directory)
+    @property
+    def guards(self) -> Mapping[str, bytes]:
+        """The content of manifest and signature, of those that are there."""
+        return self.opened.guards
 
-    @cached_property
+    @property
     def signers(self) -> Signers | None:
-        """Who signed the very bytes that `manifest` was parsed from; none when nobody did.
-
-        Raises:
-            VerificationError: the signature is refused.
-            ReleaseError: `cryptography` is not installed.
-        """
-        return verify_guards(self.guards, name=str(self.directory))
+        """Who signed the very bytes that `manifest` was parsed from; `None` when nobody did."""
+        return self.opened.signers
 
     @cached_property
     def hashed(self) -> dict[str, Hashed]:
         """Relative path -> digests, of every file; each is read once."""
-        return hash_files(self.directory, list_files(self.directory))
+        return self.opened.hashed
 
     def digest(self, path: str) -> str:
         """Hex SHA-256 of a file.

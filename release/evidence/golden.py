@@ -144,11 +144,11 @@ def machine_class(device: str) -> dict[str, Any]:
     return {"device": device, "model": model, "processor": processor_name(), "torch": torch.__version__}
 
 
-def self_test(release_dir: Path, *, device: str = "cpu") -> list[Comparison]:
+def self_test(release: Release, *, device: str = "cpu") -> list[Comparison]:
     """Draw every golden picture of a release again and compare.
 
     Args:
-        release_dir: the release; its files are checked against the manifest before they are loaded.
+        release: the release; its files are checked against the manifest before they are loaded.
         device: where to draw: `cpu`, `cuda` or `mps`, with an index where there are several.
 
     Returns:
@@ -159,15 +159,11 @@ def self_test(release_dir: Path, *, device: str = "cpu") -> list[Comparison]:
         GlideslopeError: the release does not load, or its files are not those of the manifest.
     """
     from ...models.drawing.pipeline import GlidePipeline
-    from ...models.loading.opening import Trust, open_release
-    from ...trust.hub import Snapshot
 
-    release = Release(release_dir)
     golden = read_golden(release)
     kind = device_kind(device)
     is_same = golden["machine"] == machine_class(kind)
-    opened = open_release(Snapshot(release_dir, is_view=True), Trust(verify="required"))  # whoever opened the release looked at its links
-    pipe = GlidePipeline.from_release(opened, device=device)
+    pipe = GlidePipeline.from_release(release.opened, device=device)
     side = pipe.networks.base.config.image_size
     if side > MAX_SIDE:
         raise ReleaseError(f"{GOLDEN_PATH}: the base draws {side} pixels a side, at most {MAX_SIDE} are drawn again")
@@ -204,7 +200,7 @@ def find_drift(release: Release, demands: GoldenDemands, *, device: str = "cpu")
         return [f"{where}: there are none, the policy asks for {demands.min_pictures}; set release.golden_prompts in the recipe and pack "
                 "again, or leave the gate out openly (unsafe_skip in the policy, with the reason)"]
     try:
-        compared = self_test(release.origin, device=device)
+        compared = self_test(release, device=device)
     except ReleaseError:
         raise
     except GlideslopeError as error:

@@ -5,17 +5,15 @@ A file is judged by what it holds, not by its name: a pickle named `.json` is st
 
 import os
 import re
-import stat
 import struct
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from ...errors import CheckpointError, ReleaseError
 from ...recipe.components import COMPONENTS, NETWORKS, TOKENIZERS, TRAINED_NETWORKS
-from ...store.file_lists import MAX_FOLDERS_DEEP
 from ...store.strict_json import load_lines, load_object
 from ...store.weight_files import MAX_INDEX_BYTES, VARIANTS, index_name, read_header, weights_name
 
@@ -83,49 +81,14 @@ def rule_of(path: str) -> Rule | None:
     return next((rule for rule in RULES if re.fullmatch(rule.pattern, path)), None)
 
 
-def walk(directory: Path, *, depth: int = MAX_FOLDERS_DEEP, without: Collection[str] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Everything below a directory that is not a plain folder, as relative POSIX path and entry, sorted.
+def find_strangers(directory: Path, paths: Iterable[str]) -> list[str]:
+    """One sentence for every file that a release may not hold: by path, name, size or content.
 
     Args:
-        directory: where.
-        depth: how deep folders are looked into; one that lies deeper is given like a file, and so refused as none.
-        without: names directly below it that are not looked at.
-    """
-    with os.scandir(directory) as entries:
-        ordered = sorted((entry for entry in entries if entry.name not in without), key=lambda e: e.name)
-    for entry in ordered:
-        if depth and entry.is_dir(follow_symlinks=False):
-            for below, inner in walk(Path(entry.path), depth=depth - 1):
-                yield f"{entry.name}/{below}", inner
-        else:
-            yield entry.name, entry
-
-
-def find_irregular(directory: Path, *, without: Collection[str] = ()) -> list[str]:
-    """One sentence for everything that is neither a folder nor a file: linked folders, broken links, devices, pipes, folders too deep.
-
-    Links to files pass: a snapshot in the Hub's cache consists of them. Names in `without`, directly below, are not looked at.
+        directory: the release.
+        paths: relative POSIX paths of its files.
     """
     problems = []
-    for path, entry in walk(directory, without=without):
-        try:
-            mode = entry.stat().st_mode
-        except OSError as error:
-            problems.append(f"{path}: cannot be opened ({error.strerror})")
-            continue
-        if stat.S_ISDIR(mode) and not entry.is_symlink():
-            problems.append(f"{path[:MAX_PATH_LENGTH]}: a folder more than {MAX_FOLDERS_DEEP} deep; remove it")
-        elif not stat.S_ISREG(mode):
-            problems.append(f"{path}: is not a plain file")
-    return problems
-
-
-def find_strangers(directory: Path) -> list[str]:
-    """One sentence for every file that a release may not hold: by path, name, size or content."""
-    problems = find_irregular(directory)
-    if problems:
-        return problems
-    paths = [path for path, _ in walk(directory)]
     folded: dict[str, str] = {}
     for path in paths:
         twin = folded.setdefault(path.casefold(), path)

@@ -22,17 +22,14 @@ from ...models.tokenizer import CaptionTokenizer, Kind
 from ...recipe.components import CLIP, COMPONENTS, INDEX_NAME, NETWORKS, OPTIONAL_NETWORKS, SCHEDULERS, TOKENIZERS, UNET
 from ...recipe.recipe import Recipe
 from ...store.digests import readable_json
-from ...store.file_lists import MANIFEST_NAME
 from ...store.protected_places import refuse_in_release
 from ...store.stage_manifest import Manifest
 from ...store.stage_places import INTENT_NAME
 from ...store.weight_files import STEM, SUFFIX, parse_weights_name
 from ...store.whole_files import storage_error, sync_directory, sync_tree, write_bytes
 from ...text.number_text import cell, in_code
-from ...trust.release_manifest import ReleaseManifest
 from ..claims.data import unsafe_claims
-from ..evidence.contents import Release
-from ..publishing.snapshot import release_in
+from ..evidence.contents import Release, open_evidence
 from .bundle import bundle
 
 EXPORT_NAME = "export.json"
@@ -66,33 +63,32 @@ def export_diffusers(release_dir: Path, out: Path) -> dict[str, Any]:
     Raises:
         ReleaseError: no release, files that are not what its manifest says, or a directory that is not empty
             or lies in a release.
-        VerificationError: what lies beside a downloaded release is not what may, see `release_in`.
+        VerificationError: the release is not let in, see `open_release`.
         StorageError: the directory cannot be written.
     """
     refuse_in_release(out, release_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ReleaseError(f"{out}: is there already and no empty directory; name a new one, nothing is overwritten")
-    with release_in(release_dir) as directory:
-        release = Release(directory)
-        return write_export(release, read_manifest(directory, release_dir), out)
+    return write_export(open_whole(release_dir), out)
 
 
-def read_manifest(directory: Path, shown: Path) -> ReleaseManifest:
-    """The manifest of a release, whose files are compared with it.
+def open_whole(release_dir: Path) -> Release:
+    """Open a release whose files are compared with its manifest.
 
     Raises:
-        ReleaseError: a file is missing, changed or not listed; messages call the release `shown`.
+        ReleaseError: a file is missing, changed or not listed.
+        VerificationError: the release is not let in, see `open_release`.
     """
-    manifest = ReleaseManifest.read(Release(directory).path(MANIFEST_NAME))
-    problems = manifest.differences(directory)
+    release = open_evidence(release_dir)
+    problems = release.opened.differences()
     if problems:
-        raise ReleaseError(f"{shown}: is not what its manifest says ({'; '.join(problems[:3])}); pack the release again")
-    return manifest
+        raise ReleaseError(f"{release_dir}: is not what its manifest says ({'; '.join(problems[:3])}); pack the release again")
+    return release
 
 
-def write_export(release: Release, manifest: ReleaseManifest, out: Path) -> dict[str, Any]:
+def write_export(release: Release, out: Path) -> dict[str, Any]:
     """Write an export of a release that was looked at; see `export_diffusers`."""
-    files = plan_export(release, manifest)
+    files = plan_export(release)
     partial = out.with_name(out.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -103,7 +99,7 @@ def write_export(release: Release, manifest: ReleaseManifest, out: Path) -> dict
                 (partial / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(content, partial / path)
         listing = Manifest.of_directory(partial, exclude=(EXPORT_NAME, INTENT_NAME))
-        write_bytes(partial / EXPORT_NAME, listing_text(listing, manifest.root, manifest.tensors_root))
+        write_bytes(partial / EXPORT_NAME, listing_text(listing, release.manifest.root, release.manifest.tensors_root))
         sync_tree(partial)
         if out.exists():
             out.rmdir()
@@ -116,7 +112,7 @@ def write_export(release: Release, manifest: ReleaseManifest, out: Path) -> dict
     return {"components": list(choose_parts(release)), "num_files": len(listing.files), "root": listing.root}
 
 
-def plan_export(release: Release, manifest: ReleaseManifest) -> dict[str, bytes | Path]:
+def plan_export(release: Release) -> dict[str, bytes | Path]:
     """Everything that an export of a release holds but export.json, by path: content, or the release's file that is copied.
 
     Raises:
@@ -127,7 +123,7 @@ def plan_export(release: Release, manifest: ReleaseManifest) -> dict[str, bytes 
     files: dict[str, bytes | Path] = {**copied_files(release, parts), **generated_files(components)}
     for name in schedulers(parts):
         files[f"{name}/scheduler_config.json"] = scheduler_text(_schedule_of(release.path(f"{name}/scheduler_config.json")))
-    return files | {"README.md": readme(release, manifest, parts).encode()}
+    return files | {"README.md": readme(release, parts).encode()}
 
 
 def choose_parts(release: Release) -> tuple[str, ...]:
@@ -254,7 +250,7 @@ def listing_text(listing: Manifest, release_root: str, release_tensors_root: str
                           "release_tensors_root": release_tensors_root, "root": listing.root, "manifest": listing.to_json()})
 
 
-def readme(release: Release, manifest: ReleaseManifest, parts: Collection[str]) -> str:
+def readme(release: Release, parts: Collection[str]) -> str:
     """The page of an export: what it is, where its evidence lies, how to load it."""
     recipe: Recipe = release.recipe
     warnings = [f"> - {in_code(row['gate'])}, because: {cell(row['reason'])}" for row in unsafe_claims(release)["unsafe.bypasses"]]
@@ -267,7 +263,7 @@ def readme(release: Release, manifest: ReleaseManifest, parts: Collection[str]) 
         *(["> **Warning: the release did not pass every gate.** Its publisher set aside:", *warnings, ""] if warnings else []),
         "A copy of a glideslope release that plain [diffusers](https://github.com/huggingface/diffusers) loads. What was filtered out of "
         "the training data, how sure that is and what remains stands on the release's own card, with its evidence.", "",
-        f"- Manifest root of the release: `{manifest.root}`", f"- Root of its tensors: `{manifest.tensors_root}`",
+        f"- Manifest root of the release: `{release.manifest.root}`", f"- Root of its tensors: `{release.manifest.tensors_root}`",
         f"- `{EXPORT_NAME}` lists every file of this directory with its digest.",
         f"- Beside `base` it holds {', '.join(optional) or 'no network'}; each can be left out in loading, as `{OPTIONAL_NETWORKS[0]}=None`.",
         "", "```python", "from diffusers import DiffusionPipeline", "from PIL import Image", "",

@@ -13,14 +13,13 @@ from ...errors import CheckpointError, ReleaseError, VerificationError
 from ...models.loading.components import read_component_config
 from ...recipe.components import COMPONENTS, NETWORKS, TOKENIZERS, required_components
 from ...store.digests import DIGEST_PATTERN, sha256_bytes, sha256_file
-from ...store.file_lists import MAX_MANIFEST_BYTES
+from ...store.file_lists import MAX_MANIFEST_BYTES, measure_files
 from ...store.stage_manifest import Manifest
 from ...store.strict_json import parse_object, read_bounded
-from ...trust.hashed_files import build_manifest
+from ...trust.hashed_files import hash_files, manifest_of
+from ...trust.opening import OpenRelease, Trust, open_release
 from ...trust.release_manifest import ReleaseManifest
-from ..evidence.contents import Release
 from ..evidence.layout import check_content
-from ..publishing.snapshot import release_in
 from .diffusers import (
     BETAS,
     DIFFUSERS_VERSION,
@@ -31,8 +30,8 @@ from .diffusers import (
     generated_files,
     is_copied,
     listing_text,
+    open_whole,
     plan_export,
-    read_manifest,
     scheduler_text,
     schedulers,
 )
@@ -61,20 +60,20 @@ def check_export(directory: Path, release_dir: Path | None = None, *, tensors_ro
     """
     expected = None if release_dir is None else _expect_all(release_dir)
     try:
-        with release_in(directory) as place:
-            return _check_place(place, expected, tensors_root)
+        return _check_place(open_release(directory, Trust("off", status="ignored")), expected, tensors_root)
     except VerificationError as error:
         return list(error.problems)
     except ReleaseError as error:
         return [str(error)]
 
 
-def _check_place(place: Path, release: tuple[ReleaseManifest, Mapping[str, str]] | None, tensors_root: str | None) -> list[str]:
+def _check_place(export: OpenRelease, release: tuple[ReleaseManifest, Mapping[str, str]] | None, tensors_root: str | None) -> list[str]:
+    place, paths = export.directory, [path for path in export.paths if path != EXPORT_NAME]
     stated = parse_object(read_bounded(place / EXPORT_NAME, MAX_MANIFEST_BYTES), where=EXPORT_NAME, max_bytes=MAX_MANIFEST_BYTES,
                           max_depth=MAX_LISTING_DEPTH)
     if any(stated.get(key) != value for key, value in VERSIONS.items()):
         return [_other_version(stated)]
-    listing = Manifest.of_directory(place, exclude=(EXPORT_NAME,))
+    listing = Manifest(tuple(sorted(measure_files(place, paths).values())))
     present = {entry.path: entry.sha256 for entry in listing.files}
     roots = stated.get("release_root"), stated.get("release_tensors_root")
     if release is not None:
@@ -86,7 +85,7 @@ def _check_place(place: Path, release: tuple[ReleaseManifest, Mapping[str, str]]
             (place / EXPORT_NAME).read_bytes() != listing_text(listing, *map(str, roots))):
         problems.append(f"{EXPORT_NAME}: is not the list of these files{' and this release' if release else ''}; export the release again")
     if tensors_root is not None and not problems:
-        found = build_manifest(place, exclude=(EXPORT_NAME,)).tensors_root
+        found = manifest_of(hash_files(place, paths), where=str(place)).tensors_root
         problems += [] if found == tensors_root else [f"weights: the root of their tensors is {found[:12]}…, expected {tensors_root[:12]}…; "
                                                       "they are not this release's"]
     return problems
@@ -105,12 +104,11 @@ def _expect_all(release_dir: Path) -> tuple[ReleaseManifest, dict[str, str]]:
 
     Raises:
         ReleaseError: no release, or one that is not what its manifest says.
-        VerificationError: what lies beside it is not what may.
+        VerificationError: it is not let in, see `open_release`.
     """
-    with release_in(release_dir) as directory:
-        release, manifest = Release(directory), read_manifest(directory, release_dir)
-        return manifest, {path: sha256_bytes(content) if isinstance(content, bytes) else sha256_file(content)
-                          for path, content in plan_export(release, manifest).items()}
+    release = open_whole(release_dir)
+    return release.manifest, {path: sha256_bytes(content) if isinstance(content, bytes) else sha256_file(content)
+                              for path, content in plan_export(release).items()}
 
 
 def _compare(present: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:

@@ -13,14 +13,12 @@ from typing import Any
 
 from ...errors import ReleaseError
 from ...store.digests import canonical_json
-from ...store.file_lists import MANIFEST_NAME
 from ...store.protected_places import refuse_in_release
 from ...store.stage_manifest import Manifest
 from ...store.whole_files import write_bytes
 from ...trust.envelopes import PAYLOAD_TYPE, STATEMENT_TYPE, pre_authentication_encoding
 from ...trust.keys import NEEDS_EXTRA, read_pem_key, write_key_pair
-from ...trust.release_manifest import ReleaseManifest
-from ..publishing.snapshot import refuse_download
+from ...trust.opening import Trust, open_release
 
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -61,8 +59,9 @@ def export_bundle(release_dir: Path, key: Path, path: Path, *, passphrase: str |
     """
     refuse_in_release(path, release_dir)
     private = _read_key(key, passphrase)
-    refuse_download(release_dir)
-    problems = ReleaseManifest.read(release_dir / MANIFEST_NAME).differences(release_dir)
+    release = open_release(release_dir, Trust("required", status="ignored"))
+    release.refuse_download()
+    problems = release.differences()
     if problems:
         raise ReleaseError(f"{release_dir}: {'; '.join(problems)}; pack the release again")
     statement = bundle_statement(release_dir)

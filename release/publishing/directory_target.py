@@ -23,7 +23,7 @@ from ...store.digests import sha256_file
 from ...store.file_lists import list_files
 from ...store.locks import locked
 from ...store.whole_files import storage_error
-from .snapshot import KEPT_FILES
+from ...trust.unlisted_files import KEPT_FILES
 from .targets import PIECE_BYTES, Edit, Gated, Moved, TargetFile, TargetState
 
 BESIDE = re.compile(r"\.[0-9a-f]{16}\.tmp")

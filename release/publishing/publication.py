@@ -13,10 +13,10 @@ from ...store.file_lists import MANIFEST_NAME
 from ...store.protected_places import refuse_in_release
 from ...trust.release_manifest import UNLISTED, ReleaseManifest
 from ...trust.status import SignedStatus
+from ...trust.unlisted_files import KEPT_FILES
 from .directory_target import DirectoryTarget
 from .hub_target import HubTarget
 from .patience import Patience, PatientTarget
-from .snapshot import KEPT_FILES, refuse_download
 from .statuses import read_status
 from .targets import Gated, LocalFile, LocalRelease, Target, TargetFile, TargetState
 
@@ -168,8 +168,8 @@ def plan_publication(release_dir: Path, target: Target, options: Options, *, pat
             no release put there, or the target is a directory in a release.
         VerificationError: the release's manifest is missing or malformed, or the target's status is.
     """
-    refuse_download(release_dir)
     release = LocalRelease.read(release_dir)
+    release.opened.refuse_download()
     check_files(release)
     tag = options.tag or f"root-{release.root[:16]}"
     if not TAG_PATTERN.fullmatch(tag):
@@ -196,7 +196,7 @@ def check_files(release: LocalRelease) -> None:
     Raises:
         VerificationError: a file is changed, missing or not listed.
     """
-    problems = release.manifest.differences(release.directory)
+    problems = release.opened.differences()
     if problems:
         raise VerificationError(f"release {release.directory}", problems)
 

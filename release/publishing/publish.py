@@ -14,20 +14,20 @@ from pathlib import Path
 from ...errors import ReleaseError, VerificationError
 from ...store.file_lists import FileEntry, compare_files
 from ...trust.keys import key_id_of
+from ...trust.opening import OpenRelease
 from ...trust.release_manifest import SIGNATURE_NAME
-from ...trust.signatures import read_guards, verify_guards
 from ...trust.status import STATUS_NAME, with_current
-from ...trust.unlisted_files import list_release
-from ..verify import verify_view
+from ...trust.unlisted_files import KEPT_FILES
+from ..evidence.contents import Release
+from ..verify import verify_release
 from .patience import Patience, PatientTarget
 from .publication import Changes, Plan, refuse_foreign, refuse_withdrawn
-from .snapshot import KEPT_FILES, link_release
 from .statuses import StatusWriter, known_releases, read_status, write_status
 from .targets import Edit, LocalRelease, Moved, Target, TargetState, Unsettled
 
 NUM_DOWNLOADS = 2
 
-Check = Callable[[Path], None]
+Check = Callable[[OpenRelease], None]
 Report = Callable[[str], None]
 
 
@@ -48,9 +48,9 @@ class Publication:
     done: tuple[str, ...]
 
 
-def verify_whole(snapshot: Path) -> None:
-    """Recompute everything about a downloaded release, see `verify_view`."""
-    verify_view(snapshot)
+def verify_whole(release: OpenRelease) -> None:
+    """Recompute everything about a downloaded release, see `verify_release`."""
+    verify_release(Release(release))
 
 
 def ignore(line: str) -> None:
@@ -188,22 +188,16 @@ def fetch_checked(steps: Steps, revision: str, directory: Path, check: Check, *,
     for number in range(NUM_DOWNLOADS):
         folder = directory / f"download-{number}"
         try:
-            release = open_snapshot(_fetch(steps, revision, folder), folder / "release")
+            release = LocalRelease.read(_fetch(steps, revision, folder))
             _compare(release, expected)
             break
         except VerificationError as error:
             if number + 1 == NUM_DOWNLOADS:
                 raise VerificationError(f"what {steps.target.name} gives back", [*error.problems, "it was not published"]) from error
             steps.report(f"the download is not what was sent ({error.problems[0]}); downloading again")
-    check(release.directory)
+    check(release.opened)
     steps.note("downloaded again and checked")
     return release
-
-
-def open_snapshot(snapshot: Path, view: Path) -> LocalRelease:
-    """Read the release in a downloaded snapshot, without the files that the target keeps beside it; see `link_release`."""
-    link_release(snapshot, list_release(snapshot), view)
-    return LocalRelease.read(view)
 
 
 def promote(release: LocalRelease, revision: str, state: TargetState, steps: Steps, title: str, status: bytes) -> None:
@@ -247,7 +241,7 @@ def refuse_unsigned_status(release: LocalRelease, target: Target, writer: Status
     if writer.key is None:
         raise ReleaseError(f"{target.name}: the release is signed, so its {STATUS_NAME} must be signed too, or readers who name the signer "
                            "refuse the release; give --key with one of the keys that signed it")
-    signers = verify_guards(read_guards(release.directory), name=str(release.directory))
+    signers = release.opened.signers
     if signers is not None and key_id_of(writer.key) not in signers.key_ids and not writer.replace_key:
         raise ReleaseError(f"{target.name}: --key is {key_id_of(writer.key)}, but the release is signed by {signers}: readers who name the "
                            "signer would refuse such a status; give one of the keys that signed the release")
@@ -326,7 +320,7 @@ def _compare(release: LocalRelease, expected: LocalRelease | None) -> None:
         problems = compare_files(sent, release.files)
         if problems:
             raise VerificationError("snapshot", problems)
-    problems = release.manifest.differences(release.directory)
+    problems = release.opened.differences()
     if problems:
         raise VerificationError("snapshot", problems)
 

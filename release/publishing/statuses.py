@@ -11,8 +11,8 @@ from ...store.file_lists import MANIFEST_NAME
 from ...trust.keys import key_id_of, read_private_key
 from ...trust.release_manifest import ReleaseManifest
 from ...trust.status import DEFAULT_VALID_DAYS, STATUS_NAME, ReleaseStatus, SignedStatus, Status, times_from, with_current
+from ...trust.unlisted_files import KEPT_FILES
 from .patience import Patience, PatientTarget
-from .snapshot import KEPT_FILES
 from .targets import Target, TargetFile, TargetState
 
 if TYPE_CHECKING:

@@ -11,11 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ...errors import ReleaseError
 from ...store.digests import sha256_file
-from ...store.file_lists import MANIFEST_NAME, list_files
+from ...trust.opening import OpenRelease, Trust, open_release
 from ...trust.release_manifest import ReleaseManifest
-from .snapshot import KEPT_FILES
+from ...trust.unlisted_files import KEPT_FILES
 
 Gated = Literal["auto", "manual", "no"]
 PIECE_BYTES = 1 << 20
@@ -168,35 +167,42 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class LocalRelease:
-    """A release directory as it is published.
+    """A release as it is published.
 
     Attributes:
-        directory: where it lies.
-        manifest: its manifest.
+        opened: the release.
         files: relative POSIX path -> file, manifest and signature among them.
     """
 
-    directory: Path
-    manifest: ReleaseManifest
+    opened: OpenRelease
     files: Mapping[str, LocalFile]
 
     @classmethod
     def read(cls, directory: Path) -> "LocalRelease":
-        """Read a release's manifest and hash every file that lies there.
+        """Open a release that is to be published, or that was downloaded to be checked; whoever publishes writes its next status.
 
         Raises:
-            ReleaseError: there is no such directory.
-            VerificationError: no manifest, one that is malformed, or something below is no plain file.
+            CheckpointError: there is no such directory.
+            VerificationError: the release is not let in, see `open_release`.
         """
-        if not directory.is_dir():
-            raise ReleaseError(f"{directory}: no such directory; give the directory that `glideslope pack` wrote")
-        manifest = ReleaseManifest.read(directory / MANIFEST_NAME)
-        known = {entry.path: entry.sha256 for entry in manifest.files}
+        opened = open_release(directory, Trust("required", status="ignored"))
         files = {}
-        for relative in list_files(directory):
-            path = directory / relative
-            files[relative] = LocalFile(path, path.stat().st_size, known.get(relative) or sha256_file(path))
-        return cls(directory, manifest, files)
+        for path in opened.paths:
+            file = directory / path
+            digest = opened.listed[path].sha256 if path in opened.listed else sha256_file(file)
+            files[path] = LocalFile(file, file.stat().st_size, digest)
+        return cls(opened, files)
+
+    @property
+    def manifest(self) -> ReleaseManifest:
+        """Its manifest, without which no release is opened to be published."""
+        assert self.opened.manifest is not None
+        return self.opened.manifest
+
+    @property
+    def directory(self) -> Path:
+        """Where it lies."""
+        return self.opened.directory
 
     @property
     def root(self) -> str:

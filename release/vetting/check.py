@@ -11,10 +11,8 @@ from pathlib import Path
 from ...errors import ReleaseError
 from ...recipe.policy import Policy, load_policy
 from ...trust.signatures import Signers, Vouched
-from ..evidence.contents import POLICY_PATH, Release
-from ..publishing.snapshot import is_download, release_in
+from ..evidence.contents import POLICY_PATH, Release, open_evidence
 from .gates.gate import Asked, Gate
-from .signature_files import is_of_signature
 from .table import GATES, SIGNED_GATES, refuse_false_bypasses
 
 
@@ -62,15 +60,14 @@ def run_policy(release_dir: Path, policy: Path | None = None, *, device: str = "
 
     Raises:
         ReleaseError: a policy cannot be read, or at least one gate refuses; all failures are in the message.
-        VerificationError: what lies beside a downloaded release is not what may, see `release_in`.
+        VerificationError: the release is not let in, see `open_release`.
     """
-    with release_in(release_dir, without=is_of_signature if is_to_be_signed else None) as directory:
-        release = Release(directory, origin=release_dir if is_download(release_dir) else directory)
-        applied = effective_policy(release, policy)
-        gates = [gate for gate in (SIGNED_GATES if is_to_be_signed else GATES) if gate.is_asked(applied)]
-        passed = tuple(run_gates(release, gates, Asked(applied, device), shown=release_dir))
-        vouched = Vouched(release.recipe.release.title, passed, release.policy.sha256, dict(applied.unsafe_skip))
-        return CheckReport(passed, vouched.unsafe, applied, vouched, release.guards, release.signers)
+    release = open_evidence(release_dir, ignores_signature=is_to_be_signed)
+    applied = effective_policy(release, policy)
+    gates = [gate for gate in (SIGNED_GATES if is_to_be_signed else GATES) if gate.is_asked(applied)]
+    passed = tuple(run_gates(release, gates, Asked(applied, device), shown=release_dir))
+    vouched = Vouched(release.recipe.release.title, passed, release.policy.sha256, dict(applied.unsafe_skip))
+    return CheckReport(passed, vouched.unsafe, applied, vouched, release.guards, release.signers)
 
 
 def effective_policy(release: Release, path: Path | None) -> Policy:

@@ -33,7 +33,6 @@ from ...text.secrets import (
     word_kind,
 )
 from ..evidence.contents import BATCH_ROWS, Release, evidence_budget
-from ..evidence.layout import walk
 from .picture_metadata import find_hidden, is_picture
 
 MAX_PLACES_NAMED = 3
@@ -48,7 +47,7 @@ def find_secrets(release: Release, *, words: Sequence[str] = ()) -> list[str]:
         words: further texts that must not occur outside captions, such as the name of this machine; see `private_words`.
     """
     problems = []
-    for path, _ in walk(release.directory):
+    for path in release.paths:
         grouped: dict[str, list[Finding]] = {}
         for finding in scan_file(release.directory / path, words=words):
             grouped.setdefault(finding.kind, []).append(finding)

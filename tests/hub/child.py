@@ -21,6 +21,7 @@ from typing import Any
 
 from glideslope.errors import GlideslopeError, StageError
 from glideslope.store.whole_files import write_json
+from glideslope.trust.opening import OpenRelease
 
 from .scenes import Transfer
 
@@ -169,5 +170,5 @@ def _publish(order: Order) -> Mapping[str, Any]:
     return asdict(Outcome("published", published.done))
 
 
-def compare_only(directory: Path) -> None:
+def compare_only(release: OpenRelease) -> None:
     """Check nothing beyond the manifest, which publishing compares anyway."""

@@ -7,6 +7,7 @@ what was there before or the whole release. At the end fresh processes load what
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +19,11 @@ from typing import Literal
 
 from glideslope.errors import ReleaseError
 from glideslope.release.publishing.publication import check_files
-from glideslope.release.publishing.snapshot import KEPT_FILES, link_release, refuse_download, release_in
 from glideslope.release.publishing.targets import LocalRelease, TargetFile
-from glideslope.release.verify import verify_view
+from glideslope.release.verify import verify
 from glideslope.store.file_lists import MANIFEST_NAME
-from glideslope.trust.release_manifest import SIGNATURE_NAME
-from glideslope.trust.unlisted_files import list_release
+from glideslope.trust.opening import Trust, open_release
+from glideslope.trust.unlisted_files import KEPT_FILES
 
 from .child import Order, Publisher, client_environment
 from .loopback import OWNER, LoopbackHub
@@ -61,19 +61,21 @@ def rehearse(release_dir: Path, scenes: Sequence[Scene], transfer: Transfer) -> 
     with tempfile.TemporaryDirectory(prefix="glideslope-rehearsal-") as temporary:
         release = look_at(release_dir, Path(temporary) / "release")
         check_files(LocalRelease.read(release_dir))
-        verify_view(release.directory)
+        verify(release.directory)
         with Publisher(transfer, Path(temporary) / "client") as publisher:
             played = [play(scene, transfer, release, publisher, Path(temporary) / f"scene-{number}") for number, scene in enumerate(scenes)]
             return Rehearsal(tuple(played), reload(release, publisher, Path(temporary) / "reload"))
 
 
 def look_at(release_dir: Path, view: Path) -> LocalRelease:
-    """A release as links to its files, without its signature."""
+    """A copy of a release without its signature."""
     if not (release_dir / MANIFEST_NAME).is_file():
         raise ReleaseError(f"{release_dir}: no release lies there; give the directory that `glideslope pack` wrote")
-    refuse_download(release_dir)
-    with release_in(release_dir) as directory:
-        link_release(directory, [path for path in list_release(directory) if path != SIGNATURE_NAME], view)
+    opened = open_release(release_dir, Trust("required", status="ignored", ignores_signature=True))
+    opened.refuse_download()
+    for path in opened.paths:
+        (view / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(release_dir / path, view / path)
     return LocalRelease.read(view)
 
 

@@ -191,7 +191,7 @@ def test_a_commit_that_differs_from_its_manifest_is_refused_before_its_weights_a
     put(hub, REPO, release)
     told = load()
     assert told["error"] == "VerificationError"
-    assert "aside: file is not in the manifest; scheduler/scheduler_config.json: file is missing" in told["message"]
+    assert "scheduler/scheduler_config.json: file is missing; aside: file is not in the manifest" in told["message"]
     (release / "aside").rename(release / "scheduler" / "scheduler_config.json")
     data = (release / "base" / WEIGHTS).read_bytes()
     for changed, said in ((data[:-1] + bytes([data[-1] ^ 1]), "sha256 is"), (data + b"\0", "size is")):

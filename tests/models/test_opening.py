@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from glideslope.errors import CheckpointError, ReleaseError, RequestError, VerificationError
 from glideslope.models.drawing.pipeline import GlidePipeline
-from glideslope.models.loading.opening import MAX_SHOWN, OpenRelease, Trust, find_release
+from glideslope.models.loading.needed_files import held_components, held_models, needed_files
 from glideslope.store.stage_manifest import Manifest
 from glideslope.store.whole_files import write_json
 from glideslope.trust.keys import generate_key
 from glideslope.trust.lock import ReleaseLock
+from glideslope.trust.opening import MAX_SHOWN, OpenRelease, Trust, open_release
 from glideslope.trust.release_manifest import ReleaseManifest
 
 from .conftest import sign_again
@@ -25,17 +26,19 @@ from .hub_client import sign
 
 
 def prepare(release: Path, **trust: object) -> OpenRelease:
-    opened = find_release(release, trust=Trust(**trust))  # type: ignore[arg-type]  # options by name
-    opened.prepare(opened.parts)
+    opened = open_release(release, Trust(**trust))  # type: ignore[arg-type]  # options by name
+    held = held_components(opened)
+    opened.prepare(needed_files(opened, held, held))
     return opened
 
 
 def test_an_opened_release_tells_its_root_its_parts_and_what_loading_reads(full_release: Path) -> None:
     opened = prepare(full_release, verify="required")
     assert opened.root == ReleaseManifest.read(full_release / "manifest.json").root
-    assert opened.held_models == ["noised_clip", "upsampler", "base_inpaint", "upsampler_inpaint"]
+    held = held_components(opened)
+    assert held_models(opened) == ["noised_clip", "upsampler", "base_inpaint", "upsampler_inpaint"]
     assert opened.describe() == f"{full_release}: manifest root {opened.root}, not signed"
-    assert set(opened.needed_files({"base", "upsampler", "tokenizer"})) == {
+    assert set(needed_files(opened, held, {"base", "upsampler", "tokenizer"})) == {
         "model_index.json", "tokenizer/tokenizer.json", "scheduler/scheduler_config.json", "upsampler_scheduler/scheduler_config.json",
         *(f"{name}/{file}" for name in ("base", "upsampler") for file in ("config.json", "diffusion_pytorch_model.safetensors"))}
     assert prepare(full_release, verify="off").describe().endswith(": not verified")
@@ -119,13 +122,10 @@ def test_links_to_folders_and_broken_links_are_refused(release: Path, tmp_path: 
         prepare(release)
 
 
-def test_the_manifest_of_imported_checkpoints_is_read_too(release: Path) -> None:
+def test_the_manifest_of_a_stage_is_none_of_a_release(release: Path) -> None:
     (release / "manifest.json").unlink()
-    manifest = Manifest.of_directory(release)
-    write_json(release / "manifest.json", manifest.to_json())
-    assert prepare(release, verify="required").root == manifest.root
-    (release / "tokenizer" / "tokenizer.json").write_text("{}")
-    with pytest.raises(VerificationError, match=r"tokenizer/tokenizer\.json"):
+    write_json(release / "manifest.json", Manifest.of_directory(release).to_json())
+    with pytest.raises(VerificationError, match=r"manifest\.json: format is 'glideslope\.manifest/1', expected 'glideslope\.manifest/2'"):
         prepare(release)
 
 

@@ -15,6 +15,7 @@ from glideslope.release.publishing.targets import Target
 from glideslope.store.file_lists import MANIFEST_NAME
 from glideslope.store.whole_files import write_bytes
 from glideslope.trust.hashed_files import build_manifest
+from glideslope.trust.opening import OpenRelease
 from glideslope.trust.status import STATUS_NAME
 from glideslope.trust.unlisted_files import KEPT_FILES
 
@@ -43,7 +44,7 @@ def seal(directory: Path) -> Path:
     return directory
 
 
-def trust(directory: Path) -> None:
+def trust(release: OpenRelease) -> None:
     """Check nothing beyond the manifest, which publishing itself compares."""
 
 
@@ -52,7 +53,7 @@ def hub_target(hub: LoopbackHub, token: str = OWNER.token) -> HubTarget:
     return HubTarget(REPO, endpoint=hub.endpoint, token=token)
 
 
-def send(release: Path, target: Target, *, check: Callable[[Path], None] = trust, writer: StatusWriter | None = None,
+def send(release: Path, target: Target, *, check: Callable[[OpenRelease], None] = trust, writer: StatusWriter | None = None,
          **options: object) -> Publication:
     """Plan and publish, as the command does."""
     return publish(make_plan(release, target, **options), target, writer=writer, check=check, patience=HURRIED)

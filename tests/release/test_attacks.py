@@ -16,12 +16,13 @@ from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from PIL import Image
 
 from glideslope.errors import ReleaseError, RequestError, VerificationError
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.evidence.layout import find_strangers
 from glideslope.release.publishing.publication import open_target
 from glideslope.release.publishing.publish import rollback
 from glideslope.release.verify import verify
 from glideslope.release.vetting.secret_files import find_secrets
+from glideslope.store.file_lists import list_files
 from glideslope.store.whole_files import write_bytes
 
 from ..hub.loopback import LoopbackHub
@@ -54,7 +55,7 @@ def test_5_1_and_5_14_pickles_and_files_that_nobody_vouches_for_are_no_part_of_a
     write_bytes(tamper.directory / "figures" / "run.png", b"#!/bin/sh\n")
     write_bytes(tamper.directory / ".github" / "workflow.yml", b"on: push\n")
     tamper.seal()
-    told = "; ".join(find_strangers(tamper.directory))
+    told = "; ".join(find_strangers(tamper.directory, list_files(tamper.directory)))
     assert "base/diffusion_pytorch_model.bin: the file is a zip archive, such as a PyTorch pickle" in told
     assert "figures/run.png: the file is a script" in told
     assert ".github" in told
@@ -88,7 +89,7 @@ def test_5_13_secrets_in_a_bundle_are_found_wherever_they_hide(release_dir: Path
     exif = image.getexif()
     exif[0x010E] = "taken by Jane in /home/jane"
     image.save(picture, exif=exif)
-    told = "\n".join(find_secrets(Release(release_dir)))
+    told = "\n".join(find_secrets(open_evidence(release_dir)))
     for kind in ("a Hugging Face token", "a mail address"):
         assert f"LICENSE: holds {kind}" in told
     assert f"{picture.name}: " in told

@@ -14,7 +14,7 @@ from glideslope import GlidePipeline
 from glideslope.errors import ReleaseError
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack, verify
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.vetting.gates.gate import run_check
 from glideslope.release.vetting.table import CHECKS
 from glideslope.release.weights.architecture import weight_paths
@@ -32,7 +32,7 @@ WEIGHT_CHECKS = ("manifest", "files", "tensors", "weight files", "finite weights
 
 def find(directory: Path, *names: str) -> list[str]:
     """What some of the checks of `verify` find; all of them take long on so many files."""
-    release = Release(directory)
+    release = open_evidence(directory)
     return list(dict.fromkeys(problem for name in names for problem in run_check(name, CHECKS[name], release)))
 
 
@@ -137,7 +137,7 @@ def test_weights_of_a_companion_that_were_exchanged_are_named(full_tamper: Any) 
 
 
 def recut(directory: Path) -> None:
-    weights = Release(directory).weights("base")
+    weights = open_evidence(directory).weights("base")
     write_weights(weights, directory / "new", Form(None, 10**9))
     for file in (*weights.files, directory / f"base/{STEM}.safetensors.index.json"):
         file.unlink()
@@ -179,14 +179,14 @@ def test_an_index_in_another_form_is_named(full_tamper: Any) -> None:
 
 
 def test_a_variant_that_the_recipe_does_not_name_is_a_stranger(tamper: Any) -> None:
-    weights = Release(tamper.directory).weights("base")
+    weights = open_evidence(tamper.directory).weights("base")
     write_weights(weights, tamper.directory / "base", Form("fp16", 10**9))
     tamper.seal()
     assert f"base/{STEM}.fp16.safetensors: no stage of this release writes such a file" in problems_of(tamper.directory)
 
 
 def test_the_paths_of_weights_follow_from_tensors_and_recipe(full_release: Path) -> None:
-    release = Release(full_release)
+    release = open_evidence(full_release)
     there = {path.relative_to(full_release).as_posix() for path in full_release.rglob(f"{STEM}*")}
     assert weight_paths(release) == there
 

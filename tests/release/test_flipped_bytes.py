@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from glideslope.errors import VerificationError
 from glideslope.release import verify
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.vetting.gates.files import check_manifest
 from glideslope.release.vetting.table import CHECKS, SIGNED_GATES
 from glideslope.store.file_lists import MANIFEST_NAME, list_files
@@ -36,7 +36,7 @@ def signed(full_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Sign
     root = tmp_path_factory.mktemp("signed")
     directory = Path(shutil.copytree(full_release, root / "release"))
     generate_key(root / "key")
-    release = Release(directory)
+    release = open_evidence(directory)
     vouched = Vouched(release.recipe.release.title, tuple(gate.name for gate in SIGNED_GATES), release.policy.sha256, {})
     envelope = sign_statement(release_statement((directory / MANIFEST_NAME).read_bytes(), vouched), read_private_key(root / "key"))
     (directory / SIGNATURE_NAME).write_bytes(envelope)
@@ -45,7 +45,7 @@ def signed(full_release: Path, tmp_path_factory: pytest.TempPathFactory) -> Sign
 
 def find(signed: Signed, path: str) -> list[str]:
     """What `verify` finds first when one file may have changed; of the others it is known what they hold."""
-    release = Release(signed.directory)
+    release = open_evidence(signed.directory)
     if path not in (MANIFEST_NAME, SIGNATURE_NAME):
         release.__dict__["manifest"] = signed.manifest
     release.__dict__["hashed"] = signed.hashed | {path: hash_one(signed.directory, path)}

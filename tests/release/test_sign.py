@@ -14,7 +14,7 @@ from model_signing import verifying
 from glideslope.cli import main as cli
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.release import verify
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import Release, open_evidence
 from glideslope.release.exports.model_signing import generate_bundle_key
 from glideslope.release.sign import sign
 from glideslope.release.vetting.check import effective_policy, run_policy
@@ -62,7 +62,7 @@ def test_a_release_that_passes_every_gate_is_signed_and_verified(signed: Path, k
     assert signer is not None
     assert {"intact", "filter evidence", "secrets", "golden samples", "card complete"} <= set(signer.gates)
     assert signer.unsafe == {}
-    assert CHECKS["signature"](Release(signed)) == []
+    assert CHECKS["signature"](open_evidence(signed)) == []
     assert verify(signed).manifest_root == signer.statement["predicate"]["root"]
 
 
@@ -86,7 +86,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from glideslope.release import sign as signing
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import Release, open_evidence
 from glideslope.trust.signatures import Vouched
 
 release, key, place = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -105,7 +105,7 @@ def hook(event: str, arguments: tuple) -> None:
 
 def gates(directory: Path, policy: object, *, is_to_be_signed: bool) -> SimpleNamespace:
     count()  # killed while the gates run
-    found = Release(directory)
+    found = open_evidence(directory)
     said = found.signers.statement["predicate"]
     return SimpleNamespace(guards=found.guards, vouched=Vouched(said["title"], tuple(said["gates"]), said["policy_sha256"], {}))
 
@@ -124,15 +124,15 @@ def test_a_signer_killed_at_any_point_leaves_the_earlier_signature_or_the_new_on
         ended = subprocess.run([sys.executable, "-c", KILLED, str(tamper.directory), str(tmp_path / "other"), str(place)], check=False)
         shown = (tamper.directory / SIGNATURE).read_bytes()
         ends.append((ended.returncode, shown == earlier))
-        assert Release(tamper.directory).signers is not None
+        assert open_evidence(tamper.directory).signers is not None
         if ended.returncode == 0:
             break
     assert ends[-1] == (0, False)
     assert len(ends) >= 4  # while the gates ran, before the new file was opened, before it took its place, and at the end
     assert all(end == (-9, True) for end in ends[:3])
     assert sorted(path.name for path in tamper.directory.iterdir() if path.name.startswith(SIGNATURE)) == [SIGNATURE]
-    assert set(Release(tamper.directory).signers.key_ids) == {read_key_id(f"{tmp_path / 'other'}.pub"),  # type: ignore[union-attr]
-                                                              *Release(signed).signers.key_ids}  # type: ignore[union-attr]
+    assert set(open_evidence(tamper.directory).signers.key_ids) == {read_key_id(f"{tmp_path / 'other'}.pub"),  # type: ignore[union-attr]
+                                                              *open_evidence(signed).signers.key_ids}  # type: ignore[union-attr]
 
 
 def test_a_second_key_is_added_and_the_first_stays(release_dir: Path, signed: Path, key: Path, policy_with: Any, tmp_path: Path) -> None:
@@ -154,12 +154,12 @@ def test_a_signature_that_no_longer_fits_and_what_a_killed_signer_left_are_repla
     (release_dir / f"{SIGNATURE}.0123abcd.tmp").write_bytes(b"half a sig")
     assert sign(release_dir, key).key_ids == (read_key_id(f"{key}.pub"),)
     assert not (release_dir / f"{SIGNATURE}.0123abcd.tmp").exists()
-    assert Release(release_dir).signers is not None
+    assert open_evidence(release_dir).signers is not None
 
 
 def test_a_statement_of_others_that_says_something_else_is_not_overwritten(tamper: Any, signed: Path, key: Path, tmp_path: Path) -> None:
     generate_key(tmp_path / "second")
-    found = Release(signed).signers
+    found = open_evidence(signed).signers
     assert found is not None
     value = json.loads(json.dumps(found.statement))
     value["predicate"]["glideslope"] = "0.0.1"
@@ -174,7 +174,7 @@ def test_the_signers_are_those_of_the_bytes_that_were_verified(tamper: Any, sign
                                                               tmp_path: Path) -> None:
     generate_key(tmp_path / "other")
     (tamper.directory / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
-    statement = Release(signed).signers.statement  # type: ignore[union-attr]
+    statement = open_evidence(signed).signers.statement  # type: ignore[union-attr]
     forged = sign_statement(statement, read_private_key(tmp_path / "other"))
     checks = dict(CHECKS)
 
@@ -184,8 +184,8 @@ def test_the_signers_are_those_of_the_bytes_that_were_verified(tamper: Any, sign
 
     monkeypatch.setattr(verify_module, "CHECKS", {"manifest": checks["manifest"], "exchange": exchange, **checks})
     monkeypatch.setattr(verify_module, "can_draw", lambda: False)
-    assert verify(tamper.directory).signers == Release(signed).signers
-    monkeypatch.setattr(verify_module, "CHECKS", {"signature": checks["signature"], "exchange": lambda release: exchange(Release(signed)),
+    assert verify(tamper.directory).signers == open_evidence(signed).signers
+    monkeypatch.setattr(verify_module, "CHECKS", {"signature": checks["signature"], "exchange": lambda release: exchange(open_evidence(signed)),
                                                   "manifest": checks["manifest"]})
     (tamper.directory / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
     with pytest.raises(VerificationError, match="was exchanged while the release was read"):
@@ -194,14 +194,14 @@ def test_the_signers_are_those_of_the_bytes_that_were_verified(tamper: Any, sign
 
 def test_a_stale_signature_and_one_for_something_else_are_refused_by_verify(tamper: Any, signed: Path) -> None:
     (tamper.directory / SIGNATURE).write_bytes((signed / SIGNATURE).read_bytes())
-    assert CHECKS["signature"](Release(tamper.directory)) == []
+    assert CHECKS["signature"](open_evidence(tamper.directory)) == []
     tamper.text("LICENSE", "Apache License", "Apache  License")
     tamper.seal()
     with pytest.raises(VerificationError, match="the signature is about another release"):
         verify(tamper.directory)
     (tamper.directory / SIGNATURE).write_bytes(b"{}")
     with pytest.raises(VerificationError, match="expected payload, payloadType and at least one signature"):
-        CHECKS["signature"](Release(tamper.directory))
+        CHECKS["signature"](open_evidence(tamper.directory))
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -212,13 +212,13 @@ def test_a_stale_signature_and_one_for_something_else_are_refused_by_verify(tamp
 ])
 def test_a_statement_that_says_something_else_than_the_release_is_refused(tamper: Any, signed: Path, key: Path, changes: Any,
                                                                          message: str) -> None:
-    signer = Release(signed).signers
+    signer = open_evidence(signed).signers
     assert signer is not None
     said = signer.statement["predicate"]
     vouched = {"title": said["title"], "gates": signer.gates, "policy_sha256": said["policy_sha256"], "unsafe": {}} | changes
     statement = release_statement((tamper.directory / "manifest.json").read_bytes(), Vouched(**vouched))
     (tamper.directory / SIGNATURE).write_bytes(sign_statement(statement, read_private_key(key)))
-    assert message in "; ".join(CHECKS["signature"](Release(tamper.directory)))
+    assert message in "; ".join(CHECKS["signature"](open_evidence(tamper.directory)))
 
 
 def test_a_bypass_stands_in_policy_card_and_signature(packed_run: Path, recipe: Any, policy_with: Any, tmp_path: Path, key: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_bypass_stands_in_policy_card_and_signature(packed_run: Path, recipe: 
     assert signer.unsafe == {"reload": reason}
     assert "reload" not in signer.gates
     verify(run_dir / "release")
-    assert effective_policy(Release(run_dir / "release"), policy_with("strict.yaml")).unsafe_skip == {}  # then the gate runs after all
+    assert effective_policy(open_evidence(run_dir / "release"), policy_with("strict.yaml")).unsafe_skip == {}  # then the gate runs after all
 
 
 def test_commands_make_a_key_and_refuse_a_wrong_one(packed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -289,7 +289,7 @@ def test_any_byte_changed_in_any_file_of_a_signed_release_is_noticed(signed: Pat
     changed = original[:place] + bytes([original[place] ^ data.draw(st.integers(1, 255))]) + original[place + 1:]
     try:
         path.write_bytes(changed)
-        problems = [problem for check in (check_manifest, CHECKS["signature"]) for problem in run_check("signed", check, Release(signed))]
+        problems = [problem for check in (check_manifest, CHECKS["signature"]) for problem in run_check("signed", check, open_evidence(signed))]
     finally:
         path.write_bytes(original)
     assert problems

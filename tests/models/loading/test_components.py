@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from glideslope.errors import CheckpointError, VerificationError
-from glideslope.models.loading.components import WEIGHTS_NAME, load_component, read_index, read_object, read_schedule
+from glideslope.models.loading.components import WEIGHTS_NAME, load_component, read_index, read_schedule
 from glideslope.models.loading.weights import PIECE_BYTES, WeightTarget, read_weights
 from glideslope.models.networks.components import build_on_meta, component_config
 from glideslope.models.networks.unet import TextConditionedUNet
@@ -20,6 +20,7 @@ from glideslope.store.digests import sha256_file
 from glideslope.store.file_lists import FileEntry
 from glideslope.store.weight_files import find_weights, index_name, weights_name
 from glideslope.store.whole_files import write_json
+from glideslope.trust.checked_bytes import read_object
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:

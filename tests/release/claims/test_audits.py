@@ -33,7 +33,7 @@ from glideslope.recipe.policy import LeakDemand, load_policy
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack, verify
 from glideslope.release.claims.audit_checks import check_audits
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.vetting.check import run_gates
 from glideslope.release.vetting.gates.audits import AUDITS, find_weak_audits
 from glideslope.release.vetting.gates.gate import Asked
@@ -101,7 +101,7 @@ def with_limit(recipe: Recipe, folder: Path, limit: float) -> Recipe:
 
 def check_gate(directory: Path) -> None:
     """Run the gate on audits as the release's own policy asks."""
-    release = Release(directory)
+    release = open_evidence(directory)
     run_gates(release, [AUDITS], Asked(release.policy), shown=directory)
 
 
@@ -146,7 +146,7 @@ def test_a_stratified_audit_is_drawn_and_measured_again_too(run_dir: Path, recip
 
 
 def test_a_release_without_an_audit_passes_where_the_policy_asks_for_none(packed_run: Path) -> None:
-    release = Release(packed_run / "release")
+    release = open_evidence(packed_run / "release")
     assert check_audits(release) == find_weak_audits(release, Asked(release.policy)) == []
     assert "What was kept was audited" not in (packed_run / "release/README.md").read_text()
 
@@ -244,7 +244,8 @@ def test_one_seed_for_two_audits_is_refused(run_dir: Path, recipe: Recipe) -> No
     other = make_stale(write_audit(run_dir, positives=(0, 1, 2), seed_text="dice: 4 1"))
     write_audit(run_dir, number=2, elsewhere=(other,), confidence=spend_confidence(0.95, 1), seed_text="dice: 4 1")
     release = pack_again(run_dir, with_limit(recipe, run_dir.parent, 0.05))
-    assert check_audits(Release(release)) == ["audits person_001, person_002: were drawn with one seed; each audit needs a seed of its own"]
+    assert check_audits(open_evidence(release)) == [
+        "audits person_001, person_002: were drawn with one seed; each audit needs a seed of its own"]
     with pytest.raises(VerificationError, match="were drawn with one seed"):
         verify(release)
 
@@ -345,7 +346,7 @@ def test_whatever_does_not_fit_ledger_seed_or_labels_is_named(damaged: Any, path
 
 def check_checked(directory: Path) -> list[str]:
     try:
-        return check_audits(Release(directory))
+        return check_audits(open_evidence(directory))
     except ReleaseError as error:
         return [str(error)]
 

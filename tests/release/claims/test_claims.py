@@ -6,14 +6,14 @@ import pytest
 from scipy.stats import binom
 
 from glideslope.errors import ReleaseError
-from glideslope.release.claims.claims import claims_of, compute_claims
+from glideslope.release.claims.claims import claims_of
 from glideslope.release.evidence.comparison import compare_claims
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 
 
 @pytest.fixture(scope="module")
 def claims(packed_run: Path) -> dict[str, object]:
-    return compute_claims(packed_run / "release")
+    return claims_of(open_evidence(packed_run / "release"))
 
 
 def test_claims_are_what_the_release_states_and_plain_data(claims: dict[str, object], packed_run: Path) -> None:
@@ -25,7 +25,7 @@ def test_claims_are_what_the_release_states_and_plain_data(claims: dict[str, obj
 def test_claims_do_not_come_from_the_claims_file_or_the_card(release_dir: Path, claims: dict[str, object]) -> None:
     (release_dir / "evidence/claims.json").unlink()
     (release_dir / "README.md").unlink()
-    assert compute_claims(release_dir) == claims
+    assert claims_of(open_evidence(release_dir)) == claims
 
 
 def test_recall_is_counted_from_the_scores(claims: dict[str, object], packed_run: Path) -> None:
@@ -86,7 +86,7 @@ def test_images_of_one_concept_count_once_and_only_when_all_are_caught() -> None
 def test_evidence_that_is_not_readable_is_named(release_dir: Path, path: str) -> None:
     (release_dir / path).write_bytes(b"\x00 not what it was")
     with pytest.raises(ReleaseError, match=path):
-        claims_of(Release(release_dir))
+        claims_of(open_evidence(release_dir))
 
 
 def test_floats_may_differ_in_their_last_bits_and_nothing_else_may() -> None:

@@ -25,7 +25,7 @@ from glideslope.release.claims.evaluation import (
     measure_guidance,
     own_place,
 )
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 
 CONFIDENT = 0.5  # the bound that a release must exceed
 
@@ -118,17 +118,17 @@ def test_scores_without_a_middle_or_not_finite_are_refused(change: dict[str, Any
 
 
 def test_what_guidance_does_is_counted_from_its_rows(release_dir: Path) -> None:
-    assert measure_guidance(Release(release_dir)) == []
+    assert measure_guidance(open_evidence(release_dir)) == []
     rows = [{"guidance_scale": scale, "index": i, "own_score": 0.1 * scale + 0.01 * i, "own_mean": 0.0, "other_scores": [0.15],
              "other_means": [0.0]} for scale in (3.0, 1.0) for i in (0, 1)]
     (release_dir / GUIDANCE_PATH).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    plain, guided = measure_guidance(Release(release_dir))
+    plain, guided = measure_guidance(open_evidence(release_dir))
     assert (plain["guidance_scale"], plain["num_wins"], plain["num_pairs"]) == (1.0, 0, 2)
     assert (guided["guidance_scale"], guided["num_wins"], guided["share"]) == (3.0, 2, 1.0)
     assert guided["mean_own_score"] == pytest.approx(0.305) and guided["own_error"] == pytest.approx(0.005)
     (release_dir / GUIDANCE_PATH).write_text('{"index": 0}\n')
     with pytest.raises(ReleaseError, match="guidance_scale"):
-        measure_guidance(Release(release_dir))
+        measure_guidance(open_evidence(release_dir))
 
 
 def test_the_standard_error_of_one_score_is_nothing_and_of_many_falls_with_their_root() -> None:

@@ -15,7 +15,7 @@ from glideslope.recipe.recipe import Recipe
 from glideslope.recipe.stage_settings import settings_of
 from glideslope.release import pack
 from glideslope.release.claims.mutation_checks import check_mutations
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.verify import verify
 from glideslope.store.records import read_record
 from glideslope.store.whole_files import read_json, write_bytes
@@ -65,7 +65,7 @@ def mutated(run_dir: Path, recipe: Recipe) -> Path:
 
 
 def test_a_mutation_test_is_packed_claimed_and_verified(mutated: Path) -> None:
-    release = Release(mutated)
+    release = open_evidence(mutated)
     verify(mutated)
     rows = {row["mutation"]: row for row in release.claims["mutations.person.list"]}
     assert (rows["unchanged"]["num_caught"], rows["tiny_1_2"]["num_caught"], rows["tiny_1_2"]["num_positive"]) == (6, 3, 6)
@@ -75,7 +75,7 @@ def test_a_mutation_test_is_packed_claimed_and_verified(mutated: Path) -> None:
 
 
 def test_a_run_without_a_mutation_test_needs_none(packed_run: Path) -> None:
-    assert check_mutations(Release(packed_run / "release")) == []
+    assert check_mutations(open_evidence(packed_run / "release")) == []
 
 
 def test_a_mutation_test_of_an_earlier_filter_is_left_out_and_said_to_be(run_dir: Path, recipe: Recipe,
@@ -109,7 +109,7 @@ def edit(mutated: Path, change: Callable[[list[dict[str, Any]]], None]) -> list[
     """Edit the table as somebody might who also edits the record to fit, and look."""
     tamper = Tamperer(mutated)
     tamper.table("evidence/mutations/person/planted.parquet", change)
-    return check_mutations(Release(mutated))
+    return check_mutations(open_evidence(mutated))
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -139,4 +139,4 @@ def test_a_table_that_is_not_the_recorded_one_fails_verification(mutated: Path) 
 def test_a_record_that_names_no_filter_is_found(mutated: Path) -> None:
     Tamperer(mutated).record("mutations/person", lambda value: value["inputs"].pop("filters/person"))
     told = "mutations/person: does not say which filters/person it used; run `glideslope filters mutate` again"
-    assert told in check_mutations(Release(mutated))
+    assert told in check_mutations(open_evidence(mutated))

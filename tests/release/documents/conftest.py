@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import Release, open_evidence
 
 
 @pytest.fixture(scope="session")
 def release(packed_run: Path) -> Release:
     """The packed release; tests must not change it."""
-    return Release(packed_run / "release")
+    return open_evidence(packed_run / "release")
 
 
 @pytest.fixture(scope="session")

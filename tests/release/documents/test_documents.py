@@ -7,7 +7,7 @@ import pytest
 from glideslope.errors import ReleaseError
 from glideslope.release.claims.claims import claims_of
 from glideslope.release.documents import DOCUMENT_PATHS, documents_of
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import Release, open_evidence
 from glideslope.release.evidence.plan import GENERATED
 from glideslope.release.vetting.gates.files import check_generated
 
@@ -30,7 +30,7 @@ def test_documents_do_not_depend_on_the_order_of_the_claims(release: Release, st
 def test_a_document_that_says_something_else_is_found(tamper: Any, path: str) -> None:
     text = (tamper.directory / path).read_text()
     (tamper.directory / path).write_text(text[:-2] + ("  " if text[-2] == " " else " ") + text[-2:])
-    problem, = check_generated(Release(tamper.directory))
+    problem, = check_generated(open_evidence(tamper.directory))
     assert problem.startswith(f"{path}: line ")
 
 
@@ -38,7 +38,7 @@ def test_a_document_that_says_something_else_is_found(tamper: Any, path: str) ->
 def test_a_document_that_is_not_there_is_an_error_that_names_it(release_dir: Path, path: str) -> None:
     (release_dir / path).unlink()
     with pytest.raises(ReleaseError, match=rf"{path}: file is missing"):
-        check_generated(Release(release_dir))
+        check_generated(open_evidence(release_dir))
 
 
 @pytest.mark.parametrize("claim", ["components", "release.license", "filters.person.test.recall", "cost.energy", "balance.groups"])

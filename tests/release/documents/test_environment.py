@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from glideslope.release.documents.environment import BOARD_WATTS, board_watts, bound_energy, describe
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import Release, open_unsealed
 from glideslope.release.evidence.plan import record_path
 
 
@@ -33,7 +33,7 @@ def test_energy_of_a_cpu_is_not_measured(release: Release, read: Any) -> None:
 def test_energy_of_a_known_accelerator_is_bounded_by_time_and_largest_power(packed_run: Path, tmp_path: Path, tamperer: Any) -> None:
     directory = Path(shutil.copytree(packed_run / "release", tmp_path / "release"))
     tamperer(directory).json(record_path("training/base"), lambda value: value["environment"].update(device_name="NVIDIA H100 80GB HBM3"))
-    found = bound_energy(Release(directory), "base")
+    found = bound_energy(open_unsealed(directory), "base")
     assert found["watts"] == 700
     assert found["kwh_upper_bound"] == pytest.approx(60 * 32 / 30.0 * 700 / 3.6e6, abs=1e-6)
 

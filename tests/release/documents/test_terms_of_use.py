@@ -15,7 +15,7 @@ from glideslope.release.documents.terms_of_use import (
     terms_claims,
     terms_text,
 )
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.vetting.metadata import read_header
 
 OWN = "# Our terms\n\nDraw nothing but circles.\n"
@@ -36,7 +36,7 @@ def test_built_in_terms_name_each_category_by_its_specification(recipe: Recipe) 
 def test_own_terms_are_released_as_they_stand(run_dir: Path, recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "terms.md").write_bytes(OWN.replace("\n", "\r\n").encode())
     pack(run_dir, with_terms(recipe, tmp_path / "terms.md"), run_dir / "release")
-    release = Release(run_dir / "release")
+    release = open_evidence(run_dir / "release")
     assert (run_dir / "release/USE_POLICY.md").read_text() == OWN
     assert find_changed_terms(release) == []
     assert terms_claims(release)["terms.is_built_in"] is False
@@ -60,12 +60,12 @@ def test_terms_that_are_not_there_are_refused(recipe: Recipe, tmp_path: Path) ->
 
 def test_built_in_terms_that_were_edited_are_found(tamper: Any) -> None:
     tamper.text("USE_POLICY.md", "Not meant for", "Meant for")
-    problem, = find_changed_terms(Release(tamper.directory))
+    problem, = find_changed_terms(open_evidence(tamper.directory))
     assert problem == "USE_POLICY.md: is not the built-in text that the recipe asks for; pack the release again"
 
 
 def test_only_a_source_with_a_revision_is_named_as_a_data_set_of_the_hub(tamper: Any) -> None:
-    release = Release(tamper.directory)
+    release = open_evidence(tamper.directory)
     assert source_claims(release) == {"source.dataset_id": None, "source.dataset_revision": None}
     for revision, expected in ((None, None), ("v1", "org/name")):
         release.__dict__["recipe"] = release.recipe.model_copy(update={"source": DatasetsSource(path="org/name", revision=revision)})

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from glideslope.errors import ReleaseError
 from glideslope.release.evidence.companions import NO_EVIDENCE, check_companions, companion_claims, find_unproven_companions, gather_companions
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.weights import read_weights
 from glideslope.release.weights.writing import Form, write_weights
 from glideslope.store.digests import sha256_bytes, sha256_file
@@ -126,7 +126,7 @@ def test_a_network_that_the_run_trains_is_not_brought_in(source: Path, tmp_path:
 
 
 def test_the_claims_say_plainly_that_nothing_is_known_of_their_data(full_release: Path) -> None:
-    claims = companion_claims(Release(full_release))
+    claims = companion_claims(open_evidence(full_release))
     assert claims["companions"] == ["upsampler", "base_inpaint", "upsampler_inpaint"]
     told = claims["companions.upsampler"]
     assert told["evidence"] == NO_EVIDENCE
@@ -139,9 +139,9 @@ def test_the_claims_say_plainly_that_nothing_is_known_of_their_data(full_release
 
 
 def test_a_check_finds_every_network_without_evidence(full_release: Path, packed_run: Path) -> None:
-    assert [line.split(":")[0] for line in find_unproven_companions(Release(full_release))] == list(NAMES)
-    assert all("release.companions" in line for line in find_unproven_companions(Release(full_release)))
-    assert find_unproven_companions(Release(packed_run / "release")) == []
+    assert [line.split(":")[0] for line in find_unproven_companions(open_evidence(full_release))] == list(NAMES)
+    assert all("release.companions" in line for line in find_unproven_companions(open_evidence(full_release)))
+    assert find_unproven_companions(open_evidence(packed_run / "release")) == []
 
 
 @pytest.mark.parametrize(("change", "told"), [
@@ -149,18 +149,18 @@ def test_a_check_finds_every_network_without_evidence(full_release: Path, packed
     (lambda r: r["summary"]["weights"].pop("upsampler"), "states weights of")])
 def test_a_record_that_does_not_fit_itself_is_named(full_tamper: Any, change: Callable[[Any], Any], told: str) -> None:
     full_tamper.record("companions", change)
-    assert told in "\n".join(check_companions(Release(full_tamper.directory)))
+    assert told in "\n".join(check_companions(open_evidence(full_tamper.directory)))
 
 
 def test_a_record_of_companions_that_the_recipe_does_not_name_is_named(full_tamper: Any) -> None:
     full_tamper.text("evidence/recipe.yaml", "companions: components", "companions: null")
-    assert "does not name a directory of companions" in check_companions(Release(full_tamper.directory))[0]
+    assert "does not name a directory of companions" in check_companions(open_evidence(full_tamper.directory))[0]
 
 
 def test_parts_that_nobody_knows_are_refused(full_tamper: Any) -> None:
     full_tamper.record("companions", lambda r: r["summary"]["parts"].append("../outside"))
     with pytest.raises(ReleaseError, match="parts are"):
-        _ = Release(full_tamper.directory).networks
+        _ = open_evidence(full_tamper.directory).networks
 
 
 def test_other_bytes_under_a_fitting_manifest_are_named(full_tamper: Any) -> None:

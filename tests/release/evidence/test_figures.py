@@ -16,7 +16,7 @@ from glideslope.recipe.policy import load_policy
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
 from glideslope.release.documents.card_check import check_figures
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.evidence.figures import MAX_DISTANCE, blur, cut_sheet, draw_figures, measure_distance
 from glideslope.release.verify import verify
 from glideslope.release.vetting.check import run_gates
@@ -31,7 +31,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def test_figures_drawn_again_are_the_same_bytes_small_and_without_dates(packed_run: Path) -> None:
-    release = Release(packed_run / "release")
+    release = open_evidence(packed_run / "release")
     drawn = draw_figures(release)
     assert {path: (release.directory / path).read_bytes() for path in drawn} == drawn
     assert {"figures/person_scores.png", "figures/evaluation_worst.png", "figures/evaluation_captions.png"} <= set(drawn)
@@ -70,7 +70,7 @@ def test_a_plot_that_moved_by_a_pixel_is_no_other_figure(packed_run: Path, name:
 def test_plots_that_another_font_library_drew_pass(packed_run: Path, hinting: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     import matplotlib
 
-    release = Release(packed_run / "release")
+    release = open_evidence(packed_run / "release")
     for key, value in hinting.items():
         monkeypatch.setitem(matplotlib.rcParamsDefault, key, value)
     drawn = draw_figures(release)
@@ -86,7 +86,7 @@ STYLE = {"text.usetex": True, "font.family": "serif", "font.size": 30, "axes.fac
 def test_the_style_of_whoever_verifies_changes_no_figure(packed_run: Path) -> None:
     import matplotlib
 
-    release = Release(packed_run / "release")
+    release = open_evidence(packed_run / "release")
     with matplotlib.rc_context(STYLE | {"path.sketch": (3, 100, 2)}):
         drawn = draw_figures(release)
         assert matplotlib.rcParams["font.size"] == 30
@@ -169,7 +169,7 @@ def test_forged_figures_are_refused_by_verify_and_check_though_the_manifest_fits
     with pytest.raises(VerificationError, match=f"figures/{name}.png: is not what the evidence draws"):
         verify(tamper.directory)
     with pytest.raises(ReleaseError, match=f"gate card complete: figures/{name}.png: is not what the evidence draws"):
-        run_gates(Release(tamper.directory), [CARD_COMPLETE], Asked(load_policy(None)), shown=tamper.directory)
+        run_gates(open_evidence(tamper.directory), [CARD_COMPLETE], Asked(load_policy(None)), shown=tamper.directory)
 
 
 def test_a_stage_s_figure_that_another_drew_is_named_by_the_card_s_check(release_dir: Path) -> None:
@@ -218,4 +218,4 @@ def test_where_nothing_can_be_drawn_verify_says_so_and_the_gate_refuses(packed_r
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert verify(packed_run / "release").checked["figures drawn again (matplotlib is missing)"] == 0
     with pytest.raises(ReleaseError, match=r"gate card complete: .*cannot be checked"):
-        run_gates(Release(packed_run / "release"), [CARD_COMPLETE], Asked(load_policy(None)), shown=packed_run)
+        run_gates(open_evidence(packed_run / "release"), [CARD_COMPLETE], Asked(load_policy(None)), shown=packed_run)

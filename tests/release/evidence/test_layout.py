@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from glideslope.errors import ReleaseError, VerificationError
-from glideslope.release.evidence.layout import check_content, check_name, find_danger, find_irregular, rule_of
+from glideslope.release.evidence.layout import check_content, check_name, find_danger, rule_of
 from glideslope.release.verify import verify
 from glideslope.store.file_lists import MAX_FOLDERS_DEEP, list_files
 from glideslope.store.strict_json import load_lines, load_object
@@ -84,11 +84,8 @@ def test_folders_may_lie_as_deep_as_is_allowed_and_no_deeper(tmp_path: Path) -> 
     deepest = tmp_path.joinpath(*"d" * MAX_FOLDERS_DEEP)
     deepest.mkdir(parents=True)
     (deepest / "x").touch()
-    assert find_irregular(tmp_path) == []
     assert [Path(path).name for path in list_files(tmp_path)] == ["x"]
     (deepest / "one").mkdir()
-    problem, = find_irregular(tmp_path)
-    assert problem == "d/" * MAX_FOLDERS_DEEP + f"one: a folder more than {MAX_FOLDERS_DEEP} deep; remove it"
     with pytest.raises(VerificationError, match=f"d/d/d/…: folders lie more than {MAX_FOLDERS_DEEP} deep; remove them"):
         list_files(tmp_path)
 
@@ -98,10 +95,9 @@ def test_more_folders_in_one_another_than_a_program_can_follow_are_refused(tmp_p
     place.mkdir()
     try:
         subprocess.run(["mkdir", "-p", "/".join("d" * 1_500)], cwd=place, check=True)
-        assert len(find_irregular(place)) == 1
         with pytest.raises(VerificationError, match="deep"):
             list_files(place)
-        with pytest.raises(VerificationError, match="a folder more than"):
+        with pytest.raises(VerificationError, match="folders lie more than"):
             verify(place)
     finally:
         subprocess.run(["rm", "-rf", str(place)], check=True)  # the standard library's own rmtree gives up here

@@ -14,7 +14,7 @@ from glideslope.recipe.filters import Category, Detector
 from glideslope.recipe.load import dump_recipe
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.evidence.published_recipe import last_part, published_recipe
 from glideslope.release.verify import verify
 from glideslope.release.vetting.secret_files import find_secrets
@@ -71,7 +71,7 @@ def test_a_run_on_a_folder_with_an_absolute_path_is_packed_and_verified_like_any
     pack(run_dir, placed, run_dir / "release")
     pack(run_dir, placed.model_copy(update={"source": FolderSource(path="/elsewhere/photos")}), tmp_path / "again")
     assert yaml.safe_load((run_dir / "release/evidence/recipe.yaml").read_text())["source"]["path"] == "photos"
-    assert find_secrets(Release(run_dir / "release")) == []
+    assert find_secrets(open_evidence(run_dir / "release")) == []
     assert verify(run_dir / "release").manifest_root == verify(tmp_path / "again").manifest_root
 
 
@@ -80,7 +80,7 @@ def test_a_record_that_names_a_place_says_to_give_a_relative_path(tamper: Any) -
         value["config"]["clip"] = {"model": "local-dir:/srv/models/vit"}
 
     tamper.record("index", place)
-    problem, = find_secrets(Release(tamper.directory))
+    problem, = find_secrets(open_evidence(tamper.directory))
     assert problem.startswith("evidence/records/index.json: holds a path of a machine, at config.clip.model (/srv/…, 15 characters); "
                               "give a path relative to the directory you work in")
 

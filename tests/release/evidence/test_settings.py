@@ -16,7 +16,7 @@ from glideslope.recipe.recipe import Recipe
 from glideslope.recipe.stage_settings import expected_settings, find_changed_settings
 from glideslope.release import pack
 from glideslope.release.evidence.chain import check_ledger
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.verify import verify
 from glideslope.store.records import Record
 
@@ -63,7 +63,7 @@ def problems_of(directory: Path) -> str:
 
 @pytest.fixture
 def records(packed_run: Path) -> dict[str, Record]:
-    return dict(Release(packed_run / "release").records)
+    return dict(open_evidence(packed_run / "release").records)
 
 
 def test_a_run_passes_with_the_recipe_that_it_was_run_with(recipe: Recipe, records: dict[str, Record]) -> None:
@@ -120,7 +120,7 @@ def test_pack_refuses_another_recipe_than_the_run_was_run_with(run_dir: Path, re
 @pytest.mark.parametrize("key", ["clip.model", "seed", "source.kind", "labels.salt", "index.max_pixels"])
 def test_verify_refuses_a_recipe_that_was_edited_in_the_release(tamper: Any, recipe: Recipe, key: str) -> None:
     path = tamper.directory / "evidence/recipe.yaml"
-    path.write_text(yaml.safe_dump(edited(Release(tamper.directory).recipe, key, EDITS[key]).model_dump(mode="json"), sort_keys=False))
+    path.write_text(yaml.safe_dump(edited(open_evidence(tamper.directory).recipe, key, EDITS[key]).model_dump(mode="json"), sort_keys=False))
     tamper.seal()
     assert "the recipe says" in problems_of(tamper.directory)
 
@@ -146,9 +146,9 @@ def test_a_concept_that_gives_the_wanted_role_needs_the_store_to_say_so(tamper: 
 
 def test_a_ledger_that_lacks_inputs_of_the_index_is_refused(tamper: Any) -> None:
     tamper.record("index", lambda record: record["summary"].update(num_inputs=500))
-    assert "has 401 rows, the index has 500 inputs" in "\n".join(check_ledger(Release(tamper.directory)))
+    assert "has 401 rows, the index has 500 inputs" in "\n".join(check_ledger(open_evidence(tamper.directory)))
     tamper.record("index", lambda record: record["summary"].update(num_inputs=401, num_bad={"unreadable": 1, "too large": 3}))
-    assert "0 rows say 'too large', the index has 3" in "\n".join(check_ledger(Release(tamper.directory)))
+    assert "0 rows say 'too large', the index has 3" in "\n".join(check_ledger(open_evidence(tamper.directory)))
     tamper.record("index", lambda record: record["summary"].pop("num_inputs"))
     with pytest.raises(ReleaseError, match="num_inputs"):
-        check_ledger(Release(tamper.directory))
+        check_ledger(open_evidence(tamper.directory))

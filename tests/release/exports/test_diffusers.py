@@ -19,7 +19,7 @@ from glideslope.errors import ReleaseError
 from glideslope.models.drawing.editing import UpsampleOptions
 from glideslope.models.drawing.options import DrawOptions
 from glideslope.models.tokenizer import END, START, WORD_END, CaptionTokenizer, build_tokenizer
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.exports.diffusers import choose_parts, export_diffusers, generate_code
 from glideslope.release.exports.export_check import check_export
 from glideslope.text.vocabulary_files import Vocabulary
@@ -262,7 +262,7 @@ def test_components_that_do_not_go_together_are_refused_by_name(stranger: Any, c
 
 
 def test_an_export_holds_every_component_of_the_release(whole: Path, plain: Path, packed_run: Path) -> None:
-    release = Release(whole / "release")
+    release = open_evidence(whole / "release")
     assert list(choose_parts(release)) == PARTS and check_export(whole / "export") == []
     assert all((whole / "export" / name).is_dir() for name in PARTS)
     for name in ("upsampler", "base_inpaint", "clip_tokenizer"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.vetting.secret_files import find_secrets, scan_file
 from glideslope.text.secrets import KINDS, Finding, private_words, scan_lines
 
@@ -236,7 +236,7 @@ def test_the_name_of_this_machine_is_found_as_a_word(tmp_path: Path) -> None:
 
 
 def test_a_packed_release_holds_no_secrets(packed_run: Path) -> None:
-    assert find_secrets(Release(packed_run / "release"), words=private_words()) == []
+    assert find_secrets(open_evidence(packed_run / "release"), words=private_words()) == []
 
 
 def test_secrets_in_a_release_are_named_by_file_kind_and_place_with_what_to_do(packed_run: Path, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_secrets_in_a_release_are_named_by_file_kind_and_place_with_what_to_do(p
     place = table.schema.get_field_index("caption")
     pq.write_table(table.set_column(place, table.schema.field(place), pa.array(captions)), path, use_dictionary=False)
     (directory / "LICENSE").write_text(f"ask {SECRETS['a mail address']}\n")
-    first, second = find_secrets(Release(directory))
+    first, second = find_secrets(open_evidence(directory))
     assert first.startswith("LICENSE: holds a mail address, at line 1 (a…, 21 characters)")
     assert f"{path.name}: holds a mail address, at caption of {table['key'][0]}" in second
     assert "and 6 more places; captions are published with the ledger" in second

@@ -13,6 +13,7 @@ from glideslope.release.publishing.directory_target import DirectoryTarget
 from glideslope.release.publishing.publish import publish, rollback
 from glideslope.release.publishing.targets import Edit
 from glideslope.release.publishing.withdraw import withdraw
+from glideslope.trust.opening import OpenRelease
 from glideslope.trust.status import STATUS_NAME, SignedStatus, Status
 
 from ..small_releases import HURRIED, WEIGHTS, content, make_plan, make_release, send, trust
@@ -48,7 +49,7 @@ def test_publishing_again_does_nothing(target: DirectoryTarget, old: Path) -> No
 
 
 def test_a_check_that_refuses_leaves_the_link_alone_and_the_next_try_goes_on(target: DirectoryTarget, old: Path, new: Path) -> None:
-    def refuse(directory: Path) -> None:
+    def refuse(release: OpenRelease) -> None:
         raise VerificationError("release", ["no"])
 
     send(old, target, tag="v1")
@@ -176,7 +177,7 @@ def copy(read, written, size):
     real(read, written, size)
 shutil.copyfileobj = copy
 target = DirectoryTarget(Path({str(directory)!r}))
-publish(plan_publication(Path({str(release)!r}), target, Options(tag="v1")), target, check=lambda folder: None)
+publish(plan_publication(Path({str(release)!r}), target, Options(tag="v1")), target, check=lambda release: None)
 """
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == -signal.SIGKILL
 

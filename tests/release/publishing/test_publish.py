@@ -7,6 +7,7 @@ import pytest
 
 from glideslope.errors import GlideslopeError, ReleaseError, VerificationError
 from glideslope.release.publishing.publish import publish, rollback
+from glideslope.trust.opening import OpenRelease
 from glideslope.trust.unlisted_files import KEPT_FILES
 
 from ...hub.faults import Fault, FaultKind
@@ -186,8 +187,8 @@ def test_storage_that_gives_back_other_bytes_is_never_shown(hub: LoopbackHub, ol
 
 
 def test_a_check_that_refuses_keeps_the_release_from_being_shown(hub: LoopbackHub, old: Path) -> None:
-    def refuse(directory: Path) -> None:
-        assert content(directory) == content(old)
+    def refuse(release: OpenRelease) -> None:
+        assert {path: (release.directory / path).read_bytes() for path in release.paths} == content(old)
         raise VerificationError("release", ["no"])
 
     with pytest.raises(VerificationError):

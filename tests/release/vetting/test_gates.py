@@ -9,7 +9,7 @@ import yaml
 from glideslope.errors import ReleaseError
 from glideslope.recipe.policy import Policy, load_policy
 from glideslope.release import pack
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.vetting.check import check, effective_policy, run_gates, run_policy
 from glideslope.release.vetting.gates.audits import AUDITS
 from glideslope.release.vetting.gates.captions import CAPTIONS_COUNT
@@ -33,19 +33,19 @@ LENIENT = {"recall": {"at_least": 0.0, "bound": 0.0}, "kept_share": {"at_least":
 
 def asked_of(directory: Path, **changes: Any) -> Asked:
     """What the packed policy asks for, with changes."""
-    return Asked(Policy.model_validate(Release(directory).policy.model_dump(mode="json") | changes))
+    return Asked(Policy.model_validate(open_evidence(directory).policy.model_dump(mode="json") | changes))
 
 
 def refusal_of(gate: Gate, directory: Path, asked: Asked | None = None) -> str:
     with pytest.raises(ReleaseError) as caught:
-        run_gates(Release(directory), [gate], asked or asked_of(directory), shown=directory)
+        run_gates(open_evidence(directory), [gate], asked or asked_of(directory), shown=directory)
     start = f"release {directory}: 1 of 1 gates refuse: "
     assert str(caught.value).startswith(f"{start}gate {gate.name}: ")
     return str(caught.value).removeprefix(start)
 
 
 def passes(gate: Gate, directory: Path, **changes: Any) -> bool:
-    return run_gates(Release(directory), [gate], asked_of(directory, **changes), shown=directory) == [gate.name]
+    return run_gates(open_evidence(directory), [gate], asked_of(directory, **changes), shown=directory) == [gate.name]
 
 
 def test_a_sound_release_passes_every_gate_and_they_are_named(packed_run: Path) -> None:
@@ -74,21 +74,21 @@ def test_what_is_left_out_is_the_demand_and_never_the_checks(tamper: Any) -> Non
     reason = "the machine that checks has no labels at hand"
     change = {"unsafe_skip": {"filter evidence": reason, "audits": reason}, "categories": {"gore": LENIENT}}
     asked = asked_of(tamper.directory, **change)
-    assert run_gates(Release(tamper.directory), [FILTER_EVIDENCE, INTACT], asked, shown=tamper.directory) == ["intact"]
+    assert run_gates(open_evidence(tamper.directory), [FILTER_EVIDENCE, INTACT], asked, shown=tamper.directory) == ["intact"]
     tamper.json("evidence/filters/violence/filter.json", lambda report: report["test"].update(recall=1.0, num_caught=6))
     assert "audit.recall is reported as 1.0" in refusal_of(FILTER_EVIDENCE, tamper.directory, asked)
 
 
 def test_no_gates_at_all_is_a_refusal(packed_run: Path) -> None:
     with pytest.raises(ReleaseError, match="no gate to pass"):
-        run_gates(Release(packed_run / "release"), [], asked_of(packed_run / "release"), shown=packed_run)
+        run_gates(open_evidence(packed_run / "release"), [], asked_of(packed_run / "release"), shown=packed_run)
 
 
 def test_all_failures_are_reported_at_once(tamper: Any) -> None:
     tamper.text("README.md", "21 of 24", "22 of 24")
     (tamper.directory / "figures/ledger.png").unlink()
     with pytest.raises(ReleaseError) as caught:
-        run_gates(Release(tamper.directory), QUICK, asked_of(tamper.directory), shown=tamper.directory)
+        run_gates(open_evidence(tamper.directory), QUICK, asked_of(tamper.directory), shown=tamper.directory)
     message = str(caught.value)
     assert all(f"gate {name}: " in message for name in ("intact", "allowed files", "card complete"))
     assert f"3 of {len(QUICK)} gates refuse" in message
@@ -205,11 +205,11 @@ def test_weights_that_are_not_finite_are_refused(tamper: Any) -> None:
     name = sorted(tensors)[0]
     tensors[name].view(-1)[0] = math.inf
     save_file(tensors, path, metadata={"format": "pt"})
-    assert check_finite(Release(tamper.directory)) == [f"noised_clip: tensor {name} holds values that are not finite; train again"]
+    assert check_finite(open_evidence(tamper.directory)) == [f"noised_clip: tensor {name} holds values that are not finite; train again"]
 
 
 def test_a_release_that_takes_too_long_is_refused(packed_run: Path) -> None:
-    asked = Asked(Release(packed_run / "release").policy, reload_timeout_s=0.01)
+    asked = Asked(open_evidence(packed_run / "release").policy, reload_timeout_s=0.01)
     assert "more than 0 s" in refusal_of(RELOAD, packed_run / "release", asked)
 
 
@@ -301,7 +301,7 @@ def test_a_release_without_its_policy_is_refused_at_once(tamper: Any) -> None:
 def test_a_given_policy_is_applied_on_top_and_an_unreadable_one_refuses(packed_run: Path, tmp_path: Path) -> None:
     strict = load_policy(None).model_dump(mode="json") | {"size": {"at_most_mb": 1}, "categories": {"gore": LENIENT}}
     (tmp_path / "strict.yaml").write_text(yaml.safe_dump(strict))
-    applied = effective_policy(Release(packed_run / "release"), tmp_path / "strict.yaml")
+    applied = effective_policy(open_evidence(packed_run / "release"), tmp_path / "strict.yaml")
     assert "filter gore: the policy names this category" in refusal_of(FILTER_EVIDENCE, packed_run / "release", Asked(applied))
     (tmp_path / "empty.yaml").write_text("categories: {}")
     for name, message in (("empty.yaml", "categories"), ("missing.yaml", "No such file")):
@@ -320,17 +320,17 @@ def test_a_bypass_of_what_is_no_gate_or_always_runs_is_refused(tamper: Any, reci
                                                                told: str) -> None:
     path = policy_with(unsafe_skip={name: REASON})
     with pytest.raises(ReleaseError, match=told):
-        effective_policy(Release(tamper.directory), path)
+        effective_policy(open_evidence(tamper.directory), path)
     with pytest.raises(ReleaseError, match=told):
         pack(run_dir, recipe.model_copy(update={"policy": str(path)}), run_dir / "release")
     (tamper.directory / "evidence/policy.yaml").write_text(load_policy(path).text)
-    assert re.search(told, CHECKS["policy"](Release(tamper.directory))[0])
+    assert re.search(told, CHECKS["policy"](open_evidence(tamper.directory))[0])
     with pytest.raises(ReleaseError, match=told):
         run_policy(tamper.directory)
 
 
 def test_the_packed_policy_is_read_back_and_a_missing_or_edited_one_is_refused(tamper: Any, recipe: Any) -> None:
-    release = Release(tamper.directory)
+    release = open_evidence(tamper.directory)
     assert release.policy == load_policy(recipe.policy)
     assert CHECKS["policy"](release) == []
     path = tamper.directory / "evidence/policy.yaml"
@@ -338,14 +338,14 @@ def test_the_packed_policy_is_read_back_and_a_missing_or_edited_one_is_refused(t
                              (b"{}", "categories: required key is missing")):
         path.write_bytes(content)
         with pytest.raises(ReleaseError, match=message):
-            _ = Release(tamper.directory).policy
+            _ = open_evidence(tamper.directory).policy
     path.unlink()
     with pytest.raises(ReleaseError, match=r"evidence/policy\.yaml: file is missing"):
-        effective_policy(Release(tamper.directory), None)
+        effective_policy(open_evidence(tamper.directory), None)
 
 
 def test_a_given_policy_can_ask_for_more_but_lift_nothing(packed_run: Path, policy_with: Any) -> None:
-    release = Release(packed_run / "release")
+    release = open_evidence(packed_run / "release")
     applied = effective_policy(release, policy_with(size={"at_most_mb": 7}, companions="allow", captions={"bound": 0.0}))
     assert applied.size.at_most_mb == 7
     assert applied.companions == "refuse"

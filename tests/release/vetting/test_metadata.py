@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import ModelCardData
 
 from glideslope.errors import ReleaseError
-from glideslope.release.evidence.contents import Release
+from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.vetting.metadata import (
     DATASET_FIELDS,
     HEADER,
@@ -32,7 +32,7 @@ def problems(header: dict[str, Any]) -> list[str]:
 
 
 def test_a_packed_release_has_good_metadata(packed_run: Path) -> None:
-    assert find_bad_metadata(Release(packed_run / "release")) == []
+    assert find_bad_metadata(open_evidence(packed_run / "release")) == []
 
 
 def test_the_header_holds_the_terms_for_a_gated_copy(packed_run: Path) -> None:
@@ -104,13 +104,13 @@ def test_a_header_that_cannot_be_read_is_found(text: str, said: str) -> None:
 
 def test_a_card_that_was_edited_for_the_hub_is_found_by_its_own_parser(tamper: Any) -> None:
     tamper.text("README.md", "license: apache-2.0\n", "license: apache-2.0\nmodel_name: 3\n")
-    found = find_bad_metadata(Release(tamper.directory))
+    found = find_bad_metadata(open_evidence(tamper.directory))
     assert any("'model_name', which the Hub does not know" in problem for problem in found)
 
 
 def test_the_header_of_the_dataset_card_is_checked(tamper: Any) -> None:
     tamper.text("DATASET_CARD.md", "size_categories:\n- n<1K", "size_categories:\n- tiny")
-    problem, = find_bad_metadata(Release(tamper.directory))
+    problem, = find_bad_metadata(open_evidence(tamper.directory))
     assert "DATASET_CARD.md: header, size_categories" in problem
     assert {"license", "size_categories"} <= DATASET_FIELDS.keys()
 

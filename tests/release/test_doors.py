@@ -11,13 +11,15 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants, snapshot_download
 
 from glideslope import GlidePipeline
-from glideslope.errors import GlideslopeError, ReleaseError
+from glideslope.errors import GlideslopeError, ReleaseError, VerificationError
 from glideslope.release.documents.card_check import card_page, check_card, render_again
 from glideslope.release.exports.diffusers import export_diffusers
 from glideslope.release.publishing.directory_target import DirectoryTarget
 from glideslope.release.publishing.publication import Options, plan_publication
+from glideslope.release.publishing.targets import LocalRelease
 from glideslope.release.verify import verify
 from glideslope.release.vetting.check import run_policy
+from glideslope.store.digests import sha256_file
 from glideslope.store.whole_files import write_bytes
 
 from ...hub.loopback import OWNER, LoopbackHub
@@ -46,11 +48,18 @@ def export(place: Path) -> None:
         assert not (Path(temporary) / "export/.git").exists()
 
 
+def publish(place: Path) -> None:
+    """What publishing does with a download before anybody is shown it."""
+    problems = LocalRelease.read(place).opened.differences()
+    if problems:
+        raise VerificationError(str(place), problems)
+
+
 DOORS: dict[str, Callable[[Path], object]] = {
     "load": lambda place: GlidePipeline.from_pretrained(place, device="cpu", verify="required"),
     "load unverified": lambda place: GlidePipeline.from_pretrained(place, device="cpu", verify="off"),
     "verify": verify, "check": check, "card": render_again, "card --check": check_card, "card --html": card_page,
-    "export": export}
+    "export": export, "publish": publish}
 
 
 def refusals(place: Path, *, without: tuple[str, ...] = ()) -> dict[str, str]:
@@ -94,11 +103,48 @@ def xet_snapshot(packed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         return Path(snapshot_download(REPO, cache_dir=root / "cache", endpoint=hub.endpoint, token=OWNER.token))
 
 
+def cached(place: Path) -> Path:
+    """A snapshot in a cache that keeps every file among the blobs of its repository."""
+    repository = place.with_name("models--me--mine")
+    snapshot = repository / "snapshots" / ("a" * 40)
+    for path in [path for path in place.rglob("*") if path.is_file()]:
+        blob = repository / "blobs" / sha256_file(path)
+        write_bytes(blob, path.read_bytes())
+        link = snapshot / path.relative_to(place)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return snapshot
+
+
+def local_dir(place: Path) -> Path:
+    """A folder that the Hub's client was given."""
+    write_bytes(place / ".gitattributes", ATTRIBUTES.encode())
+    write_bytes(place / ".cache/huggingface/.gitignore", b"*")
+    return place
+
+
+# How a release lies here: the way of having it -> what makes it of a plain copy. The cache with Xet blobs comes from the real client.
+WAYS: dict[str, Callable[[Path], Path]] = {"plain copy": lambda place: place, "local-dir": local_dir, "git clone": clone, "cache": cached}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_release_is_let_in_at_every_door_however_it_came_here(place: Path, way: str) -> None:
+    assert refusals(WAYS[way](place)) == {}
+
+
 def test_a_snapshot_whose_large_files_came_over_xet_is_let_in_at_every_door(xet_snapshot: Path) -> None:
     blob = (xet_snapshot / WEIGHTS).resolve()
     cache = xet_snapshot.parents[2]
     assert blob.parents[1] == cache / "blobs" and blob.parent.name == blob.name[:2]  # the cache's own blobs, else this shows nothing
     assert refusals(xet_snapshot) == {}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_changed_file_is_refused_however_it_came_here(place: Path, way: str) -> None:
+    (place / "LICENSE").write_bytes((place / "LICENSE").read_bytes() + b"\n")
+    told = refusals(WAYS[way](place), without=("load unverified", "card", "card --check", "card --html", "check"))
+    assert told.keys() == {"load", "verify", "export", "publish"}
+    assert all("LICENSE: size is" in text for text in told.values())
 
 
 @pytest.mark.parametrize("target", ["blobs/secret", "blobs/aa/secret", "blobs/aa/bb" + "0" * 62, "models--tester--other/blobs/x", "outside"])
@@ -112,15 +158,6 @@ def test_a_link_to_anything_else_in_the_cache_is_refused_at_every_door(xet_snaps
     told = refusals(snapshot)
     assert told.keys() == DOORS.keys()
     assert all(f"{WEIGHTS}: a link that leads out of the release" in text for text in told.values())
-
-
-def test_plain_copies_folders_of_the_client_and_clones_are_let_in_at_every_door(place: Path) -> None:
-    assert refusals(place) == {}
-    write_bytes(place / ".gitattributes", ATTRIBUTES.encode())
-    write_bytes(place / ".cache/huggingface/.gitignore", b"*")
-    assert refusals(place) == {}
-    shutil.rmtree(place / ".cache")
-    assert refusals(clone(place)) == {}
 
 
 def test_a_real_clone_of_a_clone_is_let_in(place: Path, tmp_path: Path) -> None:
@@ -152,7 +189,7 @@ def test_weights_that_are_still_pointers_are_refused_at_every_door_with_the_comm
 def test_what_an_operating_system_leaves_in_folders_is_named_and_is_to_be_removed(place: Path, path: str, system: str) -> None:
     write_bytes(place / path, b"\0")
     told = refusals(place, without=("load unverified", "check", "card", "card --check", "card --html"))
-    assert told.keys() == {"load", "verify", "export"}
+    assert told.keys() == {"load", "verify", "export", "publish"}
     sentence = f"{path}: file is not in the manifest; {system} puts such files into folders, remove it"
     assert all(sentence in text for text in told.values())
 

@@ -10,14 +10,14 @@ import pytest
 
 from glideslope.errors import ReleaseError, VerificationError
 from glideslope.release.exports.diffusers import export_diffusers
-from glideslope.release.publishing.snapshot import release_in
 from glideslope.release.verify import verify
 from glideslope.release.vetting.check import run_policy
 from glideslope.store.whole_files import write_bytes
+from glideslope.trust.opening import OpenRelease, Trust, open_release
 from glideslope.trust.release_manifest import ReleaseManifest
 from glideslope.trust.status import Status, times_from, with_current, with_withdrawn
 
-from ..small_releases import content, make_release
+from .small_releases import content, make_release
 
 ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.png filter=lfs diff=lfs merge=lfs -text\n"
 
@@ -38,9 +38,15 @@ def root_of(place: Path) -> str:
     return ReleaseManifest.read(place / "manifest.json").root
 
 
+def look_at(place: Path) -> OpenRelease:
+    """Open a release as who reads its evidence does."""
+    return open_release(place, Trust("required", status="of any age"))
+
+
 def test_a_packed_release_is_looked_at_where_it_lies(release: Path) -> None:
-    with release_in(release) as found:
-        assert found == release
+    opened = look_at(release)
+    assert (opened.directory, opened.beside) == (release, [])
+    assert sorted(opened.paths) == sorted(content(release))
 
 
 def test_a_downloaded_folder_shows_the_release_alone(release: Path) -> None:
@@ -48,8 +54,10 @@ def test_a_downloaded_folder_shows_the_release_alone(release: Path) -> None:
     write_bytes(release / ".gitattributes", ATTRIBUTES)
     write_bytes(release / ".cache/huggingface/download/README.md.metadata", b"")
     say(release, root_of(release))
-    with release_in(release) as found:
-        assert content(found) == files
+    opened = look_at(release)
+    assert {path: (opened.directory / path).read_bytes() for path in opened.paths} == files
+    assert opened.beside == [".gitattributes", "STATUS.json", ".cache/huggingface"]
+    assert opened.differences() == []
 
 
 def test_a_real_release_verifies_as_it_comes_from_a_hub(packed_run: Path, tmp_path: Path) -> None:
@@ -65,27 +73,27 @@ def test_a_strange_file_is_no_part_of_what_may_lie_beside(release: Path) -> None
     for path in (".github/workflows/x.yml", ".cache/pipeline.py", ".cache/huggingface/pipeline.py", ".cache/huggingface/download/x.bin",
                  "STATUS.txt", "base/.gitattributes"):
         write_bytes(release / path, b"x")
-        with release_in(release) as found:
-            assert path in content(found)
+        assert path in look_at(release).paths
+        assert f"{path}: file is not in the manifest" in look_at(release).differences()
 
 
 @pytest.mark.parametrize("attributes", [b"*.py filter=evil\n", b"*.bin filter=lfs diff=lfs merge=lfs -text eol=crlf\n", b"\xff\xfe"])
 def test_attributes_that_say_more_are_refused(release: Path, attributes: bytes) -> None:
     write_bytes(release / ".gitattributes", attributes)
-    with pytest.raises(VerificationError, match="gitattributes"), release_in(release):
-        pass
+    with pytest.raises(VerificationError, match="gitattributes"):
+        look_at(release)
 
 
 def test_a_withdrawn_release_is_refused_with_the_reason_and_a_status_that_is_none_counts_for_it(release: Path) -> None:
     say(release, "0" * 64, withdrawn=root_of(release))
-    with pytest.raises(VerificationError, match="draws people"), release_in(release):
-        pass
+    with pytest.raises(VerificationError, match="draws people"):
+        look_at(release)
     say(release, "0" * 64)
-    with pytest.raises(VerificationError, match="does not name this release"), release_in(release):
-        pass
+    with pytest.raises(VerificationError, match="does not name this release"):
+        look_at(release)
     write_bytes(release / "STATUS.json", b"{}")
-    with pytest.raises(VerificationError, match="expected format, status and signatures"), release_in(release):
-        pass
+    with pytest.raises(VerificationError, match="expected format, status and signatures"):
+        look_at(release)
 
 
 @pytest.fixture
