@@ -133,9 +133,8 @@ def status(target: TargetArgument, status_options: StatusOptions,
 
     Its STATUS.json says that of every release, until when it counts, and who signed it.
     """
-    from ..release.publishing.patience import Patience, PatientTarget
+    from ..release.publishing.patience import Patience, PatientTarget, clear_refusals
     from ..release.publishing.publication import open_target
-    from ..release.publishing.publish import clear_refusals
     from ..release.publishing.statuses import read_status
     from ..release.publishing.statuses import renew as write_again
 

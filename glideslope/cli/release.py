@@ -72,10 +72,10 @@ def card(release: ReleaseArgument,
          of_data: Annotated[bool, flag("--dataset", help="The dataset card instead of the model card.")] = False,
          as_json: JsonOption = False) -> None:
     """Print a card, write it as a page, or check it."""
-    from ..release.documents import card_check
+    from ..release.documents import card_view
 
     if check:
-        differences, stale = card_check.check_card(release), card_check.check_figures(release)
+        differences, stale = card_view.check_card(release), card_view.check_figures(release)
         if as_json:
             tell({"release": str(release), "differences": [difference.to_json() for difference in differences], "figures": stale}, as_json=True)
             raise typer.Exit(code=1 if differences or stale else 0)
@@ -84,10 +84,10 @@ def card(release: ReleaseArgument,
         tell({"release": str(release), "cards": "every line and figure is what the evidence gives"}, as_json=False)
     elif out_file is not None:
         refuse_in_release(out_file, release)
-        write_bytes(out_file, card_check.card_page(release, of_data=of_data).encode())
+        write_bytes(out_file, card_view.card_page(release, of_data=of_data).encode())
         tell({"page": str(out_file)}, as_json=as_json)
     else:
-        text = card_check.render_again(release, of_data=of_data)
+        text = card_view.render_again(release, of_data=of_data)
         if as_json:
             tell({"card": text}, as_json=True)
         else:

@@ -15,9 +15,8 @@ from ...data_filter.deciding.statistics import lower_bound
 from ...data_filter.sources.source import hash_share
 from ...errors import ReleaseError
 from ...recipe.training import EvaluateConfig
-from ...store.records import Record
 from ...store.strict_json import load_lines
-from ..evidence.comparison import Claims, show
+from ..evidence.comparison import Claims, show, stated_cuts
 from ..evidence.contents import Release, need
 
 MOST_CAPTIONS = 8  # of a hand
@@ -99,11 +98,6 @@ def evaluation_claims(release: Release) -> Claims:
                 "num_steps": settings.num_steps, "guidance_scale": settings.guidance_scale, "worst": list_worst(pairs),
                 "guidance": measure_guidance(release)} | stated_cuts(release.record("evaluation"))
     return {f"evaluation.{name}": value for name, value in counted.items()}
-
-
-def stated_cuts(record: Record) -> Claims:
-    """How many captions a stage read, and how many of them only in part, as its record states; none where it was not counted yet."""
-    return {name: record.summary.get(name) for name in ("num_captions", "num_captions_cut")}
 
 
 def compare_with_middle(pair: Pair) -> tuple[float, float, int]:

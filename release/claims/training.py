@@ -6,10 +6,9 @@ from ...errors import ReleaseError
 from ...store.records import Record
 from ...store.run_layout import training_stage
 from ...store.weight_files import find_weights
-from ..evidence.comparison import Claims
+from ..evidence.comparison import Claims, stated_cuts
 from ..evidence.contents import Release, need
 from ..weights import count_parameters
-from .evaluation import stated_cuts
 
 FINAL_FRACTION = 10
 PRECISIONS = ("float32", "bfloat16")

@@ -10,11 +10,10 @@ from typing import Any
 
 from ...store.digests import sha256_json
 from ..evidence.contents import Release
-from ..evidence.data_root import curated_root
 from .bom_model_card import model_card
-from .environment import describe
 from .licences import PACKAGE_LICENCES, cyclonedx_licence
 from .plain_json import claim, json_text
+from .record_environment import describe
 
 BOM_PATH = "evidence/mlbom.cdx.json"
 SCHEMA = "http://cyclonedx.org/schema/bom-1.6.schema.json"
@@ -78,7 +77,7 @@ def data_component(release: Release, claims: Mapping[str, Any]) -> dict[str, Any
     return {"type": "data", "bom-ref": DATA_REF, "name": f"{ask('recipe.name')}, curated set",
             "description": "The captioned images that the filters kept. They are not part of the release; evidence/croissant.json lists their "
                            "files by digest, evidence/ledger has a row for each input.",
-            "hashes": [{"alg": "SHA-256", "content": curated_root(release)}], **({"copyright": credit} if credit else {}),
+            "hashes": [{"alg": "SHA-256", "content": release.curated_root}], **({"copyright": credit} if credit else {}),
             "data": [{"type": "dataset", "name": "curated set", "contents": {"properties": properties},
                       "description": f"source of the kind {ask('source.kind')}, as found by this run"}]}
 

@@ -4,13 +4,10 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
-from ...errors import ReleaseError
 from ...model_cards.card import render_card, render_dataset_card
-from ..claims.claims import claims_of
-from ..evidence.contents import CARD_PATH, DATASET_CARD_PATH, Release, open_evidence
+from ..evidence.contents import CARD_PATH, DATASET_CARD_PATH, Release
 
 CARDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {CARD_PATH: render_card, DATASET_CARD_PATH: render_dataset_card}
 MAX_SHOWN = 160
@@ -71,31 +68,6 @@ def check_cards(release: Release, claims: Mapping[str, Any]) -> list[Difference]
             for difference in compare_texts(path, release.read(path, bytes.decode), render(claims))]
 
 
-def check_card(release_dir: Path) -> list[Difference]:
-    """Compute a release's claims from its evidence and compare its cards with them, line by line.
-
-    Args:
-        release_dir: the release; nothing is written, and its claims.json is not read.
-
-    Returns:
-        What differs, in order; nothing when every line is what the evidence gives.
-
-    Raises:
-        ReleaseError: evidence or a card is missing or malformed.
-    """
-    release = open_evidence(release_dir)
-    return check_cards(release, claims_of(release))
-
-
-def check_figures(release_dir: Path) -> list[str]:
-    """One sentence for each figure of a release that shows something else than its evidence gives; see `find_false_figures`.
-
-    Raises:
-        ReleaseError: evidence or a figure is missing or malformed.
-    """
-    return find_false_figures(open_evidence(release_dir))
-
-
 def find_false_figures(release: Release) -> list[str]:
     """Compare the figures of stages with the stages' records, and draw all others again from the evidence.
 
@@ -106,30 +78,6 @@ def find_false_figures(release: Release) -> list[str]:
     from ..evidence.figures import find_stale_figures
 
     return [problem for problem in check_copies(release) if problem.startswith("figures/")] + find_stale_figures(release)
-
-
-def render_again(release_dir: Path, *, of_data: bool = False) -> str:
-    """The model card, or the dataset card, as the evidence gives it now."""
-    return CARDS[DATASET_CARD_PATH if of_data else CARD_PATH](claims_of(open_evidence(release_dir)))
-
-
-def card_page(release_dir: Path, *, of_data: bool = False) -> str:
-    """A release's card as one HTML page that needs nothing else: its text as it is, its figures inside.
-
-    Raises:
-        ReleaseError: the card or one of its figures is missing.
-    """
-    from ...model_cards.page import render_page
-
-    path = DATASET_CARD_PATH if of_data else CARD_PATH
-    release = open_evidence(release_dir)
-
-    def read_figure(name: str) -> bytes:
-        if name not in release.figures:
-            raise ReleaseError(f"{path}: shows figures/{name}.png, which is missing; pack the release again")
-        return release.path(f"figures/{name}.png").read_bytes()
-
-    return render_page(release.read(path, bytes.decode), read_figure)
 
 
 def _cut(line: str, start: int) -> str:

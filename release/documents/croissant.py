@@ -11,7 +11,6 @@ from typing import Any
 
 from ...store.file_lists import FileEntry
 from ..evidence.contents import Release
-from ..evidence.data_root import curated_files, curated_root
 from .licences import SPDX_OF
 from .plain_json import claim, decimal, json_text, lower, upper
 
@@ -39,12 +38,12 @@ def croissant_text(release: Release, claims: Mapping[str, Any]) -> str:
         ReleaseError: evidence or a claim is missing.
     """
     ask = partial(claim, claims)
-    data = [_file("curated", entry) for entry in curated_files(release)]
+    data = [_file("curated", entry) for entry in release.curated_files]
     ledger = [_file("ledger", entry, below="") for entry in release.record("curated").outputs.files if entry.path.startswith("ledger/")]
     return json_text({
         "@context": CONTEXT, "@type": "sc:Dataset", "conformsTo": CONFORMS_TO, "name": _plain_name(ask("recipe.name")),
         "description": describe(claims), "version": "1.0.0", "license": licence_address(ask("release.license")),
-        "url": ask("release.homepage") or f"urn:sha256:{curated_root(release)}", "inLanguage": list(ask("release.languages")),
+        "url": ask("release.homepage") or f"urn:sha256:{release.curated_root}", "inLanguage": list(ask("release.languages")),
         "keywords": ["text-to-image", "filtered data"],
         **({"creditText": credit} if (credit := ask("release.data_attribution").strip()) else {}),
         **({"citeAs": citation} if (citation := ask("release.citation").strip()) else {}),

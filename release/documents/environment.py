@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ...store.records import Record
 from ...store.run_layout import training_stage
 from ..evidence.contents import Release
 from .plain_json import json_text
+from .record_environment import describe
 
 ENVIRONMENT_PATH = "evidence/environment.json"
 FORMAT = "glideslope.environment/1"
-MACHINE_KEYS = ("machine", "num_cores", "num_threads", "device", "device_name", "seconds")
 JOULES_PER_KWH = 3_600_000
 # Largest power of a whole accelerator board in watts, as its maker's data sheet states it (NVIDIA: "max thermal design power").
 # A name that CUDA reports must begin with one of these; the longest one that fits counts.
@@ -34,13 +33,6 @@ def environment_text(release: Release) -> str:
             versions.setdefault(package, set()).add(version)
     return json_text({"format": FORMAT, "versions": {package: sorted(found) for package, found in sorted(versions.items())},
                       "stages": stages, "energy": energy_claims(release)["cost.energy"]})
-
-
-def describe(record: Record) -> dict[str, Any]:
-    """Versions and machine class of one stage."""
-    environment = record.environment
-    known = {key: environment[key] for key in MACHINE_KEYS if environment.get(key) is not None}
-    return known | {"versions": {str(name): str(version) for name, version in sorted(dict(environment.get("versions", {})).items())}}
 
 
 def bound_energy(release: Release, model: str) -> dict[str, Any]:

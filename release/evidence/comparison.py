@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from ...store.records import Record
+
 RELATIVE_TOLERANCE = 1e-9
 MAX_SHOWN = 120
 MAX_ROWS_NAMED = 5
@@ -49,6 +51,11 @@ def flatten(prefix: str, value: Mapping[str, Any]) -> Claims:
         name = f"{prefix}.{key}"
         claims |= flatten(name, inner) if isinstance(inner, Mapping) else {name: inner}
     return claims
+
+
+def stated_cuts(record: Record) -> Claims:
+    """How many captions a stage read, and how many of them only in part, as its record states; none where it was not counted yet."""
+    return {name: record.summary.get(name) for name in ("num_captions", "num_captions_cut")}
 
 
 def shorten(problems: Sequence[str]) -> list[str]:

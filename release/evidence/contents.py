@@ -14,9 +14,10 @@ from ...recipe.load import parse_recipe
 from ...recipe.policy import Policy, parse_policy
 from ...recipe.recipe import Recipe
 from ...store.digests import sha256_bytes
-from ...store.file_lists import MANIFEST_NAME
+from ...store.file_lists import MANIFEST_NAME, FileEntry
 from ...store.parquet_pages import Budget, open_bounded
 from ...store.records import Record
+from ...store.stage_manifest import Manifest
 from ...store.strict_json import load_lines, load_object, read_bounded
 from ...store.strict_yaml import load_yaml
 from ...store.weight_files import TensorHeader, WeightFiles
@@ -185,6 +186,16 @@ class Release:
         if needed - set(columns):
             raise ReleaseError(f"evidence/ledger: columns are missing: {sorted(needed - set(columns))}; curate again")
         return columns
+
+    @property
+    def curated_files(self) -> list[FileEntry]:
+        """The files of the curated set with size and digest, as curation recorded them; the release does not hold them."""
+        return [entry for entry in self.record("curated").outputs.files if entry.path.startswith("data/")]
+
+    @property
+    def curated_root(self) -> str:
+        """One digest that names the curated set: the root of the flat manifest of its files."""
+        return Manifest(tuple(sorted(self.curated_files))).root
 
     def filter(self, category: str) -> dict[str, Any]:
         """What a category's filter reported: threshold, counts, bounds."""

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -139,3 +140,14 @@ class PatientTarget:
     def end_branch(self, branch: str) -> None:
         """See `Target`."""
         self._target.end_branch(branch)
+
+
+@contextmanager
+def clear_refusals(target: Target) -> Iterator[None]:
+    """Turn what was left of a target's own errors into a clear refusal."""
+    try:
+        yield
+    except Moved as error:
+        raise ReleaseError(f"{target.name}: changed while it was worked on ({error}); look at it, then run the same command again") from error
+    except Unsettled as error:
+        raise ReleaseError(f"{error}; run the same command again later: what is done is kept") from error

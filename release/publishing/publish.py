@@ -6,8 +6,7 @@ asks the target whether it is done, so that a publication that was killed is fin
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from ...trust.status import STATUS_NAME, with_current
 from ...trust.unlisted_files import KEPT_FILES
 from ..evidence.contents import Release
 from ..verify import verify_release
-from .patience import Patience, PatientTarget
+from .patience import Patience, PatientTarget, clear_refusals
 from .publication import Changes, Plan, refuse_foreign, refuse_withdrawn
 from .statuses import StatusWriter, known_releases, read_status, write_status
-from .targets import Edit, LocalRelease, Moved, Target, TargetState, Unsettled
+from .targets import Edit, LocalRelease, Moved, Target, TargetState
 
 NUM_DOWNLOADS = 2
 
@@ -264,17 +263,6 @@ def _announce(steps: Steps, writer: StatusWriter, release: LocalRelease, tag: st
         return
     write_status(steps.target, steps.target, state.main, _next_status(steps, writer, release, tag))
     steps.note(f"wrote {STATUS_NAME}")
-
-
-@contextmanager
-def clear_refusals(target: Target) -> Iterator[None]:
-    """Turn what was left of a target's own errors into a clear refusal."""
-    try:
-        yield
-    except Moved as error:
-        raise ReleaseError(f"{target.name}: changed while it was worked on ({error}); look at it, then run the same command again") from error
-    except Unsettled as error:
-        raise ReleaseError(f"{error}; run the same command again later: what is done is kept") from error
 
 
 def _stage(plan: Plan, steps: Steps) -> str:

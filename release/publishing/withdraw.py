@@ -4,8 +4,7 @@ from ...errors import ReleaseError
 from ...store.file_lists import MANIFEST_NAME
 from ...trust.release_manifest import ReleaseManifest
 from ...trust.status import MAX_REASON_LENGTH, ReleaseStatus, with_withdrawn
-from .patience import Patience, PatientTarget
-from .publish import clear_refusals
+from .patience import Patience, PatientTarget, clear_refusals
 from .statuses import StatusWriter, known_releases, read_status, tag_of, write_status
 from .targets import Target
 

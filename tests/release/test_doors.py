@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, snapshot_downl
 
 from glideslope import GlidePipeline
 from glideslope.errors import GlideslopeError, ReleaseError, VerificationError
-from glideslope.release.documents.card_check import card_page, check_card, render_again
+from glideslope.release.documents.card_view import card_page, check_card, render_again
 from glideslope.release.exports.diffusers import export_diffusers
 from glideslope.release.publishing.directory_target import DirectoryTarget
 from glideslope.release.publishing.publication import Options, plan_publication

@@ -11,7 +11,6 @@ from glideslope.release.documents.bom import BOM_PATH, bom_text
 from glideslope.release.documents.bom_model_card import energy_sentence, performance_metrics
 from glideslope.release.documents.licences import HUB_LICENCES, OTHER_HUB_LICENCES, SPDX_OF, cyclonedx_licence
 from glideslope.release.evidence.contents import Release
-from glideslope.release.evidence.data_root import curated_files, curated_root
 from glideslope.store.digests import sha256_file
 from glideslope.store.stage_manifest import Manifest
 
@@ -66,8 +65,8 @@ def test_a_release_of_every_network_has_all_its_files_in_the_bill(full_release: 
 
 def test_the_data_is_named_by_the_root_of_its_files_and_counted(release: Release, stated: dict[str, Any], read: Any) -> None:
     data, = (row for row in read(BOM_PATH)["components"] if row["type"] == "data")
-    assert [entry.path for entry in curated_files(release)] == ["data/train-00000.parquet"]
-    assert data["hashes"][0]["content"] == curated_root(release) == Manifest(tuple(curated_files(release))).root
+    assert [entry.path for entry in release.curated_files] == ["data/train-00000.parquet"]
+    assert data["hashes"][0]["content"] == release.curated_root == Manifest(tuple(release.curated_files)).root
     counts = {one["name"]: one["value"] for one in data["data"][0]["contents"]["properties"]}
     assert counts["glideslope:num_kept"] == str(stated["ledger.num_kept"])
     assert counts["glideslope:dropped:unreadable"] == "1"

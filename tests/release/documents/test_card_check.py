@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from glideslope.cli.main import app
 from glideslope.errors import ReleaseError, VerificationError
-from glideslope.release.documents.card_check import card_page, check_card, compare_texts, render_again
+from glideslope.release.documents.card_check import compare_texts
+from glideslope.release.documents.card_view import card_page, check_card, render_again
 from glideslope.release.evidence.contents import CARD_PATH, DATASET_CARD_PATH
 
 

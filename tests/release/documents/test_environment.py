@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from glideslope.release.documents.environment import BOARD_WATTS, board_watts, bound_energy, describe
+from glideslope.release.documents.environment import BOARD_WATTS, board_watts, bound_energy
+from glideslope.release.documents.record_environment import describe
 from glideslope.release.evidence.contents import Release, open_unsealed
 from glideslope.release.evidence.plan import record_path
 

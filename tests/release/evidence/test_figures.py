@@ -15,7 +15,7 @@ from glideslope.errors import ReleaseError, VerificationError
 from glideslope.recipe.policy import load_policy
 from glideslope.recipe.recipe import Recipe
 from glideslope.release import pack
-from glideslope.release.documents.card_check import check_figures
+from glideslope.release.documents.card_view import check_figures
 from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.evidence.figures import MAX_DISTANCE, blur, cut_sheet, draw_figures, measure_distance
 from glideslope.release.verify import verify
