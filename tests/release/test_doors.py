@@ -22,7 +22,7 @@ from glideslope.release.vetting.check import run_policy
 from glideslope.store.digests import sha256_file
 from glideslope.store.whole_files import write_bytes
 
-from ...hub.loopback import OWNER, LoopbackHub
+from ..hub.loopback import OWNER, LoopbackHub
 
 ATTRIBUTES = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 WEIGHTS = "base/diffusion_pytorch_model.safetensors"

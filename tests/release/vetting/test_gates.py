@@ -76,7 +76,7 @@ def test_what_is_left_out_is_the_demand_and_never_the_checks(tamper: Any) -> Non
     asked = asked_of(tamper.directory, **change)
     assert run_gates(open_evidence(tamper.directory), [FILTER_EVIDENCE, INTACT], asked, shown=tamper.directory) == ["intact"]
     tamper.json("evidence/filters/violence/filter.json", lambda report: report["test"].update(recall=1.0, num_caught=6))
-    assert "audit.recall is reported as 1.0" in refusal_of(FILTER_EVIDENCE, tamper.directory, asked)
+    assert "test.recall is reported as 1.0" in refusal_of(FILTER_EVIDENCE, tamper.directory, asked)
 
 
 def test_no_gates_at_all_is_a_refusal(packed_run: Path) -> None:
@@ -244,8 +244,8 @@ def test_labels_in_two_roles_are_refused(tamper: Any) -> None:
         second["concept"] = first["concept"]
 
     assert passes(LABELS_NOT_REUSED, tamper.directory)
-    assert "has the role audit, but the classifier was trained on it; fit again" in edit_scores(tamper, train_on_audit)
-    assert "has the roles audit, train; a label has one role only" in edit_scores(tamper, share_concept)
+    assert "has the role test, but the classifier was trained on it; fit again" in edit_scores(tamper, train_on_audit)
+    assert "has the roles test, train; a label has one role only" in edit_scores(tamper, share_concept)
     assert "and " in edit_scores(tamper, lambda rows: [row.update(concept="same") or row.update(in_training=True) for row in rows])
 
 
