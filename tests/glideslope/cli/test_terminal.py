@@ -17,10 +17,11 @@ CLAIMS: dict[str, Any] = {
     "ledger.num_seen": 4460, "ledger.num_kept": 2001, "recipe.categories": ["person"],
     "components": [{"name": name, "is_trained": name != "upsampler"} for name in ("base", "noised_clip", "upsampler")],
     "filters.person.test.recall": 0.995, "filters.person.test.recall_lower_bound": 0.98, "filters.person.test.num_caught": 199,
-    "filters.person.test.num_positive": 200, "filters.person.test.kept_share": 0.8,
+    "filters.person.test.num_positive": 200, "filters.person.test.kept_share": 0.8, "filters.person.demands.recall.bound": 0.97,
     **{f"training.{model}.{key}": value for model in ("base", "noised_clip")
        for key, value in {"num_parameters": 7_000_000, "num_images": 20_000, "first_loss": 1.0, "final_loss": 0.25}.items()},
-    "evaluation.num_wins": 48, "evaluation.num_pairs": 64, "evaluation.share_lower_bound": 0.645}
+    "evaluation.num_wins": 48, "evaluation.num_pairs": 64, "evaluation.share_lower_bound": 0.645,
+    "evaluation.demand.bound": None}
 
 
 class Screen(io.StringIO):
@@ -193,11 +194,11 @@ def test_on_a_terminal_a_bar_is_shown_and_removed() -> None:
 def test_the_summary_tells_what_was_removed_how_sure_that_is_and_what_was_trained() -> None:
     rows = dict(summary_rows(CLAIMS))
     assert rows["images"] == "4,460 seen, 2,001 kept"
-    assert rows["person filter"] == ("caught 199 of 200 never-seen positives (99.5 %, at least 98.0 % with 95 % confidence), "
-                                     "kept 80.0 % of the other images")
+    assert rows["person filter"] == ("caught 199 of 200 never-seen positives (99.5 %, at least 98.0 % with 95 % confidence, "
+                                     "asked for: 97 %), kept 80.0 % of the other images")
     assert rows["noised clip"] == "7.0 M parameters, 20,000 images seen, loss 1.000 to 0.250"
     assert rows["captions count"] == ("48 of 64 pictures fit their own caption better than the middle one of others (at least 64.5 % with "
-                                      "95 % confidence)")
+                                      "95 % confidence, nothing is asked for)")
 
 
 def test_the_table_adds_time_and_memory() -> None:
