@@ -1,4 +1,4 @@
-"""What a kind of source is: settings in the recipe that open what reads the data, and that know the data when they see it."""
+"""What a kind of source is: settings in the recipe that open what reads the data, and recognise their own kind of data."""
 
 import os
 from abc import abstractmethod

@@ -183,7 +183,7 @@ def _refuse_weak(key_id: str) -> str:
 
 
 def is_signed_by(key_id: str, signature: bytes, message: bytes) -> bool:
-    """Whether a signature of 64 bytes over a message is one of the key with this id; none is one of a key of small order.
+    """Whether the key with this id made a signature of 64 bytes over a message; always false for a key of small order.
 
     Raises:
         ReleaseError: `cryptography` is not installed.

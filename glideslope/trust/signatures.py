@@ -94,8 +94,8 @@ def verify_envelope(envelope: bytes, manifest_bytes: bytes, rule: SignerRule | N
     Args:
         envelope: the bytes of manifest.dsse.json.
         manifest_bytes: the bytes of manifest.json.
-        rule: the keys that are trusted, and how many of them must have signed; none checks that each signature is one of the key
-            it names, which proves that the release is as these keys' owners signed it, but not who that is.
+        rule: the keys that are trusted, and how many of them must have signed. `None`: only that each signature was made by the key
+            it names. That proves that the release is as the owners of these keys signed it, but not who they are.
 
     Returns:
         Who signed, and what.

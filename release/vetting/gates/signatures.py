@@ -1,4 +1,4 @@
-"""The gates on signatures: one that is there says what the release says, and those whom the policy names have signed."""
+"""The gates on signatures: a signature that is there agrees with the release, and the keys that the policy names have signed."""
 
 from collections.abc import Sequence
 
