@@ -20,8 +20,8 @@ from ...store.digests import sha256_bytes, sha256_json
 from ...store.vocabulary import Cause, Status
 from ..sources.kind import open_source
 from ..sources.source import Shard, Source, SourceItem
-from ..workers.engine import available_threads, worker_number
 from ..workers.read_ahead import map_ahead
+from ..workers.task import available_threads, worker_number
 from .parquet import write_table
 from .withheld import withhold_secrets
 

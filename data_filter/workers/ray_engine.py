@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import StageError
 from ...text.one_line import one_line
-from .engine import MOST_DEATHS, Task, available_threads, dump_error, limit_threads, load_error, refuse_lost
+from .task import MOST_DEATHS, Task, available_threads, dump_error, limit_threads, load_error, refuse_lost
 
 OBJECT_STORE_BYTES = 100 * 2**20  # of a Ray that is started here; only shard numbers and small results pass through it
 

@@ -66,6 +66,27 @@ def test_rooms_are_never_imported_under_their_bare_names() -> None:
     assert wrong == []
 
 
+def test_no_modules_import_each_other() -> None:
+    doors = [ROOT / folder / "__init__.py" for folder in (*ROOMS, "glideslope")]  # they name what lies below, and import it when it is used
+    paths = {".".join(module_of(path)): path for door in doors for path in sorted(door.parent.rglob("*.py")) if path not in doors}
+    imports = {name: {module for module, _ in imported_modules(path, package_of_module(path)) if module in paths and module != name}
+               for name, path in paths.items()}
+    while leaves := {name for name, needed in imports.items() if not needed & imports.keys()}:
+        imports = {name: needed for name, needed in imports.items() if name not in leaves}
+    assert not imports, "modules that import each other, or stand on some that do"
+
+
+def package_of_module(path: Path) -> tuple[str, ...]:
+    """The package that relative imports of a module count from."""
+    package = package_of(path)
+    return package[1:] if package[1:2] == ("glideslope",) else package
+
+
+def module_of(path: Path) -> tuple[str, ...]:
+    """A module's dotted name, in parts."""
+    return package_of_module(path) if path.name == "__init__.py" else (*package_of_module(path), path.stem)
+
+
 @pytest.mark.parametrize("word", ["pickle", "joblib", "dill", "shelve"])
 def test_nothing_that_reads_pickles_is_imported(word: str) -> None:
     wrong = [f"{path}:{line}" for folder in (*ROOMS, "glideslope") for path in sorted((ROOT / folder).rglob("*.py"))
