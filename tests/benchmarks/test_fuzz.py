@@ -7,7 +7,7 @@ import pytest
 from benchmarks.fuzz import Bench, judge, try_change
 from benchmarks.hostile import OF_KIND, mutate
 from glideslope.store.digests import sha256_bytes
-from tests.release.conftest import packed_run, recipe  # noqa: F401  # the small release
+from tests.release.conftest import packed_run, policy, recipe  # noqa: F401  # the small release
 
 
 @pytest.fixture
