@@ -38,7 +38,7 @@ release: {title: A slice}
 """
 DEMANDS = {"recall": {"at_least": 0.01, "bound": 0.0}, "kept_share": {"at_least": 0.0}}
 CHANGES = {"categories": {"person": DEMANDS, "violence": DEMANDS}, "captions": {"bound": 0.001}}
-POLICY = yaml.safe_dump(yaml.safe_load(built_in_text()) | CHANGES)
+POLICY = json.dumps(yaml.safe_load(built_in_text()) | CHANGES)  # JSON is YAML without aliases
 STAGES = ("index", "clip", *(f"{kind}/{name}" for name in ("person", "violence") for kind in ("classifiers", "scores", "filters")),
           "curated", "training/base", "training/noised_clip", "evaluation")
 

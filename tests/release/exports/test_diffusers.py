@@ -306,7 +306,7 @@ def test_nothing_is_overwritten(packed_run: Path, tmp_path: Path) -> None:
 COMPONENTS = {"base": ("modeling_glide", "GlideUNet"), "noised_clip": ("modeling_clip", "GlideNoisedClip"),
               "tokenizer": ("tokenizer_glide", "GlideTokenizer"), "clip_tokenizer": ("tokenizer_clip", "GlideClipTokenizer"),
               "scheduler": ("diffusers", "DDPMScheduler")}
-IMPORTED = {"torch", "diffusers", "ftfy", "safetensors", "tokenizers", "numpy", "PIL", "__future__", "collections", "contextlib",
+IMPORTED = {"torch", "diffusers", "ftfy", "safetensors", "tokenizers", "numpy", "PIL", "__future__", "enum", "collections", "contextlib",
             "dataclasses", "functools", "html", "io", "json", "math", "pathlib", "re", "sys", "typing", "unicodedata"}
 
 
