@@ -168,10 +168,12 @@ def import_openai(directory: Annotated[Path, typer.Argument(help="Holds the publ
 
 def open_told(release: str, revision: str | None, trust: "Trust") -> Any:
     """Open a release, and say on the terminal which one it is: where from, its root, who signed it."""
+    from ..recipe.components import INDEX_NAME
     from ..trust.opening import open_release
 
     found = open_release(release, trust, revision=revision)
-    err.print(found.describe(), markup=False, highlight=False)
+    if (found.snapshot.path / INDEX_NAME).exists():  # else this is no release, and the loader says so
+        err.print(found.describe(), markup=False, highlight=False)
     return found
 
 
