@@ -23,7 +23,7 @@ from .strict_model import StrictModel, describe_problem
 
 POLICY_NAME = "policy.yaml"
 POLICY_FORMAT: Final = "glideslope.policy/2"
-BUILT_IN = ("glideslope.release.vetting.policies", "default.yaml")
+BUILT_IN = ("glideslope.recipes.policies", "default.yaml")
 MAX_POLICY_BYTES = 100_000
 MIN_REASON_LENGTH, MIN_REASON_WORDS = 20, 4
 MAX_TOLERANCE = 10.0  # of 255: weights off by 1 % or cast to bfloat16 come out nearer than that; more would compare nothing
