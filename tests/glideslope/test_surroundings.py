@@ -93,8 +93,8 @@ def test_homes_and_temporary_folders_that_are_not_there_are_no_matter(tmp_path: 
 def test_a_disk_that_is_full_is_one_line_and_leaves_no_half_file(tmp_path: Path) -> None:
     done = shell("ulimit -f 0; $GLIDESLOPE init new.yaml", tmp_path)
     assert (done.returncode, list(tmp_path.iterdir())) == (1, [])
-    assert told(done) == ("glideslope: cannot write new-policy.yaml: File too large; free space or choose a writable directory, then run the same "
-                          "command again: finished work is kept\n")
+    assert told(done) == ("glideslope: cannot write new-policy.yaml: File too large; free space or choose a writable directory, then run the "
+                          "same command again: finished work is kept\n")
 
 
 def test_a_disk_that_is_full_anywhere_else_is_one_line_too(tmp_path: Path) -> None:
