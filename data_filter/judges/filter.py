@@ -33,6 +33,8 @@ class FilterJudge:
 
 def reason_of(category: str, dropped: bool, has_score: bool, flags: Sequence[str]) -> str:
     """Why one filter drops an input, "" when it does not: the classifier before the other judges."""
+    if not has_score:
+        return str(Reason(Cause.MISSING_SCORE))
     if dropped:
-        return str(Reason(Cause.FILTER, category) if has_score else Reason(Cause.MISSING_SCORE))
+        return str(Reason(Cause.FILTER, category))
     return str(Reason(Cause.FILTER, category, flags[0])) if flags else ""

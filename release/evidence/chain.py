@@ -195,7 +195,7 @@ def _check_decisions(release: Release) -> list[str]:
                   zip(*(ledger[f"flags_{name}"] for name in names), strict=True), strict=True)
     wrong = []
     for key, decision, reason, split, sha256, scores, flags in columns:
-        verdicts = [reason_of(name, score is None or not score < thresholds[name], score is not None, flagged)
+        verdicts = [reason_of(name, score is None or not score < thresholds[name], score is not None and math.isfinite(score), flagged)
                     for name, score, flagged in zip(names, scores, flags, strict=True)]
         named = [str(Reason(Cause.LABEL, name)) for name in names if labels[name].get(key) == 1]
         objections = [verdict for verdict in (*verdicts, *named) if verdict]

@@ -17,7 +17,7 @@ def test_only_a_score_below_the_threshold_passes() -> None:
 
 
 def test_what_cannot_be_judged_is_flagged() -> None:
-    assert JUDGE.flag(rows(None, np.nan, np.inf)) == ["missing score"] * 3
+    assert JUDGE.flag(rows(None, np.nan, np.inf, -np.inf)) == ["missing score"] * 4
     assert FilterJudge("a", float("nan")).flag(rows(0.4)) == ["filter:a"]
 
 
