@@ -17,7 +17,7 @@ from .recipe.recipe import Recipe
 from .recipe.training import TrainingConfig
 from .run_status import StageStatus, State, read_status
 from .store.locks import locked
-from .store.records import Record, read_record
+from .store.records import Record, check_outputs, read_record
 from .store.run_layout import (
     CLIP,
     CURATED,
@@ -267,7 +267,9 @@ class Run:
 
         self.check_recipe("train")
         curated = self.layout.curated
-        data = TrainingData(curated, read_record(curated).digest, self.layout.training("base") / "tokenizer.json")
+        record = read_record(curated)
+        check_outputs(curated, record)
+        data = TrainingData(curated, record.digest, self.layout.training("base") / "tokenizer.json")
         refuse_one_caption(curated)
         records = []
         for network, config in self.recipe.trainings.items():

@@ -19,7 +19,7 @@ from glideslope.recipe.recipe import Recipe
 from glideslope.recipe.stage_settings import expected_settings
 from glideslope.run import Engine, Run, Silent, find_recipe, open_run
 from glideslope.store.records import read_record, run_stage
-from glideslope.store.whole_files import write_json
+from glideslope.store.whole_files import write_bytes, write_json
 
 from ..data_filter.conftest import TinyClip, fill_folder, tiny_clip, write_labels
 
@@ -222,6 +222,22 @@ def test_more_steps_than_the_schedule_has_are_refused_with_the_recipe(plain_reci
 def test_training_before_curating_is_refused(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
     with pytest.raises(StageError, match="curated: no finished stage here"):
         run_in(tmp_path, plain_recipe).train()
+
+
+def test_a_curated_set_that_was_changed_is_refused_before_anything_is_trained(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
+    run = run_in(tmp_path, plain_recipe)
+
+    def work(partial: Path) -> dict[str, Any]:
+        for split in ("train", "validation"):
+            write_bytes(partial / "data" / f"{split}-00000.parquet", b"rows")
+        return {}
+
+    run_stage(run.layout.curated, stage="curated", config={}, inputs={}, work=work)
+    (run.layout.curated / "data" / "train-00000.parquet").write_bytes(b"others")
+    (run.layout.curated / "data" / "validation-00000.parquet").unlink()
+    with pytest.raises(StageError, match=r"curated: changed since the stage finished: .*train-00000.*; remove the directory and run"):
+        run.train()
+    assert not run.layout.training("base").exists()
 
 
 def test_running_everything_goes_through_the_stages_in_their_order(
