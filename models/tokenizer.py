@@ -175,7 +175,7 @@ class CaptionTokenizer:
     def _encode_text(self, text: str) -> list[int]:
         return [int(token) for token in self.tokenizer.encode(text, add_special_tokens=False).ids]
 
-    def count_cut(self, captions: Sequence[str], max_length: int) -> int:
+    def count_cut(self, captions: Iterable[str], max_length: int) -> int:
         """How many captions have more than `max_length` tokens, so that their ends are cut."""
         return sum(len(self.encode(caption, max_length + 1)) > max_length for caption in captions)
 

@@ -1,5 +1,6 @@
 """How networks are trained, and the pictures drawn to show that captions count."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -22,6 +23,11 @@ class TrainingConfig(StrictModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="bfloat16 runs the network under autocast; auto: bfloat16 where the device computes it faster, else float32")
     checkpoint_images: Count = Field(8000, description="images between checkpoints, the unit of resuming")
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps it takes."""
+        return math.ceil(self.num_images / self.batch_size)
 
 
 class DenoiserTraining(TrainingConfig):

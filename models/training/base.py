@@ -13,6 +13,7 @@ from ...device.torch_state import PlainTorch
 from ...errors import RecipeError
 from ...pictures.sheets import contact_sheet, png_bytes
 from ...recipe.components import SCHEDULERS, TOKENIZERS, BaseTraining, Training
+from ...store.stage_places import CHECKPOINTS
 from ...store.whole_files import write_bytes, write_json
 from ..diffusion.guidance import text_denoiser
 from ..diffusion.process import GaussianDiffusion, space_timesteps
@@ -21,7 +22,7 @@ from ..drawing.pixels import to_pil
 from ..networks.presets import unet_preset
 from ..networks.unet import TextConditionedUNet
 from ..tokenizer import CaptionTokenizer
-from .data import CuratedSplit, load_split
+from .data import CuratedSplit, open_split
 from .denoising import DenoisingBatches, time_denoiser, write_denoiser
 from .loop import count_cut_captions, stage_summary, train
 from .stage import TrainingStage, TrainingTask
@@ -35,7 +36,7 @@ SAMPLE_GUIDANCE = 3.0
 def train_base(task: TrainingTask[BaseTraining], partial: Path) -> dict[str, Any]:
     """Train in the stage's partial directory, drawing grids of samples on the way; returns the summary for the record."""
     config, seed, preset = task.config, task.seed, unet_preset(task.config.preset)
-    data = load_split(task.data.curated, "train", preset.image_size)
+    data = open_split(task.data.curated, "train", preset.image_size, partial / CHECKPOINTS)
     tokenizer = CaptionTokenizer.train(data.texts, config.vocab_size)
     torch.manual_seed(seed)
     model = TextConditionedUNet(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
@@ -80,7 +81,7 @@ def estimate_base(config: BaseTraining, num_images: int, time_step_of_drawing: C
 def sample_prompts(data: CuratedSplit) -> tuple[str, ...]:
     """Captions for the sample grids, spread over the training set."""
     positions = np.linspace(0, len(data) - 1, NUM_SAMPLES).round().astype(int)
-    return tuple(data.captions[int(i)][0] for i in positions)
+    return tuple(data.rows[int(i)].captions[0] for i in positions)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """What the trainings of GLIDE's U-Nets share: the batches of their steps, the files that they write, how long they take."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from ...recipe.components import CONFIG_NAME, SCHEDULERS, scheduler_config
 from ...recipe.training import DenoiserTraining
 from ...store.whole_files import write_json
 from ..diffusion.process import GaussianDiffusion, training_loss, weigh_errors
+from ..drawing.pixels import to_model_range
 from ..networks.components import component_config
 from ..networks.unet import TextConditionedUNet, UNetConfig
 from ..tokenizer import CaptionTokenizer
 from .checkpoints import save_tensors
-from .data import CuratedSplit, batch_indices, caption_indices, take
+from .data import BatchReader, CuratedSplit
 from .loop import TrainedModel, seed_step
 from .pace import time_training
 
@@ -27,7 +29,7 @@ class DenoisingBatches:
 
     def __init__(self, config: DenoiserTraining, data: CuratedSplit, tokenizer: CaptionTokenizer, *, schedule: str, text_ctx: int, seed: int,
                  horizontal_flip: bool = False, condition: Condition | None = None) -> None:
-        """Tokenise all captions once.
+        """Nothing is read before the first step.
 
         Args:
             config: settings of the training.
@@ -39,26 +41,24 @@ class DenoisingBatches:
             horizontal_flip: mirror half of the images.
             condition: noised images (B, 3, H, W) and the images without noise -> what the network sees; `None`: the noised images alone.
         """
-        self.config, self.data, self.seed, self.horizontal_flip, self.condition = config, data, seed, horizontal_flip, condition
+        self.config, self.seed, self.horizontal_flip, self.condition = config, seed, horizontal_flip, condition
         self.diffusion = GaussianDiffusion.create(schedule, device=choose_device(None))
         self.error_weights = weigh_errors(self.diffusion, min_snr_gamma=config.min_snr_gamma, high_noise_weight=config.high_noise_weight)
-        self.tokens, self.mask = tokenizer.encode_padded(data.texts, text_ctx)
-        self.starts = data.starts
+        self.reader = BatchReader(config, data, functools.partial(tokenizer.encode_padded, text_ctx=text_ctx), seed)
         self.empty_tokens, self.empty_mask = tokenizer.encode_padded([""], text_ctx)
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
         """Mean weighted loss of a step."""
         # --- draw images, captions, timesteps and noise
         device = next(model.parameters()).device
-        indices = batch_indices(len(self.data), step, self.config.batch_size, self.seed)
+        batch = self.reader.read(step)
         seed_step(self.seed, step)
-        x_start = take(self.data, indices)
+        x_start = to_model_range(batch.pixels)
         if self.horizontal_flip:
             x_start = torch.where(torch.rand(len(x_start)).view(-1, 1, 1, 1) < 0.5, x_start.flip(-1), x_start)
         is_dropped = torch.rand(len(x_start)) < self.config.caption_dropout
-        captions = caption_indices(self.starts, indices, step, self.seed)
-        tokens = torch.where(is_dropped[:, None], self.empty_tokens, self.tokens[captions])
-        mask = torch.where(is_dropped[:, None], self.empty_mask, self.mask[captions])
+        tokens = torch.where(is_dropped[:, None], self.empty_tokens, batch.tokens[0])
+        mask = torch.where(is_dropped[:, None], self.empty_mask, batch.tokens[1])
         steps = stratified_steps(len(x_start), self.diffusion.num_steps)
         noise = torch.randn_like(x_start)
         # --- predict the noise and compare
@@ -67,7 +67,7 @@ class DenoisingBatches:
         output = model(x if self.condition is None else self.condition(x, x_start), steps, tokens, mask)
         losses = training_loss(self.diffusion, output, x_start=x_start, x=x, noise=noise, steps=steps,
                                error_weights=self.error_weights)
-        return (losses * self.data.weights[indices].to(device)).mean()
+        return (losses * batch.weights.to(device)).mean()
 
 
 def stratified_steps(batch_size: int, num_steps: int) -> Tensor:

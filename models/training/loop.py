@@ -152,7 +152,7 @@ def _train(config: TrainingConfig, model: nn.Module, loss_of_step: LossOfStep, d
     checkpoints, batch_size = directory / CHECKPOINTS, config.batch_size
     checkpoint = latest_checkpoint(checkpoints)
     first_step = restore_checkpoint(checkpoint, model, state.optimizer, state.ema) if checkpoint else 0
-    num_steps, checkpoint_steps = math.ceil(config.num_images / batch_size), max(1, config.checkpoint_images // batch_size)
+    num_steps, checkpoint_steps = config.num_steps, max(1, config.checkpoint_images // batch_size)
     started = time.monotonic()
     with MetricsLog(directory / METRICS, checkpoint) as metrics:
         for step in range(first_step, num_steps):
@@ -288,12 +288,12 @@ def plain_summary(trained: TrainedModel) -> dict[str, Any]:
 
 def count_cut_captions(stage: str, tokenizer: CaptionTokenizer, data: CuratedSplit, max_length: int) -> dict[str, int]:
     """How many of the captions have more tokens than a network reads, for the stage's summary; the log says so."""
-    texts = data.texts
-    num_cut = tokenizer.count_cut(texts, max_length)
+    num_captions = sum(1 for _ in data.texts)
+    num_cut = tokenizer.count_cut(data.texts, max_length)
     if num_cut:
         log.warning("%s: %d of %d captions have more than %d tokens, and their ends are cut; a preset with a longer context reads more of them",
-                    stage, num_cut, len(texts), max_length)
-    return {"num_captions": len(texts), "num_captions_cut": num_cut}
+                    stage, num_cut, num_captions, max_length)
+    return {"num_captions": num_captions, "num_captions_cut": num_cut}
 
 
 def stage_summary(trained: TrainedModel, data: CuratedSplit, seed: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Training of the noised CLIP on the curated set (stage `training/noised_clip`; arXiv 2112.10741, section 4.2)."""
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from ...device.torch_state import PlainTorch
 from ...errors import RecipeError
 from ...learning.contrastive import contrastive_loss
 from ...recipe.components import CONFIG_NAME, NETWORKS, SCHEDULERS, NoisedClipTraining, Training
+from ...store.stage_places import CHECKPOINTS
 from ...store.whole_files import write_json
 from ..diffusion.process import GaussianDiffusion
+from ..drawing.pixels import to_model_range
 from ..networks.components import component_config
 from ..networks.noised_clip import NoisedClip
 from ..networks.presets import noised_clip_preset, unet_preset
 from ..tokenizer import CaptionTokenizer
 from .checkpoints import save_tensors
-from .data import CuratedSplit, batch_indices, caption_indices, load_split, take
+from .data import BatchReader, CuratedSplit, open_split
 from .loop import count_cut_captions, seed_step, stage_summary, train
 from .pace import time_training
 from .stage import TrainingStage, TrainingTask
@@ -29,7 +32,7 @@ SCHEDULE = SCHEDULERS[NETWORKS["noised_clip"].scheduler].schedule
 def train_noised_clip(task: TrainingTask[NoisedClipTraining], partial: Path) -> dict[str, Any]:
     """Train in the stage's partial directory on the base model's tokens; returns the summary for the record."""
     preset = noised_clip_preset(task.config.preset)
-    data = load_split(task.data.curated, "train", preset.image_size)
+    data = open_split(task.data.curated, "train", preset.image_size, partial / CHECKPOINTS)
     tokenizer = CaptionTokenizer.load(task.data.tokenizer)
     torch.manual_seed(task.seed)
     model = NoisedClip(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
@@ -74,22 +77,20 @@ class ContrastiveBatches:
     """Draws the step's pairs, noises the images at random levels, and computes the contrastive loss."""
 
     def __init__(self, config: NoisedClipTraining, data: CuratedSplit, tokenizer: CaptionTokenizer, max_text_len: int, seed: int) -> None:
-        """Tokenise all captions once."""
-        self.config, self.data, self.seed = config, data, seed
+        """Nothing is read before the first step."""
+        self.seed = seed
         self.diffusion = GaussianDiffusion.create(SCHEDULE)
-        self.tokens, self.lengths = tokenizer.encode_delimited(data.texts, max_text_len)
-        self.starts = data.starts
+        self.reader = BatchReader(config, data, functools.partial(tokenizer.encode_delimited, max_text_len=max_text_len), seed)
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
         """Contrastive loss of a step."""
         device = next(model.parameters()).device
-        indices = batch_indices(len(self.data), step, self.config.batch_size, self.seed)
+        batch = self.reader.read(step)
         seed_step(self.seed, step)
-        x_start = take(self.data, indices)
+        x_start = to_model_range(batch.pixels)
         steps = torch.randint(0, self.diffusion.num_steps, (len(x_start),))
         x = self.diffusion.add_noise(x_start, steps, torch.randn_like(x_start))
-        drawn = caption_indices(self.starts, indices, step, self.seed)
-        logits = model(x.to(device), steps.to(device), self.tokens[drawn].to(device), self.lengths[drawn].to(device))
+        logits = model(x.to(device), steps.to(device), *(part.to(device) for part in batch.tokens))
         return contrastive_loss(logits.float())
 
 

@@ -9,7 +9,7 @@ from glideslope.errors import RecipeError, TrainingError
 from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.training import base as base_training
 from glideslope.models.training.base import sample_prompts
-from glideslope.models.training.data import load_split
+from glideslope.models.training.data import open_split
 from glideslope.models.training.loop import Progress
 from glideslope.models.training.stage import TrainingData, train_network
 from glideslope.recipe.components import BaseTraining
@@ -151,5 +151,5 @@ def test_an_unknown_preset_and_an_empty_split_are_refused(curated: Path, tmp_pat
         train_base(CONFIG, tmp_path, tmp_path / "base", seed=0)
 
 
-def test_sample_prompts_are_spread_over_the_training_set(curated: Path) -> None:
-    assert sample_prompts(load_split(curated, "train", 16)) == ("a red square", "a yellow bar")
+def test_sample_prompts_are_spread_over_the_training_set(curated: Path, tmp_path: Path) -> None:
+    assert sample_prompts(open_split(curated, "train", 16, tmp_path)) == ("a red square", "a yellow bar")

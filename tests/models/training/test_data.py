@@ -1,16 +1,25 @@
+import functools
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from glideslope.data_filter.index.parquet import read_table, write_table
 from glideslope.errors import TrainingError
+from glideslope.models.drawing.pixels import fit_square
+from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training import data as dataset
-from glideslope.models.training.data import batch_indices, caption_indices, epoch_order, load_split, take
-from glideslope.store.digests import sha256_json
+from glideslope.models.training.data import BatchReader, CuratedSplit, batch_indices, decode_row, epoch_order, open_split
+from glideslope.models.training.rows import Row, open_rows
+from glideslope.pictures.decode import decode_image
+from glideslope.recipe.training import TrainingConfig
+from glideslope.store.digests import sha256_bytes, sha256_json
 
 from ..conftest import curated_rows, write_curated
 
@@ -31,17 +40,18 @@ def test_a_batch_follows_from_its_number_alone(num_examples: int, step: int, bat
     np.testing.assert_array_equal(indices, laid_out[step * batch_size:(step + 1) * batch_size])
 
 
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=20), st.integers(0, 100), st.integers(1, 30), st.integers(0, 1000))
-def test_a_visit_draws_one_of_an_images_own_captions_by_seed_and_step_alone(counts: list[int], step: int, batch_size: int, seed: int) -> None:
-    starts, indices = np.cumsum([0, *counts]), batch_indices(len(counts), step, batch_size, seed)
-    drawn = caption_indices(starts, indices, step, seed)
-    assert ((starts[indices] <= drawn) & (drawn < starts[indices + 1])).all()
-    np.testing.assert_array_equal(drawn, caption_indices(starts, indices, step, seed))
-
-
-def test_over_the_steps_every_caption_of_an_image_is_drawn() -> None:
-    drawn = Counter(int(place) for step in range(300) for place in caption_indices(np.array([0, 1, 4]), np.array([0, 1]), step, seed=0))
-    assert drawn[0] == 300 and all(70 < drawn[place] < 130 for place in (1, 2, 3))
+def test_over_the_steps_every_caption_of_an_image_is_drawn_by_seed_and_step_alone(tmp_path: Path, tokenizer: CaptionTokenizer) -> None:
+    rows = curated_rows()[:2]
+    write_curated(tmp_path, "train", rows)
+    path = tmp_path / "data" / "train-00000.parquet"
+    several = pa.array([None, ["one", "two", "three"]], pa.list_(pa.string()))
+    write_table(path, read_table(path).append_column("captions", several))
+    reader = read_batches_of(open_split(tmp_path, "train", 16, tmp_path), tokenizer, num_images=600, batch_size=2)
+    drawn = [text for step in range(300) for text in reader.read(step).texts]
+    counts = Counter(drawn)
+    assert counts["a red square"] == 300
+    assert all(70 < counts[text] < 130 for text in ("one", "two", "three"))
+    assert [text for step in range(300) for text in reader.read(step).texts] == drawn
 
 
 def test_another_seed_and_another_epoch_have_another_order() -> None:
@@ -49,49 +59,69 @@ def test_another_seed_and_another_epoch_have_another_order() -> None:
     assert not np.array_equal(epoch_order(50, 0, 1), epoch_order(50, 1, 1))
 
 
-def test_a_split_holds_pictures_captions_and_what_was_consumed(curated: Path) -> None:
-    split, rows = load_split(curated, "train", 16), curated_rows()[:-1]
-    assert split.pixels.shape == (11, 3, 16, 16)
-    assert split.pixels.dtype == torch.uint8
-    assert list(split.captions) == [(row["caption"],) for row in rows]
-    assert split.consumed_sha256 == sha256_json(sorted(str(row["sha256"]) for row in rows))
-    assert split.weights.tolist() == [1.0] * 11
-    assert len(load_split(curated, "validation", 16)) == 1
+def read_batches_of(split: CuratedSplit, tokenizer: CaptionTokenizer, *, num_images: int = 40, batch_size: int = 12) -> BatchReader:
+    config = TrainingConfig(num_images=num_images, batch_size=batch_size, learning_rate=1e-3)
+    return BatchReader(config, split, functools.partial(tokenizer.encode_padded, text_ctx=16), 3)
 
 
-def test_a_batch_is_float_in_the_models_range(curated: Path) -> None:
-    x = take(load_split(curated, "train", 16), np.array([3, 0]))
-    assert x.shape == (2, 3, 16, 16)
-    assert x.dtype == torch.float32
-    assert float(x.max()) == 1
-    assert float(x.min()) > -1
-
-
-def test_an_empty_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="the split 'train' holds no image; nothing passed the filters"):
-        load_split(tmp_path, "train", 16)
-    write_curated(tmp_path, "train", [])
-    with pytest.raises(TrainingError, match="holds no image"):
-        load_split(tmp_path, "train", 16)
-
-
-def test_a_picture_that_was_damaged_since_is_refused_by_its_key(tmp_path: Path) -> None:
-    row = curated_rows()[0]
-    write_curated(tmp_path, "train", [row | {"image": {"bytes": b"\x89PNG\r\n", "path": "x.png"}}])
-    with pytest.raises(TrainingError, match="curated image 'red-square': "):
-        load_split(tmp_path, "train", 16)
-
-
-def test_a_picture_without_a_caption_is_refused_by_its_key(tmp_path: Path) -> None:
-    rows = curated_rows()
-    rows[3]["caption"] = None
+def test_a_batch_holds_pictures_captions_tokens_weights_and_keys_of_its_indices(tmp_path: Path, tokenizer: CaptionTokenizer) -> None:
+    rows = [row | {"weight": number / 4} for number, row in enumerate(curated_rows())]
     write_curated(tmp_path, "train", rows)
-    with pytest.raises(TrainingError, match=f"1 of .* images of the split 'train' have no caption .*{rows[3]['key']}.*captions required"):
-        load_split(tmp_path, "train", 16)
+    batch = read_batches_of(open_split(tmp_path, "train", 16, tmp_path), tokenizer, batch_size=20).read(1)
+    chosen = [rows[number] for number in batch_indices(12, 1, 20, 3)]
+    assert batch.keys == tuple(row["key"] for row in chosen)
+    assert batch.texts == tuple(row["caption"] for row in chosen)
+    assert batch.weights.tolist() == [row["weight"] for row in chosen]
+    expected = [fit_square(decode_image(row["image"]["bytes"], max_pixels=1000), 16) for row in chosen]  # type: ignore[index]  # a table of tests
+    assert batch.pixels.dtype == torch.uint8
+    np.testing.assert_array_equal(batch.pixels.permute(0, 2, 3, 1).numpy(), np.stack(expected))
+    for found, one in zip(batch.tokens, tokenizer.encode_padded(batch.texts, 16), strict=True):
+        assert torch.equal(found, one)
 
 
-def test_a_curated_file_that_unfolds_beyond_what_curation_writes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "FREE_BYTES", 1 << 20)
-    write_curated(tmp_path, "train", [curated_rows()[0] | {"caption": "x" * 5_000_000}])
-    with pytest.raises(TrainingError, match=r"train-00000\.parquet: cannot be read .its [0-9]+ bytes unfold .*; run `curate` again"):
-        load_split(tmp_path, "train", 24)
+@pytest.mark.parametrize("kept_bytes", [0, 5 * 3 * 16**2, 1 << 20])
+def test_a_step_is_the_same_whenever_it_is_read_and_however_much_is_kept(tmp_path: Path, tokenizer: CaptionTokenizer, kept_bytes: int) -> None:
+    write_curated(tmp_path, "train", curated_rows())
+    first = read_batches_of(open_split(tmp_path, "train", 16, tmp_path), tokenizer, num_images=120)
+    expected = [first.read(step) for step in range(10)]
+    other = read_batches_of(CuratedSplit(open_rows(tmp_path, "train", tmp_path), 16, kept_bytes=kept_bytes), tokenizer, num_images=120)
+    for step in (0, 1, 2, 7, 8, 3, 9, 3, 0):
+        batch = other.read(step)
+        assert torch.equal(batch.pixels, expected[step].pixels)
+        assert batch.pixels.is_contiguous()
+        assert (batch.keys, batch.texts) == (expected[step].keys, expected[step].texts)
+
+
+def test_an_image_is_decoded_once_where_there_is_room_and_on_each_visit_where_there_is_none(
+        tmp_path: Path, tokenizer: CaptionTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+
+    def count(row: Row, image_size: int) -> NDArray[np.uint8]:
+        decoded.append(row.key)
+        return decode_row(row, image_size)
+
+    monkeypatch.setattr(dataset, "decode_row", count)
+    monkeypatch.setattr(dataset, "STEPS_AHEAD", 0)  # threads of two steps may decode one image twice
+    write_curated(tmp_path, "train", curated_rows())
+    rows, room = open_rows(tmp_path, "train", tmp_path), 5 * 3 * 16**2
+    reader = read_batches_of(CuratedSplit(rows, 16, kept_bytes=room), tokenizer, num_images=48)
+    for step in range(4):  # four epochs
+        reader.read(step)
+    counts = Counter(decoded)
+    assert [counts[rows[number].key] for number in range(12)] == [1] * 5 + [4] * 7
+
+
+def test_a_picture_that_does_not_decode_any_more_is_refused_by_its_key(tmp_path: Path, tokenizer: CaptionTokenizer) -> None:
+    row, data = curated_rows()[0], b"\x89PNG\r\n"
+    write_curated(tmp_path, "train", [row | {"image": {"bytes": data, "path": "x.png"}, "sha256": sha256_bytes(data)}])
+    reader = read_batches_of(open_split(tmp_path, "train", 16, tmp_path), tokenizer, batch_size=1)
+    with pytest.raises(TrainingError, match=r"curated image 'red-square': .* could be read when it was indexed, and its bytes are the same"):
+        reader.read(0)
+
+
+def test_a_split_says_how_much_it_holds_and_what_was_consumed(curated: Path, tmp_path: Path) -> None:
+    split, rows = open_split(curated, "train", 16, tmp_path), curated_rows()[:-1]
+    assert len(split) == 11
+    assert list(split.texts) == [row["caption"] for row in rows]
+    assert split.consumed_sha256 == sha256_json(sorted(str(row["sha256"]) for row in rows))
+    assert len(open_split(curated, "validation", 16, tmp_path)) == 1

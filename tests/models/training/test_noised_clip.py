@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from glideslope.models.networks.noised_clip import NoisedClip
 from glideslope.models.networks.presets import noised_clip_preset
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training.checkpoints import load_tensors
-from glideslope.models.training.data import load_split
+from glideslope.models.training.data import open_split
 from glideslope.models.training.loop import Progress
 from glideslope.models.training.noised_clip import ContrastiveBatches
 from glideslope.models.training.stage import TrainingData, train_network
@@ -60,14 +61,15 @@ def test_training_teaches_it_which_caption_belongs_to_which_picture(curated: Pat
     train_noised_clip(config, curated, tokenizer_path, tmp_path / "clip", seed=0)
     losses = [json.loads(line)["loss"] for line in (tmp_path / "clip" / "metrics.jsonl").read_text().splitlines()]
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
-    model, data = load_component(tmp_path / "clip", weights_name="model.safetensors"), load_split(curated, "train", 16)
+    model, data = load_component(tmp_path / "clip", weights_name="model.safetensors"), open_split(curated, "train", 16, tmp_path)
     assert isinstance(model, NoisedClip)
-    tokens, lengths = CaptionTokenizer.load(tokenizer_path).encode_delimited(data.texts, model.config.max_text_len)
-    logits = model(to_model_range(data.pixels), torch.zeros(len(data), dtype=torch.int64), tokens, lengths)
+    tokens, lengths = CaptionTokenizer.load(tokenizer_path).encode_delimited(list(data.texts), model.config.max_text_len)
+    pixels = torch.from_numpy(np.stack([data.square(number, data.rows[number]) for number in range(len(data))]))
+    logits = model(to_model_range(pixels), torch.zeros(len(data), dtype=torch.int64), tokens, lengths)
     assert (logits.argmax(dim=1) == torch.arange(len(data))).float().mean() > 0.3  # guessing is right once in eleven
 
 
-def test_the_first_loss_of_a_model_that_knows_nothing_is_that_of_guessing(curated: Path, tokenizer: CaptionTokenizer) -> None:
+def test_the_first_loss_of_a_model_that_knows_nothing_is_that_of_guessing(curated: Path, tokenizer: CaptionTokenizer, tmp_path: Path) -> None:
     class Ignorant(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -77,7 +79,7 @@ def test_the_first_loss_of_a_model_that_knows_nothing_is_that_of_guessing(curate
             return torch.zeros(len(x), len(tokens)) * self.weight
 
     preset = noised_clip_preset("noised-clip-micro-16")
-    batches = ContrastiveBatches(CONFIG, load_split(curated, "train", 16), tokenizer, preset.max_text_len, 0)
+    batches = ContrastiveBatches(CONFIG, open_split(curated, "train", 16, tmp_path), tokenizer, preset.max_text_len, 0)
     torch.testing.assert_close(batches.loss(Ignorant(), 0), torch.tensor(8.0).log())
 
 
