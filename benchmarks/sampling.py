@@ -139,7 +139,7 @@ def load_model(directory: Path) -> GlidePipeline:
     """A release, or a finished training directory."""
     if (directory / "model_index.json").exists():
         return GlidePipeline.from_pretrained(directory, components=[])
-    return GlidePipeline.from_training(directory)
+    return GlidePipeline.from_training(directory.parent)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

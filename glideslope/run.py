@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .errors import LabelError, RecipeError, StageError
 from .progress import Progress
+from .recipe.components import drawing_networks
 from .recipe.load import dump_recipe, load_recipe
 from .recipe.policy import POLICY_NAME, Policy, load_policy
 from .recipe.recipe import Recipe
@@ -269,7 +270,7 @@ class Run:
         curated = self.layout.curated
         record = read_record(curated)
         check_outputs(curated, record)
-        data = TrainingData(curated, record.digest, self.layout.training("base") / "tokenizer.json")
+        data = TrainingData(curated, record.digest, self.layout.index, self.layout.training("base") / "tokenizer.json")
         refuse_one_caption(curated)
         records = []
         for network, config in self.recipe.trainings.items():
@@ -284,7 +285,7 @@ class Run:
         self._need_captions("evaluate")
         with self.reporter.stage(EVALUATION) as progress:
             return evaluate(self.recipe.evaluate, self.recipe.clip, self.directory, self.layout.evaluation,
-                            seed=self.recipe.seed, progress=progress)
+                            networks=drawing_networks(self.recipe.trainings), seed=self.recipe.seed, progress=progress)
 
     def pack(self) -> Record:
         """Write the release directory."""

@@ -20,6 +20,7 @@ from ..recipe.filters import ClipConfig
 from ..recipe.training import EvaluateConfig
 from ..store.digests import canonical_json
 from ..store.records import Record, read_record, run_stage
+from ..store.run_layout import training_stage
 from ..store.strict_json import load_lines
 from ..store.whole_files import write_bytes, write_json
 from .claims.evaluation import compare_with_middle, count_wins, deal_pairs
@@ -31,7 +32,7 @@ DRAW_AT_ONCE = 16
 log = logging.getLogger(__name__)
 
 
-def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, directory: Path, *, seed: int,
+def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, directory: Path, *, networks: Sequence[str], seed: int,
              progress: Progress | None = None) -> Record:
     """Run the stage `evaluation`.
 
@@ -42,15 +43,16 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
     Args:
         config: number of pairs, steps and guidance.
         clip_config: the CLIP that judges.
-        run_dir: the run, with curated set and base model finished.
+        run_dir: the run, with curated set and networks finished.
         directory: the stage's directory.
+        networks: names of those that draw, the base and the upsampler where there is one.
         seed: of the choice of captions and of the pictures.
         progress: told how many pictures are drawn.
 
     Raises:
         StageError: fewer than two different captions, or a stage that has not finished.
     """
-    inputs = {stage: read_record(run_dir / stage).digest for stage in ("curated", "training/base")}
+    inputs = {stage: read_record(run_dir / stage).digest for stage in ("curated", *map(training_stage, networks))}
     text_dir = run_dir / "clip" if clip_config.model == "lite0" else None
     if text_dir is not None:
         inputs["clip"] = read_record(text_dir).digest
@@ -58,7 +60,7 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
 
     def work(partial: Path) -> Mapping[str, Any]:
         pairs = choose_pairs(run_dir / "curated", config, seed)
-        pipe = GlidePipeline.from_training(run_dir / "training" / "base")
+        pipe = GlidePipeline.from_training(run_dir / "training", networks)
         told = TellsOfAll(progress, config, len(pairs))
         images = draw_pairs(pipe, pairs, config, told)
         clip = load_clip(clip_config, text_dir=text_dir)

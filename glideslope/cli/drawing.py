@@ -34,7 +34,8 @@ class DrawingOptions:
     seed: Annotated[int, typer.Option(help="Picture i of all is drawn from seed + i.")] = 0
     num_steps: Annotated[int, typer.Option(help="Denoising steps, 1 to 1000.")] = 50
     sampler: Annotated[str, typer.Option(help="ddpm, ddim, dpm++, dpm++sde or unipc; the last three need 10 to 25 steps.")] = "ddpm"
-    upsample: Annotated[bool, flag("--upsample", help="Enlarge the pictures with the release's upsampler.")] = False
+    upsample: Annotated[bool | None, typer.Option("--upsample/--no-upsample", show_default="where there is one",
+                                                   help="Enlarge the pictures with the release's upsampler.")] = None
     previews: Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="Write there what each step expects the picture to be.")] = None
     cut_long_prompts: Annotated[bool, flag("--cut-long-prompts", help="Cut prompts that are longer than the model reads. Without "
                                                    "it they are refused.")] = False

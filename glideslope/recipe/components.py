@@ -103,7 +103,7 @@ NETWORKS: Mapping[str, Network] = {row.name: row for row in (
             Published("noised-clip-vit-b", {"image_encoder.": "clip_image_enc", "text_encoder.": "clip_text_enc"}),
             tokenizers=("clip_tokenizer", "tokenizer"), trained_file="model.safetensors"),
     Network("upsampler", "upsampler", UNET, Published("glide-upsampler-256", {"": "upsample"}), super_res=True,
-            scheduler="upsampler_scheduler"),
+            scheduler="upsampler_scheduler", trained_file="ema.safetensors"),
     Network("base_inpaint", "base model for inpainting", UNET, Published("glide-base-64-inpaint", {"": "base_inpaint"}), inpaint=True),
     Network("upsampler_inpaint", "upsampler for inpainting", UNET, Published("glide-upsampler-256-inpaint", {"": "upsample_inpaint"}),
             super_res=True, inpaint=True, scheduler="upsampler_scheduler"))}
@@ -112,7 +112,7 @@ TOKENIZERS: Mapping[str, Tokenizer] = {row.name: row for row in (
     Tokenizer("clip_tokenizer"))}
 SCHEDULERS: Mapping[str, Scheduler] = {row.name: row for row in (
     Scheduler("scheduler", "squaredcos_cap_v2", trained_with="base"),
-    Scheduler("upsampler_scheduler", "linear"))}
+    Scheduler("upsampler_scheduler", "linear", trained_with="upsampler"))}
 COMPONENTS: Mapping[str, Component] = {**NETWORKS, **TOKENIZERS, **SCHEDULERS}
 
 PUBLISHED: Mapping[str, Published] = {name: row.published for name, row in NETWORKS.items() if row.published is not None}
@@ -127,6 +127,8 @@ class BaseTraining(DenoiserTraining):
     preset: str = Field("glide-tiny-24", description="name in glideslope.models.networks.presets")
     vocab_size: Annotated[int, Field(ge=300)] = Field(2048, description="tokens of the byte-pair encoding trained on the captions")
     horizontal_flip: bool = Field(False, description="mirror half of the images; wrong where text or direction matters")
+    text_images: Annotated[int, Field(ge=0)] = Field(
+        80_000, description="images, repeats counted, from which the text transformer first learns what the run's CLIP sees in them; 0: none")
     sample_images: Count = Field(16_000, description="images between sample grids")
 
 
@@ -136,7 +138,16 @@ class NoisedClipTraining(TrainingConfig):
     preset: str = Field("noised-clip-tiny-24", description="name in glideslope.models.networks.presets")
 
 
-Training = BaseTraining | NoisedClipTraining
+class UpsamplerTraining(DenoiserTraining):
+    """The upsampler and its training."""
+
+    preset: str = Field("glide-upsampler-tiny-96", description="name in glideslope.models.networks.presets")
+    low_res_size: Annotated[int, Field(ge=8, le=1024)] = Field(24, description="side of the pictures to enlarge: what the base model draws")
+    low_res_noise: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.08, description="most deviation of the noise on pictures to enlarge, pixels going from -1 to 1, for the base draws none quite clean")
+
+
+Training = BaseTraining | NoisedClipTraining | UpsamplerTraining
 
 
 class TrainedNetworks(StrictModel):
@@ -144,12 +155,18 @@ class TrainedNetworks(StrictModel):
 
     base: BaseTraining = Field(description="the base model")
     noised_clip: NoisedClipTraining = Field(description="the noised CLIP")
+    upsampler: UpsamplerTraining | None = Field(None, description="the upsampler")
 
     @property
     def trainings(self) -> dict[str, Training]:
         """Name of each network to train -> its settings."""
         settings = {name: getattr(self, name) for name in TrainedNetworks.model_fields}
         return {name: training for name, training in settings.items() if training is not None}
+
+
+def drawing_networks(held: Collection[str]) -> tuple[str, ...]:
+    """Of the networks that are held, those that a picture is drawn with unless something else is asked for."""
+    return tuple(name for name in ("base", "upsampler") if name in held)
 
 
 def required_components(held: Collection[str]) -> list[str]:
@@ -173,7 +190,8 @@ def model_index(components: Iterable[str]) -> dict[str, Any]:
             **{name: [INDEX_FORMAT, COMPONENTS[name].class_name] for name in components}}
 
 
-def scheduler_config(name: str) -> dict[str, Any]:
-    """What scheduler_config.json holds in the folder of a noise schedule."""
+def scheduler_config(name: str, prediction_type: str = "epsilon") -> dict[str, Any]:
+    """What scheduler_config.json holds in the folder of a noise schedule whose networks predict this, as the published ones do the noise."""
     row = SCHEDULERS[name]
-    return {"_class_name": row.class_name, "_format_version": FORMAT_VERSION, "schedule": row.schedule, "num_train_timesteps": NUM_TRAIN_STEPS}
+    return {"_class_name": row.class_name, "_format_version": FORMAT_VERSION, "schedule": row.schedule, "prediction_type": prediction_type,
+            "num_train_timesteps": NUM_TRAIN_STEPS}

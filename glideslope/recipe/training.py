@@ -36,9 +36,10 @@ class DenoiserTraining(TrainingConfig):
     preset: str = Field(description="name in glideslope.models.networks.presets")
     caption_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="share of captions dropped for classifier-free guidance")
     ema_half_life_images: Count = Field(20_000, description="images after which the average has forgotten half; shorter at the start")
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weighting (arXiv 2303.09556); none: uniform")
-    high_noise_weight: Annotated[float, Field(ge=1)] | None = Field(
-        None, description="most that the error of very noisy images is raised by, to learn captions sooner (arXiv 2202.00512); none: 1")
+    prediction_type: Literal["sample", "epsilon"] = Field(
+        "sample", description="what is predicted: the image (arXiv 2202.00512, section 4), or the noise, as by the published models")
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(
+        5.0, description="most that the error of an image with little noise counts (arXiv 2303.09556); none: no bound")
 
 
 class EvaluateConfig(StrictModel):

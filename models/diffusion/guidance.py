@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import RequestError
 from ..networks.noised_clip import NoisedClip
 from ..networks.unet import PromptContext
-from .process import NUM_TRAIN_TIMESTEPS
+from .process import NUM_TRAIN_TIMESTEPS, GaussianDiffusion, NoiseSchedule
 from .samplers import Denoiser, Prediction
 
 Gradient = Callable[[Tensor, Tensor], Tensor]
@@ -28,14 +28,17 @@ class TextDenoiser:
     Attributes:
         denoise: `TextConditionedUNet.denoise`, or a function with its signature.
         context: of the captions, one per image, computed once for all steps.
+        image_process: the complete process, where the network predicts the image; None: it predicts the noise.
     """
 
     denoise: Denoise
     context: PromptContext
+    image_process: GaussianDiffusion | None = None
 
     def __call__(self, x: Tensor, timesteps: Tensor) -> Prediction:
-        """Predict with the captions."""
-        noise, fraction = self.denoise(x, timesteps, self.context).float().chunk(2, dim=1)
+        """Predict with the captions; a predicted image stands for the noise that it leaves of x."""
+        predicted, fraction = self.denoise(x, timesteps, self.context).float().chunk(2, dim=1)
+        noise = predicted if self.image_process is None else self.image_process.predict_noise(x.float(), predicted, timesteps)
         return Prediction(noise, fraction)
 
 
@@ -59,19 +62,23 @@ class ClassifierFreeGuidance:
         return Prediction(without + self.scale * (with_caption - without), fraction)
 
 
-def text_denoiser(denoise: Denoise, context: PromptContext, empty: PromptContext, *, scale: float) -> Denoiser:
-    """A denoiser with classifier-free guidance, or without where the scale is 1 (one pass instead of two).
+def guide_freely(captions: TextDenoiser, empty: PromptContext, *, scale: float) -> Denoiser:
+    """Classifier-free guidance around a network with its captions; none where the scale is 1 (one pass instead of two).
 
     Args:
-        denoise: `TextConditionedUNet.denoise`, or a function with its signature.
-        context: of N captions.
+        captions: the network with N captions.
         empty: of one empty caption.
         scale: of the guidance.
     """
     if scale == 1:
-        return TextDenoiser(denoise, context)
-    both = PromptContext.concatenate([context, *[empty] * len(context.projected)])
-    return ClassifierFreeGuidance(TextDenoiser(denoise, both), scale)
+        return captions
+    both = PromptContext.concatenate([captions.context, *[empty] * len(captions.context.projected)])
+    return ClassifierFreeGuidance(replace(captions, context=both), scale)
+
+
+def image_process(schedule: NoiseSchedule, *, device: torch.device) -> GaussianDiffusion | None:
+    """The complete process of a schedule whose networks predict the image, else None; see `TextDenoiser`."""
+    return GaussianDiffusion.create(schedule.betas, device=device) if schedule.prediction_type == "sample" else None
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,23 @@ from ...recipe.training import NUM_TRAIN_STEPS
 
 NUM_TRAIN_TIMESTEPS = NUM_TRAIN_STEPS
 SCHEDULES = ("squaredcos_cap_v2", "linear")
+PREDICTION_TYPES = ("epsilon", "sample")
 CPU = torch.device("cpu")
 VLB_WEIGHT = 1e-3  # arXiv 2102.09672, equation 16
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """What scheduler_config.json says of the networks that draw with it, in diffusers' words.
+
+    Attributes:
+        betas: name of the schedule, see `make_betas`.
+        prediction_type: what a network's first three channels are: `epsilon`, the noise in the image (arXiv 2006.11239), or `sample`,
+            the image without it (arXiv 2202.00512, section 4).
+    """
+
+    betas: str
+    prediction_type: str = "epsilon"
 
 
 def make_betas(schedule: str, num_timesteps: int = NUM_TRAIN_TIMESTEPS) -> NDArray[np.float64]:
@@ -236,53 +251,53 @@ def gather(table: Tensor, steps: Tensor, like: Tensor) -> Tensor:
     return table[steps].to(like.dtype if like.dtype == torch.float64 else torch.float32).view(-1, *[1] * (like.ndim - 1))
 
 
-def weigh_errors(diffusion: GaussianDiffusion, *, min_snr_gamma: float | None = None,
-                 high_noise_weight: float | None = None) -> Tensor:
-    """Factors of the squared error of the noise at each timestep; 1 everywhere is DDPM's simple loss.
+def weigh_errors(diffusion: GaussianDiffusion, prediction_type: str, *, min_snr_gamma: float | None = None) -> Tensor:
+    """Factors of the squared error at each timestep.
+
+    Of the noise: 1, DDPM's simple loss, or with gamma min(SNR, gamma) / SNR (arXiv 2303.09556). Of the image: max(SNR, 1), so that the
+    error of the image counts fully where noise is strong (arXiv 2202.00512, section 4), but at most gamma.
 
     Args:
         diffusion: the complete process.
-        min_snr_gamma: little noise counts less, min(SNR, gamma) / SNR (arXiv 2303.09556); None: it counts fully.
-        high_noise_weight: strong noise counts more, max(SNR, 1) / SNR (arXiv 2202.00512, section 4: then the error of
-            the image counts fully there), at most this; None: it counts simply.
+        prediction_type: whose error it is, see `NoiseSchedule`.
+        min_snr_gamma: the most that little noise counts; None: no bound.
 
     Returns:
         float64 (T,), on the process's device.
     """
     snr = diffusion.snr()
-    weights = np.ones_like(snr)
-    if min_snr_gamma is not None:
-        weights *= np.minimum(snr, min_snr_gamma) / snr
-    if high_noise_weight is not None:
-        weights *= np.minimum(np.maximum(snr, 1) / snr, high_noise_weight)
+    bounded = snr if min_snr_gamma is None else np.minimum(snr, min_snr_gamma)
+    weights = np.maximum(bounded, 1) if prediction_type == "sample" else bounded / snr
     return torch.from_numpy(weights).to(diffusion.device)
 
 
 def training_loss(diffusion: GaussianDiffusion, output: Tensor, *, x_start: Tensor, x: Tensor, noise: Tensor, steps: Tensor,
-                  error_weights: Tensor | None = None) -> Tensor:
+                  prediction_type: str = "epsilon", error_weights: Tensor | None = None) -> Tensor:
     """The hybrid loss of a learned-variance model, per image (arXiv 2102.09672, equation 16).
 
-    Squared error of the noise, plus the variational bound's term scaled by 0.001 whose gradient reaches the
+    Squared error of what the network predicts, plus the variational bound's term scaled by 0.001 whose gradient reaches the
     variance only.
 
     Args:
         diffusion: the complete process.
-        output: (N, 6, H, W), the network's noise and variance fraction.
+        output: (N, 6, H, W), what the network predicts, noise or image, and the variance fraction.
         x_start: (N, 3, H, W) in [-1, 1].
         x: (N, 3, H, W), noised.
         noise: (N, 3, H, W), the noise in it.
         steps: int64 (N,).
+        prediction_type: see `NoiseSchedule`.
         error_weights: float64 (T,) factor of the squared error at each timestep, see `weigh_errors`; None: 1.
 
     Returns:
         (N,) losses.
     """
     predicted, fraction = output.float().chunk(2, dim=1)
-    error = (predicted - noise).square().mean(dim=(1, 2, 3))
+    predicts_image = prediction_type == "sample"
+    error = (predicted - (x_start if predicts_image else noise)).square().mean(dim=(1, 2, 3))
     if error_weights is not None:
         error = error * gather(error_weights, steps, error)
     log_variance = diffusion.log_variance(fraction, steps)
-    start = diffusion.predict_start(x, predicted.detach(), steps)
+    start = predicted.detach().clamp(-1, 1) if predicts_image else diffusion.predict_start(x, predicted.detach(), steps)
     mean, true_mean = diffusion.posterior_mean(start, x, steps), diffusion.posterior_mean(x_start, x, steps)
     true_log_variance = gather(diffusion.tables.posterior_log_variance, steps, x)
     divergence = 0.5 * (log_variance - true_log_variance + torch.exp(true_log_variance - log_variance) - 1

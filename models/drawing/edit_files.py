@@ -96,6 +96,9 @@ def edit_to_files(release: Path | OpenRelease, edit: Edit, *, progress: Progress
             fit_mask(draw, base.image_size)
 
     opened = release if isinstance(release, OpenRelease) else open_release(release)
+    upsamplers = ("upsampler",) if mask is None else ("upsampler", "upsampler_inpaint")
+    request = request.settled(held_models(opened), upsamplers)
+    edit = replace(edit, request=request)
     pipe, shown = load_pipeline(opened, request, choose_models(opened, edit), check_fit)
     num_steps = request.options.num_steps
     if mask is None:

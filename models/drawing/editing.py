@@ -155,7 +155,7 @@ def inpaint(networks: Networks, batch: Batch, kept: KeptRegion) -> Tensor:
         float32 (N, 3, S, S), the kept pixels pasted in.
     """
     unet = networks.base if networks.base_inpaint is None else networks.base_inpaint
-    options, schedule, noise = batch.options, networks.schedule, SeededNoise(batch.seeds)
+    options, schedule, noise = batch.options, networks.schedule.betas, SeededNoise(batch.seeds)
     x = noise.draw(kept.image.shape[1:], kept.image)
     denoiser = guided_denoiser(networks, unet, batch, condition=ExtraChannels(kept) if unet.config.inpaint else None)
     denoiser = KeepingDenoiser(denoiser, GaussianDiffusion.create(schedule, device=networks.device), kept)
@@ -175,8 +175,9 @@ def vary(networks: Networks, batch: Batch, image: Tensor, strength: float) -> Te
     Returns:
         float32 (N, 3, S, S).
     """
-    timesteps = strength_timesteps(strength, batch.options, networks.schedule)
-    diffusion = GaussianDiffusion.create(networks.schedule, timesteps, device=networks.device)
+    schedule = networks.schedule.betas
+    timesteps = strength_timesteps(strength, batch.options, schedule)
+    diffusion = GaussianDiffusion.create(schedule, timesteps, device=networks.device)
     noise = SeededNoise(batch.seeds)
     x = noise.draw(image.shape[1:], image)
     if strength < 1:
@@ -202,7 +203,7 @@ def upsample(networks: Networks, batch: Batch, low_res: Tensor, options: Upsampl
     Raises:
         RequestError: there is no upsampler.
     """
-    unet, schedule = choose_upsampler(networks, inpaint=kept is not None), networks.upsampler_schedule
+    unet, schedule = choose_upsampler(networks, inpaint=kept is not None), networks.upsampler_schedule.betas
     noise, size = SeededNoise(batch.seeds), unet.config.image_size
     x = options.temperature * noise.draw((3, size, size), low_res)
     extra_channels = ExtraChannels(kept if unet.config.inpaint else None, low_res)

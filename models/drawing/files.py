@@ -91,7 +91,7 @@ class DrawRequest:
         out: a name ending in .png: one new file, the picture or a sheet (of very many, several); else a new or empty directory for one file
             per picture and `sheet.png`.
         options: how; picture i of all is drawn from options.seed + i.
-        upsample: enlarge with the release's upsampler.
+        upsample: enlarge with the release's upsampler; None: where it has one.
         previews: new or empty directory for a sheet of the predicted pictures after every step; None: no previews.
         clip: an ordinary CLIP that guides in place of the noised one.
         weights: which are loaded, and how.
@@ -100,7 +100,7 @@ class DrawRequest:
     prompts: Sequence[str]
     out: Path
     options: DrawOptions
-    upsample: bool = False
+    upsample: bool | None = None
     previews: Path | None = None
     clip: GuidingClip | None = None
     weights: WeightChoice = WeightChoice()
@@ -131,6 +131,10 @@ class DrawRequest:
         check_place("--out", self.out, is_file=self.to_file)
         if self.previews is not None:
             check_place("--previews", self.previews, is_file=False)
+
+    def settled(self, held: Collection[str], upsamplers: Collection[str] = ("upsampler",)) -> "DrawRequest":
+        """With the decision whether to enlarge, for a release that holds such networks."""
+        return self if self.upsample is not None else replace(self, upsample=not set(upsamplers).isdisjoint(held))
 
     def check_fit(self, release: Architecture) -> None:
         """Refuse what does not fit the models.
@@ -197,6 +201,7 @@ def draw_to_files(release: Path | OpenRelease, request: DrawRequest, *, progress
     request.check()
     options = request.options
     opened = release if isinstance(release, OpenRelease) else open_release(release)
+    request = request.settled(held_models(opened))
     pipe, shown = load_pipeline(opened, request, needed_models(opened, request), request.check_fit)
     captions = pipe.prompts(request.prompts, options)
     watcher = Watcher(request, progress, len(captions), options.num_steps)
@@ -204,7 +209,7 @@ def draw_to_files(release: Path | OpenRelease, request: DrawRequest, *, progress
     written: list[Path] = []
     for start in range(0, len(captions), DRAW_BATCH):
         part, seed = captions[start:start + DRAW_BATCH], options.seed + start
-        drawn = pipe.draw(part, replace(options, num_images=1, seed=seed), preview=watcher).images
+        drawn = pipe.draw(part, replace(options, num_images=1, seed=seed), upsample=False, preview=watcher).images
         if request.upsample:
             enlarging = UpsampleOptions(seed=seed, cut_long_prompts=options.cut_long_prompts)
             drawn = pipe.upsample(drawn, part, options=enlarging, preview=watcher).images

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...clip.towers import embed_captions
 from ...errors import RequestError
 from ..diffusion.clip_guidance import ClipGuidance
-from ..diffusion.guidance import ClipGradient, Finite, GradientGuidance, GuidanceInterval, TextDenoiser, text_denoiser
+from ..diffusion.guidance import ClipGradient, Finite, GradientGuidance, GuidanceInterval, TextDenoiser, guide_freely, image_process
 from ..diffusion.process import GaussianDiffusion
 from ..diffusion.sampler_timesteps import sampling_timesteps
 from ..diffusion.samplers import SAMPLERS, Denoiser, Preview, SeededNoise, run
@@ -45,11 +45,10 @@ class Batch:
 
 def draw(networks: Networks, batch: Batch) -> Tensor:
     """Draw from noise with the base: float32 (N, 3, S, S) in about [-1, 1]."""
-    size, options, noise = networks.base.config.image_size, batch.options, SeededNoise(batch.seeds)
+    size, options, betas, noise = networks.base.config.image_size, batch.options, networks.schedule.betas, SeededNoise(batch.seeds)
     x = noise.draw((3, size, size)).to(networks.device)
     denoiser = guided_denoiser(networks, networks.base, batch)
-    timesteps = sampling_timesteps(options.sampler, networks.schedule, options.num_steps)
-    diffusion = GaussianDiffusion.create(networks.schedule, timesteps, device=networks.device)
+    diffusion = GaussianDiffusion.create(betas, sampling_timesteps(options.sampler, betas, options.num_steps), device=networks.device)
     return run(SAMPLERS[options.sampler](denoiser, x, diffusion, noise), batch.preview)
 
 
@@ -75,11 +74,12 @@ def guided_denoiser(networks: Networks, unet: TextConditionedUNet, batch: Batch,
         return unet.denoise(seen.contiguous(memory_format=torch.channels_last), timesteps, context)
 
     # Guidance around it, the innermost first; what comes out is checked.
-    guided = text_denoiser(denoise, context, empty, scale=options.guidance_scale)
+    captions = TextDenoiser(denoise, context, image_process(networks.schedule_of(unet), device=networks.device))
+    guided = guide_freely(captions, empty, scale=options.guidance_scale)
     if options.clip_guidance_scale > 0:
         guided = guide_with_clip(networks, guided, batch.prompts, options.clip_guidance_scale)
     if options.guidance_interval is not None:
-        guided = GuidanceInterval(guided, TextDenoiser(denoise, context), options.guidance_interval)
+        guided = GuidanceInterval(guided, captions, options.guidance_interval)
     return Finite(guided, dtype)
 
 
@@ -98,7 +98,7 @@ def guide_with_clip(networks: Networks, denoiser: Denoiser, prompts: list[str], 
     if networks.guiding_clip is None:
         return GradientGuidance(denoiser, ClipGradient(get_noised_clip(networks), embed_prompts(networks, prompts), scale))
     text = embed_captions(networks.guiding_clip, prompts).to(networks.device)
-    return ClipGuidance(denoiser, networks.guiding_clip, text, scale, GaussianDiffusion.create(networks.schedule, device=networks.device))
+    return ClipGuidance(denoiser, networks.guiding_clip, text, scale, GaussianDiffusion.create(networks.schedule.betas, device=networks.device))
 
 
 def get_noised_clip(networks: Networks) -> NoisedClip:

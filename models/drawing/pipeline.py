@@ -13,16 +13,12 @@ from torch.nn import functional
 from ...clip.towers import ImageTextModel
 from ...device.dtype_device import choose_device, choose_dtype
 from ...device.torch_state import PlainTorch
-from ...errors import CheckpointError, RequestError
-from ...recipe.components import NETWORKS, TOKENIZERS
+from ...errors import RequestError
 from ...trust.hub import HubOptions
 from ...trust.opening import OpenRelease, Trust, open_release
 from ...trust.signers import Keys
 from ..diffusion.samplers import Preview
-from ..loading.components import load_component
-from ..loading.loaded_networks import Architecture, Networks, check_lengths, load_networks
-from ..networks.unet import TextConditionedUNet
-from ..tokenizer import CaptionTokenizer
+from ..loading.loaded_networks import Architecture, Networks, check_lengths, load_networks, load_trained
 from .editing import KeptRegion, UpsampleOptions, check_strength, choose_upsampler, inpaint, to_tensor, upsample, vary
 from .guided_drawing import Batch, draw, get_noised_clip
 from .masks import MaskLike, fit_mask, fit_picture, read_mask, read_picture
@@ -120,21 +116,23 @@ class GlidePipeline:
         return cls(load_networks(release, components, dtype=dtype, variant=variant, device=device, before_weights=before_weights))
 
     @classmethod
-    def from_training(cls, training: Path, *, device: str | torch.device = "cpu") -> "GlidePipeline":
-        """Load the averaged base model straight from its training directory, without noised CLIP.
+    def from_training(cls, training: Path, networks: Collection[str] = ("base",), *, device: str | torch.device = "cpu") -> "GlidePipeline":
+        """Load networks as a run has trained them, before there is a release.
+
+        Args:
+            training: the directory that holds a folder for each trained network.
+            networks: which of them, the base included.
+            device: where they go.
 
         Raises:
-            CheckpointError: the stage has not finished, or its weights do not fit.
+            CheckpointError: a training has not finished, or its weights do not fit.
         """
-        base = load_component(training, device=device, weights_name=NETWORKS["base"].trained_file)
-        if not isinstance(base, TextConditionedUNet):
-            raise CheckpointError(f"{training}: expected the training of a TextConditionedUNet")
-        return cls(Networks(base, CaptionTokenizer.load(training / TOKENIZERS["tokenizer"].file)))
+        return cls(load_trained(training, networks, device=device))
 
     @PlainTorch()
-    def __call__(self, prompt: str | Sequence[str], *, num_images: int = 1, guidance_scale: float = 3.0,
+    def __call__(self, prompt: str | Sequence[str], *, num_images: int = 1, guidance_scale: float = 3.0,  # noqa: PLR0913 (one an option)
                  clip_guidance_scale: float = 0.0, num_steps: int = 50, sampler: str = "ddpm", seed: int = 0,
-                 guidance_interval: tuple[float, float] | None = None, preview: Preview | None = None) -> GlideOutput:
+                 guidance_interval: tuple[float, float] | None = None, upsample: bool = True, preview: Preview | None = None) -> GlideOutput:
         """Draw; `draw` does the same from options kept together.
 
         Args:
@@ -147,6 +145,7 @@ class GlidePipeline:
             seed: image i is drawn from seed + i, whatever the batch.
             guidance_interval: noise levels between which guidance acts, from 0 (the image) to 1 (the noise) in fractions
                 of the training's timesteps; elsewhere only the caption's pass runs, at half the cost. None: everywhere.
+            upsample: enlarge with the upsampler, where one is loaded.
             preview: called with every state of every batch.
 
         Raises:
@@ -154,16 +153,24 @@ class GlidePipeline:
                 precision that is too small for it, say.
         """
         return self.draw(prompt, DrawOptions(num_images, guidance_scale, clip_guidance_scale, num_steps, sampler, seed, guidance_interval),
-                         preview=preview)
+                         upsample=upsample, preview=preview)
 
     @PlainTorch()
-    def draw(self, prompt: str | Sequence[str], options: DrawOptions, *, preview: Preview | None = None) -> GlideOutput:
+    def draw(self, prompt: str | Sequence[str], options: DrawOptions, *, upsample: bool = True,
+             preview: Preview | None = None) -> GlideOutput:
         """Draw `options.num_images` images of each prompt, image i of all from `options.seed` + i.
+
+        Where an upsampler is loaded and `upsample` is true they are enlarged, as `upsample` does with its own defaults and the same seeds.
 
         Raises:
             RequestError: a prompt that cannot be drawn from, or CLIP guidance without a CLIP; nothing was started.
         """
-        return draw_in_batches(Batch.of(self.prompts(prompt, options), options, preview), lambda batch: draw(self.networks, batch))
+        prompts = self.prompts(prompt, options)
+        drawn = draw_in_batches(Batch.of(prompts, options, preview), lambda batch: draw(self.networks, batch))
+        if not upsample or self.networks.upsampler is None:
+            return drawn
+        enlarging = UpsampleOptions(seed=options.seed, cut_long_prompts=options.cut_long_prompts)
+        return self.upsample(drawn.images, prompts, options=enlarging, preview=preview)
 
     def prompts(self, prompt: str | Sequence[str], options: DrawOptions) -> list[str]:
         """Checked prompts, each as often as images are wanted of it.

@@ -27,7 +27,7 @@ from ...recipe.strict_model import StrictModel
 from ...recipe.training import NUM_TRAIN_STEPS
 from ...store.weight_files import VARIANTS, TensorHeader, WeightFiles, find_weights, read_header, weights_name
 from ...trust.checked_bytes import Digests, read_object
-from ..diffusion.process import SCHEDULES
+from ..diffusion.process import PREDICTION_TYPES, SCHEDULES, NoiseSchedule
 from ..networks.components import build_on_meta, parse_component_config
 from .weights import DTYPES, WeightTarget, read_weights
 
@@ -55,17 +55,20 @@ def read_index(path: Path, digests: Digests | None = None) -> frozenset[str]:
     return frozenset(held)
 
 
-def read_schedule(path: Path, digests: Digests | None = None) -> str:
-    """Read scheduler_config.json: the name of the noise schedule.
+def read_schedule(path: Path, digests: Digests | None = None) -> NoiseSchedule:
+    """Read scheduler_config.json: the noise schedule, and what its networks predict.
 
     Raises:
         CheckpointError: malformed, or a process that this glideslope does not know.
     """
     value = read_object(path, digests)
     expected = {"_class_name": Scheduler.class_name, "_format_version": FORMAT_VERSION, "num_train_timesteps": NUM_TRAIN_STEPS}
-    if {key: entry for key, entry in value.items() if key != "schedule"} != expected or value.get("schedule") not in SCHEDULES:
-        raise CheckpointError(f"{path}: got {value!r:.200}, expected {expected} and as schedule one of {', '.join(SCHEDULES)}")
-    return str(value["schedule"])
+    choices: dict[str, tuple[str, ...]] = {"schedule": SCHEDULES, "prediction_type": PREDICTION_TYPES}
+    fixed = {key: entry for key, entry in value.items() if key not in choices}
+    if fixed != expected or any(value.get(key) not in allowed for key, allowed in choices.items()):
+        raise CheckpointError(f"{path}: got {value!r:.200}, expected {expected} and "
+                              + " and ".join(f"as {key} one of {', '.join(allowed)}" for key, allowed in choices.items()))
+    return NoiseSchedule(value["schedule"], value["prediction_type"])
 
 
 def read_component_config(path: Path, digests: Digests | None = None) -> tuple[str, StrictModel]:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,16 +12,19 @@ from ...clip.towers import ImageTextModel
 from ...device.dtype_device import choose_device, choose_dtype
 from ...device.processor import warn_of_slow_type
 from ...errors import CheckpointError, RequestError
-from ...recipe.components import COMPONENTS, CONFIG_NAME, NETWORKS, OPTIONAL_NETWORKS, SCHEDULERS
+from ...recipe.components import COMPONENTS, CONFIG_NAME, NETWORKS, OPTIONAL_NETWORKS, SCHEDULERS, TOKENIZERS
 from ...recipe.strict_model import StrictModel
 from ...text.vocabulary_files import MAX_TOKENIZER_BYTES
 from ...trust.checked_bytes import Digests, read_bytes
 from ...trust.opening import OpenRelease
+from ..diffusion.process import NoiseSchedule
 from ..networks.noised_clip import NoisedClip, NoisedClipConfig
 from ..networks.unet import TextConditionedUNet, UNetConfig
 from ..tokenizer import CaptionTokenizer
 from .components import load_component, read_component_config, read_schedule
 from .needed_files import held_components, needed_files
+
+SCHEDULE, UPSAMPLER_SCHEDULE = (NoiseSchedule(SCHEDULERS[name].schedule) for name in ("scheduler", "upsampler_scheduler"))
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,11 @@ class Networks:
     Attributes:
         base: draws the images.
         tokenizer: captions to tokens, for the base and the networks beside it.
-        schedule: name of the noise schedule of `base` and `base_inpaint`.
+        schedule: of `base` and `base_inpaint`.
         upsampler: enlarges what the base draws. Like all that follow it is None where a release has none or it was not asked for.
         base_inpaint: the base, fine-tuned to see known pixels (arXiv 2112.10741, section 4.3).
         upsampler_inpaint: the upsampler, fine-tuned likewise.
-        upsampler_schedule: name of the noise schedule of both upsamplers; the published ones use `linear`.
+        upsampler_schedule: of both upsamplers; the published ones use `linear` betas.
         noised_clip: guides, and ranks images.
         clip_tokenizer: captions to the tokens of `noised_clip`; None: `tokenizer` does that.
         guiding_clip: an ordinary CLIP that guides in place of `noised_clip`, such as `Clip.of(...)`.
@@ -42,11 +46,11 @@ class Networks:
 
     base: TextConditionedUNet
     tokenizer: CaptionTokenizer
-    schedule: str = SCHEDULERS["scheduler"].schedule
+    schedule: NoiseSchedule = SCHEDULE
     upsampler: TextConditionedUNet | None = None
     base_inpaint: TextConditionedUNet | None = None
     upsampler_inpaint: TextConditionedUNet | None = None
-    upsampler_schedule: str = SCHEDULERS["upsampler_scheduler"].schedule
+    upsampler_schedule: NoiseSchedule = UPSAMPLER_SCHEDULE
     noised_clip: NoisedClip | None = None
     clip_tokenizer: CaptionTokenizer | None = None
     guiding_clip: ImageTextModel | None = None
@@ -74,6 +78,10 @@ class Networks:
         """The U-Nets beside the base that are there, by name."""
         beside = {"upsampler": self.upsampler, "base_inpaint": self.base_inpaint, "upsampler_inpaint": self.upsampler_inpaint}
         return {name: network for name, network in beside.items() if network is not None}
+
+    def schedule_of(self, unet: TextConditionedUNet) -> NoiseSchedule:
+        """The noise schedule of one of the U-Nets."""
+        return self.upsampler_schedule if unet.config.super_res else self.schedule
 
     @property
     def noised_clip_tokenizer(self) -> CaptionTokenizer:
@@ -206,6 +214,28 @@ def load_networks(release: OpenRelease, components: Collection[str] | None = Non
     networks = Networks(base, tokenizers["tokenizer"], schedules["scheduler"], beside.get("upsampler"), beside.get("base_inpaint"),
                         beside.get("upsampler_inpaint"), noised_clip=clip, clip_tokenizer=tokenizers.get("clip_tokenizer"))
     return replace(networks, upsampler_schedule=schedules.get("upsampler_scheduler", networks.upsampler_schedule))
+
+
+def load_trained(training: Path, networks: Collection[str], *, device: str | torch.device = "cpu") -> Networks:
+    """Load networks as a run has trained them.
+
+    Args:
+        training: the directory that holds a folder for each trained network.
+        networks: which of them, the base included.
+        device: where they go.
+
+    Raises:
+        CheckpointError: a training has not finished, or its weights do not fit.
+    """
+    loaded = {name: load_component(training / name, device=device, weights_name=NETWORKS[name].trained_file) for name in networks}
+    if wrong := [name for name, network in loaded.items() if type(network).__name__ != NETWORKS[name].class_name]:
+        raise CheckpointError(f"{training / wrong[0]}: holds a {type(loaded[wrong[0]]).__name__}, expected a {NETWORKS[wrong[0]].class_name}")
+    unets: dict[str, Any] = {name: network for name, network in loaded.items() if name != "noised_clip"}
+    clip: Any = loaded.get("noised_clip")
+    schedules = {name: read_schedule(training / str(row.trained_with) / row.file)
+                 for name, row in SCHEDULERS.items() if row.trained_with in networks}
+    return Networks(tokenizer=CaptionTokenizer.load(training / "base" / TOKENIZERS["tokenizer"].file), schedule=schedules["scheduler"],
+                    upsampler_schedule=schedules.get("upsampler_scheduler", UPSAMPLER_SCHEDULE), noised_clip=clip, **unets)
 
 
 def choose_components(held: Collection[str], components: Collection[str] | None, *, where: str) -> frozenset[str] | None:

@@ -20,6 +20,11 @@ _TINY_24 = UNetConfig(image_size=24, model_channels=64, channel_mult=(1, 2, 2), 
 _MICRO_16 = UNetConfig(image_size=16, model_channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_downsample=(2,),
                        num_head_channels=32, text_ctx=16, xf_width=64, xf_layers=1, xf_heads=2, n_vocab=512, dropout=0.0)
 
+# What an upsampler adds to the enlarged picture lies close by, so that attention is left to the smallest sizes and one channel a group does.
+_UPSAMPLER_TINY_96 = UNetConfig(image_size=96, model_channels=32, channel_mult=(1, 1, 2, 4), num_res_blocks=1, attention_downsample=(8,),
+                                num_head_channels=32, text_ctx=24, xf_width=64, xf_layers=1, xf_heads=2, n_vocab=2048, dropout=0.0,
+                                super_res=True, low_res_residual=True)
+
 UNET_PRESETS = {
     "glide-base-64": _GLIDE_BASE,
     "glide-base-64-inpaint": _GLIDE_BASE.model_copy(update={"inpaint": True}),
@@ -29,6 +34,8 @@ UNET_PRESETS = {
                                  num_head_channels=64, text_ctx=48, xf_width=256, xf_layers=6, xf_heads=4, n_vocab=8192),
     "glide-tiny-24": _TINY_24,
     "glide-micro-16": _MICRO_16,
+    "glide-upsampler-tiny-96": _UPSAMPLER_TINY_96,
+    "glide-upsampler-micro-32": _MICRO_16.model_copy(update={"image_size": 32, "super_res": True, "low_res_residual": True}),
 }
 NOISED_CLIP_PRESETS = {
     "noised-clip-vit-b": NoisedClipConfig(image_size=64, patch_size=4, n_embd=512, n_head_image=12, n_head_state_image=64,

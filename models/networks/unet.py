@@ -42,6 +42,7 @@ class UNetConfig(StrictModel):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="dropout inside residual blocks, while training")
     super_res: bool = Field(False, description="the input also holds the low-resolution image, upsampled")
     inpaint: bool = Field(False, description="the input also holds the known pixels and their mask")
+    low_res_residual: bool = Field(False, description="what is predicted is added to the low-resolution image, upsampled")
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> Self:
@@ -49,6 +50,8 @@ class UNetConfig(StrictModel):
             raise ValueError(f"image_size {self.image_size} cannot be halved {len(self.channel_mult) - 1} times, once for each level but one")
         if self.xf_width % self.xf_heads:
             raise ValueError(f"xf_width {self.xf_width} is not a multiple of xf_heads {self.xf_heads}")
+        if self.low_res_residual and not self.super_res:
+            raise ValueError("low_res_residual is true, but super_res is not: there is no low-resolution image to add to")
         attending = [mult * self.model_channels for level, mult in enumerate(self.channel_mult)
                      if 2**level in self.attention_downsample or level + 1 == len(self.channel_mult)]
         if any(channels % self.num_head_channels for channels in attending):
@@ -263,7 +266,7 @@ class Level(nn.ModuleList):
 
 
 class TextConditionedUNet(nn.Module):
-    """The denoiser of every GLIDE model: predicts noise and the interpolation of the log-variance (6 channels).
+    """The denoiser of every GLIDE model: predicts noise, or the image without it, and the interpolation of the log-variance (6 channels).
 
     Attributes:
         config: the architecture.
@@ -337,7 +340,7 @@ class TextConditionedUNet(nn.Module):
         return block
 
     def forward(self, x: Tensor, timesteps: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Predict noise and variance from captions; see `denoise` and `encode_text`."""
+        """Predict from captions; see `denoise` and `encode_text`."""
         return self.denoise(x, timesteps, self.encode_text(tokens, mask))
 
     def encode_text(self, tokens: Tensor, mask: Tensor) -> PromptContext:
@@ -347,19 +350,20 @@ class TextConditionedUNet(nn.Module):
             tokens: int64 (N, text_ctx).
             mask: bool (N, text_ctx), false where the caption has ended; the padding embedding stands there.
         """
-        # Embed tokens and positions.
-        x = self.token_embedding(tokens) + self.positional_embedding[None]
-        x = torch.where(mask[..., None], x, self.padding_embedding[None].to(x.dtype))
-
-        # Transform.
-        x = self.final_ln(self.transformer(x))
-
         # Project: all tokens for attention, the last one for the embedding.
+        x = self.read_text(tokens, mask)
         keys, values = zip(*(block.text_keys_values(x) for block in self.attention_blocks), strict=True)
         return PromptContext(self.transformer_proj(fill_rows(x[:, -1]))[:len(x)], keys, values)
 
+    def read_text(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Run the text transformer: (N, text_ctx, xf_width); arguments are those of `encode_text`."""
+        x = self.token_embedding(tokens) + self.positional_embedding[None]
+        x = torch.where(mask[..., None], x, self.padding_embedding[None].to(x.dtype))
+        read: Tensor = self.final_ln(self.transformer(x))
+        return read
+
     def denoise(self, x: Tensor, timesteps: Tensor, context: PromptContext) -> Tensor:
-        """Predict noise and variance.
+        """Predict noise or image, and variance.
 
         Args:
             x: (N, 3, H, W) in [-1, 1] plus noise; for upsamplers and inpainting the condition's channels follow
@@ -368,7 +372,8 @@ class TextConditionedUNet(nn.Module):
             context: of N captions.
 
         Returns:
-            (N, 6, H, W): noise, then the variance's interpolation v in about [-1, 1] (arXiv 2102.09672, equation 15).
+            (N, 6, H, W): noise or image, as the noise schedule says, then the variance's interpolation v in about [-1, 1]
+            (arXiv 2102.09672, equation 15).
         """
         # Embed time and caption.
         times = timestep_embedding(fill_rows(timesteps), self.config.model_channels)
@@ -389,8 +394,10 @@ class TextConditionedUNet(nn.Module):
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), conditions)
 
-        # Noise and variance.
+        # Noise or image, and variance.
         output: Tensor = self.out(h)
+        if self.config.low_res_residual:
+            output = torch.cat([output[:, :3] + x[:, -3:], output[:, 3:]], dim=1)
         return output
 
 

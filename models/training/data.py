@@ -18,7 +18,7 @@ from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
 from ...recipe.training import TrainingConfig
 from ..drawing.pixels import fit_square
-from .rows import MappedRows, Row, open_rows
+from .rows import MappedRows, Row, open_rows, read_batches
 
 CAPTION_STREAM = 1  # keeps the draw of captions apart from other draws of a step
 MAX_PIXELS = 1_000_000_000  # curated images passed the index's own limit
@@ -108,6 +108,11 @@ def open_split(curated: Path, split: str, image_size: int, directory: Path) -> C
         StorageError: the directory cannot be written, or the disk is full.
     """
     return CuratedSplit(open_rows(curated, split, directory), image_size)
+
+
+def has_split(curated: Path, split: str) -> bool:
+    """Whether a curated set holds an image of a split; raises as `open_split` does for files that cannot be read."""
+    return any(len(batch) for batch in read_batches(curated, split, ["key"]))
 
 
 def decode_row(row: Row, image_size: int) -> NDArray[np.uint8]:

@@ -26,11 +26,13 @@ class TrainingData:
     Attributes:
         curated: directory of the curated set.
         curated_digest: digest of its record.
+        index: directory of the index that it was curated from.
         tokenizer: tokenizer.json that an earlier training wrote; not read by the training that writes it.
     """
 
     curated: Path
     curated_digest: str
+    index: Path
     tokenizer: Path
 
 

@@ -28,14 +28,13 @@ LOSS_TOLERANCE = 1e-5
 
 def check_records(release: Release) -> list[str]:
     """Every stage's record is there and names, as its inputs, the records that lie beside it."""
-    categories = [category.name for category in release.categories]
     problems = []
     for stage in required_stages(release.recipe):
         if stage not in release.records:
             problems.append(f"records: the record of stage {stage} is missing; pack the release again")
     for stage, record in release.records.items():
         judges = ["clip"] if stage == "evaluation" and "clip" in release.records else []
-        for name in [*required_inputs(stage, categories), *judges]:
+        for name in [*required_inputs(stage, release.recipe), *judges]:
             if name not in record.inputs:
                 problems.append(f"records: stage {stage} does not say which {name} it used; run it again")
         for name, digest in record.inputs.items():

@@ -7,7 +7,7 @@ policy states for each kind of device how far pixel values may lie apart on aver
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from ...errors import GlideslopeError, ReleaseError
 from ...pictures import png
 from ...pictures.decode import read_image, to_rgb
 from ...pictures.refusals import Refusal
-from ...recipe.components import NETWORKS
 from ...recipe.policy import GoldenDemands
 from ...recipe.recipe import Recipe
 from ...store.digests import sha256_bytes
@@ -26,7 +25,7 @@ from ...store.run_layout import GOLDEN
 from ...store.strict_json import load_lines, load_object
 from ...store.whole_files import write_bytes, write_json
 from .contents import Release, need
-from .plan import required_inputs
+from .plan import golden_networks, required_inputs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,19 +84,14 @@ def draw_golden(run_dir: Path, recipe: Recipe) -> Record | None:
     """
     if recipe.release.golden_prompts == 0:
         return None
-    inputs = {stage: read_record(run_dir / stage).digest for stage in required_inputs(GOLDEN, ())}
+    inputs = {stage: read_record(run_dir / stage).digest for stage in required_inputs(GOLDEN, recipe)}
     config = {"num_pictures": recipe.release.golden_prompts, "num_steps": NUM_STEPS, "sampler": SAMPLER, "guidance_scale": GUIDANCE_SCALE,
               "clip_guidance_scale": CLIP_GUIDANCE_SCALE, "seed": recipe.seed}
 
     def work(partial: Path) -> Mapping[str, Any]:
         from ...models.drawing.pipeline import GlidePipeline
-        from ...models.loading.components import load_component
-        from ...models.networks.noised_clip import NoisedClip
 
-        pipe = GlidePipeline.from_training(run_dir / "training/base")
-        clip = load_component(run_dir / "training/noised_clip", weights_name=NETWORKS["noised_clip"].trained_file)
-        assert isinstance(clip, NoisedClip)
-        pipe = GlidePipeline(replace(pipe.networks, noised_clip=clip))
+        pipe = GlidePipeline.from_training(run_dir / "training", golden_networks(recipe))
         pairs = load_lines((run_dir / "evaluation/pairs.jsonl").read_bytes())
         pictures = [_draw_first(pipe, number, pairs[number % len(pairs)]["prompt"], recipe.seed + number, partial)
                     for number in range(recipe.release.golden_prompts)]
@@ -164,9 +158,9 @@ def self_test(release: Release, *, device: str = "cpu") -> list[Comparison]:
     kind = device_kind(device)
     is_same = golden["machine"] == machine_class(kind)
     pipe = GlidePipeline.from_release(release.opened, device=device)
-    side = pipe.networks.base.config.image_size
+    side = max(network.config.image_size for network in (pipe.networks.base, *pipe.networks.companions.values()))
     if side > MAX_SIDE:
-        raise ReleaseError(f"{GOLDEN_PATH}: the base draws {side} pixels a side, at most {MAX_SIDE} are drawn again")
+        raise ReleaseError(f"{GOLDEN_PATH}: the model draws {side} pixels a side, at most {MAX_SIDE} are drawn again")
     found = []
     for facts in golden["pictures"]:
         before = read_picture(release, facts)

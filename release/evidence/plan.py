@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from ...errors import ReleaseError
-from ...recipe.components import COMPONENTS, NETWORKS, SCHEDULERS, TOKENIZERS, Scheduler, Tokenizer
+from ...recipe.components import COMPONENTS, NETWORKS, SCHEDULERS, TOKENIZERS, Scheduler, Tokenizer, drawing_networks
 from ...recipe.recipe import Recipe
 from ...store.records import Record
 from ...store.run_layout import (
@@ -26,7 +26,6 @@ Origin = tuple[str, str]
 
 FILTER_FILES = ("filter.json", "scores.parquet", "classifier.json", "classifier.safetensors")
 AUDIT_FILES = ("commitment.json", "sample.json", "audit.json")
-GOLDEN_NETWORKS = ("base", "noised_clip")  # that golden pictures are drawn with
 GENERATED = ("evidence/packing.json",
              "LICENSE", "README.md", "DATASET_CARD.md", "model_index.json", "evidence/claims.json", "evidence/policy.yaml",
              "evidence/recipe.yaml", "USE_POLICY.md", "evidence/environment.json", "evidence/mlbom.cdx.json", "evidence/croissant.json",
@@ -49,12 +48,18 @@ def required_stages(recipe: Recipe) -> list[str]:
     return [INDEX, LABELS, *filters, CURATED, *map(training_stage, recipe.trainings), EVALUATION]
 
 
-def required_inputs(stage: str, categories: Sequence[str]) -> list[str]:
+def golden_networks(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the networks that golden pictures are drawn with."""
+    return (*drawing_networks(recipe.trainings), "noised_clip")
+
+
+def required_inputs(stage: str, recipe: Recipe) -> list[str]:
     """The stages whose records a stage must name among its inputs."""
     if stage.startswith(training_stage("")):
         return [CURATED]
-    needed = {CLIP: [INDEX], EVALUATION: [training_stage("base"), CURATED],
-              GOLDEN: [*map(training_stage, GOLDEN_NETWORKS), EVALUATION],
+    categories = [category.name for category in recipe.categories]
+    needed = {CLIP: [INDEX], EVALUATION: [*map(training_stage, drawing_networks(recipe.trainings)), CURATED],
+              GOLDEN: [*map(training_stage, golden_networks(recipe)), EVALUATION],
               CURATED: [INDEX, LABELS, *map(scores_stage, categories), *map(filter_stage, categories)]}
     for category in categories:
         classifier, scores = classifier_stage(category), scores_stage(category)

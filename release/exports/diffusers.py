@@ -17,6 +17,7 @@ import yaml
 
 from ... import __version__
 from ...errors import CheckpointError, ReleaseError
+from ...models.diffusion.process import NoiseSchedule
 from ...models.loading.components import read_index, read_schedule
 from ...models.tokenizer import CaptionTokenizer, Kind
 from ...recipe.components import CLIP, COMPONENTS, INDEX_NAME, NETWORKS, OPTIONAL_NETWORKS, SCHEDULERS, TOKENIZERS, UNET
@@ -229,15 +230,15 @@ def model_index(components: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
             **{name: list(components.get(name, (None, None))) for name in COMPONENTS}}
 
 
-def scheduler_text(schedule: str) -> bytes:
+def scheduler_text(schedule: NoiseSchedule) -> bytes:
     """A noise schedule as diffusers' own scheduler spells it."""
-    betas: Mapping[str, float] = BETAS[schedule]
+    betas: Mapping[str, float] = BETAS[schedule.betas]
     return readable_json({"_class_name": "DDPMScheduler", "_diffusers_version": DIFFUSERS_VERSION, "num_train_timesteps": 1000,
-                          "beta_schedule": schedule, "variance_type": "learned_range", "clip_sample": True,
-                          "prediction_type": "epsilon", **betas})
+                          "beta_schedule": schedule.betas, "variance_type": "learned_range", "clip_sample": True,
+                          "prediction_type": schedule.prediction_type, **betas})
 
 
-def _schedule_of(path: Path) -> str:
+def _schedule_of(path: Path) -> NoiseSchedule:
     try:
         return read_schedule(path)
     except CheckpointError as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ... import __version__
 from ...errors import CheckpointError, ReleaseError, VerificationError
+from ...models.diffusion.process import PREDICTION_TYPES, NoiseSchedule
 from ...models.loading.components import read_component_config
 from ...recipe.components import COMPONENTS, NETWORKS, TOKENIZERS, required_components
 from ...store.digests import DIGEST_PATTERN, sha256_bytes, sha256_file
@@ -126,7 +127,7 @@ def _check_alone(place: Path, present: Mapping[str, str]) -> list[str]:
         return missing
     tokenizers = {name: place / name / "tokenizer.json" for name in parts if name in TOKENIZERS}
     generated = {path: sha256_bytes(content) for path, content in generated_files(choose_classes(tokenizers, parts)).items()}
-    schedules = {sha256_bytes(scheduler_text(schedule)): schedule for schedule in BETAS}
+    schedules = {sha256_bytes(scheduler_text(NoiseSchedule(betas, predicted))) for betas in BETAS for predicted in PREDICTION_TYPES}
     problems = _compare({path: digest for path, digest in present.items() if path in generated}, generated)
     for name in schedulers(parts):
         path = f"{name}/scheduler_config.json"

@@ -7,12 +7,18 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 
 from ....errors import CheckpointError, RequestError
+from ....models.diffusion.process import NoiseSchedule
 from ....models.diffusion.samplers import SampleState
 from ....models.drawing.editing import UpsampleOptions
 from ....models.drawing.options import DrawOptions
 from ....models.drawing.pipeline import GlideOutput, GlidePipeline
 from ....models.loading.loaded_networks import Networks
 from ....recipe.components import NETWORKS, required_components
+
+
+def noise_schedule(scheduler: Any) -> NoiseSchedule:
+    """What one of diffusers' schedulers says of the networks that draw with it."""
+    return NoiseSchedule(scheduler.config.beta_schedule, scheduler.config.prediction_type)
 
 
 class GlideDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers is not looked into
@@ -57,9 +63,9 @@ class GlideDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffus
             for needed in (row.tokenizers[0], row.scheduler):  # an export gives every network its own tokenizer, if it may have one
                 if getattr(self, name) is not None and getattr(self, needed) is None:
                     raise CheckpointError(f"{name}: needs {needed}, which is missing; load both, or leave out {name}")
-        schedules = {} if self.upsampler_scheduler is None else {"upsampler_schedule": self.upsampler_scheduler.config.beta_schedule}
+        schedules = {} if self.upsampler_scheduler is None else {"upsampler_schedule": noise_schedule(self.upsampler_scheduler)}
         return GlidePipeline(Networks(
-            self.base, self.tokenizer, self.scheduler.config.beta_schedule, self.upsampler, self.base_inpaint, self.upsampler_inpaint,
+            self.base, self.tokenizer, noise_schedule(self.scheduler), self.upsampler, self.base_inpaint, self.upsampler_inpaint,
             noised_clip=self.noised_clip, clip_tokenizer=self.clip_tokenizer, guiding_clip=self.guiding_clip, **schedules))
 
     def __call__(self, prompt: str | Sequence[str], *, num_images_per_prompt: int = 1,

@@ -8,8 +8,10 @@ from glideslope.models.diffusion.guidance import (
     GradientGuidance,
     GuidanceInterval,
     TextDenoiser,
-    text_denoiser,
+    guide_freely,
+    image_process,
 )
+from glideslope.models.diffusion.process import NoiseSchedule
 from glideslope.models.diffusion.samplers import Denoiser, Prediction
 from glideslope.models.networks.noised_clip import NoisedClip
 from glideslope.models.networks.unet import PromptContext, TextConditionedUNet
@@ -27,9 +29,9 @@ def inputs(unet: TextConditionedUNet, tokenizer: CaptionTokenizer) -> tuple[Prom
 @torch.no_grad()
 def test_scale_one_is_the_caption_alone_in_one_pass(unet: TextConditionedUNet, tokenizer: CaptionTokenizer) -> None:
     captions, empty, x, times = inputs(unet, tokenizer)
-    denoiser = text_denoiser(unet.denoise, captions, empty, scale=1.0)
+    denoiser = guide_freely(TextDenoiser(unet.denoise, captions), empty, scale=1.0)
     assert isinstance(denoiser, TextDenoiser)
-    long_way = text_denoiser(unet.denoise, captions, empty, scale=1.0 + 1e-12)
+    long_way = guide_freely(TextDenoiser(unet.denoise, captions), empty, scale=1.0 + 1e-12)
     assert isinstance(long_way, ClassifierFreeGuidance)
     torch.testing.assert_close(denoiser(x, times).noise, long_way(x, times).noise, rtol=1e-4, atol=1e-5)
 
@@ -41,10 +43,24 @@ def test_guidance_goes_from_no_caption_through_the_caption_and_beyond(unet: Text
     without = unet(x, times, *tokenizer.encode_padded(["", ""], unet.config.text_ctx))
     assert not torch.allclose(with_caption, without, atol=1e-3)
     for scale in (0.0, 3.0):
-        guided = text_denoiser(unet.denoise, captions, empty, scale=scale)(x, times)
+        guided = guide_freely(TextDenoiser(unet.denoise, captions), empty, scale=scale)(x, times)
         torch.testing.assert_close(guided.noise, without[:, :3] + scale * (with_caption - without)[:, :3], rtol=1e-4, atol=1e-5)
         assert guided.variance_fraction is not None
         torch.testing.assert_close(guided.variance_fraction, with_caption[:, 3:], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_predicted_image_stands_for_the_noise_that_it_leaves(unet: TextConditionedUNet, tokenizer: CaptionTokenizer) -> None:
+    captions, empty, x, times = inputs(unet, tokenizer)
+    schedule = NoiseSchedule("squaredcos_cap_v2", "sample")
+    process = image_process(schedule, device=torch.device("cpu"))
+    assert process is not None and image_process(NoiseSchedule("linear"), device=torch.device("cpu")) is None
+    predicted = unet.denoise(x, times, captions)[:, :3]
+    without = unet.denoise(x, times, PromptContext.concatenate([empty, empty]))[:, :3]
+    for scale in (1.0, 3.0):
+        noise = guide_freely(TextDenoiser(unet.denoise, captions, process), empty, scale=scale)(x, times).noise
+        guided = without + scale * (predicted - without)
+        torch.testing.assert_close(process.predict_start(x, noise, times, clip=False), guided, rtol=1e-3, atol=1e-4)
 
 
 def test_the_clip_gradient_points_where_agreement_grows(clip: NoisedClip, tokenizer: CaptionTokenizer) -> None:

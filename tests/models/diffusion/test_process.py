@@ -138,7 +138,7 @@ def loss_of(output: torch.Tensor, step: int, **weighting: float) -> torch.Tensor
     diffusion, x_start = FULL["squaredcos_cap_v2"], images(0)
     noise, steps = torch.randn(x_start.shape, generator=torch.Generator().manual_seed(1)), torch.full((2,), step)
     return training_loss(diffusion, output, x_start=x_start, x=diffusion.add_noise(x_start, steps, noise), noise=noise, steps=steps,
-                         error_weights=weigh_errors(diffusion, **weighting))
+                         error_weights=weigh_errors(diffusion, "epsilon", **weighting))
 
 
 @pytest.mark.parametrize("step", [0, 1, 500, 999])
@@ -170,15 +170,28 @@ def test_min_snr_weighting_shrinks_the_loss_of_nearly_clean_images_only() -> Non
     torch.testing.assert_close(loss_of(output, 900, min_snr_gamma=5.0), loss_of(output, 900))
 
 
-
-def test_very_noisy_images_count_more_up_to_the_given_factor_and_others_as_before() -> None:
+def test_errors_of_the_image_count_once_where_noise_is_strong_and_more_up_to_gamma_where_it_is_weak() -> None:
     diffusion = FULL["squaredcos_cap_v2"]
-    snr, weights = diffusion.snr(), weigh_errors(diffusion, high_noise_weight=10.0).numpy()
-    assert weights[999] == 10
-    assert np.all(weights[snr >= 1] == 1)
-    middle = (snr < 1) & (snr > 0.1)
-    np.testing.assert_allclose(weights[middle], 1 / snr[middle])
-    assert np.all(weigh_errors(diffusion).numpy() == 1)
+    snr, weights = diffusion.snr(), weigh_errors(diffusion, "sample", min_snr_gamma=5.0).numpy()
+    assert np.all(weights[snr <= 1] == 1)
+    assert np.all(weights[snr >= 5] == 5)
+    middle = (snr > 1) & (snr < 5)
+    np.testing.assert_allclose(weights[middle], snr[middle])
+    np.testing.assert_allclose(weigh_errors(diffusion, "sample").numpy(), np.maximum(snr, 1))
+    assert np.all(weigh_errors(diffusion, "epsilon").numpy() == 1)
+
+
+def test_a_network_that_predicts_the_image_and_one_that_predicts_the_noise_lose_alike_up_to_the_weight() -> None:
+    diffusion, steps = FULL["squaredcos_cap_v2"], torch.tensor([200, 800])
+    generator = torch.Generator().manual_seed(3)
+    x_start, noise = (torch.rand(2, 3, 4, 4, generator=generator) * 2 - 1, torch.randn(2, 3, 4, 4, generator=generator))
+    x = diffusion.add_noise(x_start, steps, noise)
+    guess, fraction = (x_start + 0.1).clamp(-1, 1), torch.zeros_like(noise)
+    by_image, by_noise = (training_loss(diffusion, torch.cat([predicted, fraction], dim=1), x_start=x_start, x=x, noise=noise, steps=steps,
+                                        prediction_type=kind, error_weights=weigh_errors(diffusion, kind, min_snr_gamma=5.0))
+                          for kind, predicted in (("sample", guess), ("epsilon", diffusion.predict_noise(x, guess, steps))))
+    error, snr = (guess - x_start).square().mean(dim=(1, 2, 3)), torch.from_numpy(diffusion.snr())[steps].float()
+    torch.testing.assert_close(by_image - by_noise, error * (snr.clamp(1, 5) - snr.clamp(max=5)), rtol=1e-3, atol=1e-5)
 
 
 def test_the_tables_are_sent_to_the_device_once_and_may_meet_gradients_later() -> None:

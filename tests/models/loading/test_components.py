@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from glideslope.errors import CheckpointError, VerificationError
+from glideslope.models.diffusion.process import NoiseSchedule
 from glideslope.models.loading.components import WEIGHTS_NAME, load_component, read_index, read_schedule
 from glideslope.models.loading.weights import PIECE_BYTES, WeightTarget, read_weights
 from glideslope.models.networks.components import build_on_meta, component_config
@@ -121,11 +122,14 @@ def test_a_release_without_a_noised_clip_is_one(release: Path) -> None:
 
 def test_an_unknown_noise_schedule_is_refused(tmp_path: Path) -> None:
     path, value = tmp_path / "scheduler_config.json", {"_class_name": "GaussianDiffusion", "_format_version": 1, "num_train_timesteps": 1000}
-    write_json(path, value | {"schedule": "linear"})
-    assert read_schedule(path) == "linear"
-    for wrong in ({}, {"schedule": "sigmoid"}, {"schedule": "linear", "num_train_timesteps": 10}, {"schedule": "linear", "clip": True}):
+    value |= {"schedule": "linear", "prediction_type": "sample"}
+    write_json(path, value)
+    assert read_schedule(path) == NoiseSchedule("linear", "sample")
+    for wrong in ({"schedule": "sigmoid"}, {"schedule": ["linear"]}, {"prediction_type": "v_prediction"}, {"num_train_timesteps": 10},
+                  {"clip": True}):
         write_json(path, value | wrong)
-        with pytest.raises(CheckpointError, match=r"scheduler_config\.json: got .*as schedule one of squaredcos_cap_v2, linear"):
+        with pytest.raises(CheckpointError, match=r"scheduler_config\.json: got .*as schedule one of squaredcos_cap_v2, linear and as "
+                                                  "prediction_type one of epsilon, sample"):
             read_schedule(path)
 
 
@@ -231,6 +235,7 @@ MEMORY_PROGRAM = """
 import sys
 from pathlib import Path
 import torch
+from glideslope.models.diffusion.process import NoiseSchedule
 from glideslope.models.loading.components import load_component
 
 def status(key):

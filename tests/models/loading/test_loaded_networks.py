@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from glideslope.errors import CheckpointError, GlideslopeError, RequestError, VerificationError
+from glideslope.models.diffusion.process import NoiseSchedule
 from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.loading.components import WEIGHTS_NAME
 from glideslope.models.loading.loaded_networks import Networks
@@ -29,8 +30,8 @@ def full(full_release: Path, tmp_path: Path) -> Path:
 def test_a_release_with_every_component_loads_whole(full_release: Path, companions: dict[str, TextConditionedUNet]) -> None:
     pipe = GlidePipeline.from_pretrained(full_release, device="cpu", verify="required")
     assert set(pipe.networks.companions) == ALL
-    assert pipe.networks.upsampler_schedule == "linear"
-    assert pipe.networks.schedule == "squaredcos_cap_v2"
+    assert pipe.networks.upsampler_schedule == NoiseSchedule("linear")
+    assert pipe.networks.schedule == NoiseSchedule("squaredcos_cap_v2")
     for name, network in companions.items():
         loaded = pipe.networks.companions[name].state_dict()
         assert all(torch.equal(loaded[key], value) for key, value in network.state_dict().items())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from glideslope.cli.main import main
 from glideslope.errors import CheckpointError, RequestError, StorageError
+from glideslope.models.diffusion.process import NoiseSchedule
 from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.networks.noised_clip import ImageEncoder, NoisedClip, NoisedClipConfig, TextEncoder
 from glideslope.models.networks.presets import NOISED_CLIP_PRESETS, UNET_PRESETS
@@ -87,8 +88,8 @@ def refusal(files: Path, options: ImportOptions | None = None) -> str:
 
 def test_the_six_files_become_a_release_that_draws(imported: Path) -> None:
     pipe = GlidePipeline.from_pretrained(imported, device="cpu", verify="required")
-    assert pipe.networks.schedule == "squaredcos_cap_v2"
-    assert pipe.networks.upsampler_schedule == "linear"
+    assert pipe.networks.schedule == NoiseSchedule("squaredcos_cap_v2")
+    assert pipe.networks.upsampler_schedule == NoiseSchedule("linear")
     assert set(pipe.networks.companions) == {"upsampler", "base_inpaint", "upsampler_inpaint"}
     assert (pipe.networks.tokenizer.kind, pipe.networks.clip_tokenizer.kind) == ("gpt2", "clip")
     first, second, other = (pipe(text, num_steps=3, clip_guidance_scale=1.0).images[0] for text in (PROMPT, PROMPT, "a red apple"))

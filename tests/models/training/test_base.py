@@ -22,14 +22,14 @@ from ..conftest import curated_rows
 pytestmark = pytest.mark.processors
 
 CONFIG = BaseTraining(preset="glide-micro-16", num_images=40, batch_size=4, learning_rate=1e-3, warmup_images=8, checkpoint_images=12,
-                      sample_images=24, min_snr_gamma=5.0, vocab_size=300)
-FILES = ["config.json", "ema.safetensors", "metrics.jsonl", "model.safetensors", "samples/images-000000024.png",
+                      sample_images=24, vocab_size=300, text_images=0)
+FILES = ["config.json", "ema.safetensors", "held_back.jsonl", "metrics.jsonl", "model.safetensors", "samples/images-000000024.png",
          "samples/images-000000040.png", "samples/prompts.json", "scheduler_config.json", "tokenizer.json"]
 
 
 def train_base(config: BaseTraining, curated: Path, directory: Path, *, seed: int, curated_digest: str = "d",
                progress: Progress | None = None) -> Record:
-    data = TrainingData(curated, curated_digest, Path("no tokenizer is read"))
+    data = TrainingData(curated, curated_digest, Path("no index is read"), Path("no tokenizer is read"))
     return train_network("base", config, data, directory, seed=seed, progress=progress)
 
 
@@ -130,7 +130,7 @@ def test_a_finished_training_states_what_it_consumed_and_can_be_drawn_from(curat
     assert record.summary["final_loss"] == lines[-1]["loss"]
     assert record.environment["images_per_second"] > 0
     assert Image.open(tmp_path / "base" / "samples" / "images-000000040.png").size == (8 * 100 + 4, 104)
-    pipe = GlidePipeline.from_training(tmp_path / "base")
+    pipe = GlidePipeline.from_training(tmp_path)
     assert pipe("a red square", num_steps=1).images[0].size == (16, 16)
     assert record.summary["num_parameters"] == sum(p.numel() for p in pipe.networks.base.parameters())
 

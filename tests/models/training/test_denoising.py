@@ -17,7 +17,7 @@ from ..conftest import curated_rows, write_curated
 
 pytestmark = pytest.mark.processors
 
-CONFIG = BaseTraining(preset="glide-micro-16", num_images=40, batch_size=4, learning_rate=1e-3, min_snr_gamma=5.0, vocab_size=300)
+CONFIG = BaseTraining(preset="glide-micro-16", num_images=40, batch_size=4, learning_rate=1e-3, vocab_size=300)
 
 
 class Listener(nn.Module):

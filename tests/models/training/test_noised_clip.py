@@ -31,7 +31,7 @@ class Stopped(Exception):
 
 def train_noised_clip(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, directory: Path, *, seed: int,
                       progress: Progress | None = None) -> Record:
-    return train_network("noised_clip", config, TrainingData(curated, "d", tokenizer_path), directory, seed=seed, progress=progress)
+    return train_network("noised_clip", config, TrainingData(curated, "d", curated, tokenizer_path), directory, seed=seed, progress=progress)
 
 
 @pytest.fixture
