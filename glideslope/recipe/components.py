@@ -128,7 +128,7 @@ class BaseTraining(DenoiserTraining):
     vocab_size: Annotated[int, Field(ge=300)] = Field(2048, description="tokens of the byte-pair encoding trained on the captions")
     horizontal_flip: bool = Field(False, description="mirror half of the images; wrong where text or direction matters")
     text_images: Annotated[int, Field(ge=0)] = Field(
-        80_000, description="images, repeats counted, from which the text transformer first learns what the run's CLIP sees in them; 0: none")
+        20_000, description="images, repeats counted, from which the text transformer first learns what the run's CLIP sees in them; 0: none")
     sample_images: Count = Field(16_000, description="images between sample grids")
 
 

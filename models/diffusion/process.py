@@ -273,10 +273,12 @@ def weigh_errors(diffusion: GaussianDiffusion, prediction_type: str, *, min_snr_
 
 def training_loss(diffusion: GaussianDiffusion, output: Tensor, *, x_start: Tensor, x: Tensor, noise: Tensor, steps: Tensor,
                   prediction_type: str = "epsilon", error_weights: Tensor | None = None) -> Tensor:
-    """The hybrid loss of a learned-variance model, per image (arXiv 2102.09672, equation 16).
+    """The loss of a model, per image.
 
-    Squared error of what the network predicts, plus the variational bound's term scaled by 0.001 whose gradient reaches the
-    variance only.
+    Of one that predicts the noise, the hybrid loss of learned variances (arXiv 2102.09672, equation 16): the squared error, plus the
+    variational bound's term scaled by 0.001 whose gradient reaches the variance only. Of one that predicts the image, the squared error
+    alone: where little noise is left an error of the image is many times the step's variance, and the bound's term would drown the
+    rest. Its variance channels begin with zeros and stay so, halfway between the bounds.
 
     Args:
         diffusion: the complete process.
@@ -292,12 +294,13 @@ def training_loss(diffusion: GaussianDiffusion, output: Tensor, *, x_start: Tens
         (N,) losses.
     """
     predicted, fraction = output.float().chunk(2, dim=1)
-    predicts_image = prediction_type == "sample"
-    error = (predicted - (x_start if predicts_image else noise)).square().mean(dim=(1, 2, 3))
+    error = (predicted - (x_start if prediction_type == "sample" else noise)).square().mean(dim=(1, 2, 3))
     if error_weights is not None:
         error = error * gather(error_weights, steps, error)
+    if prediction_type == "sample":
+        return error
     log_variance = diffusion.log_variance(fraction, steps)
-    start = predicted.detach().clamp(-1, 1) if predicts_image else diffusion.predict_start(x, predicted.detach(), steps)
+    start = diffusion.predict_start(x, predicted.detach(), steps)
     mean, true_mean = diffusion.posterior_mean(start, x, steps), diffusion.posterior_mean(x_start, x, steps)
     true_log_variance = gather(diffusion.tables.posterior_log_variance, steps, x)
     divergence = 0.5 * (log_variance - true_log_variance + torch.exp(true_log_variance - log_variance) - 1

@@ -27,7 +27,7 @@ from .data import CuratedSplit, open_split
 from .denoising import DenoisingBatches, HeldBackLoss, averaged_network, time_denoiser, write_denoiser
 from .loop import count_cut_captions, stage_summary, train
 from .stage import TrainingStage, TrainingTask
-from .text_start import BATCH_SIZE, read_pairs, start_text
+from .text_start import BATCH_SIZE, read_pairs, start_text, time_text_start
 
 log = logging.getLogger(__name__)
 SCHEDULE = SCHEDULERS["scheduler"].schedule
@@ -90,7 +90,10 @@ def check_base(config: BaseTraining, trainings: Mapping[str, Training]) -> None:
 @PlainTorch(gradients=True)
 def estimate_base(config: BaseTraining, num_images: int, time_step_of_drawing: Callable[[], float]) -> float:
     """Seconds that training on so many images takes, with its grids of samples; measured in a few real steps on random numbers."""
-    seconds = num_images * time_denoiser(config, unet_preset(config.preset))
+    preset = unet_preset(config.preset)
+    seconds = num_images * time_denoiser(config, preset)
+    if num_images == config.num_images:  # else the start lies behind
+        seconds += config.text_images * time_text_start(preset)
     num_grids, passes_of_grid = num_images // config.sample_images + 1, NUM_SAMPLES * SAMPLE_STEPS * 2  # with and without the caption
     return seconds + num_grids * passes_of_grid * time_step_of_drawing()
 

@@ -5,6 +5,7 @@ which words make which image. The run's CLIP has seen the images. So the transfo
 caption to the CLIP's embedding of its image (locked-image tuning, arXiv 2111.07991), in seconds.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ...errors import TrainingError
 from ...learning.contrastive import contrastive_loss
 from ...learning.cosine_decay import half_cosine
 from ...text.one_line import one_line
-from ..networks.unet import TextConditionedUNet
+from ..networks.unet import TextConditionedUNet, UNetConfig
 from ..tokenizer import CaptionTokenizer
 from .data import CuratedSplit, batch_indices, caption_draws
 
@@ -28,6 +29,7 @@ BATCH_SIZE = 128
 MAX_PAIRS = 20_000  # of a larger set so many are taken, evenly spread, so that memory stays flat
 LEARNING_RATE = 1e-3
 WARMUP_SHARE = 0.1
+NUM_TIMED = 1024  # dimensions of an embedding, about
 LOGIT_SCALE = 20.0  # of cosines; a fixed one, for what leads to the embeddings is thrown away
 
 
@@ -117,3 +119,14 @@ def start_text(model: TextConditionedUNet, pairs: TextPairs, *, num_images: int,
         won.append((logits.argmax(dim=0) == partners).float().mean().item())
     last = won[-max(1, total // batch_size):]
     return sum(last) / len(last)
+
+
+def time_text_start(architecture: UNetConfig) -> float:
+    """Seconds that an image takes of the start, on random numbers; measured on the second batch, for the first makes the kernels."""
+    model, size = TextConditionedUNet(architecture), (BATCH_SIZE, architecture.text_ctx)
+    pairs = TextPairs(torch.randn(BATCH_SIZE, NUM_TIMED), torch.zeros(size, dtype=torch.int64), torch.ones(size, dtype=torch.bool),
+                      np.arange(BATCH_SIZE + 1))
+    start_text(model, pairs, num_images=BATCH_SIZE, seed=0)
+    started = time.perf_counter()
+    start_text(model, pairs, num_images=BATCH_SIZE, seed=0)
+    return (time.perf_counter() - started) / BATCH_SIZE

@@ -119,11 +119,12 @@ def test_only_the_models_that_an_edit_needs_are_loaded(full_release: Path, files
     for name in ("noised_clip", "upsampler", "upsampler_inpaint"):
         (copy / name / WEIGHTS_NAME).unlink()  # would be missed
     sign_again(copy)
-    edit_to_files(copy, edit_of(files, mask="mask.png"))
-    with pytest.raises(CheckpointError, match="upsampler_inpaint"):
-        edit_to_files(copy, edit_of(files, "other.png", mask="mask.png", upsample=True))
+    edit_to_files(copy, edit_of(files, mask="mask.png", upsample=False))
+    for upsample in (True, None):
+        with pytest.raises(CheckpointError, match="upsampler_inpaint"):
+            edit_to_files(copy, edit_of(files, "other.png", mask="mask.png", upsample=upsample))
     with pytest.raises(CheckpointError, match="noised_clip"):
-        edit_to_files(copy, edit_of(files, "other.png", options=dataclasses.replace(QUICK, clip_guidance_scale=1.0)))
+        edit_to_files(copy, edit_of(files, "other.png", options=dataclasses.replace(QUICK, clip_guidance_scale=1.0), upsample=False))
 
 
 @pytest.mark.parametrize(("changes", "told"), [

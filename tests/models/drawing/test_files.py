@@ -170,6 +170,13 @@ def test_pictures_are_enlarged_by_a_release_with_an_upsampler_and_progress_count
     assert told[-1][0] == told[-1][1] == len(told)
 
 
+@pytest.mark.parametrize(("upsample", "side"), [(None, 32), (True, 32), (False, 16)])
+def test_a_release_with_an_upsampler_enlarges_unless_it_is_told_not_to(full_release: Path, tmp_path: Path, upsample: bool | None,
+                                                                       side: int) -> None:
+    path = draw_to_files(full_release, DrawRequest(PROMPTS[:1], tmp_path / "one.png", QUICK, upsample=upsample))[0]
+    assert Image.open(path).size == (side, side) and facts(path)["upsampled"] is (side == 32)
+
+
 def test_without_an_upsampler_enlarging_is_refused_before_anything_is_drawn(whole_release: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"--upsample: .* has no upsampler; draw without it, or from a release that has one"):
         draw(whole_release, PROMPTS, tmp_path / "out", upsample=True)
