@@ -270,7 +270,7 @@ class Run:
         curated = self.layout.curated
         record = read_record(curated)
         check_outputs(curated, record)
-        data = TrainingData(curated, record.digest, self.layout.index, self.layout.training("base") / "tokenizer.json")
+        data = TrainingData(curated, record.digest, self.layout.index, self.layout.training("base").parent)
         refuse_one_caption(curated)
         records = []
         for network, config in self.recipe.trainings.items():

@@ -47,6 +47,7 @@ class Network:
         scheduler: the component that holds its noise schedule.
         is_required: whether every release has it.
         trained_file: which of the weight files of its training is released; `None` where recipes do not train it.
+        continues: the network that its training begins with; `None` where it begins with fresh weights.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Network:
     scheduler: str = "scheduler"
     is_required: bool = False
     trained_file: str | None = None
+    continues: str | None = None
     file: str = CONFIG_NAME
 
 
@@ -104,9 +106,10 @@ NETWORKS: Mapping[str, Network] = {row.name: row for row in (
             tokenizers=("clip_tokenizer", "tokenizer"), trained_file="model.safetensors"),
     Network("upsampler", "upsampler", UNET, Published("glide-upsampler-256", {"": "upsample"}), super_res=True,
             scheduler="upsampler_scheduler", trained_file="ema.safetensors"),
-    Network("base_inpaint", "base model for inpainting", UNET, Published("glide-base-64-inpaint", {"": "base_inpaint"}), inpaint=True),
+    Network("base_inpaint", "base model for inpainting", UNET, Published("glide-base-64-inpaint", {"": "base_inpaint"}), inpaint=True,
+            trained_file="ema.safetensors", continues="base"),
     Network("upsampler_inpaint", "upsampler for inpainting", UNET, Published("glide-upsampler-256-inpaint", {"": "upsample_inpaint"}),
-            super_res=True, inpaint=True, scheduler="upsampler_scheduler"))}
+            super_res=True, inpaint=True, scheduler="upsampler_scheduler", trained_file="ema.safetensors", continues="upsampler"))}
 TOKENIZERS: Mapping[str, Tokenizer] = {row.name: row for row in (
     Tokenizer("tokenizer", trained_with="base"),
     Tokenizer("clip_tokenizer"))}
@@ -147,7 +150,20 @@ class UpsamplerTraining(DenoiserTraining):
         0.08, description="most deviation of the noise on pictures to enlarge, pixels going from -1 to 1, for the base draws none quite clean")
 
 
-Training = BaseTraining | NoisedClipTraining | UpsamplerTraining
+class InpaintTraining(DenoiserTraining):
+    """The base model for inpainting: fine-tuning of the base model."""
+
+    preset: str = Field("glide-tiny-24", description="that of the network which is continued")
+    whole_share: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of images erased whole, so that nothing is forgotten")
+
+
+class UpsamplerInpaintTraining(UpsamplerTraining):
+    """The upsampler for inpainting: fine-tuning of the upsampler."""
+
+    whole_share: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of images erased whole, so that nothing is forgotten")
+
+
+Training = BaseTraining | NoisedClipTraining | UpsamplerTraining | InpaintTraining | UpsamplerInpaintTraining
 
 
 class TrainedNetworks(StrictModel):
@@ -156,6 +172,8 @@ class TrainedNetworks(StrictModel):
     base: BaseTraining = Field(description="the base model")
     noised_clip: NoisedClipTraining = Field(description="the noised CLIP")
     upsampler: UpsamplerTraining | None = Field(None, description="the upsampler")
+    base_inpaint: InpaintTraining | None = Field(None, description="the base model for inpainting")
+    upsampler_inpaint: UpsamplerInpaintTraining | None = Field(None, description="the upsampler for inpainting")
 
     @property
     def trainings(self) -> dict[str, Training]:

@@ -14,7 +14,7 @@ from ...progress import Progress
 from ...recipe.components import NETWORKS, TOKENIZERS, TRAINED_NETWORKS, Training
 from ...recipe.training import TrainingConfig
 from ...store.digests import sha256_file
-from ...store.records import Record, run_stage
+from ...store.records import Record, read_record, run_stage
 
 Settings = TypeVar("Settings", bound=TrainingConfig)
 
@@ -27,13 +27,19 @@ class TrainingData:
         curated: directory of the curated set.
         curated_digest: digest of its record.
         index: directory of the index that it was curated from.
-        tokenizer: tokenizer.json that an earlier training wrote; not read by the training that writes it.
+        trained: directory that holds a folder for each network; those that were trained earlier are read.
     """
 
     curated: Path
     curated_digest: str
     index: Path
-    tokenizer: Path
+    trained: Path
+
+    @property
+    def tokenizer(self) -> Path:
+        """tokenizer.json that an earlier training wrote; not read by the training that writes it."""
+        row = TOKENIZERS["tokenizer"]
+        return self.trained / str(row.trained_with) / row.file
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,8 @@ def train_network(network: str, config: Training, data: TrainingData, directory:
     inputs = {"curated": data.curated_digest}
     if TOKENIZERS[NETWORKS[network].tokenizers[-1]].trained_with != network:
         inputs["tokenizer"] = sha256_file(data.tokenizer)
+    if (continued := NETWORKS[network].continues) is not None:
+        inputs[f"training/{continued}"] = read_record(data.trained / continued).digest
     settings = config.model_dump(mode="json", exclude=set(config.PACE)) | {"seed": seed}
     return run_stage(directory, stage=f"training/{network}", config=settings, inputs=inputs, work=lambda partial: stage.train(task, partial),
                      is_costly=True, pace=config.PACE)

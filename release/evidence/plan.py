@@ -56,7 +56,8 @@ def golden_networks(recipe: Recipe) -> tuple[str, ...]:
 def required_inputs(stage: str, recipe: Recipe) -> list[str]:
     """The stages whose records a stage must name among its inputs."""
     if stage.startswith(training_stage("")):
-        return [CURATED]
+        continued = NETWORKS[stage.removeprefix(training_stage(""))].continues
+        return [CURATED] if continued is None else [CURATED, training_stage(continued)]
     categories = [category.name for category in recipe.categories]
     needed = {CLIP: [INDEX], EVALUATION: [*map(training_stage, drawing_networks(recipe.trainings)), CURATED],
               GOLDEN: [*map(training_stage, golden_networks(recipe)), EVALUATION],

@@ -29,7 +29,7 @@ FILES = ["config.json", "ema.safetensors", "held_back.jsonl", "metrics.jsonl", "
 
 def train_base(config: BaseTraining, curated: Path, directory: Path, *, seed: int, curated_digest: str = "d",
                progress: Progress | None = None) -> Record:
-    data = TrainingData(curated, curated_digest, Path("no index is read"), Path("no tokenizer is read"))
+    data = TrainingData(curated, curated_digest, Path("no index is read"), Path("nothing trained earlier is read"))
     return train_network("base", config, data, directory, seed=seed, progress=progress)
 
 

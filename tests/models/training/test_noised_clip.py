@@ -31,13 +31,16 @@ class Stopped(Exception):
 
 def train_noised_clip(config: NoisedClipTraining, curated: Path, tokenizer_path: Path, directory: Path, *, seed: int,
                       progress: Progress | None = None) -> Record:
-    return train_network("noised_clip", config, TrainingData(curated, "d", curated, tokenizer_path), directory, seed=seed, progress=progress)
+    data = TrainingData(curated, "d", curated, tokenizer_path.parent.parent)
+    return train_network("noised_clip", config, data, directory, seed=seed, progress=progress)
 
 
 @pytest.fixture
 def tokenizer_path(tmp_path: Path, tokenizer: CaptionTokenizer) -> Path:
-    tokenizer.save(tmp_path / "tokenizer.json")
-    return tmp_path / "tokenizer.json"
+    path = tmp_path / "base" / "tokenizer.json"
+    path.parent.mkdir()
+    tokenizer.save(path)
+    return path
 
 
 def test_a_stage_that_was_stopped_ends_with_the_record_of_an_undisturbed_one(curated: Path, tokenizer_path: Path, tmp_path: Path) -> None:

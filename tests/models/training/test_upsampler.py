@@ -26,7 +26,7 @@ BASE = BaseTraining(preset="glide-micro-16", num_images=8, batch_size=4, learnin
 
 def train(curated: Path, directory: Path, config: UpsamplerTraining = CONFIG) -> Record:
     train_network("base", BASE, TrainingData(curated, "d", curated, Path("none")), directory / "base", seed=1)
-    data = TrainingData(curated, "d", curated, directory / "base/tokenizer.json")
+    data = TrainingData(curated, "d", curated, directory)
     return train_network("upsampler", config, data, directory / "upsampler", seed=1)
 
 
