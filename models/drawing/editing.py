@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...errors import RequestError
 from ...pictures.decode import Pixels
-from ..diffusion.process import NUM_TRAIN_TIMESTEPS, GaussianDiffusion, fast27_timesteps
+from ..diffusion.process import NUM_TRAIN_TIMESTEPS, GaussianDiffusion, NoiseSchedule, fast27_timesteps
 from ..diffusion.sampler_timesteps import sampling_timesteps
 from ..diffusion.samplers import SAMPLERS, Denoiser, Prediction, SeededNoise, run
 from ..loading.loaded_networks import Networks
@@ -26,6 +26,7 @@ from .options import DrawOptions, check_number, is_number
 from .pixels import to_model_range
 
 MAX_TEMPERATURE = 2.0
+IMAGE_STEPS = 8  # of an upsampler that predicts the image; 27 bring held-back drawings no nearer (docs/training-log.md)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class UpsampleOptions:
 
     Attributes:
         temperature: factor on the noise that sampling starts from; the published notebooks take 0.997, below 1 is smoother.
-        num_steps: denoising steps, 1 to 1000; None takes the published 27, most of them where noise is weak.
+        num_steps: denoising steps, 1 to 1000; None takes the published 27, most of them where noise is weak, or IMAGE_STEPS evenly
+            spread where the upsampler predicts the image.
         guidance_scale: classifier-free guidance; 1 is none, as published.
         sampler: as for drawing.
         seed: image i is drawn from seed + i.
@@ -65,9 +67,11 @@ class UpsampleOptions:
                            guidance_scale=self.guidance_scale, sampler=self.sampler, seed=self.seed,
                            cut_long_prompts=self.cut_long_prompts)
 
-    def timesteps(self, schedule: str) -> list[int]:
+    def timesteps(self, schedule: NoiseSchedule) -> list[int]:
         """The timesteps visited of a noise schedule."""
-        return fast27_timesteps() if self.num_steps is None else sampling_timesteps(self.sampler, schedule, self.num_steps)
+        if self.num_steps is None and schedule.prediction_type == "epsilon":
+            return fast27_timesteps()
+        return sampling_timesteps(self.sampler, schedule.betas, IMAGE_STEPS if self.num_steps is None else self.num_steps)
 
     def to_json(self) -> dict[str, Any]:
         """The options as plain data."""
@@ -203,14 +207,14 @@ def upsample(networks: Networks, batch: Batch, low_res: Tensor, options: Upsampl
     Raises:
         RequestError: there is no upsampler.
     """
-    unet, schedule = choose_upsampler(networks, inpaint=kept is not None), networks.upsampler_schedule.betas
+    unet, schedule = choose_upsampler(networks, inpaint=kept is not None), networks.upsampler_schedule
     noise, size = SeededNoise(batch.seeds), unet.config.image_size
     x = options.temperature * noise.draw((3, size, size), low_res)
     extra_channels = ExtraChannels(kept if unet.config.inpaint else None, low_res)
     denoiser = guided_denoiser(networks, unet, batch, condition=extra_channels)
     if kept is not None:
-        denoiser = KeepingDenoiser(denoiser, GaussianDiffusion.create(schedule, device=networks.device), kept)
-    diffusion = GaussianDiffusion.create(schedule, options.timesteps(schedule), device=networks.device)
+        denoiser = KeepingDenoiser(denoiser, GaussianDiffusion.create(schedule.betas, device=networks.device), kept)
+    diffusion = GaussianDiffusion.create(schedule.betas, options.timesteps(schedule), device=networks.device)
     drawn = run(SAMPLERS[options.sampler](denoiser, x, diffusion, noise), batch.preview)
     return drawn if kept is None else kept.paste(drawn)
 

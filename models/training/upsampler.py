@@ -16,7 +16,7 @@ from ...recipe.components import NETWORKS, SCHEDULERS, Training, UpsamplerTraini
 from ...store.stage_places import CHECKPOINTS
 from ...store.whole_files import write_bytes
 from ..diffusion.guidance import TextDenoiser, image_process
-from ..diffusion.process import GaussianDiffusion, NoiseSchedule, fast27_timesteps
+from ..diffusion.process import GaussianDiffusion, NoiseSchedule, space_timesteps
 from ..diffusion.samplers import SeededNoise, ddim, run
 from ..drawing.pixels import to_model_range, to_pil
 from ..networks.presets import unet_preset
@@ -29,6 +29,7 @@ from .stage import TrainingStage, TrainingTask
 
 SCHEDULER = NETWORKS["upsampler"].scheduler
 NUM_SAMPLES = 8
+SAMPLE_STEPS = 8
 
 
 def train_upsampler(task: TrainingTask[UpsamplerTraining], partial: Path) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def write_samples(path: Path, network: TextConditionedUNet, data: CuratedSplit, 
     schedule = NoiseSchedule(SCHEDULERS[SCHEDULER].schedule, task.config.prediction_type)
     denoiser = TextDenoiser(denoise, context, image_process(schedule, device=device))
     noise = SeededNoise([task.seed + i for i in range(len(rows))])
-    diffusion = GaussianDiffusion.create(schedule.betas, fast27_timesteps(), device=device)
+    diffusion = GaussianDiffusion.create(schedule.betas, space_timesteps(SAMPLE_STEPS), device=device)
     drawn = run(ddim(denoiser, noise.draw((3, size, size)).to(device), diffusion, noise))
     enlarged = functional.interpolate(low_res, (size, size), mode="bilinear", align_corners=False)
     images = [image for row in (enlarged, drawn, real) for image in to_pil(row)]

@@ -47,4 +47,4 @@ def test_the_networks_to_train_come_in_the_order_of_training_and_an_unknown_one_
     assert TrainedNetworks(noised_clip=CLIP, base=BASE).trainings == {"base": BASE, "noised_clip": CLIP}
     assert list(TrainedNetworks.model_fields) == list(TRAINED_NETWORKS)
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
-        TrainedNetworks.model_validate({"base": BASE, "noised_clip": CLIP, "base_inpaint": BASE})
+        TrainedNetworks.model_validate({"base": BASE, "noised_clip": CLIP, "loop": BASE})

@@ -87,9 +87,11 @@ def test_the_first_loss_of_a_model_that_knows_nothing_is_that_of_guessing(curate
 
 
 def test_a_tokenizer_that_is_none_is_refused(curated: Path, tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text("{}")
+    path = tmp_path / "base" / "tokenizer.json"
+    path.parent.mkdir()
+    path.write_text("{}")
     with pytest.raises(CheckpointError, match="not a tokenizer"):
-        train_noised_clip(CONFIG, curated, tmp_path / "tokenizer.json", tmp_path / "clip", seed=0)
+        train_noised_clip(CONFIG, curated, path, tmp_path / "clip", seed=0)
     assert not (tmp_path / "clip").exists()
 
 
