@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .data_filter.reports.galleries import Pictures
     from .data_filter.reports.report import Report
     from .data_filter.sources.source import Source
+    from .device.processes import Processes
 
 log = logging.getLogger(__name__)
 
@@ -252,21 +253,23 @@ class Run:
             return write_report(self.recipe, self.layout, source, path or self.layout.report, policy=self.policy, pictures=pictures,
                                 progress=progress)
 
-    def check_recipe(self, stage: str) -> None:
-        """Refuse what evaluation, packing or the gates would refuse whatever is trained."""
+    def check_recipe(self, stage: str, *, num_processes: int = 1) -> None:
+        """Refuse what evaluation, packing or the gates would refuse whatever is trained, and steps that processes cannot share."""
         from .models.training.stage import check_trainings
         from .release.vetting.recipe_check import check_recipe
 
         self._need_captions(stage)
-        check_trainings(self.recipe.trainings)
+        check_trainings(self.recipe.trainings, num_processes)
         check_recipe(self.recipe, self.policy)
 
-    def train(self) -> list[Record]:
-        """Train each network that the recipe names."""
+    def train(self, processes: "Processes | None" = None) -> list[Record]:
+        """Train each network that the recipe names; `processes` that train together, of which this is the first."""
+        from .device.processes import ALONE
         from .models.training.stage import TrainingData, train_network
         from .release.evaluation import refuse_one_caption
 
-        self.check_recipe("train")
+        processes = processes or ALONE
+        self.check_recipe("train", num_processes=processes.number)
         curated = self.layout.curated
         record = read_record(curated)
         check_outputs(curated, record)
@@ -275,8 +278,17 @@ class Run:
         records = []
         for network, config in self.recipe.trainings.items():
             with self.reporter.stage(training_stage(network)) as progress:
-                records.append(train_network(network, config, data, self.layout.training(network), seed=self.recipe.seed, progress=progress))
+                records.append(train_network(network, config, data, self.layout.training(network), seed=self.recipe.seed, progress=progress,
+                                             processes=processes))
         return records
+
+    def follow(self, processes: "Processes") -> None:
+        """Take part in the trainings that the first of several processes runs; what it has checked and locked is left to it."""
+        from .models.training.stage import TrainingData, follow_training
+
+        data = TrainingData(self.layout.curated, "", self.layout.index, self.layout.training("base").parent)
+        for network, config in self.recipe.trainings.items():
+            follow_training(network, config, data, seed=self.recipe.seed, processes=processes)
 
     def evaluate(self) -> Record:
         """Draw from held-back captions and let the run's CLIP judge."""

@@ -1,11 +1,13 @@
 """Commands that write a recipe and run its stages."""
 
+import logging
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..recipe.recipe import Recipe
 from ..run import Engine, Run, Silent, find_recipe, open_run
 from .arguments import (
     RUNS,
@@ -22,6 +24,9 @@ from .arguments import (
 )
 from .status import next_commands, tell_next
 from .terminal import TerminalReporter, format_seconds, summary_table
+
+if TYPE_CHECKING:
+    from ..device.processes import Processes
 
 
 def init(path: Annotated[Path, typer.Argument(help="The recipe file to write.")] = Path("recipe.yaml"),
@@ -102,10 +107,30 @@ def curate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOpt
 
 
 def train(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:
-    """Train the base model and the noised CLIP on what is kept."""
-    with opened(recipe, runs_dir) as run:
-        records = run.train()
+    """Train the base model and the noised CLIP on what is kept.
+
+    Several processes train together where torchrun or accelerate starts them.
+    """
+    from ..device.processes import LostProcessError, joined
+
+    try:
+        with joined() as processes:
+            if not processes.is_first:
+                follow(find_recipe(recipe), runs_dir, processes)
+                return
+            with opened(recipe, runs_dir) as run:
+                records = run.train(processes)
+    except LostProcessError as error:
+        if error.rank:  # the first tells
+            raise SystemExit(1) from None
+        raise
     tell({record.stage: dict(record.summary) for record in records}, as_json=as_json)
+
+
+def follow(recipe: Recipe, runs_dir: Path, processes: "Processes") -> None:
+    """Take part in what the first of several processes trains; that one alone tells."""
+    logging.getLogger("glideslope").setLevel(logging.ERROR)
+    Run(recipe, runs_dir / recipe.name, Silent()).follow(processes)
 
 
 def evaluate(recipe: RecipeArgument, runs_dir: RunsOption = RUNS, as_json: JsonOption = False) -> None:

@@ -29,6 +29,11 @@ class TrainingConfig(StrictModel):
         """How many steps it takes."""
         return math.ceil(self.num_images / self.batch_size)
 
+    @property
+    def num_parts(self) -> int:
+        """In how many parts a process computes its share of a step."""
+        return 1
+
 
 class DenoiserTraining(TrainingConfig):
     """What the trainings of all GLIDE U-Nets share."""
@@ -40,6 +45,12 @@ class DenoiserTraining(TrainingConfig):
         "sample", description="what is predicted: the image (arXiv 2202.00512, section 4), or the noise, as by the published models")
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(
         5.0, description="most that the error of an image with little noise counts (arXiv 2303.09556); none: no bound")
+    accumulation: Count = Field(1, description="parts that a step is computed in, to need less memory; batch_size counts all of them")
+
+    @property
+    def num_parts(self) -> int:
+        """In how many parts a process computes its share of a step."""
+        return self.accumulation
 
 
 class EvaluateConfig(StrictModel):

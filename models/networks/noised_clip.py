@@ -4,6 +4,7 @@ Parameter names and shapes are those of the published checkpoints; there the two
 two modules of one, `image_encoder` and `text_encoder`.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Self
 
 import torch
@@ -240,6 +241,10 @@ class NoisedClip(nn.Module):
         """Unit embeddings (N, n_embd) of tokens: int64 (N, L) with lengths: int64 (N,)."""
         return functional.normalize(self.text_encoder(tokens, lengths).float(), dim=-1)
 
-    def forward(self, x: Tensor, timesteps: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Scaled cosines (images N, captions M) before the softmax."""
-        return self.config.logit_scale * self.encode_image(x, timesteps) @ self.encode_text(tokens, lengths).T
+    def forward(self, x: Tensor, timesteps: Tensor, tokens: Tensor, lengths: Tensor, *,
+                gather: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Scaled cosines (images N, captions M) before the softmax; `gather` puts the embeddings of several processes together."""
+        images, texts = self.encode_image(x, timesteps), self.encode_text(tokens, lengths)
+        if gather is not None:
+            images, texts = gather(images), gather(texts)
+        return self.config.logit_scale * images @ texts.T

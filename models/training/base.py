@@ -39,7 +39,7 @@ SAMPLE_GUIDANCE = 3.0
 def train_base(task: TrainingTask[BaseTraining], partial: Path) -> dict[str, Any]:
     """Train in the stage's partial directory, drawing grids of samples on the way; returns the summary for the record."""
     config, seed, preset = task.config, task.seed, unet_preset(task.config.preset)
-    data = open_split(task.data.curated, "train", preset.image_size, partial / CHECKPOINTS)
+    data = open_split(task.data.curated, "train", preset.image_size, partial / CHECKPOINTS, processes=task.processes)
     tokenizer = CaptionTokenizer.train(data.texts, config.vocab_size)
     torch.manual_seed(seed)
     model = TextConditionedUNet(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
@@ -47,10 +47,10 @@ def train_base(task: TrainingTask[BaseTraining], partial: Path) -> dict[str, Any
     if config.text_images and latest_checkpoint(partial / CHECKPOINTS) is None:
         begin_text(model, task, data, tokenizer)
     batches = DenoisingBatches(config, data, tokenizer, schedule=SCHEDULE, text_ctx=preset.text_ctx, seed=seed,
-                               horizontal_flip=config.horizontal_flip)
+                               horizontal_flip=config.horizontal_flip, processes=task.processes)
     prompts = sample_prompts(data)
 
-    held_back = HeldBackLoss.of(batches, task.data.curated, partial, preset.image_size)
+    held_back = HeldBackLoss.of(batches, task.data.curated, partial, preset.image_size, processes=task.processes)
 
     def look(weights: Mapping[str, Tensor], num_images: int, *, is_last: bool = False) -> None:
         network = averaged_network(model, weights)
@@ -59,7 +59,9 @@ def train_base(task: TrainingTask[BaseTraining], partial: Path) -> dict[str, Any
             write_samples(partial / "samples" / f"images-{num_images:09d}.png", network, tokenizer, prompts, task)
 
     trained = train(config, model, batches.loss, partial, ema_half_life_images=config.ema_half_life_images, progress=task.progress,
-                    at_checkpoint=look)
+                    at_checkpoint=look, processes=task.processes, keys_of_step=batches.reader.keys)
+    if not task.processes.is_first:
+        return {}
     look(trained.ema or {}, trained.num_images, is_last=True)
     write_denoiser(partial, trained, "scheduler", config.prediction_type)
     tokenizer.save(partial / TOKENIZERS["tokenizer"].file)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ...errors import CheckpointError, StageError
+from ...errors import CheckpointError, StageError, StorageError
 from ...store.digests import sha256_file
 from ...store.whole_files import read_json, sync_directory, write_bytes, write_json
 
@@ -47,17 +47,25 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def save_checkpoint(directory: Path, *, num_steps: int, model: nn.Module, optimizer: torch.optim.Optimizer,
                     ema: Mapping[str, Tensor] | None, metrics: Path) -> None:
-    """Write `step-<n>` whole or not at all, a copy of the log included; the one before stays, older ones are removed."""
+    """Write `step-<n>` whole or not at all, a copy of the log included; the one before stays, older ones are removed.
+
+    Raises:
+        StorageError: it cannot be written, or the disk is full; what was written of it is removed.
+    """
     target = directory / f"step-{num_steps:08d}"
     beside = target.with_name(target.name + ".partial")
     shutil.rmtree(beside, ignore_errors=True)
-    save_tensors(beside / "model.safetensors", model.state_dict())
-    save_tensors(beside / "optimizer.safetensors", optimizer_tensors(model, optimizer))
-    if ema is not None:
-        save_tensors(beside / "ema.safetensors", ema)
-    write_bytes(beside / METRICS, metrics.read_bytes())
-    digests = {path.name: sha256_file(path) for path in sorted(beside.iterdir())}
-    write_json(beside / STATE_NAME, {"format": CHECKPOINT_FORMAT, "num_steps": num_steps, "files": digests})
+    try:
+        save_tensors(beside / "model.safetensors", model.state_dict())
+        save_tensors(beside / "optimizer.safetensors", optimizer_tensors(model, optimizer))
+        if ema is not None:
+            save_tensors(beside / "ema.safetensors", ema)
+        write_bytes(beside / METRICS, metrics.read_bytes())
+        digests = {path.name: sha256_file(path) for path in sorted(beside.iterdir())}
+        write_json(beside / STATE_NAME, {"format": CHECKPOINT_FORMAT, "num_steps": num_steps, "files": digests})
+    except StorageError:
+        shutil.rmtree(beside, ignore_errors=True)  # room for whoever has none
+        raise
     shutil.rmtree(target, ignore_errors=True)  # a damaged one that was passed over
     beside.rename(target)
     sync_directory(directory)

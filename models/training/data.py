@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...device.processes import ALONE, Processes
 from ...errors import TrainingError
 from ...pictures.decode import decode_image
 from ...pictures.refusals import Refusal
 from ...recipe.training import TrainingConfig
 from ..drawing.pixels import fit_square
-from .rows import MappedRows, Row, open_rows, read_batches
+from .rows import MappedRows, Row, find_rows, open_rows, read_batches
 
 CAPTION_STREAM = 1  # keeps the draw of captions apart from other draws of a step
 MAX_PIXELS = 1_000_000_000  # curated images passed the index's own limit
@@ -47,6 +48,33 @@ class Batch:
     tokens: tuple[Tensor, Tensor]
     weights: Tensor
     keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of several equal parts of a step's batch.
+
+    Attributes:
+        number: which, from 0.
+        of: how many there are.
+    """
+
+    number: int = 0
+    of: int = 1
+
+    def rows(self, batch_size: int) -> slice:
+        """Its places in the batch."""
+        size = batch_size // self.of
+        return slice(self.number * size, (self.number + 1) * size)
+
+
+WHOLE = Share()
+
+
+def shares_of(config: TrainingConfig, processes: Processes) -> tuple[Share, ...]:
+    """The parts of each step that a process computes, one after the other."""
+    number = config.num_parts
+    return tuple(Share(processes.rank * number + part, processes.number * number) for part in range(number))
 
 
 class CuratedSplit:
@@ -94,20 +122,23 @@ class CuratedSplit:
         return square
 
 
-def open_split(curated: Path, split: str, image_size: int, directory: Path) -> CuratedSplit:
+def open_split(curated: Path, split: str, image_size: int, directory: Path, *, processes: Processes = ALONE) -> CuratedSplit:
     """Open a split for a training.
 
     Args:
         curated: directory of the curated set.
         split: `train` or `validation`.
         image_size: side S of the squares in pixels.
-        directory: where the rows are copied to, for as long as the training lasts.
+        directory: where the rows are copied to, for as long as the training lasts; a folder that all processes see.
+        processes: that train together; the first copies.
 
     Raises:
         TrainingError: the split holds no image, one without a caption, or one that is not what was curated.
         StorageError: the directory cannot be written, or the disk is full.
     """
-    return CuratedSplit(open_rows(curated, split, directory), image_size)
+    rows = open_rows(curated, split, directory) if processes.is_first else None
+    processes.wait()
+    return CuratedSplit(find_rows(split, directory) if rows is None else rows, image_size)
 
 
 def has_split(curated: Path, split: str) -> bool:
@@ -136,7 +167,7 @@ class BatchReader:
         seconds_waited: how long steps have waited for their batches.
     """
 
-    def __init__(self, config: TrainingConfig, data: CuratedSplit, encode: Encode, seed: int) -> None:
+    def __init__(self, config: TrainingConfig, data: CuratedSplit, encode: Encode, seed: int, *, processes: Processes = ALONE) -> None:
         """Nothing is read before the first step asks.
 
         Args:
@@ -144,32 +175,39 @@ class BatchReader:
             data: what is read.
             encode: captions to tokens and their mask or lengths.
             seed: of the order and of the captions drawn.
+            processes: that train together; only this one's parts of a step are read.
         """
         self.config, self.data, self.encode, self.seed = config, data, encode, seed
+        self.shares = shares_of(config, processes)
         self.seconds_waited = 0.0
         self._pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="decode")  # ends with the reader
-        self._ahead: dict[int, list[Future[Batch]]] = {}
+        self._ahead: dict[tuple[int, Share], list[Future[Batch]]] = {}
 
-    def read(self, step: int) -> Batch:
-        """The batch of a step; those of the next steps are begun.
+    def read(self, step: int, share: Share = WHOLE) -> Batch:
+        """A share of a step's batch; those that come after it are begun.
 
         Raises:
             TrainingError: an image cannot be decoded any more, or is not what was curated.
         """
         last = min(step + STEPS_AHEAD, self.config.num_steps - 1)
-        coming = [step, *range(step + 1, last + 1)]
-        self._ahead = {number: self._ahead.get(number) or self._begin(number) for number in coming}
+        here = [(step, other) for other in self.shares if other.number > share.number]
+        coming = [(step, share), *here, *((number, other) for number in range(step + 1, last + 1) for other in self.shares)]
+        self._ahead = {place: self._ahead.get(place) or self._begin(*place) for place in coming}
         started = time.perf_counter()
-        parts = [part.result() for part in self._ahead.pop(step)]
+        parts = [part.result() for part in self._ahead.pop((step, share))]
         self.seconds_waited += time.perf_counter() - started
         return join_parts(parts)
 
-    def _begin(self, step: int) -> list[Future[Batch]]:
-        """Let threads read a step's batch, a few images each."""
-        size = self.config.batch_size
-        indices, draws = batch_indices(len(self.data), step, size, self.seed), caption_draws(size, step, self.seed)
+    def keys(self, step: int) -> tuple[str, ...]:
+        """The names of all images of a step, those of other processes included."""
+        return tuple(self.data.rows[number].key for number in batch_indices(len(self.data), step, self.config.batch_size, self.seed).tolist())
+
+    def _begin(self, step: int, share: Share) -> list[Future[Batch]]:
+        """Let threads read a share of a step's batch, a few images each."""
+        size, rows = self.config.batch_size, share.rows(self.config.batch_size)
+        indices, draws = batch_indices(len(self.data), step, size, self.seed)[rows], caption_draws(size, step, self.seed)[rows]
         return [self._pool.submit(read_part, self.data, self.encode, indices[start:start + IMAGES_OF_TASK], draws[start:start + IMAGES_OF_TASK])
-                for start in range(0, size, IMAGES_OF_TASK)]
+                for start in range(0, len(indices), IMAGES_OF_TASK)]
 
 
 def read_part(data: CuratedSplit, encode: Encode, indices: NDArray[np.int64], draws: NDArray[np.float64]) -> Batch:

@@ -18,7 +18,7 @@ from ..loading.components import load_component
 from ..networks.unet import TextConditionedUNet, condition_input
 from ..tokenizer import CaptionTokenizer
 from .checkpoints import latest_checkpoint
-from .data import open_split
+from .data import Share, open_split
 from .denoising import DenoisingBatches, HeldBackLoss, averaged_network, write_denoiser
 from .loop import count_cut_captions, stage_summary, train
 from .stage import TrainingTask
@@ -28,39 +28,40 @@ STEM_WEIGHT = "input_blocks.0.0.weight"
 MAX_REGIONS = 3
 MIN_SIDE, MAX_SIDE = 0.2, 0.8  # of an erased region, as shares of the picture's side
 
-Condition = Callable[[Tensor, Tensor], Tensor]
-
 
 def train_inpainting(network: str, task: TrainingTask[Any], partial: Path,
-                     degraded: Callable[[Tensor], Tensor] | None = None) -> dict[str, Any]:
+                     degraded: Callable[[Tensor, Share], Tensor] | None = None) -> dict[str, Any]:
     """Continue a trained network in the stage's partial directory; returns the summary for the record.
 
     Args:
         network: name of the one to train.
         task: what to do; its settings are of this network.
         partial: the stage's directory.
-        degraded: images (N, 3, S, S) in [-1, 1] -> the small ones that the network enlarges; None: it enlarges none.
+        degraded: images (N, 3, S, S) in [-1, 1] of a share -> the small ones that the network enlarges; None: it enlarges none.
     """
     model, row, config = widen(task.data.trained / str(NETWORKS[network].continues)), NETWORKS[network], task.config
-    data = open_split(task.data.curated, "train", model.config.image_size, partial / CHECKPOINTS)
+    data = open_split(task.data.curated, "train", model.config.image_size, partial / CHECKPOINTS, processes=task.processes)
     tokenizer = CaptionTokenizer.load(task.data.tokenizer)
     cut = count_cut_captions(f"training/{network}", tokenizer, data, model.config.text_ctx)
 
-    def condition(x: Tensor, x_start: Tensor) -> Tensor:
-        mask = erase_regions(len(x), model.config.image_size, config.whole_share).to(x.device)
-        return condition_input(x, inpaint_image=x_start, inpaint_mask=mask, low_res=None if degraded is None else degraded(x_start))
+    def condition(x: Tensor, x_start: Tensor, share: Share) -> Tensor:
+        num_images = len(x) * share.of  # of the whole step, so that what is drawn does not depend on the shares
+        mask = erase_regions(num_images, model.config.image_size, config.whole_share)[share.rows(num_images)].to(x.device)
+        return condition_input(x, inpaint_image=x_start, inpaint_mask=mask, low_res=None if degraded is None else degraded(x_start, share))
 
     batches = DenoisingBatches(config, data, tokenizer, schedule=SCHEDULERS[row.scheduler].schedule, text_ctx=model.config.text_ctx,
-                               seed=task.seed, condition=condition)
-    held_back = HeldBackLoss.of(batches, task.data.curated, partial, model.config.image_size)
+                               seed=task.seed, condition=condition, processes=task.processes)
+    held_back = HeldBackLoss.of(batches, task.data.curated, partial, model.config.image_size, processes=task.processes)
 
     def look(weights: Mapping[str, Tensor], num_images: int) -> None:
         held_back.measure(averaged_network(model, weights), num_images)
 
-    if latest_checkpoint(partial / CHECKPOINTS) is None:
+    if task.processes.is_first and latest_checkpoint(partial / CHECKPOINTS) is None:
         look(model.state_dict(), 0)
     trained = train(config, model, batches.loss, partial, ema_half_life_images=config.ema_half_life_images, progress=task.progress,
-                    at_checkpoint=look)
+                    at_checkpoint=look, processes=task.processes, keys_of_step=batches.reader.keys)
+    if not task.processes.is_first:
+        return {}
     look(trained.ema or model.state_dict(), trained.num_images)
     write_denoiser(partial, trained, row.scheduler, config.prediction_type)
     return stage_summary(trained, data, task.seed) | cut | held_back.summary()
@@ -124,6 +125,6 @@ def check_inpainting(network: str, config: InpaintTraining | UpsamplerInpaintTra
                               f"set it to {expected!r}")
 
 
-def degrade_as(config: UpsamplerInpaintTraining) -> Callable[[Tensor], Tensor]:
+def degrade_as(config: UpsamplerInpaintTraining) -> Callable[[Tensor, Share], Tensor]:
     """How an upsampler's settings make images small."""
-    return lambda x_start: degrade(x_start, config.low_res_size, config.low_res_noise)
+    return lambda x_start, share: degrade(x_start, config.low_res_size, config.low_res_noise, share)

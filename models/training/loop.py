@@ -9,8 +9,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...device.dtype_device import choose_device
+from ...device.processes import ALONE, Processes
 from ...device.processor import HALF, choose_precision, instruction_set, threads, warn_of_slow_type
 from ...errors import CheckpointError, StageError, TrainingError
 from ...learning.cosine_decay import half_cosine
@@ -27,15 +30,26 @@ from ...store.stage_places import CHECKPOINTS
 from ...store.whole_files import read_json, write_json
 from ..tokenizer import CaptionTokenizer
 from .checkpoints import METRICS, MetricsLog, latest_checkpoint, restore_checkpoint, save_checkpoint
-from .data import CuratedSplit
+from .data import CuratedSplit, Share, shares_of
 
 EMA_RAMP = 0.1  # the average never reaches further back than this share of the images seen
 GRADIENT_CLIP = 1.0
-COMPUTING_NAME = "computing.json"
+COMPUTING_NAME, DIVERGED_NAME = "computing.json", "diverged.json"
+KEYS_TOLD = 5
 
 log = logging.getLogger(__name__)
-LossOfStep = Callable[[nn.Module, int], Tensor]
+LossOfStep = Callable[[nn.Module, int, Share], Tensor]
+KeysOfStep = Callable[[int], Sequence[str]]
 AtCheckpoint = Callable[[Mapping[str, Tensor], int], None]
+
+
+class DivergedError(TrainingError):
+    """The loss of a step or its gradient is not finite."""
+
+    def __init__(self, message: str, step: int) -> None:
+        """Keep the step's number, from 0."""
+        super().__init__(message)
+        self.step = step
 
 
 @dataclass(frozen=True)
@@ -44,16 +58,18 @@ class Computing:
 
     Attributes:
         precision: `float32` or `bfloat16`.
-        num_threads: threads that share a sum.
+        num_threads: threads that share a sum, in each process.
+        num_processes: how many train together; what was trained goes on with another number, and then with its threads.
         processors: kind of device and instructions of every start, without repeats; the first began the training.
     """
 
     precision: str
     num_threads: int
+    num_processes: int
     processors: tuple[str, ...]
 
     @classmethod
-    def settle(cls, asked: str, checkpoints: Path) -> "Computing":
+    def settle(cls, asked: str, checkpoints: Path, num_processes: int) -> "Computing":
         """What a training that was stopped began with; for a new one, what fits this machine. Written down beside the checkpoints.
 
         Raises:
@@ -62,14 +78,15 @@ class Computing:
         device, path = choose_device(None), checkpoints / COMPUTING_NAME
         here = describe_processor(device)
         if not path.exists():
-            settled = cls(choose_precision(asked, device), torch.get_num_threads(), (here,))
+            settled = cls(choose_precision(asked, device), torch.get_num_threads(), num_processes, (here,))
         else:
             begun = cls.read(path)
-            settled = cls(begun.precision, begun.num_threads, (*(kind for kind in begun.processors if kind != here), here))
-            begun.tell_differences(torch.get_num_threads(), here)
+            num_threads = begun.num_threads if num_processes == begun.num_processes else torch.get_num_threads()
+            settled = cls(begun.precision, num_threads, num_processes, (*(kind for kind in begun.processors if kind != here), here))
+            begun.tell_differences(torch.get_num_threads(), num_processes, here)
             if begun.precision == HALF:
                 warn_of_slow_type(torch.bfloat16, device, "precision: float32, with which the training begins anew")
-        write_json(path, {"precision": settled.precision, "num_threads": settled.num_threads, "processors": list(settled.processors)})
+        write_json(path, asdict(settled))
         return settled
 
     @classmethod
@@ -80,15 +97,26 @@ class Computing:
             CheckpointError: it is malformed.
         """
         try:
-            value = read_json(path)
-            return cls(str(value["precision"]), int(value["num_threads"]), tuple(map(str, value["processors"])))
+            return cls.parse(read_json(path))
         except (StageError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: malformed, so that nothing says in which precision and with how many threads the training began. "
                                   "Remove this one file, and it goes on from its newest checkpoint with what fits this machine") from error
 
-    def tell_differences(self, num_threads: int, processor: str) -> None:
+    @classmethod
+    def parse(cls, value: Any) -> "Computing":
+        """From plain data.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is malformed.
+        """
+        return cls(str(value["precision"]), int(value["num_threads"]), int(value["num_processes"]), tuple(map(str, value["processors"])))
+
+    def tell_differences(self, num_threads: int, num_processes: int, processor: str) -> None:
         """Log what is kept although this machine would choose otherwise, and what cannot be kept."""
-        if num_threads != self.num_threads:
+        if num_processes != self.num_processes:
+            log.warning("training began in %d process(es) and goes on in %d: its last bits will not be those of one number alone",
+                        self.num_processes, num_processes)
+        elif num_threads != self.num_threads:
             log.warning("training goes on with %d threads, as it began; this process has %d", self.num_threads, num_threads)
         if processor != self.processors[0]:
             log.warning("training began on another kind of processor and goes on in %s: its last bits will not be those of one kind alone "
@@ -123,42 +151,61 @@ class TrainedModel:
 
 
 def train(config: TrainingConfig, model: nn.Module, loss_of_step: LossOfStep, directory: Path, *, ema_half_life_images: int | None,
-          progress: Progress | None = None, at_checkpoint: AtCheckpoint | None = None) -> TrainedModel:
+          progress: Progress | None = None, at_checkpoint: AtCheckpoint | None = None, processes: Processes = ALONE,
+          keys_of_step: KeysOfStep | None = None) -> TrainedModel:
     """Train until `config.num_images` images were seen, from the newest checkpoint if there is one.
 
     Args:
         config: optimisation.
         model: fresh weights, already the same on every start.
-        loss_of_step: computes the mean loss of a step, given the model and the step's number; seeds itself.
+        loss_of_step: computes the mean loss of a share of a step, given the model, the step's number and the share; seeds itself.
         directory: where checkpoints and metrics.jsonl go.
         ema_half_life_images: images after which the average has forgotten half; none: no average.
         progress: told images done, images in all, and a line with loss, rate and time left.
         at_checkpoint: called with the averaged (or plain) weights and the images seen before each checkpoint is written.
+        processes: that train together; the first alone writes and is told.
+        keys_of_step: names of a step's images, for the error of a training that diverges.
+
+    Returns:
+        The trained network; the figures are those of the first process.
 
     Raises:
         TrainingError: the loss or its gradient is not finite.
         CheckpointError: a checkpoint of an earlier attempt does not fit.
     """
-    computing = Computing.settle(config.precision, directory / CHECKPOINTS)
+    first = asdict(Computing.settle(config.precision, directory / CHECKPOINTS, processes.number)) if processes.is_first else None
+    computing = Computing.parse(processes.tell(first))
     with threads(computing.num_threads):
-        return _train(config, model, loss_of_step, directory, computing, ema_half_life_images=ema_half_life_images, progress=progress,
-                      at_checkpoint=at_checkpoint)
+        state = TrainingState.create(config, model, ema_half_life_images, precision=computing.precision, processes=processes)
+        try:
+            return _train(state, loss_of_step, directory, computing, progress=progress, at_checkpoint=at_checkpoint)
+        except DivergedError as error:
+            processes.wait_for_first()  # which alone tells
+            keys = list(keys_of_step(error.step)) if keys_of_step is not None else []
+            path = directory / CHECKPOINTS / DIVERGED_NAME
+            write_json(path, {"step": error.step + 1, "error": str(error), "keys": keys})
+            images = f" Its {len(keys)} images are named in {path} (the first: {', '.join(keys[:KEYS_TOLD])})" if keys else ""
+            raise TrainingError(f"{error}.{images}") from error
 
 
-def _train(config: TrainingConfig, model: nn.Module, loss_of_step: LossOfStep, directory: Path, computing: Computing, *,
-           ema_half_life_images: int | None, progress: Progress | None, at_checkpoint: AtCheckpoint | None) -> TrainedModel:
-    # --- set up, or go on from the newest checkpoint
-    state = TrainingState.create(config, model, ema_half_life_images, precision=computing.precision)
+def _train(state: "TrainingState", loss_of_step: LossOfStep, directory: Path, computing: Computing, *, progress: Progress | None,
+           at_checkpoint: AtCheckpoint | None) -> TrainedModel:
+    # --- go on from the newest checkpoint
+    config, model, processes = state.config, state.model, state.processes
     checkpoints, batch_size = directory / CHECKPOINTS, config.batch_size
-    checkpoint = latest_checkpoint(checkpoints)
+    newest = latest_checkpoint(checkpoints) if processes.is_first else None
+    name = processes.tell(newest and newest.name)
+    checkpoint = checkpoints / name if name else None
     first_step = restore_checkpoint(checkpoint, model, state.optimizer, state.ema) if checkpoint else 0
     num_steps, checkpoint_steps = config.num_steps, max(1, config.checkpoint_images // batch_size)
     started = time.monotonic()
-    with MetricsLog(directory / METRICS, checkpoint) as metrics:
+    with MetricsLog(directory / METRICS, checkpoint) if processes.is_first else nullcontext() as metrics:
         for step in range(first_step, num_steps):
             # --- one step
             num_images = (step + 1) * batch_size
             figures = state.step(loss_of_step, step)
+            if metrics is None:
+                continue
             metrics.append(metrics_line(step + 1, num_images, figures))
             # --- tell
             if progress is not None:
@@ -172,7 +219,8 @@ def _train(config: TrainingConfig, model: nn.Module, loss_of_step: LossOfStep, d
                 save_checkpoint(checkpoints, num_steps=step + 1, model=model, optimizer=state.optimizer, ema=state.ema,
                                 metrics=directory / METRICS)
     seconds = max(time.monotonic() - started, 1e-9)
-    return TrainedModel(model=model, ema=state.ema, final_loss=mean_final_loss(directory / METRICS), num_steps=num_steps,
+    final_loss = mean_final_loss(directory / METRICS) if processes.is_first else math.nan
+    return TrainedModel(model=model, ema=state.ema, final_loss=final_loss, num_steps=num_steps,
                         num_images=num_steps * batch_size, images_per_second=(num_steps - first_step) * batch_size / seconds,
                         computing=computing)
 
@@ -189,6 +237,8 @@ class TrainingState:
         ema_half_life_images: images after which the average has forgotten half.
         device: where it computes.
         precision: `float32`, or `bfloat16` for a network under autocast.
+        processes: that train together.
+        spread: the network as losses see it: its gradients are the mean over all processes.
     """
 
     config: TrainingConfig
@@ -198,16 +248,20 @@ class TrainingState:
     ema_half_life_images: int | None
     device: torch.device
     precision: str
+    processes: Processes
+    spread: nn.Module
 
     @classmethod
-    def create(cls, config: TrainingConfig, model: nn.Module, ema_half_life_images: int | None, *, precision: str) -> "TrainingState":
-        """Place a model with fresh weights and make its optimiser."""
+    def create(cls, config: TrainingConfig, model: nn.Module, ema_half_life_images: int | None, *, precision: str,
+               processes: Processes = ALONE) -> "TrainingState":
+        """Place a model with fresh weights and make its optimiser; the first process alone averages."""
         device = choose_device(None)
         model.to(device).train()
-        ema = {name: value.detach().clone() for name, value in model.state_dict().items()} if ema_half_life_images else None
+        averages = ema_half_life_images is not None and processes.is_first
+        ema = {name: value.detach().clone() for name, value in model.state_dict().items()} if averages else None
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay,
                                       fused=True)  # one pass over each parameter: a third of the time
-        return cls(config, model, optimizer, ema, ema_half_life_images, device, precision)
+        return cls(config, model, optimizer, ema, ema_half_life_images, device, precision, processes, processes.spread(model))
 
     def step(self, loss_of_step: LossOfStep, step: int) -> dict[str, float]:
         """Take step number `step`: loss, gradient, weights, average.
@@ -216,21 +270,26 @@ class TrainingState:
             loss, learning_rate and grad_norm, rounded as metrics.jsonl holds them.
 
         Raises:
-            TrainingError: the loss or its gradient is not finite; the weights were left alone.
+            DivergedError: the loss or its gradient is not finite; the weights were left alone.
         """
         config, seen = self.config, step * self.config.batch_size
         rate = learning_rate(config, seen)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        # without the cache, which a caller's own autocast would keep over steps, and each weight is used once in a step
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16", cache_enabled=False):
-            loss = loss_of_step(self.model, step)
-        torch.autograd.backward(loss)
+        shares = shares_of(config, self.processes)
+        total = torch.zeros((), device=self.device)
+        for share in shares:
+            with self.processes.apart(self.spread, is_apart=share != shares[-1]):
+                # without the cache, which a caller's own autocast would keep over steps, and each weight is used once in a step
+                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16", cache_enabled=False):
+                    loss = loss_of_step(self.spread, step, share)
+                torch.autograd.backward(loss / len(shares))
+            total += loss.detach() / len(shares)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_CLIP)
-        value, grad_norm = loss.item(), norm.item()
+        value, grad_norm = self.processes.mean(total).item(), norm.item()
         if not (math.isfinite(value) and math.isfinite(grad_norm)):
-            raise TrainingError(f"loss is {value} and its gradient's norm {grad_norm} at step {step + 1} ({seen + config.batch_size} images): "
-                                "training has diverged; lower learning_rate, or use precision float32, and run again")
+            raise DivergedError(f"loss is {value} and its gradient's norm {grad_norm} at step {step + 1} ({seen + config.batch_size} images): "
+                                "training has diverged; lower learning_rate, or use precision float32, and run again", step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema is not None and self.ema_half_life_images:
@@ -280,6 +339,12 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
+def seed_share(seed: int, step: int, share: Share) -> None:
+    """Seed what the network itself draws (dropout): otherwise in each share of a step; a whole step goes on as it was seeded."""
+    if share.of > 1:
+        torch.manual_seed(int.from_bytes(sha256(f"{seed} {step} {share.number} {share.of}".encode()).digest()[:7]))
+
+
 def plain_summary(trained: TrainedModel) -> dict[str, Any]:
     """The deterministic figures for the stage's record."""
     return {"num_steps": trained.num_steps, "num_images_seen": trained.num_images, "final_loss": trained.final_loss,
@@ -300,6 +365,7 @@ def stage_summary(trained: TrainedModel, data: CuratedSplit, seed: int) -> dict[
     """What a training stage hands to `run_stage`: its figures, what exactly it consumed, and under `environment` the rate and device."""
     device, computing = next(trained.model.parameters()).device, trained.computing
     environment = {"images_per_second": round(trained.images_per_second, 2), "device": str(device), "num_threads": computing.num_threads,
+                   "num_processes": computing.num_processes,
                    "processors": list(computing.processors),
                    **({"device_name": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})}
     return plain_summary(trained) | {"num_train_examples": len(data), "consumed_sha256": data.consumed_sha256, "seed": seed,

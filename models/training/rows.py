@@ -134,6 +134,20 @@ def open_rows(curated: Path, split: str, directory: Path) -> MappedRows:
     return MappedRows(path)
 
 
+def find_rows(split: str, directory: Path) -> MappedRows:
+    """The rows that another process has just copied.
+
+    Raises:
+        TrainingError: they are not seen from here.
+    """
+    path = directory / f"{split}.arrow"
+    try:
+        return MappedRows(path)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: the first process has written it, and it cannot be read here ({one_line(error)}); the directory of the "
+                            "runs must be one that all machines see under the same path") from error
+
+
 def write_rows(curated: Path, split: str, path: Path) -> None:
     """Copy a split's rows into one Arrow file, whole or not at all.
 

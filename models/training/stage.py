@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ...device.processes import ALONE, Processes
+from ...device.torch_state import PlainTorch
 from ...errors import RecipeError
 from ...progress import Progress
 from ...recipe.components import NETWORKS, TOKENIZERS, TRAINED_NETWORKS, Training
@@ -51,12 +53,14 @@ class TrainingTask(Generic[Settings]):
         data: what it reads.
         seed: of weights, order, noise and dropout.
         progress: told images done, images in all, and a line.
+        processes: that train together; the first alone writes.
     """
 
     config: Settings
     data: TrainingData
     seed: int
     progress: Progress | None = None
+    processes: Processes = ALONE
 
 
 @dataclass(frozen=True)
@@ -87,22 +91,27 @@ def find_stage(network: str) -> TrainingStage[Any]:
     return stage
 
 
-def check_trainings(trainings: Mapping[str, Training]) -> None:
-    """Refuse networks that cannot draw together, before anything is read.
+def check_trainings(trainings: Mapping[str, Training], num_processes: int = 1) -> None:
+    """Refuse networks that cannot draw together, and steps that cannot be shared, before anything is read.
 
     Args:
         trainings: name of each network to train -> its settings.
+        num_processes: how many train together.
 
     Raises:
-        RecipeError: an unknown preset, or presets that do not fit together.
+        RecipeError: an unknown preset, presets that do not fit together, or a batch that cannot be cut in so many parts.
     """
     for network, config in trainings.items():
         find_stage(network).check(config, trainings)
+        if config.batch_size % (num_processes * config.num_parts):
+            parts = f", each in {config.num_parts} parts (accumulation)" if config.num_parts > 1 else ""
+            raise RecipeError(f"{network}.batch_size: {config.batch_size} images cannot be shared by {num_processes} process(es){parts}; "
+                              f"choose a multiple of {num_processes * config.num_parts}, or start another number of processes")
 
 
 def train_network(network: str, config: Training, data: TrainingData, directory: Path, *, seed: int,
-                  progress: Progress | None = None) -> Record:
-    """Run the stage `training/<network>`.
+                  progress: Progress | None = None, processes: Processes = ALONE) -> Record:
+    """Run the stage `training/<network>`; in the first process, where several train together.
 
     Args:
         network: its name.
@@ -111,17 +120,37 @@ def train_network(network: str, config: Training, data: TrainingData, directory:
         directory: the stage's directory.
         seed: of weights, order, noise and dropout.
         progress: told images done, images in all, and a line.
+        processes: that train together; the others are in `follow_training`.
 
     Raises:
         TrainingError: nothing to train on, or training diverged.
         RecipeError: an unknown preset, or a network that recipes do not train.
     """
-    stage, task = find_stage(network), TrainingTask(config, data, seed, progress)
+    stage, task = find_stage(network), TrainingTask(config, data, seed, progress, processes)
     inputs = {"curated": data.curated_digest}
     if TOKENIZERS[NETWORKS[network].tokenizers[-1]].trained_with != network:
         inputs["tokenizer"] = sha256_file(data.tokenizer)
     if (continued := NETWORKS[network].continues) is not None:
         inputs[f"training/{continued}"] = read_record(data.trained / continued).digest
     settings = config.model_dump(mode="json", exclude=set(config.PACE)) | {"seed": seed}
-    return run_stage(directory, stage=f"training/{network}", config=settings, inputs=inputs, work=lambda partial: stage.train(task, partial),
-                     is_costly=True, pace=config.PACE)
+
+    def work(partial: Path) -> Mapping[str, Any]:
+        processes.tell(str(partial.absolute()))
+        return stage.train(task, partial)
+
+    record = run_stage(directory, stage=f"training/{network}", config=settings, inputs=inputs, work=work, is_costly=True, pace=config.PACE)
+    processes.tell(None)
+    return record
+
+
+def follow_training(network: str, config: Training, data: TrainingData, *, seed: int, processes: Processes) -> None:
+    """Take part in a training whose stage the first process runs, until it is finished there.
+
+    Raises:
+        TrainingError: as in `train_network`.
+        LostProcessError: another process has ended.
+    """
+    stage, task = find_stage(network), TrainingTask(config, data, seed, None, processes)
+    while (partial := processes.tell(None)) is not None:
+        with PlainTorch(gradients=True):
+            stage.train(task, Path(partial))

@@ -22,7 +22,7 @@ from ..drawing.pixels import to_model_range, to_pil
 from ..networks.presets import unet_preset
 from ..networks.unet import PromptContext, TextConditionedUNet, condition_input
 from ..tokenizer import CaptionTokenizer
-from .data import CuratedSplit, open_split
+from .data import WHOLE, CuratedSplit, Share, open_split
 from .denoising import DenoisingBatches, HeldBackLoss, averaged_network, time_denoiser, write_denoiser
 from .loop import count_cut_captions, stage_summary, train
 from .stage import TrainingStage, TrainingTask
@@ -36,17 +36,18 @@ def train_upsampler(task: TrainingTask[UpsamplerTraining], partial: Path) -> dic
     """Train in the stage's partial directory on the base model's tokens; returns the summary for the record."""
     # Data, network, batches.
     config, preset, schedule = task.config, unet_preset(task.config.preset), SCHEDULERS[SCHEDULER].schedule
-    data = open_split(task.data.curated, "train", preset.image_size, partial / CHECKPOINTS)
+    data = open_split(task.data.curated, "train", preset.image_size, partial / CHECKPOINTS, processes=task.processes)
     tokenizer = CaptionTokenizer.load(task.data.tokenizer)
     torch.manual_seed(task.seed)
     model = TextConditionedUNet(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
     cut = count_cut_captions("training/upsampler", tokenizer, data, preset.text_ctx)
 
-    def condition(x: Tensor, x_start: Tensor) -> Tensor:
-        return condition_input(x, low_res=degrade(x_start, config.low_res_size, config.low_res_noise))
+    def condition(x: Tensor, x_start: Tensor, share: Share) -> Tensor:
+        return condition_input(x, low_res=degrade(x_start, config.low_res_size, config.low_res_noise, share))
 
-    batches = DenoisingBatches(config, data, tokenizer, schedule=schedule, text_ctx=preset.text_ctx, seed=task.seed, condition=condition)
-    held_back = HeldBackLoss.of(batches, task.data.curated, partial, preset.image_size)
+    batches = DenoisingBatches(config, data, tokenizer, schedule=schedule, text_ctx=preset.text_ctx, seed=task.seed, condition=condition,
+                               processes=task.processes)
+    held_back = HeldBackLoss.of(batches, task.data.curated, partial, preset.image_size, processes=task.processes)
 
     # Training, with a sheet of pictures at each checkpoint.
     def look(weights: Mapping[str, Tensor], num_images: int) -> None:
@@ -55,26 +56,30 @@ def train_upsampler(task: TrainingTask[UpsamplerTraining], partial: Path) -> dic
         write_samples(partial / "samples" / f"images-{num_images:09d}.png", network, data, tokenizer, task)
 
     trained = train(config, model, batches.loss, partial, ema_half_life_images=config.ema_half_life_images, progress=task.progress,
-                    at_checkpoint=look)
+                    at_checkpoint=look, processes=task.processes, keys_of_step=batches.reader.keys)
+    if not task.processes.is_first:
+        return {}
     look(trained.ema or model.state_dict(), trained.num_images)
     write_denoiser(partial, trained, SCHEDULER, config.prediction_type)
     return stage_summary(trained, data, task.seed) | cut | held_back.summary()
 
 
-def degrade(x_start: Tensor, size: int, noise: float) -> Tensor:
+def degrade(x_start: Tensor, size: int, noise: float, share: Share = WHOLE) -> Tensor:
     """What an upsampler learns to enlarge: images made small, with a little noise, for what a base model draws is never quite clean.
 
     Args:
         x_start: (N, 3, S, S) in [-1, 1].
         size: side s of the small images.
         noise: most deviation of the noise; each image gets its own, from none up to that.
+        share: of a batch, which the images are; what is drawn is drawn for the whole batch.
 
     Returns:
         (N, 3, s, s).
     """
     small = functional.interpolate(x_start, (size, size), mode="area")
-    deviations = noise * torch.rand(len(small), 1, 1, 1)
-    return small + (deviations * torch.randn(small.shape)).to(small.device)
+    num_images = len(small) * share.of
+    deviations, rows = noise * torch.rand(num_images, 1, 1, 1), share.rows(num_images)
+    return small + (deviations * torch.randn(num_images, *small.shape[1:]))[rows].to(small.device)
 
 
 def check_upsampler(config: UpsamplerTraining, trainings: Mapping[str, Training]) -> None:

@@ -1,13 +1,16 @@
 import json
+import resource
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from glideslope.errors import RecipeError, TrainingError
+from glideslope.errors import RecipeError, StorageError, TrainingError
 from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.training import base as base_training
+from glideslope.models.training import checkpoints
 from glideslope.models.training.base import sample_prompts
 from glideslope.models.training.data import open_split
 from glideslope.models.training.loop import Progress
@@ -92,6 +95,38 @@ def test_a_power_cut_costs_no_more_than_one_checkpoint(curated: Path, tmp_path: 
     record = train_base(CONFIG, curated, tmp_path / "base", seed=1, progress=lambda done, *_: told.append(done))
     assert told[0] == first
     assert record.digest == train_base(CONFIG, curated, tmp_path / "whole", seed=1).digest
+
+
+@pytest.mark.parametrize("file", ["step-00000006.partial/optimizer.safetensors", "step-00000006.partial/state.json"])
+def test_a_disk_that_is_full_in_mid_checkpoint_is_one_clear_error_and_loses_nothing(curated: Path, tmp_path: Path, file: str,
+                                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, before = tmp_path / "base", resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(done: int, total: int, line: str) -> None:
+        if done == 24:  # the second checkpoint comes now: a limit that its optimiser, or its last file, does not keep
+            monkeypatch.setattr(checkpoints, "sha256_file" if file.endswith("json") else "optimizer_tensors", limited(before[1], file))
+
+    try:
+        with pytest.raises(StorageError, match=rf"cannot write .*{file}: File too large; free space .* run the same command again"):
+            train_base(CONFIG, curated, directory, seed=1, progress=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        monkeypatch.undo()
+    assert sorted(path.name for path in (tmp_path / "base.partial/checkpoints").glob("step-*")) == ["step-00000003"]
+    told: list[int] = []
+    record = train_base(CONFIG, curated, directory, seed=1, progress=lambda done, *_: told.append(done))
+    assert told[0] == 16
+    assert record.digest == train_base(CONFIG, curated, tmp_path / "whole", seed=1).digest
+
+
+def limited(hard: int, file: str) -> Any:
+    """The function of `checkpoints` that comes before a file is written, which leaves room for a few bytes only."""
+    function = getattr(checkpoints, "sha256_file" if file.endswith("json") else "optimizer_tensors")
+
+    def call(*args: Any) -> Any:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
+        return function(*args)
+    return call
 
 
 def test_settings_that_matter_keep_what_was_trained_aside(curated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

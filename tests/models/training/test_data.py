@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from glideslope.data_filter.index.parquet import read_table, write_table
+from glideslope.device.processes import Processes
 from glideslope.errors import TrainingError
 from glideslope.models.drawing.pixels import fit_square
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training import data as dataset
-from glideslope.models.training.data import BatchReader, CuratedSplit, batch_indices, decode_row, epoch_order, open_split
+from glideslope.models.training.data import BatchReader, CuratedSplit, Share, batch_indices, decode_row, epoch_order, open_split
 from glideslope.models.training.rows import Row, open_rows
 from glideslope.pictures.decode import decode_image
+from glideslope.recipe.components import BaseTraining
 from glideslope.recipe.training import TrainingConfig
 from glideslope.store.digests import sha256_bytes, sha256_json
 
@@ -109,6 +111,21 @@ def test_an_image_is_decoded_once_where_there_is_room_and_on_each_visit_where_th
         reader.read(step)
     counts = Counter(decoded)
     assert [counts[rows[number].key] for number in range(12)] == [1] * 5 + [4] * 7
+
+
+def test_shares_of_a_step_make_the_whole_step_and_keys_name_all_of_it(tmp_path: Path, tokenizer: CaptionTokenizer) -> None:
+    write_curated(tmp_path, "train", curated_rows())
+    split = open_split(tmp_path, "train", 16, tmp_path)
+    config = BaseTraining(num_images=48, batch_size=12, learning_rate=1e-3, accumulation=2)
+    encode = functools.partial(tokenizer.encode_padded, text_ctx=16)
+    readers = [BatchReader(config, split, encode, 3, processes=Processes(rank, 3)) for rank in range(3)]
+    assert [share for reader in readers for share in reader.shares] == [Share(number, 6) for number in range(6)]
+    for step in (0, 1, 3):
+        whole = read_batches_of(split, tokenizer, num_images=48).read(step)
+        parts = [reader.read(step, share) for reader in readers for share in reader.shares]
+        assert torch.equal(torch.cat([part.pixels for part in parts]), whole.pixels)
+        assert tuple(text for part in parts for text in part.texts) == whole.texts
+        assert all(reader.keys(step) == whole.keys for reader in readers)
 
 
 def test_a_picture_that_does_not_decode_any_more_is_refused_by_its_key(tmp_path: Path, tokenizer: CaptionTokenizer) -> None:

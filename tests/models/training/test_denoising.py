@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from glideslope.device.dtype_device import choose_device
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.models.training import denoising
-from glideslope.models.training.data import open_split
+from glideslope.models.training.data import Share, open_split
 from glideslope.models.training.denoising import DenoisingBatches, stratified_steps
 from glideslope.recipe.components import BaseTraining
 
@@ -89,7 +89,7 @@ def test_timesteps_are_spread_evenly_over_the_whole_process(batch_size: int) -> 
 def test_the_network_sees_what_a_condition_makes_of_the_noised_images(curated: Path, tokenizer: CaptionTokenizer, tmp_path: Path) -> None:
     data, model = open_split(curated, "train", 16, tmp_path), Listener()
 
-    def add_one(x: Tensor, x_start: Tensor) -> Tensor:
+    def add_one(x: Tensor, x_start: Tensor, share: Share) -> Tensor:
         assert x_start.abs().max() <= 1 < x.abs().max()
         return x + 1
 

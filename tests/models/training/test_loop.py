@@ -14,6 +14,7 @@ from glideslope.device import processor
 from glideslope.device.processor import threads
 from glideslope.errors import CheckpointError, TrainingError
 from glideslope.models.training import loop as training
+from glideslope.models.training.data import Share
 from glideslope.models.training.loop import (
     CHECKPOINTS,
     COMPUTING_NAME,
@@ -45,7 +46,7 @@ def fresh() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Linear(8, 1))
 
 
-def loss_of_step(model: nn.Module, step: int) -> Tensor:
+def loss_of_step(model: nn.Module, step: int, share: Share) -> Tensor:
     seed_step(3, step)
     x = torch.randn(4, 2)
     return (model(x) - x.prod(1, keepdim=True)).square().mean()
@@ -94,18 +95,31 @@ def test_progress_and_checkpoints_are_told_in_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path, value: float) -> None:
-    def diverging(model: nn.Module, step: int) -> Tensor:
-        return loss_of_step(model, step) * (value if step == 2 else 1)
+    def diverging(model: nn.Module, step: int, share: Share) -> Tensor:
+        return loss_of_step(model, step, share) * (value if step == 2 else 1)
 
     with pytest.raises(TrainingError, match=r"at step 3 \(12 images\): training has diverged; lower learning_rate"):
         train(CONFIG, fresh(), diverging, tmp_path, ema_half_life_images=None)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_training_that_diverges_names_the_images_of_the_step_and_writes_them_down(tmp_path: Path) -> None:
+    def diverging(model: nn.Module, step: int, share: Share) -> Tensor:
+        return loss_of_step(model, step, share) * (math.nan if step == 2 else 1)
+
+    told = r"at step 3 .12 images.*: training has diverged.* Its 8 images are named in .*diverged\.json \(the first: 2-0, 2-1, 2-2, 2-3, 2-4\)"
+    with pytest.raises(TrainingError, match=told):
+        train(CONFIG, fresh(), diverging, tmp_path, ema_half_life_images=None,
+              keys_of_step=lambda step: [f"{step}-{number}" for number in range(8)])
+    written = json.loads((tmp_path / CHECKPOINTS / "diverged.json").read_text())
+    assert (written["step"], written["keys"]) == (3, [f"2-{number}" for number in range(8)])
+    assert "loss is nan" in written["error"]
+
+
 def test_a_gradient_that_is_not_finite_stops_the_training_before_it_reaches_the_weights(tmp_path: Path) -> None:
-    def infinite_slope(model: nn.Module, step: int) -> Tensor:
+    def infinite_slope(model: nn.Module, step: int, share: Share) -> Tensor:
         weight = next(model.parameters())
-        return loss_of_step(model, step) + (weight - weight.detach()).sum().sqrt()  # zero, with a vertical tangent
+        return loss_of_step(model, step, share) + (weight - weight.detach()).sum().sqrt()  # zero, with a vertical tangent
 
     model = fresh()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -118,7 +132,7 @@ def test_models_of_different_precision_train_in_one_process(tmp_path: Path) -> N
     dtypes: dict[str, set[torch.dtype]] = {"bfloat16": set(), "float32": set()}
     for precision in ("bfloat16", "float32"):
 
-        def loss(model: nn.Module, step: int, seen: set[torch.dtype] = dtypes[precision]) -> Tensor:
+        def loss(model: nn.Module, step: int, share: Share, seen: set[torch.dtype] = dtypes[precision]) -> Tensor:
             output = model(torch.ones(4, 2))
             seen.add(output.dtype)
             return output.float().square().mean()
@@ -141,7 +155,7 @@ def test_a_training_keeps_the_precision_and_the_threads_it_began_with(
     caplog.set_level(logging.INFO, logger="glideslope")
     seen: list[tuple[torch.dtype, int]] = []
 
-    def loss(model: nn.Module, step: int) -> Tensor:
+    def loss(model: nn.Module, step: int, share: Share) -> Tensor:
         output = model(torch.ones(4, 2))
         seen.append((output.dtype, torch.get_num_threads()))
         return output.float().square().mean()
@@ -162,7 +176,8 @@ def test_a_training_keeps_the_precision_and_the_threads_it_began_with(
     assert "training began on another kind of processor and goes on in bfloat16" in caplog.text
 
 
-@pytest.mark.parametrize("text", ["", '{"precision": "float32"}', '{"precision": "float32", "num_threads": "x", "processors": []}'])
+@pytest.mark.parametrize("text", ["", '{"precision": "float32"}',
+                                  '{"precision": "float32", "num_threads": "x", "num_processes": 1, "processors": []}'])
 def test_a_training_whose_beginning_cannot_be_read_is_refused_with_a_way_out_that_loses_nothing(tmp_path: Path, text: str) -> None:
     with pytest.raises(Stopped):
         train(CONFIG, fresh(), loss_of_step, tmp_path, ema_half_life_images=None, progress=stop_after(28))
@@ -180,11 +195,11 @@ def test_a_training_that_began_in_bfloat16_says_what_that_costs_where_it_goes_on
     config = CONFIG.model_copy(update={"precision": "auto"})
     monkeypatch.setattr(training, "choose_precision", lambda asked, device: "bfloat16")
     with pytest.raises(Stopped):
-        train(config, fresh(), lambda model, step: model(torch.ones(4, 2)).float().square().mean(), tmp_path, ema_half_life_images=None,
+        train(config, fresh(), lambda model, step, share: model(torch.ones(4, 2)).float().square().mean(), tmp_path, ema_half_life_images=None,
               progress=stop_after(16))
     caplog.clear()
     monkeypatch.setattr(processor, "half_factor", lambda dtype: 14.0)
-    train(config, fresh(), lambda model, step: model(torch.ones(4, 2)).float().square().mean(), tmp_path, ema_half_life_images=None)
+    train(config, fresh(), lambda model, step, share: model(torch.ones(4, 2)).float().square().mean(), tmp_path, ema_half_life_images=None)
     assert "it takes 14.0 times as long as float32; use precision: float32, with which the training begins anew" in caplog.text
 
 

@@ -78,7 +78,8 @@ def test_the_first_loss_of_a_model_that_knows_nothing_is_that_of_guessing(curate
             super().__init__()
             self.weight = nn.Parameter(torch.zeros(1))
 
-        def forward(self, x: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        def forward(self, x: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor,
+                    gather: object) -> torch.Tensor:
             return torch.zeros(len(x), len(tokens)) * self.weight
 
     preset = noised_clip_preset("noised-clip-micro-16")
