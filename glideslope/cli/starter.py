@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ..errors import RecipeError
-from ..recipe.components import BaseTraining, NoisedClipTraining
+from ..recipe.components import BaseTraining, NoisedClipTraining, UpsamplerTraining
 from ..recipe.filters import Category, CurateConfig
 from ..recipe.policy import POLICY_NAME, built_in_text
 from ..recipe.recipe import Recipe
@@ -107,6 +107,7 @@ def starter_recipe(source: SourceSettings, *, name: str, policy: str | None = No
                   curate=CurateConfig(captions="required" if has_captions else "optional"),
                   base=BaseTraining(num_images=20_000, learning_rate=1e-3),
                   noised_clip=NoisedClipTraining(num_images=16_000, batch_size=64, learning_rate=1e-3),
+                  upsampler=UpsamplerTraining(num_images=6_000, batch_size=8, learning_rate=1e-3),
                   release=ReleaseConfig(title="My model"))
 
 

@@ -1,16 +1,19 @@
 """Training of the upsampler on the curated set (stage `training/upsampler`; arXiv 2112.10741, section 4.1)."""
 
+import io
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from ...device.torch_state import PlainTorch
-from ...errors import RecipeError
+from ...errors import RecipeError, TrainingError
 from ...pictures.sheets import contact_sheet, png_bytes
 from ...recipe.components import NETWORKS, SCHEDULERS, Training, UpsamplerTraining
 from ...store.stage_places import CHECKPOINTS
@@ -27,7 +30,9 @@ from .denoising import DenoisingBatches, HeldBackLoss, averaged_network, time_de
 from .loop import count_cut_captions, stage_summary, train
 from .stage import TrainingStage, TrainingTask
 
+log = logging.getLogger(__name__)
 SCHEDULER = NETWORKS["upsampler"].scheduler
+MAX_LOOKED_AT, MOST_SMALL = 256, 0.5
 NUM_SAMPLES = 8
 SAMPLE_STEPS = 8
 
@@ -37,6 +42,7 @@ def train_upsampler(task: TrainingTask[UpsamplerTraining], partial: Path) -> dic
     # Data, network, batches.
     config, preset, schedule = task.config, unet_preset(task.config.preset), SCHEDULERS[SCHEDULER].schedule
     data = open_split(task.data.curated, "train", preset.image_size, partial / CHECKPOINTS, processes=task.processes)
+    refuse_small_images(data, config.preset)
     tokenizer = CaptionTokenizer.load(task.data.tokenizer)
     torch.manual_seed(task.seed)
     model = TextConditionedUNet(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
@@ -62,6 +68,25 @@ def train_upsampler(task: TrainingTask[UpsamplerTraining], partial: Path) -> dic
     look(trained.ema or model.state_dict(), trained.num_images)
     write_denoiser(partial, trained, SCHEDULER, config.prediction_type)
     return stage_summary(trained, data, task.seed) | cut | held_back.summary()
+
+
+def refuse_small_images(data: CuratedSplit, preset: str) -> None:
+    """Refuse to teach enlargement by images that were enlarged themselves; a few are let pass, and the log says so.
+
+    Raises:
+        TrainingError: of the images looked at, spread over the set, more than half are smaller than the squares of the training.
+    """
+    size, numbers = data.image_size, np.unique(np.linspace(0, len(data) - 1, min(len(data), MAX_LOOKED_AT)).round().astype(int))
+    num_small = 0
+    for number in numbers:
+        with Image.open(io.BytesIO(data.rows[int(number)].read_image())) as image:  # its head alone
+            num_small += min(image.size) < size
+    told = f"training/upsampler: {num_small} of {len(numbers)} images looked at are smaller than {size} pixels, the size that {preset} draws"
+    if num_small > len(numbers) * MOST_SMALL:
+        raise TrainingError(f"{told}; it would learn to draw blurred pictures. Take larger images or a smaller preset, or leave upsampler out "
+                            "of the recipe")
+    if num_small:
+        log.warning("%s; they are enlarged, and it learns some of their blur", told)
 
 
 def degrade(x_start: Tensor, size: int, noise: float, share: Share = WHOLE) -> Tensor:

@@ -42,13 +42,13 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def picture(colour: str, shape: str) -> bytes:
-    """A 24x24 PNG of a coloured shape on white."""
+def picture(colour: str, shape: str, size: int = 24) -> bytes:
+    """A square PNG of a coloured shape on white."""
     pixels = np.full((24, 24, 3), 255, dtype=np.uint8)
     rows, columns = {"square": (slice(6, 18), slice(6, 18)), "bar": (slice(9, 15), slice(0, 24)), "corner": (slice(0, 12), slice(0, 12))}[shape]
     pixels[rows, columns] = COLOURS[colour]
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="png")
+    Image.fromarray(pixels).resize((size, size), Image.Resampling.NEAREST).save(file, format="png")
     return file.getvalue()
 
 
@@ -59,14 +59,23 @@ def write_curated(directory: Path, split: str, rows: list[dict[str, object]]) ->
     write_table(directory / "data" / f"{split}-00000.parquet", pa.Table.from_pylist(rows, schema=schema))
 
 
-def curated_rows() -> list[dict[str, object]]:
+def curated_rows(size: int = 24) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for colour in COLOURS:
         for shape in SHAPES:
-            data = picture(colour, shape)
+            data = picture(colour, shape, size)
             rows.append({"image": {"bytes": data, "path": f"{colour}-{shape}.png"}, "caption": f"a {colour} {shape}",
                          "key": f"{colour}-{shape}", "sha256": sha256_bytes(data), "concept": shape, "weight": 1.0})
     return rows
+
+
+@pytest.fixture(scope="session")
+def large_curated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same shapes of 48 pixels, large enough for an upsampler."""
+    directory, rows = tmp_path_factory.mktemp("large"), curated_rows(48)
+    write_curated(directory, "train", rows[:-1])
+    write_curated(directory, "validation", rows[-1:])
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -36,10 +36,10 @@ SETTINGS: dict[str, Training] = {
 
 
 @pytest.fixture(scope="module")
-def trained(curated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Record]]:
+def trained(large_curated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Record]]:
     """A folder with all four U-Nets, and the records of their trainings."""
     directory = tmp_path_factory.mktemp("training")
-    data = TrainingData(curated, "d", curated, directory)
+    data = TrainingData(large_curated, "d", large_curated, directory)
     return directory, {name: train_network(name, config, data, directory / name, seed=1) for name, config in SETTINGS.items()}
 
 

@@ -6,16 +6,19 @@ import pytest
 import torch
 from PIL import Image
 
-from glideslope.errors import CheckpointError, RecipeError
+from glideslope.errors import CheckpointError, RecipeError, TrainingError
 from glideslope.models.diffusion.process import NoiseSchedule
 from glideslope.models.drawing.pipeline import GlidePipeline
 from glideslope.models.networks.presets import unet_preset
 from glideslope.models.networks.unet import TextConditionedUNet, condition_input
 from glideslope.models.tokenizer import CaptionTokenizer
+from glideslope.models.training.data import open_split
 from glideslope.models.training.stage import TrainingData, check_trainings, train_network
-from glideslope.models.training.upsampler import degrade
+from glideslope.models.training.upsampler import degrade, refuse_small_images
 from glideslope.recipe.components import BaseTraining, NoisedClipTraining, TrainedNetworks, UpsamplerTraining
 from glideslope.store.records import Record
+
+from ..conftest import curated_rows, write_curated
 
 pytestmark = pytest.mark.processors
 
@@ -31,9 +34,9 @@ def train(curated: Path, directory: Path, config: UpsamplerTraining = CONFIG) ->
 
 
 @pytest.fixture(scope="module")
-def trained(curated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+def trained(large_curated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     directory = tmp_path_factory.mktemp("training")
-    return directory, train(curated, directory)
+    return directory, train(large_curated, directory)
 
 
 def test_a_training_leaves_weights_schedule_losses_and_a_sheet_of_low_drawn_and_real_pictures(trained: tuple[Path, Record]) -> None:
@@ -102,3 +105,14 @@ def test_another_network_in_the_place_of_a_trained_one_is_refused(trained: tuple
     (tmp_path / "upsampler").symlink_to(trained[0] / "base")
     with pytest.raises(CheckpointError, match="upsampler: super_res is False"):
         GlidePipeline.from_training(tmp_path, ("base", "upsampler"))
+
+
+def test_images_smaller_than_what_is_drawn_are_refused_where_they_are_most_and_told_of_where_they_are_few(
+        curated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(TrainingError, match=r"training/upsampler: 11 of 11 images looked at are smaller than 32 pixels, the size that "
+                                            r"glide-upsampler-micro-32 draws; .* leave upsampler out of the recipe"):
+        train(curated, tmp_path)
+    mixed = [*curated_rows()[:3], *curated_rows(48)[3:]]
+    write_curated(tmp_path / "mixed", "train", mixed)
+    refuse_small_images(open_split(tmp_path / "mixed", "train", 32, tmp_path / "rows"), "glide-upsampler-micro-32")
+    assert "3 of 12 images looked at are smaller than 32 pixels" in caplog.text
