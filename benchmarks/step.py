@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from glideslope.models.networks.presets import unet_preset
+from glideslope.models.networks.components import build_on_meta
+from glideslope.models.networks.presets import UNET_PRESETS, unet_preset
 from glideslope.models.networks.unet import TextConditionedUNet
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -49,10 +50,32 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2048, help="side of the square matrices")
     parser.add_argument("--dtype", choices=sorted(DTYPES), action="append")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--count", action="store_true", help="count the operations of every preset instead, without computing anything")
     options = parser.parse_args()
+    if options.count:
+        for preset in UNET_PRESETS:
+            print(count(preset))
+        return
     device = torch.device(options.device)
     for name in options.dtype or sorted(DTYPES, reverse=True):
         measure(name, options, device)
+
+
+def count(preset: str) -> str:
+    """A preset's line: parameters, and operations for one image forward alone and in training."""
+    config = unet_preset(preset)
+    network = build_on_meta("TextConditionedUNet", config)
+    with torch.device("meta"):
+        x, times = torch.empty(1, config.in_channels, config.image_size, config.image_size), torch.empty(1)
+        tokens = torch.empty(1, config.text_ctx, dtype=torch.int64)
+        mask = torch.empty(1, config.text_ctx, dtype=torch.bool)
+    with FlopCounterMode(display=False) as forward:
+        output = network(x, times, tokens, mask)
+    with FlopCounterMode(display=False) as backward:
+        output.sum().backward()
+    flops = forward.get_total_flops()
+    return (f"{preset}: {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters, {flops / 1e9:.2f} GFLOP an image, "
+            f"{(flops + backward.get_total_flops()) / 1e9:.2f} in training")
 
 
 @torch.inference_mode()
