@@ -6,12 +6,13 @@ about their training data, and everything that a release says of them says so.
 
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError, ReleaseError, VerificationError
-from ...recipe.components import COMPONENTS, INDEX_NAME, NETWORKS, SCHEDULERS, TOKENIZERS, components_of
+from ...recipe.components import COMPONENTS, INDEX_NAME, NETWORKS, SCHEDULERS, TOKENIZERS, TrainedNetworks, Training, components_of
+from ...recipe.training import DenoiserTraining
 from ...store.digests import sha256_file
 from ...store.file_lists import MANIFEST_NAME
 from ...store.records import Record, run_stage
@@ -29,7 +30,7 @@ TOKENIZER_PATH = "tokenizer/tokenizer.json"
 NO_EVIDENCE = "brought in, no evidence about its training data"
 
 
-def gather_companions(source: Path, directory: Path, *, trained: Collection[str], clip_tokenizer_sha256: str | None) -> Record:
+def gather_companions(source: Path, directory: Path, *, trained: Mapping[str, Training], clip_tokenizer_sha256: str | None) -> Record:
     """Run the stage `companions`: gather the networks that a directory holds beside its base, with the digest of every file.
 
     The stage's directory holds links to the files, or copies where links are impossible.
@@ -37,7 +38,7 @@ def gather_companions(source: Path, directory: Path, *, trained: Collection[str]
     Args:
         source: the directory of components, with its model_index.json.
         directory: the stage's, in the run.
-        trained: names of the networks that the run trains itself; they are left where they are.
+        trained: the networks that the run trains itself and their settings; base and noised CLIP are left where they are.
         clip_tokenizer_sha256: digest of the tokenizer that the run's noised CLIP was trained with; another one is left out.
 
     Returns:
@@ -45,7 +46,8 @@ def gather_companions(source: Path, directory: Path, *, trained: Collection[str]
         network's weights in one canonical file.
 
     Raises:
-        ReleaseError: no such directory, nothing in it to bring in, or files that its own manifest does not list.
+        ReleaseError: no such directory, nothing in it to bring in, networks that do not go with those of the run, or files that its own
+            manifest does not list.
         StorageError: the stage cannot be written.
     """
     found, left_out = choose_parts(source, trained, clip_tokenizer_sha256)
@@ -73,11 +75,11 @@ def weights_digest(source: Path, files: WeightFiles, digests: Mapping[str, str])
     return joined_digest(files)
 
 
-def choose_parts(source: Path, trained: Collection[str], clip_tokenizer_sha256: str | None) -> tuple[list[str], dict[str, str]]:
+def choose_parts(source: Path, trained: Mapping[str, Training], clip_tokenizer_sha256: str | None) -> tuple[list[str], dict[str, str]]:
     """Which components of a directory are brought in, in their fixed order, and which are not and why.
 
     Raises:
-        ReleaseError: the directory or its index is refused, or there is nothing to bring in.
+        ReleaseError: the directory or its index is refused, there is nothing to bring in, or it does not go with what the run trains.
     """
     from ...models.loading.components import read_index
 
@@ -87,6 +89,8 @@ def choose_parts(source: Path, trained: Collection[str], clip_tokenizer_sha256: 
         raise ReleaseError(f"release.companions: {error}; give a directory such as `glideslope release import-openai` writes") from error
     wanted = [name for name in NETWORKS if name not in trained]
     found = [name for name in wanted if name in held]
+    refuse_twice_there(source, held, trained)
+    refuse_other_schedules(source, found, trained)
     schedulers = [name for name in components_of(found, held) if name in SCHEDULERS and SCHEDULERS[name].trained_with not in trained]
     left_out = {}
     if "clip_tokenizer" in held:
@@ -98,6 +102,43 @@ def choose_parts(source: Path, trained: Collection[str], clip_tokenizer_sha256: 
     if not set(found) & set(wanted):
         raise ReleaseError(f"release.companions: {source} holds none of {', '.join(wanted)}; remove the key or give another directory")
     return found, left_out
+
+
+def refuse_twice_there(source: Path, held: Collection[str], trained: Mapping[str, Training]) -> None:
+    """Refuse a directory with a network that this run trains though not every run does: nobody could tell which of the two is wanted.
+
+    Raises:
+        ReleaseError: naming it.
+    """
+    for name in held:
+        if name in trained and not TrainedNetworks.model_fields[name].is_required():
+            raise ReleaseError(f"release.companions: {source} holds {name}, which this recipe trains itself; remove the key {name} from the "
+                               f"recipe, or give a directory without {name}")
+
+
+def refuse_other_schedules(source: Path, found: Sequence[str], trained: Mapping[str, Training]) -> None:
+    """Refuse networks that would draw with a noise schedule of this run, but learned with another or predict something else.
+
+    Raises:
+        ReleaseError: naming the first.
+    """
+    from ...models.diffusion.process import NoiseSchedule
+    from ...models.loading.components import read_schedule
+
+    for name in found:
+        row = SCHEDULERS[NETWORKS[name].scheduler]
+        settings = trained.get(row.trained_with or "")
+        if not isinstance(settings, DenoiserTraining):
+            continue
+        try:
+            theirs = read_schedule(source / row.name / row.file)
+        except CheckpointError as error:
+            raise ReleaseError(f"release.companions: {error}; import the directory again") from error
+        ours = NoiseSchedule(row.schedule, settings.prediction_type)
+        if theirs != ours:
+            raise ReleaseError(f"release.companions: {name} of {source} predicts {theirs.prediction_type} on the schedule {theirs.betas}, but "
+                               f"{row.trained_with}, whose {row.name} it would share, predicts {ours.prediction_type} on {ours.betas}; set "
+                               f"{row.trained_with}.prediction_type to {theirs.prediction_type}, or leave the companions out")
 
 
 def list_sources(source: Path, found: list[str], weights: Mapping[str, WeightFiles]) -> list[str]:

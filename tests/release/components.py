@@ -32,10 +32,10 @@ def write_components(directory: Path, networks: tuple[str, ...] = tuple(CHANGES)
         write_json(directory / name / "config.json", component_config(network))
     (directory / "tokenizer").mkdir()
     CaptionTokenizer.train(["another text", "other words"], 300).save(directory / "tokenizer/tokenizer.json")
-    write_json(directory / "scheduler/scheduler_config.json", scheduler_config("scheduler"))
+    write_json(directory / "scheduler/scheduler_config.json", scheduler_config("scheduler", "sample"))
     if any(name.startswith("upsampler") for name in networks):
         parts.append("upsampler_scheduler")
-        write_json(directory / "upsampler_scheduler/scheduler_config.json", scheduler_config("upsampler_scheduler"))
+        write_json(directory / "upsampler_scheduler/scheduler_config.json", scheduler_config("upsampler_scheduler", "sample"))
     if clip_tokenizer:
         write_bytes(directory / "clip_tokenizer/tokenizer.json", clip_tokenizer)
     write_json(directory / "model_index.json", model_index(parts))

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from glideslope.errors import ReleaseError
+from glideslope.recipe.components import BaseTraining, NoisedClipTraining, UpsamplerTraining, scheduler_config
 from glideslope.release.evidence.companions import NO_EVIDENCE, check_companions, companion_claims, find_unproven_companions, gather_companions
 from glideslope.release.evidence.contents import open_evidence
 from glideslope.release.weights import read_weights
@@ -20,7 +21,8 @@ from ..components import seal, write_components
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NAMES = ("upsampler", "base_inpaint", "upsampler_inpaint")
-TRAINED = ("base", "noised_clip")
+TRAINED = {"base": BaseTraining(num_images=1, learning_rate=1e-3), "noised_clip": NoisedClipTraining(num_images=1, learning_rate=1e-3)}
+UPSAMPLER = UpsamplerTraining(num_images=1, learning_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +119,34 @@ def test_a_directory_with_nothing_to_bring_in_is_refused(tmp_path: Path) -> None
         gather_companions(write_components(tmp_path / "source", ()), tmp_path / "companions", trained=TRAINED, clip_tokenizer_sha256=None)
 
 
-def test_a_network_that_the_run_trains_is_not_brought_in(source: Path, tmp_path: Path) -> None:
-    record = gather_companions(source, tmp_path / "companions", trained=(*TRAINED, "upsampler"), clip_tokenizer_sha256=None)
-    assert record.summary["parts"] == ["base_inpaint", "upsampler_inpaint", "upsampler_scheduler"]
-    with pytest.raises(ReleaseError, match="holds none of upsampler_inpaint; remove the key"):
-        gather_companions(write_components(tmp_path / "one", ("upsampler",)), tmp_path / "two",
-                          trained=(*TRAINED, "upsampler", "base_inpaint"), clip_tokenizer_sha256=None)
+def test_what_every_run_trains_is_not_brought_in(source: Path, tmp_path: Path) -> None:
+    assert "base" in json.loads((source / "model_index.json").read_text())
+    assert "base" not in gather_companions(source, tmp_path / "companions", trained=TRAINED, clip_tokenizer_sha256=None).summary["parts"]
+
+
+def test_an_upsampler_that_the_run_trains_and_another_that_is_brought_in_are_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="holds upsampler, which this recipe trains itself; remove the key upsampler"):
+        gather_companions(source, tmp_path / "companions", trained=TRAINED | {"upsampler": UPSAMPLER}, clip_tokenizer_sha256=None)
+
+
+def test_beside_a_trained_upsampler_another_for_inpainting_shares_its_schedule(tmp_path: Path) -> None:
+    source = write_components(tmp_path / "source", ("upsampler_inpaint",))
+    record = gather_companions(source, tmp_path / "companions", trained=TRAINED | {"upsampler": UPSAMPLER}, clip_tokenizer_sha256=None)
+    assert record.summary["parts"] == ["upsampler_inpaint"]
+
+
+@pytest.mark.parametrize(("scheduler", "told"), [
+    ("scheduler", "base_inpaint of .* predicts epsilon on the schedule squaredcos_cap_v2, but base, whose scheduler it would share, predicts "
+                  "sample on squaredcos_cap_v2; set base.prediction_type to epsilon, or leave"),
+    ("upsampler_scheduler", "upsampler_inpaint of .* predicts epsilon on the schedule linear, but upsampler, whose")])
+def test_networks_that_predict_something_else_than_their_schedule_says_here_are_refused(tmp_path: Path, scheduler: str, told: str) -> None:
+    source = write_components(tmp_path / "source", ("base_inpaint", "upsampler_inpaint"))
+    write_json(source / scheduler / "scheduler_config.json", scheduler_config(scheduler))
+    with pytest.raises(ReleaseError, match=told):
+        gather_companions(source, tmp_path / "companions", trained=TRAINED | {"upsampler": UPSAMPLER}, clip_tokenizer_sha256=None)
+    (source / scheduler / "scheduler_config.json").write_text("{}")
+    with pytest.raises(ReleaseError, match=r"scheduler_config.json: got .*import the directory again"):
+        gather_companions(source, tmp_path / "companions", trained=TRAINED | {"upsampler": UPSAMPLER}, clip_tokenizer_sha256=None)
 
 
 def test_the_claims_say_plainly_that_nothing_is_known_of_their_data(full_release: Path) -> None:
