@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from .errors import LabelError, RecipeError, StageError
 from .progress import Progress
-from .recipe.components import drawing_networks
 from .recipe.load import dump_recipe, load_recipe
 from .recipe.policy import POLICY_NAME, Policy, load_policy
 from .recipe.recipe import Recipe
@@ -267,6 +266,7 @@ class Run:
         from .device.processes import ALONE
         from .models.training.stage import TrainingData, train_network
         from .release.evaluation import refuse_one_caption
+        from .release.held_back_evaluation import refuse_nothing_held_back
 
         processes = processes or ALONE
         self.check_recipe("train", num_processes=processes.number)
@@ -275,6 +275,8 @@ class Run:
         check_outputs(curated, record)
         data = TrainingData(curated, record.digest, self.layout.index, self.layout.training("base").parent)
         refuse_one_caption(curated)
+        if self.recipe.upsampler is not None:
+            refuse_nothing_held_back(curated)
         records = []
         for network, config in self.recipe.trainings.items():
             with self.reporter.stage(training_stage(network)) as progress:
@@ -297,7 +299,7 @@ class Run:
         self._need_captions("evaluate")
         with self.reporter.stage(EVALUATION) as progress:
             return evaluate(self.recipe.evaluate, self.recipe.clip, self.directory, self.layout.evaluation,
-                            networks=drawing_networks(self.recipe.trainings), seed=self.recipe.seed, progress=progress)
+                            networks=tuple(self.recipe.trainings), seed=self.recipe.seed, progress=progress)
 
     def pack(self) -> Record:
         """Write the release directory."""

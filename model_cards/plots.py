@@ -3,29 +3,32 @@
 import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from types import MappingProxyType
 from typing import Any
 
 from ..pictures.figures import figure_png, new_figure, plain_style
 
-WIDTH, HEIGHT = 7.0, 3.2  # inches
+WIDTH, HEIGHT, PANEL_WIDTH = 7.0, 3.2, 3.2  # inches
 MAX_POINTS = 400
 NUM_BINS = 50
 TAIL = 0.005
 INK, ACCENTS, MUTED = "#24292f", ("#0969da", "#bf8700"), "#d0d7de"
+Curve = tuple[Sequence[int], Sequence[float]]
 KEPT_COLOUR, DROPPED_COLOUR = "#1a7f37", "#cf222e"
 
 
 @plain_style
-def plot_training_loss(losses: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> bytes:
-    """Draw the training loss of each model over the images it has seen, one panel a model.
+def plot_training_loss(losses: Mapping[str, Curve], held_back: Mapping[str, Curve] = MappingProxyType({})) -> bytes:
+    """Draw the training loss of each model over the images it has seen, one panel a model, with its loss on held-back images as points.
 
     Args:
         losses: title of the model -> images seen after each step, loss of each step.
+        held_back: the same after each measurement on held-back images, for the models that were measured.
 
     Returns:
         PNG bytes.
     """
-    figure = new_figure(WIDTH, HEIGHT)
+    figure = new_figure(max(WIDTH, PANEL_WIDTH * len(losses)), HEIGHT)
     panels = figure.subplots(1, len(losses), squeeze=False)[0]
     for panel, (title, (images, values)), colour in zip(panels, losses.items(), cycle(ACCENTS), strict=False):
         x, y, spread = smooth(images, values)
@@ -34,7 +37,11 @@ def plot_training_loss(losses: Mapping[str, tuple[Sequence[int], Sequence[float]
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("images seen", fontsize=9)
         panel.set_ylabel("loss", fontsize=9)
-        if min(values) > 0 and max(values) > 10 * min(values):
+        if title in held_back:
+            panel.plot(*held_back[title], color=INK, linestyle="", marker="o", markersize=3.5, label="on held-back images")
+            panel.legend(fontsize=8, frameon=False)
+        shown = [*values, *(held_back[title][1] if title in held_back else ())]
+        if min(shown) > 0 and max(shown) > 10 * min(shown):
             panel.set_yscale("log")
         _tidy(panel)
     return _png(figure)

@@ -1,7 +1,10 @@
-"""Do captions count? Pictures drawn from held-back captions, each compared with its own caption and with others of its hand."""
+"""Do captions count? Pictures drawn from held-back captions, each compared with its own caption and with others of its hand.
+
+The stage also holds what `held_back_evaluation` measures of the upsampler and of the noised CLIP.
+"""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,12 @@ from ..store.run_layout import training_stage
 from ..store.strict_json import load_lines
 from ..store.whole_files import write_bytes, write_json
 from .claims.evaluation import compare_with_middle, count_wins, deal_pairs
+from .claims.held_back import MAX_OF_UPSAMPLER
+from .claims.noised_clip import measure_noised_clip
+from .claims.upsampler import measure_upsampler
+from .held_back_evaluation import enlarge_held_back, list_held_back, rank_held_back
 
-EVALUATION_FORMAT = "glideslope.evaluation/2"
+EVALUATION_FORMAT = "glideslope.evaluation/3"
 SCORES = ("own_score", "own_mean", "other_scores", "other_means")
 DRAW_AT_ONCE = 16
 
@@ -45,12 +52,12 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
         clip_config: the CLIP that judges.
         run_dir: the run, with curated set and networks finished.
         directory: the stage's directory.
-        networks: names of those that draw, the base and the upsampler where there is one.
+        networks: names of those that the run has trained: base and noised CLIP, and the upsampler where there is one.
         seed: of the choice of captions and of the pictures.
         progress: told how many pictures are drawn.
 
     Raises:
-        StageError: fewer than two different captions, or a stage that has not finished.
+        StageError: fewer than two different captions, an upsampler and nothing held back, or a stage that has not finished.
     """
     inputs = {stage: read_record(run_dir / stage).digest for stage in ("curated", *map(training_stage, networks))}
     text_dir = run_dir / "clip" if clip_config.model == "lite0" else None
@@ -61,20 +68,39 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
     def work(partial: Path) -> Mapping[str, Any]:
         pairs = choose_pairs(run_dir / "curated", config, seed)
         pipe = GlidePipeline.from_training(run_dir / "training", networks)
-        told = TellsOfAll(progress, config, len(pairs))
+        num_enlarged = min(MAX_OF_UPSAMPLER, len(list_held_back(run_dir / "curated"))) if "upsampler" in networks else 0
+        told = TellsOfAll(progress, config, len(pairs), num_enlarged)
         images = draw_pairs(pipe, pairs, config, told)
         clip = load_clip(clip_config, text_dir=text_dir)
         score_pairs(clip, images, pairs)
         sweep = sweep_guidance(pipe, clip, pairs, config, told)
         if sweep:
-            write_bytes(partial / "guidance.jsonl", "".join(canonical_json(row) + "\n" for row in sweep).encode())
-        write_bytes(partial / "pairs.jsonl", "".join(canonical_json(pair) + "\n" for pair in pairs).encode())
+            write_rows(partial / "guidance.jsonl", sweep)
+        write_rows(partial / "pairs.jsonl", pairs)
         write_bytes(partial / "samples.png", png_bytes(contact_sheet(images, num_columns=8, scale=max(1, 96 // images[0].width))))
         summary = summarise(pairs) | count_cut_captions(clip, pairs)
-        write_json(partial / "evaluation.json", {"format": EVALUATION_FORMAT, "settings": settings, **summary})
+        report = summary | evaluate_held_back(pipe, run_dir / "curated", partial, seed, told)
+        write_json(partial / "evaluation.json", {"format": EVALUATION_FORMAT, "settings": settings, **report})
         return summary
 
     return run_stage(directory, stage="evaluation", config=settings, inputs=inputs, work=work)
+
+
+def evaluate_held_back(pipe: GlidePipeline, curated: Path, partial: Path, seed: int, progress: Progress) -> dict[str, Any]:
+    """Write what the networks do with held-back pictures, a row each; returns the figures that the rows give, none without an upsampler."""
+    ranks = rank_held_back(pipe.networks, curated, seed)
+    write_rows(partial / "noised_clip.jsonl", ranks)
+    figures: dict[str, Any] = {"noised_clip": measure_noised_clip(ranks), "upsampler": None}
+    if pipe.networks.upsampler is not None:
+        enlarged = enlarge_held_back(pipe, curated, seed, progress)
+        write_rows(partial / "upsampler.jsonl", enlarged)
+        figures["upsampler"] = measure_upsampler(enlarged)
+    return figures
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON lines."""
+    write_bytes(path, "".join(canonical_json(row) + "\n" for row in rows).encode())
 
 
 def refuse_one_caption(curated: Path) -> None:
@@ -112,12 +138,12 @@ def other_scales(config: EvaluateConfig) -> list[float]:
 
 
 class TellsOfAll:
-    """Tells of the pictures of all scales together, so that the time left is that of the whole stage."""
+    """Tells of the pictures of all scales and of those that are enlarged together, so that the time left is that of the whole stage."""
 
-    def __init__(self, progress: Progress | None, config: EvaluateConfig, num_pairs: int) -> None:
-        """`num_pairs` are drawn with the recipe's scale, the first of them with each other one too."""
+    def __init__(self, progress: Progress | None, config: EvaluateConfig, num_pairs: int, num_enlarged: int = 0) -> None:
+        """`num_pairs` are drawn with the recipe's scale, the first of them with each other one too; `num_enlarged` come last."""
         self.progress, self.before = progress, 0
-        self.total = num_pairs + len(other_scales(config)) * min(config.sweep_pairs, num_pairs)
+        self.total = num_pairs + len(other_scales(config)) * min(config.sweep_pairs, num_pairs) + num_enlarged
 
     def __call__(self, done: int, total: int, text: str) -> None:
         """So many of the pictures of one scale are drawn."""

@@ -18,6 +18,8 @@ from ...recipe.training import EvaluateConfig
 from ...store.strict_json import load_lines
 from ..evidence.comparison import Claims, show, stated_cuts
 from ..evidence.contents import Release, need
+from .noised_clip import noised_clip_figures
+from .upsampler import upsampler_figures
 
 MOST_CAPTIONS = 8  # of a hand
 NUM_WORST = 8
@@ -96,7 +98,8 @@ def evaluation_claims(release: Release) -> Claims:
                 "num_others": len(need(pairs[0], "others", where=PAIRS_PATH)),
                 "demand.bound": release.policy.captions.bound,
                 "num_steps": settings.num_steps, "guidance_scale": settings.guidance_scale, "worst": list_worst(pairs),
-                "guidance": measure_guidance(release)} | stated_cuts(release.record("evaluation"))
+                "guidance": measure_guidance(release), "upsampler": upsampler_figures(release),
+                "noised_clip": noised_clip_figures(release)} | stated_cuts(release.record("evaluation"))
     return {f"evaluation.{name}": value for name, value in counted.items()}
 
 

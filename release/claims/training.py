@@ -46,7 +46,23 @@ def training_claims(release: Release, network: str) -> Claims:
             f"{prefix}.machine": environment.get("machine", "unknown"),
             f"{prefix}.num_cores": environment.get("num_cores"),
             f"{prefix}.versions": dict(environment.get("versions", {})),
-            **{f"{prefix}.{name}": value for name, value in stated_cuts(record).items()}}
+            **{f"{prefix}.{name}": value for name, value in (stated_cuts(record) | held_back_loss(release, network)).items()}}
+
+
+def held_back_loss(release: Release, network: str) -> Claims:
+    """The loss on images that were held back, at the end of training and at its lowest; none where it was not measured.
+
+    Raises:
+        ReleaseError: the rows are malformed, or do not end with the training.
+    """
+    where = f"evidence/training/{network}/held_back.jsonl"
+    rows = release.held_back_losses(network)
+    if not rows:
+        return {"held_back_loss": None, "lowest_held_back_loss": None}
+    losses, images = ([need(row, key, where=where) for row in rows] for key in ("loss", "num_images"))
+    if images != sorted(set(images)) or images[-1] != release.metrics(network)[-1]["num_images"]:
+        raise ReleaseError(f"{where}: the number of images does not grow to that of the last step; train again, then pack")
+    return {"held_back_loss": losses[-1], "lowest_held_back_loss": min(losses)}
 
 
 def taken_precision(record: Record, asked: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from ...recipe.components import drawing_networks
 from .plain_json import claim, decimal, lower, upper
 
 Metric = dict[str, Any]
@@ -17,7 +18,7 @@ def model_card(claims: Mapping[str, Any], *, data_ref: str) -> dict[str, Any]:
         data_ref: the `bom-ref` of the curated set.
     """
     ask = partial(claim, claims)
-    size = ask("training.base.image_size")
+    size = drawn_size(claims)
     return {"modelParameters": {
                 "approach": {"type": "supervised"}, "task": "text-to-image", "architectureFamily": "denoising diffusion model",
                 "modelArchitecture": f"GLIDE (arXiv 2112.10741): U-Net with a text transformer, {ask('training.base.num_parameters')} "
@@ -28,11 +29,21 @@ def model_card(claims: Mapping[str, Any], *, data_ref: str) -> dict[str, Any]:
             "considerations": considerations(claims)}
 
 
+def drawn_size(claims: Mapping[str, Any]) -> int:
+    """Side in pixels of what the networks that were trained draw, enlarged where they can."""
+    ask = partial(claim, claims)
+    sizes = {row["name"]: row["image_size"] for row in ask("components") if row["is_trained"]}
+    return int(sizes[drawing_networks(sizes)[-1]])
+
+
 def performance_metrics(claims: Mapping[str, Any]) -> list[Metric]:
     """Every measured share with its exact one-sided 95 % bound; the other end of the interval is the trivial one."""
     ask = partial(claim, claims)
     metrics = [_at_least("share of pictures whose own caption is in the better half of those compared", ask("evaluation.share"),
                          ask("evaluation.share_lower_bound"), f"{ask('evaluation.num_pairs')} pairs of prompt and seed")]
+    if (enlarged := ask("evaluation.upsampler")) is not None:
+        metrics.append(_at_least("share of pictures that the upsampler enlarges closer to the real ones than bicubic interpolation",
+                                 enlarged["share"], enlarged["share_lower_bound"], f"{enlarged['num_pictures']} held-back pictures"))
     for category in ask("recipe.categories"):
         test = f"filters.{category}.test"
         titles = {"recall": "recall of the training-data filter", "kept_share": "other images that the training-data filter keeps"}
@@ -52,7 +63,7 @@ def performance_metrics(claims: Mapping[str, Any]) -> list[Metric]:
 def considerations(claims: Mapping[str, Any]) -> dict[str, Any]:
     """Who may use it for what, what it cannot do, what was done about risks, and what it cost."""
     ask = partial(claim, claims)
-    categories, size = ask("recipe.categories"), ask("training.base.image_size")
+    categories, size = ask("recipe.categories"), drawn_size(claims)
     seconds = ask("cost.seconds")
     return {
         "users": ["researchers and engineers who study the training, the guidance and the release of small diffusion models"],

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...data_filter.deciding.filter_figures import measure_filter
@@ -10,13 +10,16 @@ from ...data_filter.judges.filter import reason_of
 from ...data_filter.labels.concepts import role_of
 from ...recipe.components import TOKENIZERS, components_of
 from ...recipe.stage_settings import find_changed_settings
+from ...recipe.training import DenoiserTraining
 from ...store.digests import sha256_json
 from ...store.run_layout import classifier_stage, training_stage
 from ...store.strict_json import load_object
 from ...store.vocabulary import OF_CATEGORY, Cause, Decision, Reason, Role, Split
 from ..claims.audits import read_audits
 from ..claims.evaluation import check_evaluation_design, evaluation_claims
-from ..claims.training import final_loss
+from ..claims.noised_clip import check_noised_clip_design
+from ..claims.training import final_loss, held_back_loss
+from ..claims.upsampler import check_upsampler_design
 from ..weights import count_parameters, joined_digest
 from .comparison import equal, flatten, shorten, show
 from .contents import Release, need
@@ -136,6 +139,7 @@ def check_summaries(release: Release) -> list[str]:
                      for key, number in found.items() if key in summary and summary[key] != number]
         if "final_loss" in summary and not math.isclose(summary["final_loss"], tail, abs_tol=LOSS_TOLERANCE):
             problems.append(f"{stage}: final_loss is recorded as {summary['final_loss']}, the metrics give {tail:.6f}")
+        problems += [f"{stage}: {problem}" for problem in _check_held_back_loss(release, network)]
         tokenizer = next(name for name in components_of([network], release.components) if name in TOKENIZERS)
         stated = release.record(stage).inputs.get("tokenizer")
         if stated is not None and stated != release.digest(f"{tokenizer}/{TOKENIZERS[tokenizer].file}"):
@@ -143,18 +147,30 @@ def check_summaries(release: Release) -> list[str]:
     return problems
 
 
+def _check_held_back_loss(release: Release, network: str) -> Iterator[str]:
+    """A U-Net's loss on held-back images is there where images are held back, and is the one that was recorded."""
+    stated, found = release.record(training_stage(network)).summary.get("held_back_loss"), held_back_loss(release, network)["held_back_loss"]
+    is_measured = isinstance(release.recipe.trainings[network], DenoiserTraining) and Split.VALIDATION in release.ledger["split"]
+    if is_measured and found is None:
+        yield "no loss on the held-back images is there; train again"
+    elif stated != found:
+        yield f"held_back_loss is recorded as {show(stated)}, the evidence gives {show(found)}"
+
+
 def check_evaluation(release: Release) -> list[str]:
-    """What the evaluation reported is what its pairs give, and each pair was made as the test of captions asks."""
+    """What the evaluation reported is what its rows give, and each row is of what the recipe's seed chooses."""
     found = evaluation_claims(release)
     report = release.read("evidence/evaluation/evaluation.json", load_object)
-    problems = [f"evaluation: {name} is reported as {show(report[name])}, the pairs give {show(value)}"
-                for name, value in ((key.removeprefix("evaluation."), value) for key, value in found.items())
+    figures = {key.removeprefix("evaluation."): value for key, value in found.items()}
+    problems = [f"evaluation: {name} is reported as {show(report[name])}, its rows give {show(value)}" for name, value in figures.items()
                 if name in report and not equal(report[name], value)]
+    problems += [f"evaluation: {name} is not reported in evaluation.json; run the evaluation again" for name in ("upsampler", "noised_clip")
+                 if name not in report]
     splits = {key: split for key, split in zip(release.ledger["key"], release.ledger["split"], strict=True) if split}
     for pair in release.pairs:
         if splits.get(pair["key"]) != pair["split"]:
             problems.append(f"evaluation: {pair['key']} is stated to be of split {pair['split']}, the ledger says {splits.get(pair['key'])}")
-    return shorten([*check_evaluation_design(release), *problems])
+    return shorten([*check_evaluation_design(release), *check_upsampler_design(release), *check_noised_clip_design(release), *problems])
 
 
 def check_ledger(release: Release) -> list[str]:

@@ -211,6 +211,11 @@ class Release:
         """A model's training metrics, one row a step."""
         return self.read(f"evidence/training/{model}/metrics.jsonl", load_lines)
 
+    def held_back_losses(self, model: str) -> list[dict[str, Any]]:
+        """A model's loss on held-back images, one row a measurement; none where it was not measured."""
+        path = f"evidence/training/{model}/held_back.jsonl"
+        return self.read(path, load_lines) if (self.directory / path).is_file() else []
+
     @cached_property
     def pairs(self) -> list[dict[str, Any]]:
         """The prompt-seed pairs of the evaluation with their CLIP scores."""

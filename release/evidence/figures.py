@@ -49,7 +49,7 @@ def draw_figures(release: Release) -> dict[str, bytes]:
         ReleaseError: evidence is missing or malformed.
     """
     drawn: dict[str, Callable[[], bytes]] = {
-        "figures/training_loss.png": lambda: plot_training_loss(read_losses(release)),
+        "figures/training_loss.png": lambda: plot_training_loss(read_losses(release), read_held_back_losses(release)),
         "figures/ledger.png": lambda: plot_ledger(release.curated["kept"], release.curated["dropped"]),
         "figures/guidance.png": lambda: plot_guidance(measure_guidance(release))}
     drawn |= {path: lambda pairs=pairs: draw_captioned(release, pairs(release)) for path, pairs in SHEETS.items()}  # type: ignore[misc]  # bound early
@@ -145,6 +145,12 @@ def _starts(size: int, number: int) -> list[int]:
 def read_losses(release: Release) -> dict[str, tuple[list[int], list[float]]]:
     """Title of each trained network -> images seen after each step, loss of each step."""
     rows = {NETWORKS[name].title: release.metrics(name) for name in release.trained_networks}
+    return {title: ([row["num_images"] for row in found], [row["loss"] for row in found]) for title, found in rows.items() if found}
+
+
+def read_held_back_losses(release: Release) -> dict[str, tuple[list[int], list[float]]]:
+    """Title of each network whose loss on held-back images was measured -> images seen by then, and that loss."""
+    rows = {NETWORKS[name].title: release.held_back_losses(name) for name in release.trained_networks}
     return {title: ([row["num_images"] for row in found], [row["loss"] for row in found]) for title, found in rows.items() if found}
 
 

@@ -157,7 +157,8 @@ def self_test(release: Release, *, device: str = "cpu") -> list[Comparison]:
     golden = read_golden(release)
     kind = device_kind(device)
     is_same = golden["machine"] == machine_class(kind)
-    pipe = GlidePipeline.from_release(release.opened, device=device)
+    beside = [name for name in golden_networks(release.recipe) if name != "base"]
+    pipe = GlidePipeline.from_release(release.opened, device=device, components=beside)
     side = max(network.config.image_size for network in (pipe.networks.base, *pipe.networks.companions.values()))
     if side > MAX_SIDE:
         raise ReleaseError(f"{GOLDEN_PATH}: the model draws {side} pixels a side, at most {MAX_SIDE} are drawn again")

@@ -71,8 +71,8 @@ RULES = (
     Rule(r"evidence/filters/[a-z0-9_]+/classifier\.safetensors", "safetensors", 1_000 * MEGABYTE),
     Rule(r"evidence/audits/[a-z0-9_]+/[a-z0-9_]+/(commitment|sample|audit)\.json", "json", 32 * MEGABYTE),
     Rule(r"evidence/ledger/shard-\d{5}\.parquet", "parquet", 1_000 * MEGABYTE),
-    Rule(rf"evidence/training/{one_of(*TRAINED_NETWORKS)}/metrics\.jsonl", "jsonl", 100 * MEGABYTE),
-    Rule(r"evidence/evaluation/(pairs|guidance)\.jsonl", "jsonl", 100 * MEGABYTE),
+    Rule(rf"evidence/training/{one_of(*TRAINED_NETWORKS)}/(metrics|held_back)\.jsonl", "jsonl", 100 * MEGABYTE),
+    Rule(r"evidence/evaluation/(pairs|guidance|noised_clip|upsampler)\.jsonl", "jsonl", 100 * MEGABYTE),
 )
 
 

@@ -59,7 +59,7 @@ def required_inputs(stage: str, recipe: Recipe) -> list[str]:
         continued = NETWORKS[stage.removeprefix(training_stage(""))].continues
         return [CURATED] if continued is None else [CURATED, training_stage(continued)]
     categories = [category.name for category in recipe.categories]
-    needed = {CLIP: [INDEX], EVALUATION: [*map(training_stage, drawing_networks(recipe.trainings)), CURATED],
+    needed = {CLIP: [INDEX], EVALUATION: [*map(training_stage, recipe.trainings), CURATED],
               GOLDEN: [*map(training_stage, golden_networks(recipe)), EVALUATION],
               CURATED: [INDEX, LABELS, *map(scores_stage, categories), *map(filter_stage, categories)]}
     for category in categories:
@@ -148,15 +148,16 @@ def plan_copies(recipe: Recipe, records: Mapping[str, Record]) -> dict[str, Orig
     for network in recipe.trainings:
         stage, file = training_stage(network), NETWORKS[network].file
         copies |= {f"{network}/{file}": (stage, file), f"evidence/training/{network}/metrics.jsonl": (stage, "metrics.jsonl")}
+        copies |= _optional(records, f"evidence/training/{network}/held_back.jsonl", (stage, "held_back.jsonl"))
+        sheets = sorted(path for path in _outputs(records[stage]) if path.startswith("samples/") and path.endswith(".png"))
+        copies |= {f"figures/{network}_samples.png": (stage, path) for path in sheets[-1:]}
     for name, network in trained_along(recipe).items():
         copies[f"{name}/{COMPONENTS[name].file}"] = (training_stage(network), COMPONENTS[name].file)
     for name in brought_in(recipe, records):
         path = f"{name}/{COMPONENTS[name].file}"
         copies[path] = (COMPANIONS, path)
-    grids = sorted(path for path in _outputs(records[training_stage("base")]) if path.startswith("samples/") and path.endswith(".png"))
-    if grids:
-        copies["figures/base_samples.png"] = (training_stage("base"), grids[-1])
-    copies |= {f"evidence/evaluation/{name}": (EVALUATION, name) for name in ("pairs.jsonl", "evaluation.json")}
+    copies |= {f"evidence/evaluation/{name}": (EVALUATION, name) for name in ("pairs.jsonl", "noised_clip.jsonl", "evaluation.json")}
+    copies |= {"evidence/evaluation/upsampler.jsonl": (EVALUATION, "upsampler.jsonl")} if "upsampler" in recipe.trainings else {}
     copies |= _optional(records, "evidence/evaluation/guidance.jsonl", (EVALUATION, "guidance.jsonl"))
     copies |= _optional(records, "figures/evaluation_samples.png", (EVALUATION, "samples.png"))
     _check_written(copies, records)

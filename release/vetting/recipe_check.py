@@ -21,9 +21,16 @@ def check_recipe(recipe: Recipe, policy: Policy) -> None:
     refuse_false_bypasses(policy, where=f"policy of recipe {recipe.name}")
     foreseen = [problem for gate in GATES if gate.foresee is not None and not gate.is_left_out(policy)
                 for problem in gate.foresee(recipe, policy)]
-    problems = [*find_missing_files(recipe), *foreseen]
+    problems = [*find_missing_files(recipe), *find_missing_pictures(recipe), *foreseen]
     if problems:
         raise ReleaseError(f"recipe {recipe.name}: what it trains could not be released: {'; '.join(problems)}")
+
+
+def find_missing_pictures(recipe: Recipe) -> Iterator[str]:
+    """One sentence where an upsampler is trained and no picture is held back that could show what it does."""
+    if recipe.upsampler is not None and recipe.curate.validation_share == 0:
+        yield ("curate.validation_share is 0, so that no picture is held back to evaluate the upsampler on; set it to 0.05, say, or remove the "
+               "key upsampler")
 
 
 def find_missing_files(recipe: Recipe) -> Iterator[str]:

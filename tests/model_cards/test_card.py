@@ -180,7 +180,29 @@ def test_every_network_that_was_trained_has_a_column(claims: dict[str, Any]) -> 
     assert "| Picture size | 32 × 32 | 32 × 32 | 64 × 64 |" in card  # noqa: RUF001 (the card's sign)
     assert "Presets `glide-tiny-32`, `glide-tiny-32` and `large`, seed 0;" in card
     assert "3 of 1,767 for the noised CLIP, 3 of 1,767 for the upsampler and 0 of 512 for the CLIP that judges the evaluation." in card
-    assert "The upsampler of this release enlarges them." in card and "No upsampler comes" not in card
+    assert "The upsampler of this release enlarges them to 64 × 64." in card and "No upsampler comes" not in card  # noqa: RUF001 (the card's sign)
+    assert "The weights of base model and upsampler are the exponential moving average" in card
+    assert "| Loss on held-back images at the end (lowest on the way) | 0.040 (0.039) | not measured | 0.040 (0.039) |" in card
+
+
+@pytest.mark.parametrize(("bound", "told"), [(0.61, "adds detail that belongs"), (0.5, "**This does not show that the upsampler does better")])
+def test_an_upsampler_is_shown_beside_interpolation_with_what_that_means(claims: dict[str, Any], bound: float, told: str) -> None:
+    assert "PSNR" not in render_card(claims)
+    found = {"num_pictures": 64, "num_wins": 46, "share": 46 / 64, "share_lower_bound": bound, "mean_psnr": 24.126, "mean_ssim": 0.91,
+             "mean_bicubic_psnr": 22.0, "mean_bicubic_ssim": 0.8444}
+    card = render_card(claims | {"evaluation.upsampler": found, "training.upsampler.image_size": 64})
+    assert "were made small (32 × 32) and enlarged to 64 × 64" in card  # noqa: RUF001 (the card's sign)
+    assert "| Upsampler | 24.13 dB | 0.910 |\n| Bicubic interpolation | 22.00 dB | 0.844 |" in card
+    assert f"**46 of 64** times (71.9 %); with 95 % confidence it does so at least {100 * bound:.1f} % of the time" in card
+    assert told in card and "- **PSNR**, **SSIM**" in card and "SSIM\n\n## Words" in card
+
+
+def test_what_the_noised_clip_sees_is_told_for_each_noise_level(claims: dict[str, Any]) -> None:
+    card = render_card(claims)
+    assert "By chance it would be 1.1 %." in card
+    assert "| Noise level | 0 | 0.125 | 0.875 |\n|---|---:|---:|---:|\n| Own caption first | 30 of 90 | 28 of 90 | 2 of 90 |\n" in card
+    assert "| Share | 33.3 % | 31.1 % | 2.2 % |\n\nWhere the share is that of chance" in card
+    assert "fewer than two captions were held back" in render_card(claims | {"evaluation.noised_clip": []})
 
 
 def test_a_trained_network_that_this_version_does_not_know_is_refused(claims: dict[str, Any]) -> None:

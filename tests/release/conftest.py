@@ -29,7 +29,7 @@ from glideslope.data_filter.labels.concepts import role_of
 from glideslope.data_filter.sources.kinds import read_source
 from glideslope.errors import VerificationError
 from glideslope.pictures.sheets import contact_sheet
-from glideslope.recipe.components import scheduler_config
+from glideslope.recipe.components import NETWORKS, UpsamplerTraining, scheduler_config
 from glideslope.recipe.filters import Category, LabelsConfig
 from glideslope.recipe.load import dump_recipe, parse_recipe
 from glideslope.recipe.policy import load_policy
@@ -37,7 +37,10 @@ from glideslope.recipe.recipe import Recipe
 from glideslope.recipe.stage_settings import CLASSIFIER_FIELDS, SCORES_FIELDS, expected_settings
 from glideslope.release import pack
 from glideslope.release.claims.evaluation import deal_pairs
-from glideslope.release.evaluation import EVALUATION_FORMAT, summarise
+from glideslope.release.claims.held_back import choose_for_noised_clip, choose_for_upsampler
+from glideslope.release.claims.noised_clip import TIMESTEPS, measure_noised_clip
+from glideslope.release.claims.upsampler import measure_upsampler
+from glideslope.release.evaluation import EVALUATION_FORMAT, summarise, write_rows
 from glideslope.store.digests import canonical_json, sha256_bytes, sha256_file, sha256_json
 from glideslope.store.records import Record, run_stage
 from glideslope.store.stage_manifest import Manifest
@@ -100,6 +103,27 @@ def recipe(policy: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
         "noised_clip": {"num_images": NUM_STEPS * 32, "learning_rate": 1e-3, "preset": "test"},
         "evaluate": {"num_pairs": NUM_PAIRS, "num_steps": 10},
         "release": {"title": "Small test model", "data_attribution": "OpenMoji, CC BY-SA 4.0"}}, read_source, where="test recipe")
+
+
+@pytest.fixture(scope="session")
+def cascade_recipe(recipe: Recipe) -> Recipe:
+    """The recipe with an upsampler to train."""
+    settings = {"num_images": NUM_STEPS * 32, "learning_rate": 3e-4, "preset": "test", "low_res_size": 16}
+    return recipe.model_copy(update={"name": "cascade", "upsampler": UpsamplerTraining.model_validate(settings)})
+
+
+@pytest.fixture(scope="session")
+def cascade_run(tmp_path_factory: pytest.TempPathFactory, cascade_recipe: Recipe) -> Path:
+    """A run that trained an upsampler too, with its release packed; tests must not change it."""
+    run_dir = tmp_path_factory.mktemp("cascade")
+    write_run(run_dir, cascade_recipe)
+    pack(run_dir, cascade_recipe, run_dir / "release")
+    return run_dir
+
+
+@pytest.fixture
+def cascade_tamper(cascade_run: Path, tmp_path: Path) -> "Tamperer":
+    return Tamperer(Path(shutil.copytree(cascade_run / "release", tmp_path / "cascade")))
 
 
 @pytest.fixture(scope="session")
@@ -235,11 +259,13 @@ def write_run(run_dir: Path, recipe: Recipe) -> None:
         filters |= write_filter_stages(run_dir, category, table, thresholds[category.name], inputs)
     curated = write_curated(run_dir, inputs | {name: record.digest for name, record in filters.items() if not name.startswith("classifiers")},
                             keys, captions, (scores, flags, labels), thresholds, recipe)
-    base = stage(run_dir, "training/base", {"curated": curated.digest}, lambda d: write_training(d, "base", run_dir), settings["training/base"])
-    inputs = {"curated": curated.digest, "tokenizer": sha256_file(run_dir / "training/base/tokenizer.json")}
-    stage(run_dir, "training/noised_clip", inputs, lambda d: write_training(d, "noised_clip", run_dir), settings["training/noised_clip"])
-    inputs = {"training/base": base.digest, "curated": curated.digest, "clip": clip.digest}
-    stage(run_dir, "evaluation", inputs, lambda d: write_evaluation(d, run_dir, recipe), settings["evaluation"])
+    inputs, judged = {"curated": curated.digest}, {"curated": curated.digest, "clip": clip.digest}
+    for network in recipe.trainings:
+        name = f"training/{network}"
+        trained = stage(run_dir, name, inputs, lambda d, network=network: write_training(d, network, run_dir), settings[name])  # type: ignore[misc]  # bound early
+        inputs |= {"tokenizer": sha256_file(run_dir / "training/base/tokenizer.json")}
+        judged |= {name: trained.digest}
+    stage(run_dir, "evaluation", judged, lambda d: write_evaluation(d, run_dir, recipe), settings["evaluation"])
 
 
 def concept_with(role: str, key: str) -> str:
@@ -344,9 +370,12 @@ def write_training(directory: Path, model: str, run_dir: Path) -> dict[str, Any]
               "grad_norm": 1.0} for step in range(1, NUM_STEPS + 1)]
     write_bytes(directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     train = sorted(row["sha256"] for row in read_ledger(run_dir) if row["split"] == "train")
+    held_back = [] if model == "noised_clip" else [{"num_images": 32 * step, "loss": 2.1 - step / 50} for step in (20, 40, NUM_STEPS)]
+    if held_back:
+        write_bytes(directory / "held_back.jsonl", "".join(json.dumps(row) + "\n" for row in held_back).encode())
     return {"num_images_seen": 32 * NUM_STEPS, "num_steps": NUM_STEPS, "num_train_examples": len(train),
             "num_parameters": num_parameters, "final_loss": round(float(np.mean([line["loss"] for line in lines[-NUM_STEPS // 10:]])), 6),
-            "precision": "float32", "consumed_sha256": sha256_json(train),
+            "precision": "float32", "consumed_sha256": sha256_json(train), **({"held_back_loss": held_back[-1]["loss"]} if held_back else {}),
             "environment": {"device": "cpu", "images_per_second": 30.0, "seconds": 754.2}}
 
 
@@ -359,17 +388,18 @@ def write_component(directory: Path, model: str) -> int:
     from glideslope.models.training.checkpoints import save_tensors
 
     torch.manual_seed(0)
-    is_base = model == "base"
-    network = TextConditionedUNet(unet_preset("glide-micro-16")) if is_base else NoisedClip(noised_clip_preset("noised-clip-micro-16"))
+    unets = {"base": "glide-micro-16", "upsampler": "glide-upsampler-micro-32"}
+    network = TextConditionedUNet(unet_preset(unets[model])) if model in unets else NoisedClip(noised_clip_preset("noised-clip-micro-16"))
     with torch.no_grad():
         for parameter in network.parameters():  # the output layer starts at zero, and would draw nothing but noise
             parameter.add_(torch.randn_like(parameter), alpha=0.01)
     save_tensors(directory / "model.safetensors", network.state_dict())
     write_json(directory / "config.json", component_config(network))
     if model == "base":
-        save_tensors(directory / "ema.safetensors", network.state_dict())
         CaptionTokenizer.train(["a red circle", "a green tree"], 300).save(directory / "tokenizer.json")
-        write_json(directory / "scheduler_config.json", scheduler_config("scheduler"))
+    if model in unets:
+        save_tensors(directory / "ema.safetensors", network.state_dict())
+        write_json(directory / "scheduler_config.json", scheduler_config(NETWORKS[model].scheduler, "sample"))
         write_bytes(directory / "samples/images-00000960.png", picture("green"))
         write_bytes(directory / "samples/images-00001920.png", picture("yellow"))
     return sum(parameter.numel() for parameter in network.parameters())
@@ -383,5 +413,20 @@ def write_evaluation(directory: Path, run_dir: Path, recipe: Recipe) -> dict[str
     tiles = [Image.new("RGB", (16, 16), (10 * n, 255 - 10 * n, 128)) for n in range(len(pairs))]
     contact_sheet(tiles, num_columns=8, scale=6).save(directory / "samples.png")
     summary = summarise(pairs) | {"num_captions": 11, "num_captions_cut": 2}
-    write_json(directory / "evaluation.json", {"format": EVALUATION_FORMAT, **summary})
+    write_json(directory / "evaluation.json", {"format": EVALUATION_FORMAT, **summary, **write_held_back(directory, run_dir, recipe)})
     return summary
+
+
+def write_held_back(directory: Path, run_dir: Path, recipe: Recipe) -> dict[str, Any]:
+    """Rows of what the networks do with held-back pictures; every fourth picture the upsampler loses."""
+    held_back = [row for row in read_ledger(run_dir) if row["split"] == "validation"]
+    ranks = [{"timestep": timestep, "key": image["key"], "rank": 1 if 80 * n < 1000 - timestep else 2}
+             for timestep in TIMESTEPS for n, image in enumerate(choose_for_noised_clip(held_back, recipe.seed))]
+    write_rows(directory / "noised_clip.jsonl", ranks)
+    figures = {"noised_clip": measure_noised_clip(ranks), "upsampler": None}
+    if recipe.upsampler is not None:
+        enlarged = [{"key": image["key"], "psnr": 22.5 + n % 3, "ssim": 0.85, "bicubic_psnr": 21.25, "bicubic_ssim": 0.8 if n % 4 else 0.9}
+                    for n, image in enumerate(choose_for_upsampler(held_back, recipe.seed))]
+        write_rows(directory / "upsampler.jsonl", enlarged)
+        figures["upsampler"] = measure_upsampler(enlarged)
+    return figures

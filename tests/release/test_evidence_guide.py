@@ -35,6 +35,7 @@ def test_every_file_of_a_release_is_in_the_guide(packed_run: Path) -> None:
 
 def test_every_rule_for_a_file_has_a_place_in_the_guide() -> None:
     examples = ["evidence/golden/picture_01.png", "evidence/mutations/person/planted.parquet", "evidence/evaluation/guidance.jsonl",
+                "evidence/evaluation/upsampler.jsonl", "evidence/training/upsampler/held_back.jsonl",
                 "evidence/audits/person/person_001/sample.json", "manifest.dsse.json", "upsampler/config.json",
                 "clip_tokenizer/tokenizer.json", "upsampler_scheduler/scheduler_config.json", "base_inpaint/config.json"]
     assert all(rule_of(example) in RULES for example in examples)
