@@ -333,17 +333,28 @@ class Run:
         only training and evaluation are in it.
         """
         from .clip.model import time_embedding
+        from .models.diffusion.process import fast27_timesteps
+        from .models.drawing.pipeline import UPSAMPLE_BATCH
         from .models.training.pace import time_drawing
         from .models.training.stage import find_stage
+        from .release.claims.held_back import MAX_OF_UPSAMPLER
+        from .release.evaluation import other_scales
 
         recipe, evaluation = self.recipe, self.recipe.evaluate
-        passes = evaluation.num_pairs * 2 + sum(min(evaluation.sweep_pairs, evaluation.num_pairs) * (1 if scale == 1 else 2)
-                                                for scale in evaluation.sweep_scales if scale != evaluation.guidance_scale)
+        others, num_swept = other_scales(evaluation), min(evaluation.sweep_pairs, evaluation.num_pairs)
+        passes = evaluation.num_pairs * 2 + sum(num_swept * (1 if scale == 1 else 2) for scale in others)
+        num_enlarged = evaluation.num_pairs + num_swept * len(others) + MAX_OF_UPSAMPLER
         draw = cache(lambda: time_drawing(recipe.base.preset))
+
+        def evaluate() -> float:
+            """Seconds of drawing, and of enlarging where there is an upsampler."""
+            step = 0.0 if recipe.upsampler is None else time_drawing(recipe.upsampler.preset, num_images=UPSAMPLE_BATCH)
+            return passes * evaluation.num_steps * draw() + num_enlarged * len(fast27_timesteps()) * step
+
         stages: dict[str, Callable[[], float]] = {
             training_stage(network): partial(find_stage(network).estimate, config, self._images_left(network, config), draw)
             for network, config in recipe.trainings.items()}
-        stages[EVALUATION] = lambda: passes * evaluation.num_steps * draw()
+        stages[EVALUATION] = evaluate
         num_inputs = recipe.source.known_size()
         if num_inputs is not None and recipe.clip.model == "lite0":
             # the shares of an embedding's time were measured, see docs/measured.md

@@ -19,14 +19,14 @@ DRAW_BATCH = 32  # sixteen images with guidance
 
 
 @PlainTorch()
-def time_drawing(preset_name: str) -> float:
-    """Seconds that one pass of the base model takes for one image, while drawing on the processor in float32."""
+def time_drawing(preset_name: str, *, num_images: int = DRAW_BATCH) -> float:
+    """Seconds that one pass of a U-Net takes for one of so many images, while drawing on the processor in float32."""
     preset = unet_preset(preset_name)
     model = TextConditionedUNet(preset).eval()
-    size = (DRAW_BATCH, preset.text_ctx)
+    size = (num_images, preset.text_ctx)
     context = model.encode_text(torch.zeros(size, dtype=torch.int64), torch.ones(size, dtype=torch.bool))
-    x = torch.randn(DRAW_BATCH, preset.in_channels, preset.image_size, preset.image_size)
-    return _quickest(lambda: model.denoise(x, torch.full((DRAW_BATCH,), 500), context)) / DRAW_BATCH
+    x = torch.randn(num_images, preset.in_channels, preset.image_size, preset.image_size)
+    return _quickest(lambda: model.denoise(x, torch.full((num_images,), 500), context)) / num_images
 
 
 def time_training(config: TrainingConfig, model: nn.Module, loss: LossOfStep, *, ema_half_life_images: int | None) -> float:

@@ -131,6 +131,17 @@ def test_the_time_of_a_run_is_told_from_a_measurement_without_the_stages_that_ar
     assert again.keys() == {"training/base", "training/noised_clip", "evaluation"}
 
 
+def test_enlarging_is_a_part_of_the_time_of_an_evaluation(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
+    plain_recipe["base"] |= {"preset": "glide-micro-16", "num_images": 40, "batch_size": 4}
+    plain_recipe["noised_clip"] |= {"preset": "noised-clip-micro-16", "num_images": 40, "batch_size": 4}
+    plain_recipe["evaluate"] = {"num_pairs": 4, "num_steps": 2}
+    small = run_in(tmp_path, plain_recipe).estimate()["evaluation"]
+    plain_recipe["upsampler"] = {"preset": "glide-upsampler-micro-32", "low_res_size": 16, "num_images": 40, "batch_size": 4,
+                                 "learning_rate": 1e-3}
+    found = run_in(tmp_path, plain_recipe).estimate()
+    assert found["training/upsampler"] > 0 and found["evaluation"] > 10 * small  # 68 pictures of 27 steps beside 4 of 4 passes
+
+
 def test_what_a_stopped_training_has_seen_is_no_part_of_the_time(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:
     plain_recipe["base"] |= {"preset": "glide-micro-16", "num_images": 1_000_000, "batch_size": 4}
     plain_recipe["noised_clip"] |= {"preset": "noised-clip-micro-16", "num_images": 40, "batch_size": 4}
