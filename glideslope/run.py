@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .errors import LabelError, RecipeError, StageError
 from .progress import Progress
+from .recipe.components import NETWORKS, SCHEDULERS
 from .recipe.load import dump_recipe, load_recipe
 from .recipe.policy import POLICY_NAME, Policy, load_policy
 from .recipe.recipe import Recipe
@@ -295,11 +296,12 @@ class Run:
     def evaluate(self) -> Record:
         """Draw from held-back captions and let the run's CLIP judge."""
         from .release.evaluation import evaluate
+        from .release.evidence.plan import evaluated_networks
 
         self._need_captions("evaluate")
         with self.reporter.stage(EVALUATION) as progress:
             return evaluate(self.recipe.evaluate, self.recipe.clip, self.directory, self.layout.evaluation,
-                            networks=tuple(self.recipe.trainings), seed=self.recipe.seed, progress=progress)
+                            networks=evaluated_networks(self.recipe), seed=self.recipe.seed, progress=progress)
 
     def pack(self) -> Record:
         """Write the release directory."""
@@ -333,7 +335,8 @@ class Run:
         only training and evaluation are in it.
         """
         from .clip.model import time_embedding
-        from .models.diffusion.process import fast27_timesteps
+        from .models.diffusion.process import NoiseSchedule
+        from .models.drawing.editing import UpsampleOptions
         from .models.drawing.pipeline import UPSAMPLE_BATCH
         from .models.training.pace import time_drawing
         from .models.training.stage import find_stage
@@ -348,8 +351,12 @@ class Run:
 
         def evaluate() -> float:
             """Seconds of drawing, and of enlarging where there is an upsampler."""
-            step = 0.0 if recipe.upsampler is None else time_drawing(recipe.upsampler.preset, num_images=UPSAMPLE_BATCH)
-            return passes * evaluation.num_steps * draw() + num_enlarged * len(fast27_timesteps()) * step
+            drawing, upsampler = passes * evaluation.num_steps * draw(), recipe.upsampler
+            if upsampler is None:
+                return drawing
+            schedule = NoiseSchedule(SCHEDULERS[NETWORKS["upsampler"].scheduler].schedule, upsampler.prediction_type)
+            num_steps = len(UpsampleOptions().timesteps(schedule))
+            return drawing + num_enlarged * num_steps * time_drawing(upsampler.preset, num_images=UPSAMPLE_BATCH)
 
         stages: dict[str, Callable[[], float]] = {
             training_stage(network): partial(find_stage(network).estimate, config, self._images_left(network, config), draw)

@@ -52,7 +52,7 @@ def evaluate(config: EvaluateConfig, clip_config: ClipConfig, run_dir: Path, dir
         clip_config: the CLIP that judges.
         run_dir: the run, with curated set and networks finished.
         directory: the stage's directory.
-        networks: names of those that the run has trained: base and noised CLIP, and the upsampler where there is one.
+        networks: names of base and noised CLIP, and of the upsampler where the run has trained one, see `plan.evaluated_networks`.
         seed: of the choice of captions and of the pictures.
         progress: told how many pictures are drawn.
 

@@ -25,7 +25,7 @@ from ...store.run_layout import GOLDEN
 from ...store.strict_json import load_lines, load_object
 from ...store.whole_files import write_bytes, write_json
 from .contents import Release, need
-from .plan import golden_networks, required_inputs
+from .plan import evaluated_networks, required_inputs
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,7 +91,7 @@ def draw_golden(run_dir: Path, recipe: Recipe) -> Record | None:
     def work(partial: Path) -> Mapping[str, Any]:
         from ...models.drawing.pipeline import GlidePipeline
 
-        pipe = GlidePipeline.from_training(run_dir / "training", golden_networks(recipe))
+        pipe = GlidePipeline.from_training(run_dir / "training", evaluated_networks(recipe))
         pairs = load_lines((run_dir / "evaluation/pairs.jsonl").read_bytes())
         pictures = [_draw_first(pipe, number, pairs[number % len(pairs)]["prompt"], recipe.seed + number, partial)
                     for number in range(recipe.release.golden_prompts)]
@@ -157,7 +157,7 @@ def self_test(release: Release, *, device: str = "cpu") -> list[Comparison]:
     golden = read_golden(release)
     kind = device_kind(device)
     is_same = golden["machine"] == machine_class(kind)
-    beside = [name for name in golden_networks(release.recipe) if name != "base"]
+    beside = [name for name in evaluated_networks(release.recipe) if name != "base"]
     pipe = GlidePipeline.from_release(release.opened, device=device, components=beside)
     side = max(network.config.image_size for network in (pipe.networks.base, *pipe.networks.companions.values()))
     if side > MAX_SIDE:

@@ -48,8 +48,8 @@ def required_stages(recipe: Recipe) -> list[str]:
     return [INDEX, LABELS, *filters, CURATED, *map(training_stage, recipe.trainings), EVALUATION]
 
 
-def golden_networks(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the networks that golden pictures are drawn with."""
+def evaluated_networks(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the networks that the evaluation looks at, and that golden pictures are drawn with."""
     return (*drawing_networks(recipe.trainings), "noised_clip")
 
 
@@ -59,8 +59,8 @@ def required_inputs(stage: str, recipe: Recipe) -> list[str]:
         continued = NETWORKS[stage.removeprefix(training_stage(""))].continues
         return [CURATED] if continued is None else [CURATED, training_stage(continued)]
     categories = [category.name for category in recipe.categories]
-    needed = {CLIP: [INDEX], EVALUATION: [*map(training_stage, recipe.trainings), CURATED],
-              GOLDEN: [*map(training_stage, golden_networks(recipe)), EVALUATION],
+    needed = {CLIP: [INDEX], EVALUATION: [*map(training_stage, evaluated_networks(recipe)), CURATED],
+              GOLDEN: [*map(training_stage, evaluated_networks(recipe)), EVALUATION],
               CURATED: [INDEX, LABELS, *map(scores_stage, categories), *map(filter_stage, categories)]}
     for category in categories:
         classifier, scores = classifier_stage(category), scores_stage(category)

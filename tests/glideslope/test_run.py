@@ -139,7 +139,7 @@ def test_enlarging_is_a_part_of_the_time_of_an_evaluation(tmp_path: Path, plain_
     plain_recipe["upsampler"] = {"preset": "glide-upsampler-micro-32", "low_res_size": 16, "num_images": 40, "batch_size": 4,
                                  "learning_rate": 1e-3}
     found = run_in(tmp_path, plain_recipe).estimate()
-    assert found["training/upsampler"] > 0 and found["evaluation"] > 10 * small  # 68 pictures of 27 steps beside 4 of 4 passes
+    assert found["training/upsampler"] > 0 and found["evaluation"] > 10 * small  # 68 pictures of 8 steps beside 4 of 4 passes
 
 
 def test_what_a_stopped_training_has_seen_is_no_part_of_the_time(tmp_path: Path, plain_recipe: dict[str, Any]) -> None:

@@ -370,7 +370,7 @@ def write_training(directory: Path, model: str, run_dir: Path) -> dict[str, Any]
               "grad_norm": 1.0} for step in range(1, NUM_STEPS + 1)]
     write_bytes(directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     train = sorted(row["sha256"] for row in read_ledger(run_dir) if row["split"] == "train")
-    held_back = [] if model == "noised_clip" else [{"num_images": 32 * step, "loss": 2.1 - step / 50} for step in (20, 40, NUM_STEPS)]
+    held_back = [] if model == "noised_clip" else [{"num_images": 32 * step, "loss": round(2.1 - step / 50, 6)} for step in (20, 40, NUM_STEPS)]
     if held_back:
         write_bytes(directory / "held_back.jsonl", "".join(json.dumps(row) + "\n" for row in held_back).encode())
     return {"num_images_seen": 32 * NUM_STEPS, "num_steps": NUM_STEPS, "num_train_examples": len(train),

@@ -15,6 +15,8 @@ from glideslope.recipe.recipe import Recipe
 from glideslope.release import verify
 from glideslope.release.evidence.chain import check_summaries
 from glideslope.release.evidence.contents import open_evidence
+from glideslope.release.exports.diffusers import export_diffusers
+from glideslope.release.exports.export_check import check_export
 from glideslope.release.vetting.gates.gate import run_check
 from glideslope.release.vetting.recipe_check import check_recipe
 
@@ -52,6 +54,16 @@ def test_what_its_training_left_is_copied_and_told(cascade_run: Path) -> None:
     card = (release / "README.md").read_text()
     assert "figures/upsampler_samples.png" in card and "The upsampler of this release enlarges them to 32 × 32" in card  # noqa: RUF001 (the card's sign)
     assert "| Loss on held-back images at the end (lowest on the way) | 0.900 (0.900) | not measured | 0.900 (0.900) |" in card
+
+
+def test_its_export_for_diffusers_says_what_its_networks_predict(cascade_run: Path, tmp_path: Path) -> None:
+    export_diffusers(cascade_run / "release", tmp_path / "export")
+    assert check_export(tmp_path / "export", cascade_run / "release") == check_export(tmp_path / "export") == []
+    for name, betas in (("scheduler", "squaredcos_cap_v2"), ("upsampler_scheduler", "linear")):
+        stated = json.loads((tmp_path / "export" / name / "scheduler_config.json").read_text())
+        assert (stated["beta_schedule"], stated["prediction_type"]) == (betas, "sample")
+    assert (tmp_path / "export/upsampler/diffusion_pytorch_model.safetensors").read_bytes() == (
+        cascade_run / "training/upsampler/ema.safetensors").read_bytes()
 
 
 def rows(*pairs: tuple[int, float]) -> str:

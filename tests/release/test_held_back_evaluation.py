@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,12 @@ from glideslope.models.networks.presets import noised_clip_preset, unet_preset
 from glideslope.models.networks.unet import TextConditionedUNet
 from glideslope.models.tokenizer import CaptionTokenizer
 from glideslope.pictures.likeness import measure_psnr
+from glideslope.recipe.training import EvaluateConfig
 from glideslope.release.claims.noised_clip import TIMESTEPS, measure_noised_clip
 from glideslope.release.claims.upsampler import measure_upsampler
+from glideslope.release.evaluation import TellsOfAll, evaluate_held_back
 from glideslope.release.held_back_evaluation import enlarge_held_back, rank_held_back, read_pictures, to_tensor
+from glideslope.store.strict_json import load_lines
 
 CAPTIONS = ("a red square", "a green disc", "a blue bar", "a red square", "a white ring")
 
@@ -94,6 +98,18 @@ def test_the_noised_clip_ranks_the_captions_of_all_pictures_at_each_noise(curate
         order = logits.argsort(dim=1, descending=True).tolist()
         assert [row["rank"] for row in rows if row["timestep"] == timestep] == [order[place].index(place) + 1 for place in range(4)]
     assert [row["num_pairs"] for row in measure_noised_clip(rows)] == [4] * 8
+
+
+def test_the_stage_writes_a_row_for_each_and_reports_the_figures_that_the_rows_give(curated: Path, networks: Networks, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    progress = TellsOfAll(lambda done, total, text: told.append((done, total)), EvaluateConfig(num_pairs=7), 7, 5)
+    report = evaluate_held_back(GlidePipeline(networks), curated, tmp_path, 3, progress)
+    rows = {name: load_lines((tmp_path / f"{name}.jsonl").read_bytes()) for name in ("upsampler", "noised_clip")}
+    assert report == {"upsampler": measure_upsampler(rows["upsampler"]), "noised_clip": measure_noised_clip(rows["noised_clip"])}
+    assert (len(rows["upsampler"]), len(rows["noised_clip"])) == (5, 32) and told[-1] == (5, 12)
+    (tmp_path / "alone").mkdir()
+    alone = evaluate_held_back(GlidePipeline(replace(networks, upsampler=None)), curated, tmp_path / "alone", 3, progress)
+    assert alone == report | {"upsampler": None} and [path.name for path in (tmp_path / "alone").iterdir()] == ["noised_clip.jsonl"]
 
 
 def test_with_one_caption_nothing_is_ranked_and_with_no_picture_nothing_can_be_enlarged(networks: Networks, tmp_path: Path) -> None:

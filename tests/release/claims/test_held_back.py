@@ -132,6 +132,6 @@ def test_a_release_without_the_rows_is_refused_though_its_manifest_fits(cascade_
     cascade_tamper.seal()
     assert f"{path}: file is missing" in problems_of(cascade_tamper.directory)
     name = path.rpartition("/")[2]
-    cascade_tamper.record("evaluation", lambda r: r["outputs"].update(files=[one for one in r["outputs"]["files"] if one["path"] != name]))
+    cascade_tamper.record("evaluation", lambda r: r.update(outputs=[one for one in r["outputs"] if one["path"] != name]))
     cascade_tamper.seal()
     assert f"stage evaluation has not written {name}" in problems_of(cascade_tamper.directory)
