@@ -42,7 +42,8 @@ def train_upsampler(task: TrainingTask[UpsamplerTraining], partial: Path) -> dic
     # Data, network, batches.
     config, preset, schedule = task.config, unet_preset(task.config.preset), SCHEDULERS[SCHEDULER].schedule
     data = open_split(task.data.curated, "train", preset.image_size, partial / CHECKPOINTS, processes=task.processes)
-    refuse_small_images(data, config.preset)
+    if task.processes.is_first:
+        refuse_small_images(data, config.preset)
     tokenizer = CaptionTokenizer.load(task.data.tokenizer)
     torch.manual_seed(task.seed)
     model = TextConditionedUNet(preset.model_copy(update={"n_vocab": tokenizer.vocab_size}))
