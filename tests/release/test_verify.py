@@ -277,7 +277,7 @@ def test_other_terms_in_the_licence_or_the_pipeline_description_are_noticed(tamp
 def test_an_evaluation_that_reports_more_than_its_pairs_is_noticed(tamper: Any) -> None:
     tamper.json("evidence/evaluation/evaluation.json", lambda report: report.update(num_wins=24))
     tamper.seal()
-    assert "evaluation: num_wins is reported as 24, the pairs give 21" in problems_of(tamper.directory)
+    assert "evaluation: num_wins is reported as 24, its rows give 21" in problems_of(tamper.directory)
 
 
 def swap_with_another(pair: dict[str, Any]) -> None:
