@@ -23,7 +23,7 @@ def test_places_of_a_release_have_a_rule(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["pipeline.py", "base/pytorch_model.bin", "base/model.safetensors", "readme.md",
                                   "evidence/ledger/shard-1.parquet", "README.md\n",
-                                  "evidence/../README.md", "base_scheduler/scheduler_config.json", "evidence/training/upsampler/metrics.jsonl",
+                                  "evidence/../README.md", "base_scheduler/scheduler_config.json", "evidence/training/tokenizer/metrics.jsonl",
                                   "evidence/filters/a/b/filter.json", "figures/a.svg", ".gitattributes"])
 def test_other_places_have_none(path: str) -> None:
     assert rule_of(path) is None
