@@ -92,8 +92,10 @@ def test_the_six_files_become_a_release_that_draws(imported: Path) -> None:
     assert pipe.networks.upsampler_schedule == NoiseSchedule("linear")
     assert set(pipe.networks.companions) == {"upsampler", "base_inpaint", "upsampler_inpaint"}
     assert (pipe.networks.tokenizer.kind, pipe.networks.clip_tokenizer.kind) == ("gpt2", "clip")
-    first, second, other = (pipe(text, num_steps=3, clip_guidance_scale=1.0).images[0] for text in (PROMPT, PROMPT, "a red apple"))
+    first, second, other = (pipe(text, num_steps=3, clip_guidance_scale=1.0, upsample=False).images[0]
+                            for text in (PROMPT, PROMPT, "a red apple"))
     assert first.size == (16, 16)
+    assert pipe(PROMPT, num_steps=1).images[0].size == (32, 32)
     assert np.array_equal(np.asarray(first), np.asarray(second))
     assert not np.array_equal(np.asarray(first), np.asarray(other))
     assert pipe.upsample([first], PROMPT).images[0].size == (32, 32)
