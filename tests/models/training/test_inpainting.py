@@ -24,8 +24,6 @@ from glideslope.recipe.components import (
 )
 from glideslope.store.records import Record, read_record
 
-pytestmark = pytest.mark.processors
-
 QUICK = {"num_images": 8, "batch_size": 4, "learning_rate": 1e-3, "warmup_images": 4, "checkpoint_images": 4}
 UPSAMPLER = QUICK | {"preset": "glide-upsampler-micro-32", "low_res_size": 16}
 SETTINGS: dict[str, Training] = {

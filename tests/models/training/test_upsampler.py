@@ -20,8 +20,6 @@ from glideslope.store.records import Record
 
 from ..conftest import curated_rows, write_curated
 
-pytestmark = pytest.mark.processors
-
 CONFIG = UpsamplerTraining(preset="glide-upsampler-micro-32", low_res_size=16, num_images=16, batch_size=4, learning_rate=1e-3, warmup_images=4,
                            checkpoint_images=8)
 BASE = BaseTraining(preset="glide-micro-16", num_images=8, batch_size=4, learning_rate=1e-3, vocab_size=300, text_images=0)
